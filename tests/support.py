@@ -1,0 +1,47 @@
+"""What several test files share beside fixtures."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from xacle_stack.cache import StoreId
+from xacle_stack.encoders import EncoderChoice
+
+TESTS = Path(__file__).parent
+REAL_DATA = TESTS.parent.parent / "shared" / "data"
+TOY = EncoderChoice(f"{TESTS / 'toy_encoder.py'}:ToySpace")
+STORE = StoreId("toy", "0123456789abcdef")
+
+WriteData = Callable[..., Path]
+
+
+def write_csv(path: Path, rows: list[list[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def write_split(data: Path, split: str, n_pairs: int, seed: int) -> None:
+    """Write tones whose pitch the caption names, rightly or not, with scores that say so."""
+    rng = np.random.default_rng(seed)
+    wav = data / "wav" / split
+    wav.mkdir(parents=True)
+    average: list[list[object]] = [["wav_file_name", "text", "average_score"]]
+    ratings: list[list[object]] = [["wav_file_name", "text", "score", "listener_id"]]
+    pitches = {"low": 300, "middle": 900, "high": 2700}
+    for number in range(n_pairs):
+        name, word = f"{number:05d}.wav", rng.choice(list(pitches))
+        caption = f"a {word} tone number {rng.integers(n_pairs // 2)}"
+        heard = rng.choice(list(pitches))
+        time = np.arange(1600) / 8000
+        noise = rng.normal(scale=0.05, size=len(time))
+        tone = 0.4 * np.sin(2 * np.pi * pitches[heard] * time) + noise
+        soundfile.write(wav / name, tone, 8000, subtype="PCM_16")
+        scores = np.clip(rng.integers(0, 3, size=4) + (7 if word == heard else 0), 0, 10)
+        average.append([name, caption, scores.mean()])
+        ratings += [[name, caption, score, f"L{i}"] for i, score in enumerate(scores)]
+    write_csv(data / "meta_data" / f"{split}_average.csv", average)
+    write_csv(data / "meta_data" / f"{split}.csv", ratings)

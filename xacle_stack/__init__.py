@@ -1,0 +1,96 @@
+"""Predict how well a sound matches a text, as human listeners would score it.
+
+The names below are the public interface; each is imported when it is first used, so that
+``import xacle_stack`` stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xacle_stack.audio import read_clip
+    from xacle_stack.cache import CachedPairs, FeatureCache
+    from xacle_stack.encoders import Encoder, EncoderChoice, EncoderInfo
+    from xacle_stack.errors import XacleStackError
+    from xacle_stack.extract import extract_embeddings
+    from xacle_stack.features import (
+        FeatureBuilder,
+        FeatureTable,
+        PairEmbeddings,
+        agreement_features,
+        cosine_similarity,
+        pair_features,
+    )
+    from xacle_stack.metrics import Evaluation, evaluate
+    from xacle_stack.pairs import Pairs, list_splits, read_pairs
+    from xacle_stack.stacking import Stacker, load_card, load_model, save_model
+    from xacle_stack.submission import read_predictions, write_predictions
+    from xacle_stack.systems import rank_average
+
+_HOMES = {
+    "read_clip": "audio",
+    "CachedPairs": "cache",
+    "FeatureCache": "cache",
+    "Encoder": "encoders",
+    "EncoderChoice": "encoders",
+    "EncoderInfo": "encoders",
+    "XacleStackError": "errors",
+    "extract_embeddings": "extract",
+    "FeatureBuilder": "features",
+    "FeatureTable": "features",
+    "PairEmbeddings": "features",
+    "agreement_features": "features",
+    "cosine_similarity": "features",
+    "pair_features": "features",
+    "Evaluation": "metrics",
+    "evaluate": "metrics",
+    "Pairs": "pairs",
+    "list_splits": "pairs",
+    "read_pairs": "pairs",
+    "Stacker": "stacking",
+    "load_card": "stacking",
+    "load_model": "stacking",
+    "save_model": "stacking",
+    "read_predictions": "submission",
+    "write_predictions": "submission",
+    "rank_average": "systems",
+}
+
+__all__ = [
+    "CachedPairs",
+    "Encoder",
+    "EncoderChoice",
+    "EncoderInfo",
+    "Evaluation",
+    "FeatureBuilder",
+    "FeatureCache",
+    "FeatureTable",
+    "PairEmbeddings",
+    "Pairs",
+    "Stacker",
+    "XacleStackError",
+    "agreement_features",
+    "cosine_similarity",
+    "evaluate",
+    "extract_embeddings",
+    "list_splits",
+    "load_card",
+    "load_model",
+    "pair_features",
+    "rank_average",
+    "read_clip",
+    "read_pairs",
+    "read_predictions",
+    "save_model",
+    "write_predictions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"xacle_stack.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
