@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from xacle_stack.errors import MetricError
+from xacle_stack.metrics import Estimate, Evaluation, evaluate, ktau, lcc, mse, rank_systems, srcc
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_metrics_equal_scipy_with_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y_true = rng.integers(0, 11, size=rng.integers(2, 300)).astype(float)
+    y_true[0], y_true[1] = 0, 10
+    y_pred = np.round(y_true + rng.normal(scale=4, size=len(y_true)), 1)
+    y_pred[1] = y_pred[0] + 1
+    assert srcc(y_true, y_pred) == pytest.approx(
+        stats.spearmanr(y_true, y_pred).statistic, abs=1e-12
+    )
+    assert lcc(y_true, y_pred) == pytest.approx(stats.pearsonr(y_true, y_pred).statistic, abs=1e-12)
+    assert ktau(y_true, y_pred) == pytest.approx(
+        stats.kendalltau(y_true, y_pred, variant="b").statistic, abs=1e-12
+    )
+    assert mse(y_true, y_pred) == pytest.approx(((y_true - y_pred) ** 2).mean(), abs=1e-12)
+
+
+def test_ktau_equals_its_definition(rng: np.random.Generator) -> None:
+    a, b = rng.integers(0, 4, size=(2, 30)).astype(float)
+    signs_a, signs_b = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
+    tau_b = (signs_a * signs_b).sum() / np.sqrt((signs_a**2).sum() * (signs_b**2).sum())
+    assert ktau(a, b) == pytest.approx(tau_b, abs=1e-12)
+
+
+def test_correlations_survive_extreme_scales(rng: np.random.Generator) -> None:
+    y = rng.normal(size=50)
+    for scale in (1e-200, 1e150):
+        assert lcc(y, y * scale) == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_a_constant_has_no_correlation() -> None:
+    assert np.isnan(srcc([1, 2, 3], [5, 5, 5]))
+    assert np.isnan(lcc([1, 2, 3], [5, 5, 5]))
+    assert np.isnan(ktau([1, 2, 3], [5, 5, 5]))
+
+
+def test_intervals_hold_the_value_and_narrow_with_data(rng: np.random.Generator) -> None:
+    widths = []
+    for n in (50, 800):
+        y_true = rng.normal(size=n)
+        evaluation = evaluate(y_true, y_true + rng.normal(size=n), n_bootstrap=200)
+        for estimate in evaluation.as_dict().values():
+            assert estimate.low < estimate.value < estimate.high
+        widths.append(evaluation.srcc.high - evaluation.srcc.low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(60):
+        truth, noise = rng.normal(size=(2, 80))
+        estimate = evaluate(truth, 0.6 * truth + 0.8 * noise, n_bootstrap=200).lcc
+        covered += estimate.low <= 0.6 <= estimate.high
+    assert covered >= 51  # 95 % of 60 is 57; fewer than 51 has a chance below 1 %
+
+
+def test_same_seed_same_interval(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(2, 40))
+    assert evaluate(a, b, n_bootstrap=50) == evaluate(a, b, n_bootstrap=50)
+    assert evaluate(a, b, n_bootstrap=50) != evaluate(a, b, n_bootstrap=50, random_state=1)
+
+
+def make(srcc: float, lcc: float, ktau: float, mse: float) -> Evaluation:
+    estimates = [Estimate(value, value, value) for value in (srcc, lcc, ktau, mse)]
+    return Evaluation(*estimates, n_pairs=10, confidence=0.95)
+
+
+def test_ranking_breaks_ties_officially() -> None:
+    ranked = rank_systems(
+        {
+            "low": make(0.1, 0.9, 0.9, 0.0),
+            "by lcc": make(0.5, 0.6, 0.1, 9.0),
+            "by mse": make(0.5, 0.5, 0.4, 1.0),
+            "worse mse": make(0.5, 0.5, 0.4, 2.0),
+            "undefined": make(np.nan, 0.9, 0.9, 0.0),
+            "by ktau": make(0.5, 0.5, 0.5, 9.0),
+        }
+    )
+    assert ranked == ["by lcc", "by ktau", "by mse", "worse mse", "low", "undefined"]
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "message"),
+    [
+        ([1, 2, 3], [1, 2], "3 human scores but 2 predicted ones"),
+        ([1], [1], "at least 2 pairs"),
+        ([1, np.nan], [1, 2], "human scores: 1 value"),
+        ([1, 2], [1, np.inf], "predicted scores: 1 value.*row 1"),
+        ([[1, 2]], [1, 2], r"human scores: expected one number a pair, got .* \(1, 2\)"),
+        ([1, 2], ["a", "b"], "predicted scores: expected one number"),
+    ],
+)
+def test_bad_scores_are_refused(y_true: object, y_pred: object, message: str) -> None:
+    for metric in (srcc, lcc, ktau, mse, evaluate):
+        with pytest.raises(MetricError, match=message):
+            metric(y_true, y_pred)
+
+
+def test_a_split_without_scores_is_explained() -> None:
+    with pytest.raises(MetricError, match="this split has none"):
+        evaluate(None, [1, 2])
+    with pytest.raises(MetricError, match="confidence must lie between 0 and 1"):
+        evaluate([1, 2], [1, 2], confidence=95)
+
+
+def test_repr_shows_all_metrics() -> None:
+    shown = repr(evaluate([0, 2, 5, 9, 10], [1, 2, 4, 7, 9], n_bootstrap=20))
+    for part in ("SRCC 1.0000 [", "LCC", "KTAU", "MSE  1.4000", "5 pairs"):
+        assert part in shown

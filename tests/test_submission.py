@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xacle_stack.errors import SubmissionError
+from xacle_stack.submission import read_predictions, write_predictions
+
+IDS = ("b.wav", "a.wav", "c.wav")
+
+
+@pytest.mark.parametrize(
+    ("split", "column"), [("validation", "pred_score"), ("test", "prediction_score")]
+)
+def test_the_official_form(tmp_path: Path, split: str, column: str) -> None:
+    path = tmp_path / "new" / "scores.csv"
+    write_predictions(path, IDS, np.array([1.234, 10.0, -0.001]), split)
+    assert path.read_bytes() == (
+        f"wav_file_name,{column}\nb.wav,1.23\na.wav,10.00\nc.wav,0.00\n".encode()
+    )
+    assert [p.name for p in path.parent.iterdir()] == ["scores.csv"]
+    np.testing.assert_array_equal(read_predictions(path, IDS), [1.23, 10.0, 0.0])
+
+
+def test_rows_are_matched_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("wav_file_name,pred_score\nc.wav,3\nb.wav,1\na.wav,2\n")
+    assert read_predictions(path, IDS).tolist() == [1, 2, 3]
+
+
+def test_every_mismatch_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("wav_file_name,pred_score\na.wav,3\na.wav,3\nx.wav,1\nb.wav,high\n")
+    with pytest.raises(SubmissionError, match=r"4 mistake\(s\)") as caught:
+        read_predictions(path, IDS)
+    for part in (
+        "line 3: a second prediction for 'a.wav'",
+        "line 4: 'x.wav' is no pair",
+        "line 5: the score of 'b.wav' is 'high'",
+        "no prediction for 'c.wav'",
+    ):
+        assert part in str(caught.value)
+
+
+def test_unreadable_files_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match="no such file of predictions"):
+        read_predictions(tmp_path / "nowhere.csv", IDS)
+    (tmp_path / "columns.csv").write_text("file,score\na.wav,1\n")
+    with pytest.raises(SubmissionError, match=r"found \['file', 'score'\]"):
+        read_predictions(tmp_path / "columns.csv", IDS)
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00wav")
+    with pytest.raises(SubmissionError, match="not readable as a UTF-8 CSV file"):
+        read_predictions(tmp_path / "binary.csv", IDS)
+
+
+def test_unusable_scores_are_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with pytest.raises(SubmissionError, match=r"NaN or infinite:\n  - a.wav"):
+        write_predictions(path, IDS, [1, np.nan, 2], "test")
+    with pytest.raises(SubmissionError, match=r"3 pairs but scores of shape \(2,\)"):
+        write_predictions(path, IDS, [1, 2], "test")
+    (tmp_path / "file").touch()
+    with pytest.raises(SubmissionError, match="cannot be written"):
+        write_predictions(tmp_path / "file" / "scores.csv", IDS, [1, 2, 3], "test")
+    assert not path.exists()

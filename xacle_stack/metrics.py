@@ -1,0 +1,234 @@
+"""How well predicted scores follow human ones: the four metrics of the XACLE challenge.
+
+Conventions: SRCC is Spearman's correlation with average ranks for ties, LCC is Pearson's, KTAU
+is Kendall's tau-b, MSE the mean squared error on the scale of the scores.  A correlation with a
+constant is undefined: it is NaN, as in SciPy.  Intervals are percentile bootstrap intervals over
+pairs.  Systems are ranked by SRCC, ties by LCC, then KTAU, then MSE.
+
+Source: Okamoto et al., XACLE challenge 2026.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import MetricError
+
+
+def srcc(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Return Spearman's rank correlation, in [-1, 1].
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_pairs,)
+        Human and predicted scores; row ``i`` of both belongs to pair ``i``.
+
+    Raises
+    ------
+    MetricError
+        If the lengths differ, there are fewer than two pairs, or a score is not finite.
+
+    Examples
+    --------
+    >>> srcc([1, 2, 3, 4], [1, 3, 2, 4])
+    0.8
+    """
+    y_true, y_pred = _check(y_true, y_pred)
+    return _pearson(stats.rankdata(y_true), stats.rankdata(y_pred))
+
+
+def lcc(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Return Pearson's linear correlation, in [-1, 1].  Arguments and errors as in `srcc`.
+
+    Examples
+    --------
+    >>> round(lcc([1, 2, 3], [1, 2, 4]), 4)
+    0.982
+    """
+    return _pearson(*_check(y_true, y_pred))
+
+
+def ktau(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Return Kendall's tau-b, in [-1, 1].  Arguments and errors as in `srcc`.
+
+    Examples
+    --------
+    >>> round(ktau([1, 2, 3, 4], [1, 3, 2, 4]), 4)
+    0.6667
+    """
+    y_true, y_pred = _check(y_true, y_pred)
+    return float(stats.kendalltau(y_true, y_pred).statistic)
+
+
+def mse(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Return the mean squared error, 0 or more.  Arguments and errors as in `srcc`.
+
+    Examples
+    --------
+    >>> mse([1, 2], [1, 4])
+    2.0
+    """
+    y_true, y_pred = _check(y_true, y_pred)
+    return float(np.mean((y_true - y_pred) ** 2))
+
+
+METRICS: Mapping[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "SRCC": srcc,
+    "LCC": lcc,
+    "KTAU": ktau,
+    "MSE": mse,
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its bootstrap interval; ``float(estimate)`` is the value."""
+
+    value: float
+    low: float
+    high: float
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The four metrics of one system on one split."""
+
+    srcc: Estimate
+    lcc: Estimate
+    ktau: Estimate
+    mse: Estimate
+    n_pairs: int
+    confidence: float
+
+    def as_dict(self) -> dict[str, Estimate]:
+        """Metrics by their usual names, in the challenge's order."""
+        return {"SRCC": self.srcc, "LCC": self.lcc, "KTAU": self.ktau, "MSE": self.mse}
+
+    def __repr__(self) -> str:
+        lines = [f"{name:<5}{estimate}" for name, estimate in self.as_dict().items()]
+        lines.append(f"({self.n_pairs} pairs, {self.confidence:.0%} bootstrap intervals)")
+        return "\n".join(lines)
+
+
+def evaluate(
+    y_true: ArrayLike | None,
+    y_pred: ArrayLike,
+    *,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    random_state: int = 0,
+) -> Evaluation:
+    """Compute the four metrics with bootstrap intervals over pairs.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_pairs,)
+        Human and predicted scores; row ``i`` of both belongs to pair ``i``.
+    n_bootstrap : int, default=1000
+        Number of resamples.  One in which a correlation is undefined is left out of that
+        correlation's interval.
+    confidence : float, default=0.95
+        In (0, 1).
+    random_state : int, default=0
+
+    Returns
+    -------
+    evaluation : Evaluation
+
+    Raises
+    ------
+    MetricError
+        If there are no human scores, the lengths differ, there are fewer than two pairs, or a
+        score is not finite.
+
+    Examples
+    --------
+    >>> evaluation = evaluate([0, 2, 5, 9, 10], [1, 2, 4, 7, 9])
+    >>> float(evaluation.srcc)
+    1.0
+    """
+    if y_true is None:
+        raise MetricError(
+            "there are no human scores to compare with: this split has none. "
+            "Evaluate on a split whose *_average.csv holds scores."
+        )
+    y_true, y_pred = _check(y_true, y_pred)
+    if not 0 < confidence < 1:
+        raise MetricError(f"confidence must lie between 0 and 1, got {confidence!r}.")
+    rng = np.random.default_rng(random_state)
+    resampled = np.empty((n_bootstrap, len(METRICS)))
+    with warnings.catch_warnings():  # a resample may be constant, which SciPy warns of
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        for resample in resampled:
+            rows = rng.integers(len(y_true), size=len(y_true))
+            a, b = y_true[rows], y_pred[rows]
+            resample[:] = [metric(a, b) for metric in METRICS.values()]
+    tails = (1 - confidence) / 2, (1 + confidence) / 2
+    estimates = {}
+    for column, (name, metric) in enumerate(METRICS.items()):
+        defined = resampled[:, column][~np.isnan(resampled[:, column])]
+        low, high = np.quantile(defined, tails) if len(defined) else (np.nan, np.nan)
+        estimates[name.lower()] = Estimate(metric(y_true, y_pred), float(low), float(high))
+    return Evaluation(**estimates, n_pairs=len(y_true), confidence=confidence)
+
+
+def rank_systems(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Return the names from best to worst: SRCC, then LCC, KTAU and MSE break ties.
+
+    An undefined metric counts as the worst value.
+    """
+
+    def worst_first(name: str) -> tuple[float, ...]:
+        of = evaluations[name]
+        values = (float(of.srcc), float(of.lcc), float(of.ktau), -float(of.mse))
+        return tuple(-np.inf if np.isnan(value) else value for value in values)
+
+    return sorted(evaluations, key=worst_first, reverse=True)
+
+
+def _pearson(a: FloatArray, b: FloatArray) -> float:
+    if (a == a[0]).all() or (b == b[0]).all():  # means round, so centred constants may not be 0
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    # Scaled first: 1e-200 squared would underflow.
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+
+
+def _check(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    arrays = []
+    for name, values in (("human", y_true), ("predicted", y_pred)):
+        array = np.asarray(values)
+        if array.ndim != 1 or array.dtype.kind not in "fiub":
+            raise MetricError(
+                f"{name} scores: expected one number a pair, got an array of shape "
+                f"{array.shape} and type {array.dtype}."
+            )
+        array = array.astype(np.float64)
+        if not np.isfinite(array).all():
+            rows = np.flatnonzero(~np.isfinite(array))
+            raise MetricError(
+                f"{name} scores: {len(rows)} value(s) are NaN or infinite, the first in row "
+                f"{rows[0]}. Every pair needs a score."
+            )
+        arrays.append(array)
+    a, b = arrays
+    if len(a) != len(b):
+        raise MetricError(
+            f"{len(a)} human scores but {len(b)} predicted ones. Match them by pair id first; "
+            "see xacle_stack.read_predictions."
+        )
+    if len(a) < 2:
+        raise MetricError(f"metrics need at least 2 pairs, got {len(a)}.")
+    return a, b
