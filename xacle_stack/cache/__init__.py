@@ -1,0 +1,16 @@
+"""Embeddings on disk: content-addressed, immutable, checksummed."""
+
+from xacle_stack.cache.keys import AudioKeys
+from xacle_stack.cache.reader import CachedPairs, FeatureCache, StoreSummary
+from xacle_stack.cache.schema import StoreId, text_key
+from xacle_stack.cache.writer import StoreWriter
+
+__all__ = [
+    "AudioKeys",
+    "CachedPairs",
+    "FeatureCache",
+    "StoreId",
+    "StoreSummary",
+    "StoreWriter",
+    "text_key",
+]

@@ -1,0 +1,115 @@
+"""Content keys of audio files, remembered so that an unchanged file is not decoded again.
+
+A file's key is that of its decoded audio.  The memo knows it by the file's folder, name, size and
+modification time; anything doubtful about the memo only costs decoding the file once more.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from xacle_stack._files import write_atomically
+from xacle_stack.audio import Clip, read_clip
+from xacle_stack.errors import AudioError, bullet_list
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = "keys"
+_Memo = dict[str, tuple[int, int, str]]  # file name -> size, mtime in ns, content key
+
+
+class AudioKeys:
+    """Looks up the content keys of audio files.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of all stores; the memo lives in its subfolder ``keys``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / _FOLDER
+        self._memos: dict[Path, _Memo] = {}
+        self._changed: set[Path] = set()
+
+    def known(self, path: Path) -> str | None:
+        """Return the key of a file that was decoded before and has not changed since."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        size, mtime_ns, key = self._memo(path.parent).get(path.name, (-1, -1, ""))
+        return key if (size, mtime_ns) == (status.st_size, status.st_mtime_ns) else None
+
+    def remember(self, path: Path, clip: Clip) -> str:
+        """Note the key of a file that was just decoded, and return it."""
+        status = path.stat()
+        key = clip.content_key
+        self._memo(path.parent)[path.name] = (status.st_size, status.st_mtime_ns, key)
+        self._changed.add(path.parent)
+        return key
+
+    def of(self, paths: Sequence[Path]) -> list[str]:
+        """Return the key of every file, decoding those that are new.
+
+        Raises
+        ------
+        AudioError
+            With every file that cannot be decoded, at most 20 shown.
+        """
+        keys, failures = [], []
+        for path in paths:
+            try:
+                keys.append(self.known(path) or self.remember(path, read_clip(path)))
+            except AudioError as error:
+                failures.append(str(error))
+        self.save()
+        if failures:
+            raise AudioError(
+                f"{len(failures)} audio file(s) cannot be used:\n{bullet_list(failures)}"
+            )
+        return keys
+
+    def save(self) -> None:
+        """Write what was learned; a store that cannot be written just stays without a memo."""
+        for folder in self._changed:
+            # Another process may have learned other files meanwhile.
+            memo = {**self._read(folder), **self._memos[folder]}
+            body = json.dumps({"folder": str(folder.resolve()), "files": memo})
+            content = json.dumps({"digest": _digest(body), "body": body})
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(self._path(folder), content.encode())
+            except OSError as error:
+                logger.info("%s: content keys not remembered: %s", self._folder, error)
+        self._changed.clear()
+
+    def _memo(self, folder: Path) -> _Memo:
+        if folder not in self._memos:
+            self._memos[folder] = self._read(folder)
+        return self._memos[folder]
+
+    def _read(self, folder: Path) -> _Memo:
+        path = self._path(folder)
+        try:
+            content = json.loads(path.read_bytes())
+            if content["digest"] != _digest(content["body"]):
+                raise ValueError("its checksum does not match")
+            files = json.loads(content["body"])["files"]
+            return {name: (size, mtime, key) for name, (size, mtime, key) in files.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s: ignored and made again: %s", path, error)
+            return {}
+
+    def _path(self, folder: Path) -> Path:
+        return self._folder / f"{_digest(str(folder.resolve()))}.json"
+
+
+def _digest(text: str) -> str:
+    # A file name that is not UTF-8 arrives with surrogates.
+    content = text.encode("utf-8", errors="surrogateescape")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
