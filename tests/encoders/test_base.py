@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import TOY
+
+from xacle_stack.encoders import Encoder, EncoderInfo, Fingerprint, check_outputs
+from xacle_stack.encoders.base import hash_path
+from xacle_stack.errors import EncoderError
+
+
+def test_an_info_must_make_sense() -> None:
+    with pytest.raises(EncoderError, match="declares no audio and no text outputs"):
+        EncoderInfo("nothing", "")
+    with pytest.raises(EncoderError, match="so its info needs sample_rate_hz"):
+        EncoderInfo("deaf", "", audio_outputs={"embedding": 3})
+    with pytest.raises(EncoderError, match="'My Encoder': a name is lower-case letters"):
+        EncoderInfo("My Encoder", "", text_outputs={"embedding": 3})
+
+
+def test_a_contrastive_space_embeds_both_alike() -> None:
+    def info(**outputs: dict[str, int]) -> EncoderInfo:
+        return EncoderInfo("e", "", sample_rate_hz=8000, **outputs)
+
+    both = info(audio_outputs={"embedding": 3, "logits": 5}, text_outputs={"embedding": 3})
+    assert both.is_contrastive
+    assert not info(audio_outputs={"embedding": 3}).is_contrastive
+    other_size = info(audio_outputs={"embedding": 3}, text_outputs={"embedding": 4})
+    assert not other_size.is_contrastive
+
+
+def test_a_digest_changes_with_every_fact() -> None:
+    digests = {
+        Fingerprint(encoder, {"checkpoint": checkpoint, "preprocessing": p}).digest
+        for encoder in ("a", "b")
+        for checkpoint in (None, "x")
+        for p in ("1", "2")
+    }
+    assert len(digests) == 8
+    assert all(len(digest) == 16 for digest in digests)
+    assert Fingerprint("a", {"x": 1, "y": 2}).digest == Fingerprint("a", {"y": 2, "x": 1}).digest
+
+
+def test_the_fingerprint_follows_the_checkpoints_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"weights")
+    encoder = TOY.encoder
+    first = encoder.fingerprint(str(tmp_path / "a"))
+    assert first.digest == encoder.fingerprint(str(tmp_path / "b")).digest
+    (tmp_path / "b").write_bytes(b"weightz")
+    assert first.digest != encoder.fingerprint(str(tmp_path / "b")).digest
+    assert first.digest != encoder.fingerprint().digest
+
+
+def test_a_folder_is_hashed_by_names_and_contents(tmp_path: Path) -> None:
+    def folder(name: str, **files: bytes) -> str:
+        path = tmp_path / name
+        path.mkdir()
+        for file, content in files.items():
+            (path / file).write_bytes(content)
+        return hash_path(path)
+
+    first = folder("1", a=b"x", b=b"y")
+    assert folder("2", b=b"y", a=b"x") == first
+    assert folder("3", a=b"y", b=b"x") != first
+    assert folder("4", a=b"x", c=b"y") != first
+
+
+def test_a_wrong_checkpoint_path_is_told() -> None:
+    with pytest.raises(EncoderError, match="encoder 'toy': no checkpoint at 'nowhere.npz'"):
+        TOY.encoder.fingerprint("nowhere.npz")
+
+
+def test_outputs_that_break_the_contract_are_told() -> None:
+    info = TOY.encoder.info
+    good = {"embedding": np.zeros((2, 6)), "level": np.zeros((2, 2))}
+    checked = check_outputs(info, "audio", good, 2)
+    assert checked["level"].dtype == np.float32
+    with pytest.raises(EncoderError, match=r"returned the audio outputs \['level'\]; its info"):
+        check_outputs(info, "audio", {"level": np.zeros((2, 2))}, 2)
+    with pytest.raises(EncoderError, match=r"'level': expected shape \(3, 2\), got \(2, 2\)"):
+        check_outputs(info, "audio", {"embedding": np.zeros((3, 6)), "level": good["level"]}, 3)
+    with pytest.raises(EncoderError, match="'embedding': a vector holds NaN or infinite"):
+        check_outputs(info, "audio", {**good, "embedding": np.full((2, 6), np.nan)}, 2)
+
+
+def test_a_modality_that_is_not_there_is_told() -> None:
+    class Silent(Encoder):
+        info = EncoderInfo("silent", "", text_outputs={"embedding": 1})
+
+        @classmethod
+        def load(cls, checkpoint: str | None = None, device: str = "cpu") -> "Silent":
+            return cls()
+
+    with pytest.raises(EncoderError, match="'silent' does not encode audio"):
+        Silent.load().encode_audio([])
+    with pytest.raises(EncoderError, match="'silent' does not encode text"):
+        Silent.load().encode_text([])

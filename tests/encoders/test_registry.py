@@ -1,0 +1,94 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import TESTS, TOY
+
+from xacle_stack.encoders import Encoder, EncoderChoice, encoder_names, get_encoder
+from xacle_stack.encoders.registry import BUILT_IN
+from xacle_stack.errors import EncoderError, UnknownNameError
+
+CHOICES = [*(EncoderChoice(name) for name in BUILT_IN), TOY]
+
+
+def items(encoder: type[Encoder], modality: str) -> list[object]:
+    if modality == "text":
+        return ["a dog barks", "heavy rain on a tin roof while a man speaks", "sea"]
+    rng = np.random.default_rng(0)
+    rate = encoder.info.sample_rate_hz or 0
+    lengths = (rate, 3 * rate, rate // 3, 4000)
+    return [rng.normal(scale=0.1, size=n).astype(np.float32) for n in lengths]
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.name.rpartition("/")[2])
+def test_alone_equals_together_whatever_the_random_state(choice, modality: str) -> None:
+    encoder = choice.encoder.load()
+    encode = encoder.encode_audio if modality == "audio" else encoder.encode_text
+    batch = items(choice.encoder, modality)
+    np.random.seed(1)  # noqa: NPY002 - the global state is what must not matter
+    together = encode(batch)
+    np.random.seed(2)  # noqa: NPY002
+    assert set(together) == set(encoder.info.outputs(modality))
+    for row, item in enumerate(batch):
+        for name, values in encode([item]).items():
+            assert values.shape == (1, encoder.info.outputs(modality)[name])
+            assert np.isfinite(values).all()
+            np.testing.assert_array_equal(values[0], together[name][row])
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.name.rpartition("/")[2])
+def test_silence_has_a_direction(choice) -> None:
+    encoder = choice.encoder.load()
+    silence = np.zeros(encoder.info.sample_rate_hz, dtype=np.float32)
+    for values in encoder.encode_audio([silence]).values():
+        assert np.isfinite(values).all()
+    assert encoder.encode_audio([silence])["embedding"].any()
+
+
+def test_listing_loads_no_weights() -> None:
+    code = """
+import sys, numpy
+numpy.load = None
+from xacle_stack.encoders import encoder_names, get_encoder
+print([get_encoder(name).info.summary for name in encoder_names()])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_unknown_names_list_the_known() -> None:
+    with pytest.raises(UnknownNameError, match="unknown encoder 'clap'. Known: .*mini-mel"):
+        get_encoder("clap")
+
+
+def test_an_encoder_of_your_own(tmp_path: Path) -> None:
+    assert get_encoder(TOY.name).info.name == "toy"
+    assert "toy" not in encoder_names()
+    with pytest.raises(EncoderError, match="no such file"):
+        get_encoder(f"{tmp_path}/nowhere.py:Mine")
+    with pytest.raises(EncoderError, match="defines no 'Other'"):
+        get_encoder(f"{TESTS}/toy_encoder.py:Other")
+    with pytest.raises(EncoderError, match="expected a subclass of xacle_stack.encoders.Encoder"):
+        get_encoder(f"{TESTS}/toy_encoder.py:Sequence")
+
+
+def test_an_installed_package_adds_encoders(tmp_path: Path, monkeypatch) -> None:
+    info = tmp_path / "other-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[xacle_stack.encoders]\nours = toy_encoder:ToySpace\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "ours" in encoder_names()
+    assert get_encoder("ours").info.name == "toy"
+
+
+def test_editing_your_own_encoder_makes_another_store(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text((TESTS / "toy_encoder.py").read_text())
+    choice = EncoderChoice(f"{path}:ToySpace")
+    assert choice.encoder is choice.encoder
+    before = choice.fingerprint().digest
+    path.write_text(path.read_text().replace("2048", "4096"))
+    assert choice.fingerprint().digest != before

@@ -1,0 +1,246 @@
+"""The contract between an encoder and the rest of the library.
+
+An encoder turns clips, captions or both into float32 vectors.  It knows nothing of files,
+data sets or storage.  Its class can be listed and fingerprinted without loading a model;
+:meth:`Encoder.load` does the heavy work.
+"""
+
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import EncoderError
+
+Modality = Literal["audio", "text"]
+MODALITIES: tuple[Modality, ...] = ("audio", "text")
+EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What is known of an encoder before anything is loaded.
+
+    Attributes
+    ----------
+    name : str
+        Lower case, hyphens: ``"mini-mel"``.
+    summary : str
+        One line for listings.
+    audio_outputs, text_outputs : mapping of str to int
+        Name of each output and its number of dimensions; empty where the encoder does not take
+        that modality.  A contrastive space has an output called ``"embedding"`` in both.
+    sample_rate_hz : int, optional
+        Rate of the mono samples that ``encode_audio`` gets.  Needed if there are audio outputs.
+    window_s : float, optional
+        Length of the model's fixed window in seconds; None if it takes any length.
+    preprocessing : str
+        Changes whenever the same input would give another vector: part of the fingerprint.
+    libraries : tuple of str
+        Distributions whose version changes the vectors: part of the fingerprint.
+    extra : str, optional
+        The extra that installs what it needs; None if the core does.
+    licence : str
+        Of the weights.
+    """
+
+    name: str
+    summary: str
+    audio_outputs: Mapping[str, int] = field(default_factory=dict)
+    text_outputs: Mapping[str, int] = field(default_factory=dict)
+    sample_rate_hz: int | None = None
+    window_s: float | None = None
+    preprocessing: str = "1"
+    libraries: tuple[str, ...] = ()
+    extra: str | None = None
+    licence: str = "unknown"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
+            raise EncoderError(
+                f"encoder {self.name!r}: a name is lower-case letters, digits, '.', '_' and '-', "
+                "because it names a folder."
+            )
+        if not self.audio_outputs and not self.text_outputs:
+            raise EncoderError(f"encoder {self.name!r}: it declares no audio and no text outputs.")
+        if self.audio_outputs and self.sample_rate_hz is None:
+            raise EncoderError(
+                f"encoder {self.name!r}: it has audio outputs, so its info needs sample_rate_hz."
+            )
+
+    def outputs(self, modality: Modality) -> Mapping[str, int]:
+        """Name and number of dimensions of each output for one modality."""
+        return self.audio_outputs if modality == "audio" else self.text_outputs
+
+    @property
+    def is_contrastive(self) -> bool:
+        """Whether clips and captions share one space, so that it can be a family."""
+        audio, text = self.audio_outputs.get(EMBEDDING), self.text_outputs.get(EMBEDDING)
+        return audio is not None and audio == text
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything that decides an encoder's vectors; its digest names the store.
+
+    Attributes
+    ----------
+    encoder : str
+    facts : mapping
+        JSON-serialisable: checkpoint hash, preprocessing, library versions.
+    """
+
+    encoder: str
+    facts: Mapping[str, object]
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits; equal facts give equal digests."""
+        text = json.dumps({"encoder": self.encoder, **self.facts}, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class Encoder(ABC):
+    """Base class of every encoder: declare ``info``, write ``load`` and one or two encode methods.
+
+    An item's vector must not depend on the other items in its batch, on their order or on any
+    global random state.
+    """
+
+    info: ClassVar[EncoderInfo]
+
+    @classmethod
+    def find_checkpoint(cls, checkpoint: str | None) -> Path | None:
+        """Return the local file or folder of the weights, without loading it.
+
+        Parameters
+        ----------
+        checkpoint : str or None
+            As the recipe names it; None for the encoder's default.
+
+        Returns
+        -------
+        path : Path or None
+            None for an encoder without weights.
+
+        Raises
+        ------
+        EncoderError
+            If there is nothing at that place.
+        """
+        if checkpoint is None:
+            return None
+        path = Path(checkpoint).expanduser()
+        if not path.exists():
+            raise EncoderError(
+                f"encoder {cls.info.name!r}: no checkpoint at {checkpoint!r}. "
+                "Give the path of an existing file or folder."
+            )
+        return path
+
+    @classmethod
+    def fingerprint(cls, checkpoint: str | None = None) -> Fingerprint:
+        """Return what decides the vectors, reading the checkpoint's bytes but loading no model."""
+        path = cls.find_checkpoint(checkpoint)
+        return Fingerprint(
+            cls.info.name,
+            {
+                "checkpoint": None if path is None else hash_path(path),
+                "preprocessing": cls.info.preprocessing,
+                "libraries": {name: _version(name) for name in cls.info.libraries},
+            },
+        )
+
+    @classmethod
+    @abstractmethod
+    def load(cls, checkpoint: str | None = None, device: str = "cpu") -> Self:
+        """Load the weights and return an encoder that is ready to use."""
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        """Encode mono clips.
+
+        Parameters
+        ----------
+        clips : sequence of ndarray of shape (n_samples,)
+            float32 at ``info.sample_rate_hz``, each of its own length.
+
+        Returns
+        -------
+        outputs : dict of str to ndarray of shape (n_clips, n_dims)
+            One float32 array for each name in ``info.audio_outputs``.
+        """
+        raise EncoderError(f"encoder {self.info.name!r} does not encode audio.")
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
+        """Encode captions.
+
+        Parameters
+        ----------
+        captions : sequence of str
+
+        Returns
+        -------
+        outputs : dict of str to ndarray of shape (n_captions, n_dims)
+            One float32 array for each name in ``info.text_outputs``.
+        """
+        raise EncoderError(f"encoder {self.info.name!r} does not encode text.")
+
+
+def check_outputs(
+    info: EncoderInfo, modality: Modality, outputs: Mapping[str, FloatArray], n_items: int
+) -> dict[str, FloatArray]:
+    """Return an encoder's outputs as float32, or say how they break the contract.
+
+    Raises
+    ------
+    EncoderError
+        If an output is missing or surplus, has another shape than declared, or is not finite.
+    """
+    declared = info.outputs(modality)
+    if set(outputs) != set(declared):
+        raise EncoderError(
+            f"encoder {info.name!r} returned the {modality} outputs {sorted(outputs)}; its info "
+            f"declares {sorted(declared)}."
+        )
+    checked = {}
+    for name, n_dims in declared.items():
+        values = np.asarray(outputs[name], dtype=np.float32)
+        if values.shape != (n_items, n_dims):
+            raise EncoderError(
+                f"encoder {info.name!r}, {modality} output {name!r}: expected shape "
+                f"{(n_items, n_dims)}, got {values.shape}."
+            )
+        if not np.isfinite(values).all():
+            raise EncoderError(
+                f"encoder {info.name!r}, {modality} output {name!r}: a vector holds NaN or "
+                "infinite values. Nothing of this batch was stored."
+            )
+        checked[name] = values
+    return checked
+
+
+def hash_path(path: Path) -> str:
+    """Hash a file, or all files of a folder with their relative names, to 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

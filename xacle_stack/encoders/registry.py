@@ -1,0 +1,143 @@
+"""The table of encoders.  One line each; the shared tests run over it.
+
+A package of its own adds encoders through the entry-point group ``xacle_stack.encoders``; a
+single file is named by its path in the recipe (``"my_encoder.py:MyEncoder"``).
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from xacle_stack.encoders.base import Encoder, Fingerprint, hash_path
+from xacle_stack.errors import EncoderError, UnknownNameError
+
+ENTRY_POINT_GROUP = "xacle_stack.encoders"
+
+# name -> "module:class"; a module is imported when its encoder is asked for.
+BUILT_IN: Mapping[str, str] = {
+    "mini-mel": "xacle_stack.encoders.mini:MiniMel",
+    "mini-mfcc": "xacle_stack.encoders.mini:MiniMfcc",
+    "mini-mod": "xacle_stack.encoders.mini:MiniMod",
+}
+
+
+def encoder_names() -> list[str]:
+    """Return the names of all encoders, built in and installed.
+
+    Examples
+    --------
+    >>> "mini-mel" in encoder_names()
+    True
+    """
+    installed = (point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+    return sorted({*BUILT_IN, *installed})
+
+
+def get_encoder(name: str) -> type[Encoder]:
+    """Return an encoder's class without loading any weights.
+
+    Parameters
+    ----------
+    name : str
+        A name of the table, or ``"path/to/file.py:ClassName"`` for an encoder of your own.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is in no table; the message lists the known ones.
+    EncoderError
+        If the file, the class in it or its ``info`` is not as expected.
+    MissingExtraError
+        If the encoder's module needs a package that is not installed.
+
+    Examples
+    --------
+    >>> get_encoder("mini-mel").info.sample_rate_hz
+    16000
+    """
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+    elif ".py:" in name:
+        found = _from_file(name)
+    else:
+        points = entry_points(group=ENTRY_POINT_GROUP, name=name)
+        if not points:
+            raise UnknownNameError(
+                f"unknown encoder {name!r}. Known: {', '.join(encoder_names())}; or "
+                "'path/to/file.py:ClassName' for one of your own."
+            )
+        found = next(iter(points)).load()
+    if not (isinstance(found, type) and issubclass(found, Encoder) and hasattr(found, "info")):
+        raise EncoderError(
+            f"{name!r} is {found!r}; expected a subclass of xacle_stack.encoders.Encoder with a "
+            "class attribute `info`."
+        )
+    return found
+
+
+def _from_file(name: str) -> object:
+    path, attribute = _split_file_name(name)
+    if not path.is_file():
+        raise EncoderError(f"encoder {name!r}: no such file {str(path)!r}.")
+    module = _import_file(path.resolve(), path.stat().st_mtime_ns)
+    if not hasattr(module, attribute):
+        raise EncoderError(f"encoder {name!r}: {path} defines no {attribute!r}.")
+    return getattr(module, attribute)
+
+
+def _split_file_name(name: str) -> tuple[Path, str]:
+    file, _, attribute = name.rpartition(":")
+    return Path(file).expanduser(), attribute
+
+
+@lru_cache
+def _import_file(path: Path, mtime_ns: int) -> ModuleType:
+    """Import a user's file once, and again when it has changed."""
+    module_name = f"_xacle_stack_user_encoder_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise EncoderError(f"{path}: not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and worker processes look a class's module up by its name.
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class EncoderChoice:
+    """An encoder with its checkpoint, as a recipe names them.
+
+    Attributes
+    ----------
+    name : str
+        See :func:`get_encoder`.
+    checkpoint : str, optional
+        None for the encoder's default.
+    """
+
+    name: str
+    checkpoint: str | None = None
+
+    @property
+    def encoder(self) -> type[Encoder]:
+        """The encoder's class."""
+        return get_encoder(self.name)
+
+    def fingerprint(self) -> Fingerprint:
+        """Return what decides the vectors, without loading a model.
+
+        For an encoder of your own, named by its file, the file's content is part of it.
+        """
+        fingerprint = self.encoder.fingerprint(self.checkpoint)
+        if ".py:" not in self.name:
+            return fingerprint
+        path, _ = _split_file_name(self.name)
+        return replace(fingerprint, facts={**fingerprint.facts, "source": hash_path(path)})
