@@ -1,0 +1,138 @@
+"""mini-CLAP: three small sound–caption spaces that need no download and no GPU.
+
+Each pairs one front end with one reader of captions; both are mapped linearly into a common
+space by regularised canonical correlation analysis, fitted on synthesised scenes (see ``fit.py``).
+They are toys that behave like the real models, for examples, tests and first steps.
+
+References
+----------
+H. Hotelling, "Relations between two sets of variates", Biometrika 28, 1936.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+
+from xacle_stack._types import FloatArray
+from xacle_stack.encoders.base import EMBEDDING, Encoder, EncoderInfo
+from xacle_stack.encoders.mini.captions import CaptionReader
+from xacle_stack.encoders.mini.frontends import (
+    SAMPLE_RATE_HZ,
+    mel_features,
+    mfcc_features,
+    modulation_features,
+)
+from xacle_stack.encoders.mini.weights import MiniWeights
+
+__all__ = ["MINI_ENCODERS", "MiniEncoder", "MiniMel", "MiniMfcc", "MiniMod"]
+
+_N_DIMS = 64
+
+
+def _info(name: str, summary: str) -> EncoderInfo:
+    return EncoderInfo(
+        name=name,
+        summary=summary,
+        audio_outputs={EMBEDDING: _N_DIMS},
+        text_outputs={EMBEDDING: _N_DIMS},
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        preprocessing="1",
+        licence="MIT",
+    )
+
+
+class MiniEncoder(Encoder):
+    """What the three spaces share: features in, a linear map, a unit vector out.
+
+    Parameters
+    ----------
+    weights : MiniWeights
+        Use :meth:`load` to get them from a file.
+    """
+
+    reader: ClassVar[CaptionReader]
+
+    def __init__(self, weights: MiniWeights) -> None:
+        self.weights = weights
+
+    @staticmethod
+    @abstractmethod
+    def front_end(samples: FloatArray) -> FloatArray:
+        """Return one clip's features, shape (n_features,)."""
+
+    @classmethod
+    def find_checkpoint(cls, checkpoint: str | None) -> Path:
+        """Return the path of the weights; the embedded file by default."""
+        path = super().find_checkpoint(checkpoint)
+        return path or Path(__file__).with_name(f"{cls.info.name}.npz")
+
+    @classmethod
+    def load(cls, checkpoint: str | None = None, device: str = "cpu") -> Self:
+        """Read the weights.
+
+        Parameters
+        ----------
+        checkpoint : str, optional
+            Path of an npz file that ``fit.py`` wrote; by default the embedded one.
+        device : str, default="cpu"
+            These encoders always run on the CPU.
+
+        Returns
+        -------
+        encoder : MiniEncoder
+
+        Raises
+        ------
+        EncoderError
+            If the file is missing or holds other arrays than expected.
+
+        Examples
+        --------
+        >>> encoder = MiniMel.load()
+        >>> encoder.encode_text(["A dog barks"])["embedding"].shape
+        (1, 64)
+        """
+        n_features = len(cls.front_end(np.zeros(1, dtype=np.float32)))
+        path = cls.find_checkpoint(checkpoint)
+        return cls(MiniWeights.read(path, n_features, cls.reader.n_buckets, _N_DIMS))
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        """Encode mono clips at 16 kHz, one by one; see :meth:`Encoder.encode_audio`."""
+        cls = type(self)
+        vectors = [self.weights.embed_audio(cls.front_end(clip)) for clip in clips]
+        return {EMBEDDING: np.array(vectors, dtype=np.float32).reshape(-1, _N_DIMS)}
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
+        """Encode captions, one by one; see :meth:`Encoder.encode_text`."""
+        vectors = [self.weights.embed_caption(self.reader.buckets(c)) for c in captions]
+        return {EMBEDDING: np.array(vectors, dtype=np.float32).reshape(-1, _N_DIMS)}
+
+
+class MiniMel(MiniEncoder):
+    """Fine spectrum, read by character n-grams; nearly deaf to the course of time."""
+
+    info = _info("mini-mel", "Toy space: 64 mel bands and character n-grams.")
+    front_end = staticmethod(mel_features)
+    reader = CaptionReader(n_buckets=2048, seed=1, char_n=(3, 4))
+
+
+class MiniMfcc(MiniEncoder):
+    """Coarse envelope and its changes, read by words and word pairs."""
+
+    info = _info("mini-mfcc", "Toy space: MFCC with derivatives and word n-grams.")
+    front_end = staticmethod(mfcc_features)
+    reader = CaptionReader(n_buckets=2048, seed=2, word_n=(1, 2))
+
+
+class MiniMod(MiniEncoder):
+    """Rhythm in broad bands, read by words, their places and character n-grams."""
+
+    info = _info("mini-mod", "Toy space: modulation spectrum, words and character n-grams.")
+    front_end = staticmethod(modulation_features)
+    reader = CaptionReader(n_buckets=2048, seed=3, word_n=(1,), char_n=(4,), places=True)
+
+
+MINI_ENCODERS: tuple[type[MiniEncoder], ...] = (MiniMel, MiniMfcc, MiniMod)

@@ -1,0 +1,118 @@
+"""The learned numbers of one mini-CLAP space, and the file that holds them."""
+
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import EncoderError
+
+_REMEDY = (
+    "Leave the checkpoint out to use the embedded one, or make one with: "
+    "python -m xacle_stack.encoders.mini.fit"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MiniWeights:
+    """Two linear maps into one space.
+
+    Attributes
+    ----------
+    audio_centre, audio_scale : ndarray of shape (n_features,)
+        Mean and spread of the front end's features.
+    audio_map : ndarray of shape (n_features, n_dims)
+        Applies to standardised features.
+    caption_map : ndarray of shape (n_buckets, n_dims)
+        One row for each n-gram bucket.
+    caption_offset : ndarray of shape (n_dims,)
+        What an average caption would give, negated.
+    """
+
+    audio_centre: FloatArray
+    audio_scale: FloatArray
+    audio_map: FloatArray
+    caption_map: FloatArray
+    caption_offset: FloatArray
+
+    def embed_audio(self, features: FloatArray) -> FloatArray:
+        """Return the unit vector of one clip's features, shape (n_dims,), float32."""
+        standardised = (features - self.audio_centre) / self.audio_scale
+        # einsum, not BLAS: the same bits whatever the number of threads.
+        return _unit(np.einsum("f,fd->d", standardised, self.audio_map))
+
+    def embed_caption(self, buckets: IntArray) -> FloatArray:
+        """Return the unit vector of one caption's buckets, shape (n_dims,), float32."""
+        return _unit(self.caption_map[buckets].sum(axis=0) + self.caption_offset)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays to an npz file; the maps in half precision."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, values in arrays.items():
+            arrays[name] = values.astype(np.float16 if name.endswith("_map") else np.float32)
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def read(cls, path: Path, n_features: int, n_buckets: int, n_dims: int) -> Self:
+        """Read a file that :meth:`save` wrote; nothing in it is ever executed.
+
+        Parameters
+        ----------
+        path : Path
+        n_features, n_buckets, n_dims : int
+            What the encoder's front end, caption reader and info say.
+
+        Raises
+        ------
+        EncoderError
+            If it is no npz file, or its arrays are not the expected ones.
+        """
+        arrays = _read_arrays(path)
+        expected = {
+            "audio_centre": (n_features,),
+            "audio_scale": (n_features,),
+            "audio_map": (n_features, n_dims),
+            "caption_map": (n_buckets, n_dims),
+            "caption_offset": (n_dims,),
+        }
+        missing, surplus = sorted(expected.keys() - arrays), sorted(arrays.keys() - expected)
+        if missing or surplus:
+            raise EncoderError(
+                f"{path}: no mini-CLAP weights: missing arrays {missing}, surplus arrays "
+                f"{surplus}. {_REMEDY}"
+            )
+        for name, shape in expected.items():
+            if arrays[name].shape != shape:
+                raise EncoderError(
+                    f"{path}: array {name!r} has shape {arrays[name].shape}, expected {shape}: "
+                    f"these are another encoder's weights. {_REMEDY}"
+                )
+            if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+                raise EncoderError(
+                    f"{path}: array {name!r} must hold finite floating-point numbers. {_REMEDY}"
+                )
+        if not (arrays["audio_scale"] > 0).all():
+            raise EncoderError(f"{path}: array 'audio_scale' must be positive. {_REMEDY}")
+        return cls(**{name: values.astype(np.float32) for name, values in arrays.items()})
+
+
+def _read_arrays(path: Path) -> dict[str, FloatArray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise EncoderError(
+            f"{path}: not readable as an npz file of plain arrays ({error}). {_REMEDY}"
+        ) from None
+
+
+def _unit(vector: FloatArray) -> FloatArray:
+    """Scale to length one; the zero vector, which has no direction, becomes the first axis."""
+    length = float(np.sqrt((vector.astype(np.float64) ** 2).sum()))
+    if length < 1e-12:
+        vector, length = np.eye(1, len(vector))[0], 1.0
+    return np.asarray(vector / length, dtype=np.float32)
