@@ -1,0 +1,208 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support import TOY, WriteData
+
+from xacle_stack.audio import read_clip
+from xacle_stack.cache import FeatureCache
+from xacle_stack.errors import EncoderError
+from xacle_stack.extract import extract_embeddings, store_id
+from xacle_stack.pairs import Pairs, read_pairs
+
+
+def table(root: Path, pairs: Pairs) -> bytes:
+    """Return every vector of the pairs as bytes."""
+    cached = FeatureCache(root).load(pairs)
+    return b"".join(
+        array.tobytes()
+        for array in (cached.audio("toy"), cached.audio("toy", "level"), cached.text("toy"))
+    )
+
+
+def test_the_cache_holds_what_the_encoder_returns(make_data: WriteData, tmp_path: Path) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store")
+    encoder = TOY.encoder.load()
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    clips = [read_clip(path).mono(8000) for path in pairs.audio_paths]
+    np.testing.assert_array_equal(
+        cached.audio("toy"), encoder.encode_audio(clips)["embedding"].astype(np.float32)
+    )
+    np.testing.assert_array_equal(
+        cached.text("toy"), encoder.encode_text(pairs.captions)["embedding"].astype(np.float32)
+    )
+    assert report.encoded == {("toy", "audio"): 20, ("toy", "text"): len(set(pairs.captions))}
+    assert not report.failures
+
+
+def test_a_second_run_encodes_nothing(make_data: WriteData, tmp_path: Path, monkeypatch) -> None:
+    pairs = read_pairs(make_data(train=10), "train")
+    extract_embeddings([pairs], [TOY], tmp_path / "store")
+    before = sorted(tmp_path.joinpath("store").rglob("*.h5"))
+    monkeypatch.setattr(TOY.encoder, "load", None)
+    monkeypatch.setattr("xacle_stack.extract.read_clip", None)
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store")
+    assert report.encoded.total() == 0
+    assert report.reused["toy", "audio"] == 10
+    assert report.reused["toy", "text"] == len(set(pairs.captions))
+    assert sorted(tmp_path.joinpath("store").rglob("*.h5")) == before
+
+
+def test_content_is_encoded_once_under_any_name(make_data: WriteData, tmp_path: Path) -> None:
+    data = make_data(train=9, validation=9)
+    wav = data / "wav"
+    for name in ("00001.wav", "00002.wav"):
+        shutil.copy(wav / "train" / "00000.wav", wav / "train" / name)
+    shutil.copy(wav / "train" / "00000.wav", wav / "validation" / "00005.wav")
+    splits = [read_pairs(data, split) for split in ("train", "validation")]
+    report = extract_embeddings(splits, [TOY], tmp_path / "store", batch_size=2)
+    assert report.encoded["toy", "audio"] == 18 - 3
+    captions = {caption for pairs in splits for caption in pairs.captions}
+    assert report.encoded["toy", "text"] == len(captions) < 18
+    audio = FeatureCache(tmp_path / "store").load(splits[0]).audio("toy")
+    np.testing.assert_array_equal(audio[0], audio[2])
+
+
+@pytest.mark.parametrize(("batch_size", "n_jobs"), [(1, 1), (7, 2), (64, -1)])
+def test_batches_and_workers_change_nothing(
+    make_data: WriteData, tmp_path: Path, batch_size: int, n_jobs: int
+) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    extract_embeddings([pairs], [TOY], tmp_path / "expected")
+    extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=batch_size, n_jobs=n_jobs)
+    assert table(tmp_path / "store", pairs) == table(tmp_path / "expected", pairs)
+
+
+def test_bad_files_are_listed_and_the_others_kept(make_data: WriteData, tmp_path: Path) -> None:
+    data = make_data(train=12)
+    pairs = read_pairs(data, "train")
+    cut, text, empty, nan = pairs.audio_paths[1:5]
+    cut.write_bytes(cut.read_bytes()[:-500])
+    text.write_text("this is a text file")
+    empty.write_bytes(b"")
+    soundfile.write(nan, np.full(800, np.nan), 8000, subtype="FLOAT")
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store", n_jobs=2)
+    assert {path: message.split(": ")[1][:9] for path, message in report.failures.items()} == {
+        cut: "truncated",
+        text: "not reada",
+        empty: "the file ",
+        nan: "800 of 80",
+    }
+    good = pairs.take([0, *range(5, 12)])
+    assert FeatureCache(tmp_path / "store").load(good).audio("toy").shape == (8, 6)
+    # Mended files, and only they, are encoded by the next run.
+    for path in (cut, text, empty, nan):
+        soundfile.write(path, np.full(800, 0.1 + len(path.name) / 100), 8000)
+    assert extract_embeddings([pairs], [TOY], tmp_path / "store").encoded["toy", "audio"] == 1
+
+
+def test_silence_is_encoded(make_data: WriteData, tmp_path: Path) -> None:
+    pairs = read_pairs(make_data(train=3), "train")
+    soundfile.write(pairs.audio_paths[0], np.zeros(8000), 8000)
+    assert not extract_embeddings([pairs], [TOY], tmp_path / "store").failures
+    assert np.isfinite(FeatureCache(tmp_path / "store").load(pairs).audio("toy")).all()
+
+
+def test_an_encoder_that_returns_nan_stores_nothing_of_that_batch(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=6), "train")
+    good = TOY.encoder.encode_audio
+    n_batches = 0
+
+    def breaks_later(self, clips):
+        nonlocal n_batches
+        n_batches += 1
+        outputs = good(self, clips)
+        return outputs if n_batches == 1 else {**outputs, "level": outputs["level"] * np.nan}
+
+    monkeypatch.setattr(TOY.encoder, "encode_audio", breaks_later)
+    with pytest.raises(EncoderError, match="'toy', audio output 'level': a vector holds NaN"):
+        extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=4)
+    monkeypatch.undo()
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store")
+    assert report.encoded["toy", "audio"] == 2
+
+
+EXTRACT = """
+import os, signal, sys
+from xacle_stack.encoders import EncoderChoice
+from xacle_stack.extract import extract_embeddings
+from xacle_stack.pairs import read_pairs
+
+data, store, encoder, limit = sys.argv[1:]
+pairs = [read_pairs(data, "train")]
+encoders = [EncoderChoice(encoder)]
+encoders[0].encoder
+calls = 0
+def count(frame, event, argument):
+    global calls
+    calls += 1
+    if calls == int(limit):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.setprofile(count)
+extract_embeddings(pairs, encoders, store, batch_size=4)
+sys.setprofile(None)
+print(calls)
+"""
+
+
+def run_extract(data: Path, store: Path, limit: int) -> subprocess.CompletedProcess[str]:
+    arguments = [str(data), str(store), TOY.name, str(limit)]
+    return subprocess.run(
+        [sys.executable, "-c", EXTRACT, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_killed_and_started_again_gives_the_same_bytes(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    data = make_data(train=24)
+    pairs = read_pairs(data, "train")
+    n_calls = int(run_extract(data, tmp_path / "expected", 0).stdout)
+    expected = table(tmp_path / "expected", pairs)
+    for number, limit in enumerate(np.random.default_rng(2).integers(1, n_calls, size=6)):
+        store = tmp_path / f"killed-{number}"
+        assert run_extract(data, store, limit).returncode == -9
+        assert run_extract(data, store, 0).returncode == 0
+        assert table(store, pairs) == expected
+        assert all(fault is None for _, fault in FeatureCache(store).verify())
+
+
+def test_two_runs_at_once(make_data: WriteData, tmp_path: Path) -> None:
+    data = make_data(train=24)
+    pairs = read_pairs(data, "train")
+    extract_embeddings([pairs], [TOY], tmp_path / "expected")
+    arguments = [sys.executable, "-c", EXTRACT, str(data), str(tmp_path / "store"), TOY.name, "0"]
+    runs = [subprocess.Popen(arguments, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert table(tmp_path / "store", pairs) == table(tmp_path / "expected", pairs)
+    assert all(fault is None for _, fault in FeatureCache(tmp_path / "store").verify())
+
+
+def test_a_changed_checkpoint_is_another_store(make_data: WriteData, tmp_path: Path) -> None:
+    pairs = read_pairs(make_data(train=3), "train")
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+        choice = type(TOY)(TOY.name, str(tmp_path / name))
+        assert (
+            extract_embeddings([pairs], [choice], tmp_path / "store").encoded["toy", "audio"] == 3
+        )
+        folder = tmp_path / "store" / store_id(choice.fingerprint()).folder
+        assert folder.is_dir()
+    assert len(FeatureCache(tmp_path / "store").stores("toy")) == 2
+
+
+def test_progress_shows_items_and_time(make_data: WriteData, tmp_path: Path, capfd) -> None:
+    pairs = read_pairs(make_data(train=5), "train")
+    extract_embeddings([pairs], [TOY], tmp_path / "store", progress=True)
+    shown = capfd.readouterr().err
+    assert "clips: 100%" in shown
+    assert "items/s" in shown
+    extract_embeddings([pairs], [TOY], tmp_path / "store", progress=True)
+    assert capfd.readouterr().err == ""
