@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from xacle_stack.errors import FeatureError
+from xacle_stack.features.pair import (
+    cosine_similarity,
+    n_pair_features,
+    normalised_pairs,
+    pair_features,
+)
+
+
+@pytest.fixture
+def pairs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    a, b = rng.normal(size=(2, 7, 5)).astype(np.float32)
+    return a * 3, b
+
+
+def test_pair_features_are_the_formula(pairs) -> None:
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in pairs)
+    expected = np.hstack([a, b, a * b, abs(a - b), (a - b) ** 2, (a * b).sum(1, keepdims=True)])
+    features = pair_features(*pairs)
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    assert features.dtype == np.float32
+    assert features.shape[1] == n_pair_features(5) == 26
+
+
+def test_cosine_is_the_formula(pairs) -> None:
+    a, b = pairs
+    expected = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(cosine_similarity(a, b), expected, rtol=1e-6)
+    np.testing.assert_allclose(cosine_similarity(a, a), 1.0, rtol=1e-6)
+    assert (cosine_similarity(a, a) <= 1).all()
+
+
+def test_alone_equals_together(pairs) -> None:
+    a, b = pairs
+    together = pair_features(a, b)
+    for row in range(len(a)):
+        np.testing.assert_array_equal(pair_features(a[[row]], b[[row]])[0], together[row])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scale_does_not_matter(pairs, scale: float) -> None:
+    a, b = pairs
+    np.testing.assert_allclose(
+        pair_features(a * np.float32(scale), b), pair_features(a, b), atol=1e-6
+    )
+
+
+def test_caller_arrays_stay_untouched(pairs) -> None:
+    before = [x.copy() for x in pairs]
+    pair_features(*pairs)
+    for x, y in zip(pairs, before, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+@pytest.mark.parametrize("function", [pair_features, cosine_similarity, normalised_pairs])
+def test_a_row_without_direction_is_named(pairs, function, value: float) -> None:
+    a, b = pairs
+    b = b.copy()
+    b[4] = value
+    with pytest.raises(FeatureError, match=r"text embeddings: 1 of 7 rows .* first is row 4"):
+        function(a, b)
+
+
+def test_shapes_that_do_not_fit_are_told(pairs) -> None:
+    a, b = pairs
+    with pytest.raises(FeatureError, match=r"shape \(7, 5\) but text embeddings of shape \(6, 5\)"):
+        pair_features(a, b[:6])
+    with pytest.raises(FeatureError, match=r"audio embeddings: expected .* got shape \(5,\)"):
+        pair_features(a[0], b[0])
+    with pytest.raises(FeatureError, match="audio embeddings: expected numbers"):
+        pair_features(np.array([["x"]]), np.array([["y"]]))

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import TruncatedSVD
+from sklearn.exceptions import NotFittedError
+
+from xacle_stack.errors import FeatureError, UnknownNameError
+from xacle_stack.features import (
+    FeatureBuilder,
+    PairEmbeddings,
+    agreement_features,
+    cosine_similarity,
+    pair_features,
+)
+
+
+def embeddings(seed: int, n_pairs: int = 40) -> PairEmbeddings:
+    rng = np.random.default_rng(seed)
+    spaces = {
+        name: tuple(rng.normal(size=(2, n_pairs, n_dims)).astype(np.float32))
+        for name, n_dims in {"one": 6, "two": 9}.items()
+    }
+    auxiliary = {"tags:logits": rng.normal(size=(n_pairs, 3)).astype(np.float32)}
+    return PairEmbeddings(spaces, auxiliary, [f"{seed}-{row}" for row in range(n_pairs)])
+
+
+def test_families_are_phi_with_auxiliary_and_agreement() -> None:
+    source = embeddings(0)
+    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3)
+    table = builder.fit_transform(source)
+    assert {name: s.stop - s.start for name, s in table.families.items()} == {
+        "one": 31 + 3,
+        "two": 46 + 3,
+        "agreement": 2 + 1 + 3 * 4,
+    }
+    assert table.values.dtype == np.float32
+    assert table.pair_ids == source.pair_ids
+    blocks, cosines, projections = {}, [], []
+    for space in ("one", "two"):
+        blocks[space] = pair_features(source.audio(space), source.text(space))
+        logits = source.audio("tags", "logits")
+        np.testing.assert_array_equal(table.family(space), np.hstack([blocks[space], logits]))
+        cosines.append(cosine_similarity(source.audio(space), source.text(space)))
+        svd = TruncatedSVD(3, random_state=0).fit(blocks[space])
+        projections.append(svd.transform(blocks[space]))
+    np.testing.assert_allclose(
+        table.family("agreement"),
+        agreement_features(np.column_stack(cosines), projections),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_what_is_learned_is_learned_in_fit_only() -> None:
+    train, test = embeddings(0), embeddings(1)
+    builder = FeatureBuilder(["one", "two"], n_components=3)
+    train_table = builder.fit_transform(train)
+    np.testing.assert_array_equal(builder.transform(train).values, train_table.values)
+    first = builder.transform(test).values
+    np.testing.assert_array_equal(
+        FeatureBuilder(["one", "two"], n_components=3).fit(train).transform(test).values, first
+    )
+    other = FeatureBuilder(["one", "two"], n_components=3).fit(test).transform(test).values
+    assert not np.allclose(other[:, -1], first[:, -1])
+
+
+def test_alone_equals_together() -> None:
+    source = embeddings(2)
+    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit(embeddings(0))
+    together = builder.transform(source).values
+    for row in (0, 17):
+        alone = PairEmbeddings(
+            {s: (source.audio(s)[[row]], source.text(s)[[row]]) for s in ("one", "two")},
+            {"tags:logits": source.audio("tags", "logits")[[row]]},
+        )
+        np.testing.assert_allclose(builder.transform(alone).values[0], together[row], atol=1e-6)
+
+
+def test_numpy_takes_the_table_as_an_array() -> None:
+    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
+    assert np.asarray(table) is table.values
+    assert np.array(table, dtype=np.float64).dtype == np.float64
+    assert table.shape == (40, 31 + 3)
+    assert len(table) == 40
+    assert repr(table) == "FeatureTable(40 pairs, 34 features: one 31, agreement 3)"
+    with pytest.raises(UnknownNameError, match="no family 'two'; there are: one, agreement"):
+        table.family("two")
+
+
+def test_bad_settings_are_told() -> None:
+    source = embeddings(0)
+    for settings, message in {
+        "spaces='one'": "spaces must be a list of encoder names, got 'one'",
+        "spaces=[]": r"spaces must be a list of encoder names, got \[\]",
+        "spaces=['one', 'one']": r"the same thing twice: \['one'\]",
+        "spaces=['one'], n_components=0": "n_components must be 1 or more, got 0",
+        "spaces=['one'], n_components=99": "Give n_components=31",
+    }.items():
+        with pytest.raises(FeatureError, match=message):
+            eval(f"FeatureBuilder({settings})").fit(source)
+    with pytest.raises(UnknownNameError, match="'three:embedding'; at hand: one:embedding"):
+        FeatureBuilder(["three"]).fit(source)
+    with pytest.raises(NotFittedError):
+        FeatureBuilder(["one"]).transform(source)
+
+
+def test_another_size_than_in_fit_is_told() -> None:
+    builder = FeatureBuilder(["one"], n_components=2).fit(embeddings(0))
+    source = embeddings(0)
+    wider = PairEmbeddings({"one": (source.audio("two"), source.text("two"))})
+    with pytest.raises(FeatureError, match="one: 46 pair features, 31 when fitted"):
+        builder.transform(wider)
+
+
+def test_arrays_of_different_lengths_are_told() -> None:
+    a = np.ones((4, 3))
+    with pytest.raises(FeatureError, match="every array needs one row a pair"):
+        PairEmbeddings({"one": (a, a[:3])})
+    with pytest.raises(FeatureError, match="every array needs one row a pair"):
+        PairEmbeddings({"one": (a, a)}, pair_ids=["x"])
+
+
+def test_an_auxiliary_row_that_is_not_finite_is_named() -> None:
+    a = np.random.default_rng(0).normal(size=(10, 3))
+    logits = np.zeros((10, 2))
+    logits[6, 1] = np.inf
+    source = PairEmbeddings({"one": (a, a + 1)}, {"tags:logits": logits})
+    with pytest.raises(FeatureError, match="auxiliary 'tags:logits': row 6"):
+        FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(source)

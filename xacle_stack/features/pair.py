@@ -1,0 +1,137 @@
+"""Pair features: what one contrastive space says of a clip and its caption.
+
+Conventions: embeddings are normalised to unit length here, so a space that does not normalise
+(MS-CLAP) needs no special case.  Every row of a result depends on the same row of the arguments
+only.
+
+Source: Li, Li and Shinozaki 2026 (the CLAP stack of the XACLE challenge).
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import FeatureError
+
+
+def normalised_pairs(audio: ArrayLike, text: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Check the embeddings of one space and scale every row to unit length.
+
+    Parameters
+    ----------
+    audio, text : array-like of shape (n_pairs, n_dims)
+        Row ``i`` of both belongs to pair ``i``.
+
+    Returns
+    -------
+    audio, text : ndarray of shape (n_pairs, n_dims)
+        float32 for float32 or shorter input, else float64.
+
+    Raises
+    ------
+    FeatureError
+        If the shapes differ, or a row is zero or not finite.
+    """
+    arrays = []
+    for name, values in (("audio", audio), ("text", text)):
+        array = np.asarray(values)
+        if array.ndim != 2 or array.dtype.kind not in "fiu":
+            raise FeatureError(
+                f"{name} embeddings: expected numbers of shape (n_pairs, n_dims), got shape "
+                f"{array.shape} and type {array.dtype}."
+            )
+        array = array.astype(np.result_type(array.dtype, np.float32), copy=False)
+        # The largest value first: squares of large or tiny values would leave float32's range.
+        largest = np.abs(array).max(axis=1, initial=0.0, keepdims=True)
+        bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
+        if len(bad):
+            raise FeatureError(
+                f"{name} embeddings: {len(bad)} of {len(array)} rows are zero or not finite, the "
+                f"first is row {bad[0]}. A zero vector has no direction; encode the item again."
+            )
+        array = array / largest
+        arrays.append(array / np.linalg.norm(array, axis=1, keepdims=True))
+    if arrays[0].shape != arrays[1].shape:
+        raise FeatureError(
+            f"audio embeddings of shape {arrays[0].shape} but text embeddings of shape "
+            f"{arrays[1].shape}: both must come from one space and the same pairs."
+        )
+    return arrays[0], arrays[1]
+
+
+def cosine_similarity(audio: ArrayLike, text: ArrayLike) -> FloatArray:
+    """Return the cosine between each clip and its own caption, ``aᵀb`` for unit a and b.
+
+    Parameters
+    ----------
+    audio, text : array-like of shape (n_pairs, n_dims)
+
+    Returns
+    -------
+    similarity : ndarray of shape (n_pairs,)
+        In [-1, 1].
+
+    Raises
+    ------
+    FeatureError
+        If the shapes differ, or a row is zero or not finite.
+
+    Examples
+    --------
+    >>> cosine_similarity(np.array([[3.0, 4.0]]), np.array([[4.0, 3.0]]))
+    array([0.96])
+    """
+    a, b = normalised_pairs(audio, text)
+    similarity: FloatArray = np.clip(np.einsum("nd,nd->n", a, b), -1.0, 1.0)
+    return similarity
+
+
+def pair_features(audio: ArrayLike, text: ArrayLike) -> FloatArray:
+    """Return ``φ(a, b) = [a, b, a⊙b, |a−b|, (a−b)², aᵀb]`` for unit a and b.
+
+    Parameters
+    ----------
+    audio, text : array-like of shape (n_pairs, n_dims)
+
+    Returns
+    -------
+    features : ndarray of shape (n_pairs, 5 * n_dims + 1)
+        The blocks in the order of the formula.
+
+    Raises
+    ------
+    FeatureError
+        If the shapes differ, or a row is zero or not finite.
+
+    References
+    ----------
+    Li, Li and Shinozaki 2026, the pair feature φ.
+
+    Examples
+    --------
+    >>> pair_features(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
+    array([[1., 0., 0., 1., 0., 0., 1., 1., 1., 1., 0.]])
+    """
+    a, b = normalised_pairs(audio, text)
+    n_pairs, n_dims = a.shape
+    features = np.empty((n_pairs, 5 * n_dims + 1), dtype=a.dtype)
+    audio_block, text_block, product, distance, square = (
+        features[:, i * n_dims : (i + 1) * n_dims] for i in range(5)
+    )
+    audio_block[:], text_block[:] = a, b
+    np.multiply(a, b, out=product)
+    np.abs(a - b, out=distance)
+    np.square(distance, out=square)
+    features[:, -1] = np.clip(product.sum(axis=1), -1.0, 1.0)
+    return features
+
+
+def n_pair_features(n_dims: int) -> int:
+    """Return the number of columns of :func:`pair_features`.
+
+    Examples
+    --------
+    >>> n_pair_features(512)
+    2561
+    """
+    return 5 * n_dims + 1
