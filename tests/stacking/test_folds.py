@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from xacle_stack.errors import StackingError
+from xacle_stack.stacking.folds import group_labels, split_folds
+
+
+@pytest.mark.parametrize("groups", [None, [f"caption {i // 4}" for i in range(50)]])
+def test_every_row_is_held_out_once(groups) -> None:
+    folds = split_folds(50, groups, 3, 0)
+    held_out = np.concatenate([held for _, held in folds])
+    assert sorted(held_out) == list(range(50))
+    for train, held in folds:
+        assert sorted([*train, *held]) == list(range(50))
+
+
+def test_groups_stay_on_one_side() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(20, size=90).astype(str)
+    for train, held in split_folds(90, groups, 4, 0):
+        assert not set(groups[train]) & set(groups[held])
+
+
+def test_seed_decides(rng: np.random.Generator) -> None:
+    def held(seed: int) -> list[list[int]]:
+        return [fold[1].tolist() for fold in split_folds(40, None, 3, seed)]
+
+    assert held(1) == held(1)
+    assert held(1) != held(2)
+
+
+def test_too_few_groups_are_told() -> None:
+    with pytest.raises(StackingError, match=r"3 folds need at least 3 groups.* 6 with 2 groups"):
+        split_folds(6, list("aaabbb"), 3, 0)
+    with pytest.raises(StackingError, match="5 folds need at least 5 pairs, got n_samples = 4"):
+        split_folds(4, None, 5, 0)
+    with pytest.raises(StackingError, match="n_splits must be 2 or more, got 1"):
+        split_folds(4, None, 1, 0)
+    with pytest.raises(StackingError, match=r"one label for each of 4 pairs, got shape \(3,\)"):
+        split_folds(4, list("abc"), 2, 0)
+
+
+def test_labels_count_from_zero() -> None:
+    assert group_labels(4, ["b", "a", "b", "c"]).tolist() == [1, 0, 1, 2]
+    assert group_labels(3, None).tolist() == [0, 1, 2]

@@ -1,0 +1,122 @@
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression, SGDRegressor
+
+from xacle_stack.errors import ModelFileError
+from xacle_stack.features import FeatureBuilder, PairEmbeddings
+from xacle_stack.stacking import Stacker, load_card, load_model, save_model
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 90, 5))
+    source = PairEmbeddings({"one": (a, b)})
+    builder = FeatureBuilder(["one"], n_components=2)
+    X = builder.fit_transform(source)
+    return builder, Stacker(random_state=0, n_components=8).fit(X, (a * b).sum(1)), source
+
+
+def test_a_round_trip_is_exact(fitted, tmp_path: Path) -> None:
+    builder, stacker, source = fitted
+    path = save_model(tmp_path / "model.skops", {"builder": builder, "stacker": stacker}, {"x": 1})
+    loaded = load_model(path)
+    X = builder.transform(source)
+    np.testing.assert_array_equal(loaded["builder"].transform(source).values, X.values)
+    np.testing.assert_array_equal(loaded["stacker"].predict(X), stacker.predict(X))
+    np.testing.assert_array_equal(loaded["stacker"].oof_predictions_, stacker.oof_predictions_)
+    assert load_model(tmp_path).keys() == loaded.keys()  # its folder will do
+
+
+def test_another_process_predicts_the_same(fitted, tmp_path: Path) -> None:
+    builder, stacker, source = fitted
+    X = builder.transform(source).values
+    save_model(tmp_path / "model.skops", stacker)
+    np.save(tmp_path / "X.npy", X)
+    code = """
+import sys, numpy as np
+from xacle_stack import load_model
+stacker = load_model(sys.argv[1] + "/model.skops")
+np.save(sys.argv[1] + "/y.npy", stacker.predict(np.load(sys.argv[1] + "/X.npy")))
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), stacker.predict(X))
+
+
+def test_the_card_is_readable_json(fitted, tmp_path: Path) -> None:
+    save_model(tmp_path / "model.skops", fitted[1], {"recipe": {"name": "mine"}})
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert card == load_card(tmp_path / "model.skops")
+    assert card["recipe"] == {"name": "mine"}
+    assert card["format_version"] == 1
+    assert {"xacle-stack", "scikit-learn", "lightgbm"} <= set(card["libraries"])
+
+
+def test_a_foreign_type_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    import skops.io
+
+    path = save_model(tmp_path / "model.skops", LinearRegression())
+    skops.io.dump({"stacker": _Foreign()}, path)
+    with pytest.raises(ModelFileError, match=r"refused.*Nothing of it was run") as caught:
+        load_model(path)
+    assert "_Foreign" in str(caught.value)
+
+
+class _Foreign:
+    def __setstate__(self, state: object) -> None:
+        raise AssertionError("it was built")
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"x": 1}
+
+
+def test_a_file_changed_to_call_the_shell_is_refused(fitted, tmp_path: Path) -> None:
+    path = save_model(tmp_path / "model.skops", fitted[1])
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    schema = members["schema.json"].decode()
+    evil = schema.replace('"__class__": "Stacker"', '"__class__": "system"', 1)
+    evil = evil.replace('"__module__": "xacle_stack.stacking.stacker"', '"__module__": "os"', 1)
+    assert evil != schema
+    members["schema.json"] = evil.encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(ModelFileError, match=r"(?s)refused.*Nothing of it was run.*os.system"):
+        load_model(path)
+
+
+def test_unusable_files_say_why(fitted, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="model.skops: no such file. A saved model is"):
+        load_model(tmp_path / "model.skops")
+    path = save_model(tmp_path / "model.skops", fitted[1])
+    content = path.read_bytes()
+    for damaged in (b"", b"no zip at all", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFileError, match="not readable as a saved model"):
+            load_model(path)
+    path.write_bytes(content)
+    card = tmp_path / "model.json"
+    good = card.read_text()
+    card.write_text(good.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(ModelFileError, match="model format 2, but this release reads 1"):
+        load_model(path)
+    card.write_text("{")
+    with pytest.raises(ModelFileError, match="not readable as JSON"):
+        load_model(path)
+    card.unlink()
+    with pytest.raises(ModelFileError, match="model.json: no such file"):
+        load_model(path)
+
+
+def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"(?s)not saved.*_Foreign"):
+        save_model(tmp_path / "model.skops", {"learner": _Foreign()})
+    assert not list(tmp_path.iterdir())
+    save_model(tmp_path / "sgd.skops", SGDRegressor())  # scikit-learn's own are fine

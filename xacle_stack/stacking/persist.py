@@ -1,0 +1,147 @@
+"""Saves fitted models so that opening one runs nothing.
+
+A model is two files: ``NAME.skops`` (arrays and settings, no code) and ``NAME.json``, a card for
+people and programs: format, versions, and whatever the caller adds.  Only the types listed here
+are built on loading; anything else is refused before it is built.
+"""
+
+import json
+import platform
+import zipfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from xacle_stack._files import write_atomically
+from xacle_stack.errors import ModelFileError, bullet_list
+
+# Raise it when an older release could not make the same predictions from a newer file.
+FORMAT_VERSION = 1
+
+TRUSTED_TYPES = (
+    "collections.OrderedDict",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMRegressor",
+    "xacle_stack.features.table.FeatureBuilder",
+    "xacle_stack.stacking.ridge.GroupedRidge",
+    "xacle_stack.stacking.stacker.Stacker",
+)
+_LIBRARIES = ("xacle-stack", "numpy", "scikit-learn", "lightgbm", "skops")
+
+
+def save_model(path: Path | str, model: object, card: Mapping[str, Any] | None = None) -> Path:
+    """Save a fitted model, or a dictionary of them, beside its card.
+
+    Parameters
+    ----------
+    path : path-like
+        ``NAME.skops``, or a folder for ``model.skops`` in it.
+    model : object
+        Estimators of this library or of scikit-learn, alone or in a dict.
+    card : mapping, optional
+        JSON-serialisable facts to keep: recipe, families, metrics.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    ModelFileError
+        If the model holds a type that could not be loaded again.
+    """
+    import skops.io  # takes a third of a second, and only this needs it
+
+    path = _skops_path(path)
+    content = skops.io.dumps(model)
+    unknown = _untrusted(content)
+    if unknown:
+        raise ModelFileError(
+            f"{path}: not saved: the model holds types that would be refused on loading:\n"
+            + bullet_list(unknown)
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        **(card or {}),
+    }
+    write_atomically(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomically(path, content)
+    return path
+
+
+def load_model(path: Path | str) -> Any:
+    """Load what :func:`save_model` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        As in :func:`save_model`.
+
+    Returns
+    -------
+    model : object
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, damaged, of a newer format, or holds types that are not trusted.
+    """
+    import skops.io
+
+    path = _skops_path(path)
+    card = load_card(path)
+    if card.get("format_version") != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: model format {card.get('format_version')!r}, but this release reads "
+            f"{FORMAT_VERSION}. Load it with xacle-stack {card.get('libraries', {})}, or fit again."
+        )
+    content = path.read_bytes()
+    try:
+        unknown = _untrusted(content)
+        if not unknown:
+            return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
+    except Exception as error:  # a damaged file can fail anywhere inside skops
+        raise ModelFileError(
+            f"{path}: not readable as a saved model ({type(error).__name__}: {error}). "
+            "Fit it again with: make stack"
+        ) from error
+    raise ModelFileError(
+        f"{path}: refused: it asks for types that a stack does not need. Nothing of it was run. "
+        f"If you made it yourself, save it with save_model. Types:\n{bullet_list(unknown)}"
+    )
+
+
+def load_card(path: Path | str) -> dict[str, Any]:
+    """Return the card beside a saved model, without opening the model."""
+    path = _skops_path(path)
+    card_path = path.with_suffix(".json")
+    for needed in (path, card_path):
+        if not needed.is_file():
+            raise ModelFileError(
+                f"{needed}: no such file. A saved model is {path.name} and {card_path.name} in one "
+                "folder, which `make stack` writes."
+            )
+    try:
+        card: dict[str, Any] = json.loads(card_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelFileError(f"{card_path}: not readable as JSON ({error}).") from None
+    return card
+
+
+def _untrusted(content: bytes) -> list[str]:
+    import skops.io
+
+    try:
+        types = skops.io.get_untrusted_types(data=content)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelFileError(f"not a skops file ({error})") from None
+    return sorted(set(types) - set(TRUSTED_TYPES))
+
+
+def _skops_path(path: Path | str) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".skops" else path / "model.skops"
