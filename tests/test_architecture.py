@@ -1,0 +1,117 @@
+"""The import order of CONTRIBUTING.md: imports only descend, ranks never import sideways."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xacle_stack
+
+PACKAGE = Path(xacle_stack.__file__).parent
+RANKS = {
+    "errors": 0,
+    "_optional": 0,
+    "_types": 0,
+    "_files": 0,
+    "pairs": 1,
+    "audio": 1,
+    "metrics": 1,
+    "synth": 1,
+    "encoders": 2,
+    "cache": 2,
+    "submission": 2,
+    "results": 2,
+    "extract": 3,
+    "features": 4,
+    "stacking": 4,
+    "systems": 4,
+    "recipe": 5,
+    "demo": 5,
+    "experiment": 6,
+    "cli": 7,
+}
+# Within rank 0, nothing but errors is imported.
+ALLOWED_SIDEWAYS = {("_optional", "errors")}
+
+
+def part_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "xacle_stack" and len(parts) > 1 else None
+
+
+def imports() -> list[tuple[str, str, Path]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        importer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if importer == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            found += [(importer, imported, path) for name in names if (imported := part_of(name))]
+    return found
+
+
+def test_every_module_has_a_rank() -> None:
+    parts = {
+        path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")
+    }
+    assert parts - {"__init__"} == set(RANKS)
+
+
+def test_imports_only_descend() -> None:
+    climbing = [
+        f"{path.relative_to(PACKAGE)} imports {imported}"
+        for importer, imported, path in imports()
+        if importer != imported
+        and RANKS[imported] >= RANKS[importer]
+        and (importer, imported) not in ALLOWED_SIDEWAYS
+    ]
+    assert climbing == []
+
+
+@pytest.mark.parametrize(
+    ("part", "stranger"),
+    [("stacking", "h5py"), ("features/pair.py", "h5py"), ("features/agreement.py", "h5py")],
+)
+def test_arrays_have_never_heard_of_files(part: str, stranger: str) -> None:
+    code = f"import sys, xacle_stack.stacking; sys.exit({stranger!r} in sys.modules)"
+    if part == "stacking":
+        subprocess.run([sys.executable, "-c", code], check=True)
+    for path in [PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"):
+        assert f"import {stranger}" not in path.read_text()
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = """
+import sys
+import xacle_stack
+heavy = {"numpy", "scipy", "sklearn", "h5py", "lightgbm", "torch", "soundfile", "pydantic"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_what_they_say() -> None:
+    for name in xacle_stack.__all__:
+        assert getattr(xacle_stack, name).__name__ == name
+    assert dir(xacle_stack) == xacle_stack.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Stackr'"):
+        xacle_stack.Stackr
+
+
+def test_no_module_is_a_drawer() -> None:
+    names = {path.stem for path in PACKAGE.rglob("*.py")}
+    assert not names & {"utils", "util", "common", "helpers", "misc"}
+    long = {
+        p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400
+    }
+    assert long == {}

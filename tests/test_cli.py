@@ -1,0 +1,173 @@
+"""The command line as its users meet it: one process a call, words and exit codes."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from support import TOY, WriteData
+
+COMMAND = Path(sys.executable).with_name("xacle-stack")
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(f'spaces = ["{TOY.name}"]\n[features]\nn_components = 2\n')
+    return path
+
+
+def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: Path) -> None:
+    data = make_data(train=40, validation=20, test=20)
+    options = ("--data", data, "--recipe", recipe, "--store", tmp_path / "store", "--quiet")
+    done = run("features", *options)
+    assert done.returncode == 0, done.stderr
+    assert "toy: 80 clips encoded, 0 were in the cache" in done.stdout
+    assert "toy: 0 clips encoded, 80 were in the cache" in run("features", *options).stdout
+
+    done = run("stack", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "validation: 20 pairs, 95% bootstrap intervals" in done.stdout
+    assert "test: 20 pairs" in done.stdout
+    model = tmp_path / "runs" / "toy-data"
+    assert (model / "model.skops").is_file()
+
+    out = tmp_path / "mine.csv"
+    more = ("--data", data, "--store", tmp_path / "store", "--out", out, "--quiet")
+    assert run("score", model, *more).returncode == 0
+    assert out.read_bytes() == (model / "scores-test.csv").read_bytes()
+    assert out.read_text().startswith("wav_file_name,prediction_score\n00000.wav,")
+    assert run("score", model, *more, "--split", "validation").returncode == 0
+    assert out.read_text().startswith("wav_file_name,pred_score\n")
+
+    done = run("evaluate", model / "scores-validation.csv", out, "--data", data)
+    assert done.returncode == 0
+    assert "SRCC" in done.stdout
+    done = run("evaluate", model / "scores-validation.csv", "--data", data, "--split", "train")
+    assert done.returncode == 1
+    assert "20 mistake(s); every pair needs exactly one prediction" in done.stderr
+
+    clip = data / "wav" / "test" / "00000.wav"
+    done = run("score", model, "--audio", clip, "--text", "a low tone")
+    assert done.returncode == 0
+    assert 0 <= float(done.stdout) <= 10
+
+    for command in ("ls", "verify", "compact"):
+        assert run("cache", command, "--store", tmp_path / "store").returncode == 0
+    segment = next((tmp_path / "store").rglob("audio-*.h5"))
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 1
+    segment.write_bytes(content)
+    done = run("cache", "verify", "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert "1 of 2 segments are damaged" in done.stderr
+    assert str(segment) in done.stderr
+
+
+def test_bad_audio_is_listed_at_the_end_and_the_rest_is_kept(
+    make_data: WriteData, tmp_path: Path, recipe: Path
+) -> None:
+    data = make_data(train=10)
+    wav = data / "wav" / "train"
+    (wav / "00003.wav").write_bytes((wav / "00003.wav").read_bytes()[:-100])
+    (wav / "00004.wav").write_text("not audio")
+    options = ("--data", data, "--recipe", recipe, "--store", tmp_path / "store", "--quiet")
+    done = run("features", *options)
+    assert done.returncode == 1
+    assert "toy: 8 clips encoded" in done.stdout
+    assert "2 audio file(s) could not be used; all others are in the cache" in done.stderr
+    assert "00003.wav: truncated" in done.stderr
+    assert "00004.wav: not readable as audio" in done.stderr
+    for name in ("00003.wav", "00004.wav"):
+        soundfile.write(wav / name, soundfile.read(wav / "00005.wav")[0] / 2, 8000)
+    done = run("features", *options)
+    assert done.returncode == 0
+    assert "toy: 1 clips encoded, 8 were in the cache" in done.stdout
+
+
+def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Path) -> None:
+    data = make_data(train=4)
+    store = ("--store", tmp_path / "store")
+    for arguments, message in {
+        ("features",): "Missing option '--data'",
+        ("features", "--data", tmp_path / "nowhere", "--recipe", recipe): "no such folder",
+        ("features", "--data", data / "wav", "--recipe", recipe): f"Did you mean '{data}'",
+        ("features", "--data", data, "--recipe", "no.toml"): "no.toml: no such recipe",
+        ("stack", "--data", data, "--recipe", recipe, *store): "holds nothing of the encoder 'toy'",
+        ("score", tmp_path): "give either --data, or both --audio and --text",
+        ("score", tmp_path, "--audio", "a.wav"): "both --audio and --text",
+        ("score", tmp_path / "m", "--data", data, "--split", "train"): "model.skops: no such file",
+        ("score", tmp_path, "--audio", "a.wav", "--text", " "): "--text is empty",
+        ("evaluate", "scores.csv", "--data", data): "split 'validation' is not here",
+        ("evaluate", "no.csv", "--data", data, "--split", "train"): "no such file of predictions",
+        ("cache", "ls", *store): "there is no cache here",
+        ("demo", data): "exists already",
+        ("demo", tmp_path / "new", "--pairs", 3): "Give at least 20",
+        ("stak",): "No such command 'stak'",
+    }.items():
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode != 0
+        said = " ".join(done.stderr.replace("│", " ").split())
+        assert message in said, said
+
+
+def test_help_is_everywhere() -> None:
+    for command in ([], ["features"], ["stack"], ["score"], ["evaluate"], ["demo"], ["cache"]):
+        done = run(*command, "--help")
+        assert done.returncode == 0
+        assert "Usage: xacle-stack" in done.stdout
+
+
+def test_a_polite_stop_keeps_what_is_encoded(
+    make_data: WriteData, tmp_path: Path, recipe: Path
+) -> None:
+    data = make_data(train=30)
+    # An encoder that asks its own process to stop once it has encoded a few clips.
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        (Path(TOY.name.rpartition(":")[0]).read_text())
+        + """
+import os, signal
+class Stops(ToySpace):
+    n_clips = 0
+    def encode_audio(self, clips):
+        Stops.n_clips += len(clips)
+        if Stops.n_clips > 28:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().encode_audio(clips)
+"""
+    )
+    recipe.write_text(f'spaces = ["{slow}:Stops"]\n')
+    options = ("--data", data, "--recipe", recipe, "--store", tmp_path / "store", "--quiet")
+    done = run("features", *options)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "text" in run("cache", "ls", "--store", tmp_path / "store").stdout
+
+
+def test_a_missing_extra_names_its_command(make_data: WriteData, tmp_path: Path) -> None:
+    needy = tmp_path / "needy.py"
+    needy.write_text(
+        (Path(TOY.name.rpartition(":")[0]).read_text())
+        + """
+from xacle_stack._optional import require
+class Needy(ToySpace):
+    @classmethod
+    def load(cls, checkpoint=None, device="cpu"):
+        require("no_such_package", extra="encoders", purpose="the needy encoder")
+"""
+    )
+    recipe = tmp_path / "needy.toml"
+    recipe.write_text(f'spaces = ["{needy}:Needy"]\n')
+    done = run("features", "--data", make_data(train=3), "--recipe", recipe, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'xacle-stack[encoders]'" in done.stderr

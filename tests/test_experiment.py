@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import TOY, WriteData, write_csv
+
+from xacle_stack.errors import CacheError, ModelFileError, PairsError
+from xacle_stack.experiment import (
+    fill_cache,
+    load_system,
+    run_experiment,
+    score_pairs,
+    space_subsets,
+)
+from xacle_stack.pairs import read_pairs
+from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.submission import read_predictions
+
+QUIET = {"n_jobs": 1, "progress": False}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    settings = {
+        "name": "toy",
+        "spaces": [TOY.name, "mini-mel"],
+        "auxiliary": [f"{TOY.name}:level"],
+        "features": {"n_components": 2},
+        "stacker": {"n_components": 8},
+    }
+    return recipe_from(settings, "a test")
+
+
+def test_from_data_to_results_and_a_model_that_scores(
+    make_data: WriteData, tmp_path: Path, recipe: Recipe
+) -> None:
+    data, store, out = make_data(train=60, validation=40, test=12), tmp_path / "s", tmp_path / "o"
+    hidden = read_pairs(data, "test")
+    (data / "meta_data" / "test_average.csv").unlink()
+    rows = [["wav_file_name", "text"], *zip(hidden.ids, hidden.captions, strict=True)]
+    write_csv(data / "meta_data" / "test.csv", rows)
+
+    fill_cache(data, recipe, store, **QUIET)
+    results, published = run_experiment(data, recipe, store, out, **QUIET)
+    assert [(r.system, r.split) for r in results] == [
+        ("toy", "validation"),
+        ("mini-mel", "validation"),
+        ("toy + mini-mel", "validation"),
+        ("rank ensemble of the singles", "validation"),
+    ]
+    assert published == []
+    by_name = {result.system: float(result.evaluation.srcc) for result in results}
+    assert by_name["toy"] > 0.3  # the tones' pitch is what the toy hears
+    assert sorted(path.name for path in out.iterdir()) == [
+        "model.json",
+        "model.skops",
+        "results.csv",
+        "results.md",
+        "scores-test.csv",
+        "scores-validation.csv",
+    ]
+    card = json.loads((out / "model.json").read_text())
+    assert card["recipe"]["name"] == "toy"
+    assert card["metrics"]["validation"]["SRCC"][0] == by_name["toy + mini-mel"]
+    assert card["n_training_pairs"] == 60
+
+    system, loaded = load_system(out)
+    assert loaded == recipe
+    for split in ("validation", "test"):
+        pairs = read_pairs(data, split)
+        scores, report = score_pairs(system, loaded, pairs, store)
+        assert report.encoded.total() == 0
+        saved = read_predictions(out / f"scores-{split}.csv", pairs.ids)
+        np.testing.assert_allclose(scores, saved, atol=0.0051)
+        assert ((saved >= 0) & (saved <= 10)).all()
+
+
+def test_same_seed_same_bytes_whatever_the_workers(
+    make_data: WriteData, tmp_path: Path, recipe: Recipe
+) -> None:
+    data = make_data()
+    written = []
+    for n_jobs in (1, 2):
+        store, out = tmp_path / f"store-{n_jobs}", tmp_path / f"out-{n_jobs}"
+        fill_cache(data, recipe, store, n_jobs=n_jobs, progress=False)
+        run_experiment(data, recipe, store, out, n_jobs=n_jobs, progress=False)
+        written.append({path.name: path.read_bytes() for path in out.glob("*.*[vdn]")})
+    assert written[0] == written[1]
+    assert "scores-validation.csv" in written[0]
+
+
+def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path, recipe: Recipe) -> None:
+    data, store, out = make_data(train=40, test=10), tmp_path / "store", tmp_path / "out"
+    with pytest.raises(LookupError, match=r"nothing of the encoder 'toy'.*`make features`"):
+        run_experiment(data, recipe, store, out, **QUIET)
+    fill_cache(data, recipe, store, **QUIET)
+    (data / "meta_data" / "train.csv").unlink()
+    path = data / "meta_data" / "train_average.csv"
+    path.write_text(path.read_text().replace("number", "no."))
+    with pytest.raises(CacheError, match="no text row for 40 of 40 pairs of 'train'"):
+        run_experiment(data, recipe, store, out, **QUIET)
+    path.unlink()
+    with pytest.raises(PairsError, match=r"no train split to fit on; found \['test'\]"):
+        run_experiment(data, recipe, store, out, **QUIET)
+
+
+def test_a_model_of_other_encoders_is_refused(
+    make_data: WriteData, tmp_path: Path, recipe: Recipe
+) -> None:
+    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
+    fill_cache(data, recipe, store, **QUIET)
+    run_experiment(data, recipe, store, out, **QUIET)
+    path = out / "model.json"
+    card = json.loads(path.read_text())
+    card["fingerprints"]["toy"] = "f" * 16
+    path.write_text(json.dumps(card))
+    with pytest.raises(ModelFileError, match="fitted on other embeddings .* for: toy. Use the"):
+        load_system(out)
+
+
+def test_subsets_are_singles_couples_and_all() -> None:
+    assert space_subsets(("a",)) == [("a",)]
+    assert len(space_subsets(("a", "b", "c"))) == 3 + 3 + 1
+    assert space_subsets(("a", "b", "c", "d"))[-1] == ("a", "b", "c", "d")

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+from support import TOY
+
+from xacle_stack.errors import RecipeError, UnknownNameError
+from xacle_stack.pairs import Pairs
+from xacle_stack.recipe import read_recipe, recipe_from
+
+RECIPES = Path(__file__).parent.parent / "features" / "recipes"
+
+
+def write(folder: Path, content: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_of_the_project_are_valid(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe.encoders
+
+
+def test_defaults_and_settings(tmp_path: Path) -> None:
+    (tmp_path / "weights").touch()
+    recipe = read_recipe(
+        write(
+            tmp_path,
+            f"""
+spaces = ["mini-mel", "{TOY.name}"]
+auxiliary = ["{TOY.name}:level"]
+[checkpoints]
+"{TOY.name}" = "{tmp_path}/weights"
+[features]
+n_components = 5
+[stacker]
+n_splits = 4
+group_by = "none"
+penalties = [1, 10]
+""",
+        )
+    )
+    assert [choice.name for choice in recipe.encoders] == ["mini-mel", TOY.name]
+    assert recipe.encoders[1].checkpoint == f"{tmp_path}/weights"
+    builder = recipe.builder()
+    assert (builder.spaces, builder.auxiliary) == (["mini-mel", "toy"], ["toy:level"])
+    assert builder.n_components == 5
+    stacker = recipe.new_stacker(n_jobs=2)
+    assert (stacker.n_splits, stacker.penalties, stacker.n_jobs) == (4, (1, 10), 2)
+    assert stacker.score_range == (0, 10)
+    pairs = Pairs("train", ("a", "b"), (), ("rain", "rain"))
+    assert recipe.groups(pairs) is None
+    assert set(recipe.fingerprints()) == {"mini-mel", "toy"}
+    assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
+
+
+def test_captions_are_the_default_groups(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, 'spaces = ["mini-mel"]'))
+    pairs = Pairs("train", ("a", "b"), (), ("rain", "rain"))
+    assert recipe.groups(pairs) == ("rain", "rain")
+
+
+MISTAKES = {
+    'space = ["mini-mel"]': r"(?s)2 mistake.*spaces: field required.*did you mean 'spaces'",
+    "spaces = []": "spaces: tuple should have at least 1 item",
+    'spaces = "mini-mel"': "spaces: input should be a valid tuple",
+    'spaces = ["mini-mel", "mini-mel"]': "spaces: 'mini-mel' stands twice",
+    'spaces = ["mini-mel"]\n[stacker]\nnsplits = 3': "stacker.nsplits: .*did you mean 'n_splits'",
+    'spaces = ["mini-mel"]\n[stacker]\nn_splits = 1': "stacker.n_splits: .*greater than or equal",
+    'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'caption' or 'none'",
+    'spaces = ["mini-mel"]\n[stacker]\npenalties = [0]': "stacker.penalties.0: .*greater than 0",
+    'spaces = ["mini-mel"]\n[checkpoints]\nmini-mfcc = "x"': "'mini-mfcc' is no encoder of this",
+    'spaces = ["mini-mel"]\nauxiliary = ["mini-mfcc:logits"]': "no audio output; expected one of",
+    'name = "x"\nspaces = ["mini-mel"]': "'name' is not a setting",
+    "spaces = [": "not readable as a TOML file",
+}
+
+
+@pytest.mark.parametrize("content", MISTAKES)
+def test_mistakes_name_the_setting(tmp_path: Path, content: str) -> None:
+    with pytest.raises(RecipeError, match=MISTAKES[content]) as caught:
+        read_recipe(write(tmp_path, content))
+    assert "mine.toml" in str(caught.value)
+
+
+def test_a_missing_recipe_lists_the_projects(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="other.toml: no such recipe. Check the path"):
+        read_recipe("other.toml")
+    monkeypatch.chdir(RECIPES.parent.parent)
+    with pytest.raises(RecipeError, match="no such recipe. There are: .*recipes/mini.toml"):
+        read_recipe("other.toml")
+
+
+def test_an_unknown_encoder_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown encoder 'clap'. Known: .*mini-mel"):
+        read_recipe(write(tmp_path, 'spaces = ["clap"]'))

@@ -1,0 +1,213 @@
+"""Recipes: which encoders, checkpoints, features and stacker settings make one experiment.
+
+A recipe is a TOML file::
+
+    spaces = ["mini-mel", "mini-mfcc"]     # contrastive encoders, one family each
+    auxiliary = ["beats:logits"]           # audio-only outputs, appended to every family
+
+    [checkpoints]                          # where an encoder's default is not wanted
+    mini-mel = "path/to/weights.npz"
+
+    [features]
+    n_components = 8
+
+    [stacker]
+    n_splits = 3
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from xacle_stack.encoders import EncoderChoice
+from xacle_stack.errors import RecipeError, bullet_list
+from xacle_stack.features import FeatureBuilder
+from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
+from xacle_stack.stacking import Stacker
+from xacle_stack.stacking.ridge import PENALTIES
+
+# Where the project keeps its recipes, seen from its root.
+RECIPES = Path("features/recipes")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureSettings(_Settings):
+    """Settings of the :class:`~xacle_stack.FeatureBuilder`."""
+
+    n_components: PositiveInt = 8
+    random_state: int = 0
+
+
+class StackerSettings(_Settings):
+    """Settings of the :class:`~xacle_stack.Stacker`.
+
+    ``group_by = "none"`` gives the published system's plain folds.
+    """
+
+    n_splits: int = Field(default=3, ge=2)
+    group_by: Literal["caption", "none"] = "caption"
+    penalties: tuple[PositiveFloat, ...] = Field(default=PENALTIES, min_length=1)
+    n_components: PositiveInt = 64
+    random_state: int = 0
+
+
+class Recipe(_Settings):
+    """One experiment, validated.
+
+    Attributes
+    ----------
+    name : str
+        The file's name without its ending.
+    spaces, auxiliary : tuple of str
+    checkpoints : mapping of str to str
+    features : FeatureSettings
+    stacker : StackerSettings
+    """
+
+    name: str
+    spaces: tuple[str, ...] = Field(min_length=1)
+    auxiliary: tuple[str, ...] = ()
+    checkpoints: Mapping[str, str] = Field(default_factory=dict)
+    features: FeatureSettings = FeatureSettings()
+    stacker: StackerSettings = StackerSettings()
+
+    @property
+    def encoders(self) -> list[EncoderChoice]:
+        """Every encoder that the recipe needs, each once, with its checkpoint."""
+        names = [*self.spaces, *(_encoder_of(name) for name in self.auxiliary)]
+        return [EncoderChoice(name, self.checkpoints.get(name)) for name in dict.fromkeys(names)]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the store that each encoder's vectors are in, by the encoder's own name."""
+        prints = [choice.fingerprint() for choice in self.encoders]
+        return {fingerprint.encoder: fingerprint.digest for fingerprint in prints}
+
+    def builder(self, spaces: tuple[str, ...] | None = None) -> FeatureBuilder:
+        """Return an unfitted builder for all spaces of the recipe, or for some of them."""
+        wanted = self.spaces if spaces is None else spaces
+        return FeatureBuilder(
+            [EncoderChoice(name).encoder.info.name for name in wanted],
+            [_cache_name(name) for name in self.auxiliary],
+            n_components=self.features.n_components,
+            random_state=self.features.random_state,
+        )
+
+    def new_stacker(self, n_jobs: int | None = None) -> Stacker:
+        """Return an unfitted stacker whose predictions stay within 0–10."""
+        return Stacker(
+            n_splits=self.stacker.n_splits,
+            penalties=self.stacker.penalties,
+            n_components=self.stacker.n_components,
+            score_range=(MIN_SCORE, MAX_SCORE),
+            n_jobs=n_jobs,
+            random_state=self.stacker.random_state,
+        )
+
+    def groups(self, pairs: Pairs) -> tuple[str, ...] | None:
+        """Return what the folds keep together."""
+        return pairs.captions if self.stacker.group_by == "caption" else None
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """Read and check a recipe.
+
+    Parameters
+    ----------
+    path : path-like
+        A TOML file.
+
+    Returns
+    -------
+    recipe : Recipe
+
+    Raises
+    ------
+    RecipeError
+        If the file is missing or not TOML, or a setting is unknown, missing or of a wrong type;
+        every mistake is named.
+    UnknownNameError
+        If it names an encoder that does not exist.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            settings = tomllib.load(file)
+    except FileNotFoundError:
+        known = sorted(str(recipe) for recipe in RECIPES.glob("*.toml"))
+        hint = f" There are: {', '.join(known)}." if known else " Check the path."
+        raise RecipeError(f"{path}: no such recipe.{hint}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"{path}: not readable as a TOML file: {error}.") from None
+    if "name" in settings:
+        raise RecipeError(f"{path}: 'name' is not a setting: a recipe is called like its file.")
+    return recipe_from(settings | {"name": path.stem}, source=str(path))
+
+
+def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
+    """Check settings that were read from a file or from a saved model's card."""
+    try:
+        recipe = Recipe.model_validate(settings)
+    except ValidationError as error:
+        mistakes = [_mistake(found["loc"], found["msg"]) for found in error.errors()]
+        raise RecipeError(
+            f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
+        ) from None
+    mistakes = [
+        f"checkpoints: {name!r} is no encoder of this recipe"
+        for name in recipe.checkpoints
+        if name not in {choice.name for choice in recipe.encoders}
+    ]
+    for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
+        mistakes += [f"{kind}: {n!r} stands twice" for n in sorted({*names}) if names.count(n) > 1]
+    for choice in recipe.encoders:
+        info = choice.encoder.info
+        if choice.name in recipe.spaces and not info.is_contrastive:
+            mistakes.append(
+                f"spaces: {choice.name!r} does not embed clips and captions in one space; it can "
+                f"stand in auxiliary as {[f'{choice.name}:{o}' for o in info.audio_outputs]}"
+            )
+    for name in recipe.auxiliary:
+        info = EncoderChoice(_encoder_of(name)).encoder.info
+        if _cache_name(name).partition(":")[2] not in info.audio_outputs:
+            mistakes.append(
+                f"auxiliary: {name!r} is no audio output; expected one of "
+                f"{[f'{_encoder_of(name)}:{output}' for output in info.audio_outputs]}"
+            )
+    if mistakes:
+        raise RecipeError(
+            f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
+        )
+    return recipe
+
+
+def _encoder_of(auxiliary: str) -> str:
+    """Return the encoder of ``"encoder:output"``; a user's own is ``"file.py:Class:output"``."""
+    if ".py:" in auxiliary:
+        file, _, rest = auxiliary.rpartition(".py:")
+        return f"{file}.py:{rest.partition(':')[0]}"
+    return auxiliary.partition(":")[0]
+
+
+def _cache_name(auxiliary: str) -> str:
+    """Return ``"encoder:output"`` with the name that the encoder has in the cache."""
+    encoder = _encoder_of(auxiliary)
+    output = auxiliary[len(encoder) + 1 :] or "embedding"
+    return f"{EncoderChoice(encoder).encoder.info.name}:{output}"
+
+
+_KNOWN = {*Recipe.model_fields, *FeatureSettings.model_fields, *StackerSettings.model_fields}
+
+
+def _mistake(location: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(str(part) for part in location)
+    if message.startswith("Extra inputs"):
+        near = difflib.get_close_matches(str(location[-1]), _KNOWN - {"name"}, n=1)
+        message = "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"{where}: {message[0].lower()}{message[1:]}"
