@@ -1,0 +1,110 @@
+"""Reading and writing XACLE's size: 13,500 pairs, 1,024 dimensions, clips and captions.
+
+Against the obvious alternatives in the same run: one .npy file an item, and one HDF5 data set
+read row by row.  Every caption stands nine times, as in XACLE.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+from report import peak_mib, report
+
+from xacle_stack.cache import CachedPairs, FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.pairs import Pairs
+
+N_PAIRS, N_DIMS, PAIRS_A_CAPTION = 13_500, 1_024, 9
+STORE = StoreId("bench", "0" * 16)
+
+
+def fill(root: Path) -> float:
+    """Write both tables and return the seconds; captions stand for clips, so nothing decodes."""
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    for modality, n_items in (("audio", N_PAIRS), ("text", N_PAIRS // PAIRS_A_CAPTION)):
+        with StoreWriter(root, STORE, modality, {}) as writer:
+            for first in range(0, n_items, 64):
+                rows = range(first, min(first + 64, n_items))
+                vectors = rng.standard_normal((len(rows), N_DIMS), dtype=np.float32)
+                writer.append([text_key(str(row)) for row in rows], {"embedding": vectors})
+    return time.perf_counter() - start
+
+
+def read(root: Path) -> None:
+    """Read both tables as `cache.load` does, in a process of its own, and print the peak memory."""
+    clip_keys = np.array([text_key(str(row)) for row in range(N_PAIRS)], dtype="S32")
+    caption_keys = np.array(
+        [text_key(str(row // PAIRS_A_CAPTION)) for row in range(N_PAIRS)], dtype="S32"
+    )
+    pairs = Pairs("test", tuple(map(str, range(N_PAIRS))), (), tuple(map(str, range(N_PAIRS))))
+    keys = {"audio": clip_keys, "text": caption_keys}
+    start = time.perf_counter()
+    cached = CachedPairs(FeatureCache(root), pairs, keys, {})
+    shapes = cached.audio("bench").shape, cached.text("bench").shape
+    seconds = time.perf_counter() - start
+    if shapes != ((N_PAIRS, N_DIMS),) * 2:
+        raise SystemExit(f"wrong shapes {shapes}")
+    print(seconds, peak_mib())
+
+
+def main() -> None:
+    """Run it."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_s = fill(root / "store")
+        runs = []
+        for _ in range(5):
+            done = subprocess.run(
+                [sys.executable, __file__, str(root / "store")],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            runs.append([float(value) for value in done.stdout.split()])
+        read_s, memory = np.median(runs, axis=0)
+        start = time.perf_counter()
+        n_segments = sum(fault is None for _, fault in FeatureCache(root / "store").verify())
+        verify_s = time.perf_counter() - start
+
+        values = np.random.default_rng(0).standard_normal((N_PAIRS, N_DIMS), dtype=np.float32)
+        files = root / "files"
+        files.mkdir()
+        names = [hashlib.md5(str(row).encode()).hexdigest() for row in range(N_PAIRS)]
+        for name, vector in zip(names, values, strict=True):
+            np.save(files / f"{name}.npy", vector)
+        start = time.perf_counter()
+        for _ in range(2):
+            np.stack([np.load(files / f"{name}.npy") for name in names])
+        npy_s = time.perf_counter() - start
+        with h5py.File(root / "rows.h5", "w") as file:
+            file.create_dataset("x", data=values, chunks=(64, N_DIMS), fletcher32=True)
+        with h5py.File(root / "rows.h5") as file:
+            start = time.perf_counter()
+            for _ in range(2):
+                np.stack([file["x"][row] for row in range(N_PAIRS)])
+            rows_s = time.perf_counter() - start
+    arrays_mib = 2 * N_PAIRS * N_DIMS * 4 / 2**20
+    rows = [
+        ["cache, read both tables", round(float(read_s), 3), 1.0],
+        ["one .npy file an item", round(npy_s, 3), round(npy_s / read_s, 1)],
+        ["one HDF5 data set, row by row", round(rows_s, 3), round(rows_s / read_s, 1)],
+        ["cache, write both tables", round(write_s, 3), round(write_s / read_s, 1)],
+        [f"cache, verify {n_segments} segments", round(verify_s, 3), round(verify_s / read_s, 1)],
+    ]
+    title = (
+        f"{N_PAIRS:,} pairs x {N_DIMS:,} dimensions x 2; the reading process peaks at "
+        f"{memory:.0f} MiB, {arrays_mib:.0f} of them its two arrays"
+    )
+    report("cache", title, ["what", "seconds", "times the cache's reading"], rows)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        read(Path(sys.argv[1]))
+    else:
+        main()
