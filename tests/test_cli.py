@@ -103,7 +103,7 @@ def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Pa
         ("features", "--data", tmp_path / "nowhere", "--recipe", recipe): "no such folder",
         ("features", "--data", data / "wav", "--recipe", recipe): f"Did you mean '{data}'",
         ("features", "--data", data, "--recipe", "no.toml"): "no.toml: no such recipe",
-        ("stack", "--data", data, "--recipe", recipe, *store): "holds nothing of the encoder 'toy'",
+        ("stack", "--data", data, "--recipe", recipe, *store): "store: there is no cache here",
         ("score", tmp_path): "give either --data, or both --audio and --text",
         ("score", tmp_path, "--audio", "a.wav"): "both --audio and --text",
         ("score", tmp_path / "m", "--data", data, "--split", "train"): "model.skops: no such file",

@@ -376,7 +376,10 @@ def _find_meta_data(data: Path) -> Path:
     if meta_data.is_dir():
         return meta_data
     if not data.exists():
-        raise PairsError(f"{data}: no such folder. Give the folder that holds meta_data/ and wav/.")
+        raise PairsError(
+            f"{data}: no such folder. Give the folder that holds meta_data/ and wav/; `make stack` "
+            "makes a demo data set in data/demo."
+        )
     near = [p.parent for p in (*data.glob("*/meta_data"), data.parent / "meta_data") if p.is_dir()]
     hint = f" Did you mean {str(near[0])!r}?" if near else ""
     raise PairsError(

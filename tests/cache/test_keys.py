@@ -10,75 +10,88 @@ from xacle_stack.cache import AudioKeys
 from xacle_stack.errors import AudioError
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
 def clip(path: Path, level: float) -> Path:
     soundfile.write(path, np.full(100, level), 8000, subtype="FLOAT")
     return path
 
 
-def test_an_unchanged_file_is_not_decoded_again(tmp_path: Path, monkeypatch) -> None:
+def test_an_unchanged_file_is_not_decoded_again(store: Path, tmp_path: Path, monkeypatch) -> None:
     paths = [clip(tmp_path / f"{i}.wav", i / 10) for i in range(3)]
-    keys = AudioKeys(tmp_path / "store").of(paths)
+    keys = AudioKeys(store).of(paths)
     assert keys == [read_clip(path).content_key for path in paths]
 
     def decode(path: Path) -> None:
         raise AssertionError(f"{path} was decoded again")
 
     monkeypatch.setattr("xacle_stack.cache.keys.read_clip", decode)
-    assert AudioKeys(tmp_path / "store").of(paths) == keys
+    assert AudioKeys(store).of(paths) == keys
 
 
-def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
+def test_a_changed_file_is_decoded_again(store: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "a.wav", 0.1)
-    (before,) = AudioKeys(tmp_path / "store").of([path])
+    (before,) = AudioKeys(store).of([path])
     clip(path, 0.2)
     os.utime(path, ns=(1, 1))
-    assert AudioKeys(tmp_path / "store").known(path) is None
-    (after,) = AudioKeys(tmp_path / "store").of([path])
+    assert AudioKeys(store).known(path) is None
+    (after,) = AudioKeys(store).of([path])
     assert after == read_clip(path).content_key != before
 
 
 @pytest.mark.parametrize("content", [b"", b"no json", b"[]", b'{"digest": "x", "body": "{}"}'])
-def test_a_damaged_memo_costs_only_time(tmp_path: Path, content: bytes, caplog) -> None:
+def test_a_damaged_memo_costs_only_time(
+    store: Path, tmp_path: Path, content: bytes, caplog
+) -> None:
     path = clip(tmp_path / "a.wav", 0.1)
-    expected = AudioKeys(tmp_path / "store").of([path])
-    (memo,) = (tmp_path / "store" / "keys").iterdir()
+    expected = AudioKeys(store).of([path])
+    (memo,) = (store / "keys").iterdir()
     memo.write_bytes(content)
-    assert AudioKeys(tmp_path / "store").of([path]) == expected
+    assert AudioKeys(store).of([path]) == expected
     assert "ignored and made again" in caplog.text
 
 
-def test_a_flipped_digit_in_the_memo_is_noticed(tmp_path: Path, caplog) -> None:
+def test_a_flipped_digit_in_the_memo_is_noticed(store: Path, tmp_path: Path, caplog) -> None:
     path = clip(tmp_path / "a.wav", 0.1)
-    (key,) = AudioKeys(tmp_path / "store").of([path])
-    (memo,) = (tmp_path / "store" / "keys").iterdir()
+    (key,) = AudioKeys(store).of([path])
+    (memo,) = (store / "keys").iterdir()
     other = ("0" if key[0] != "0" else "1") + key[1:]
     memo.write_text(memo.read_text().replace(key, other))
-    assert AudioKeys(tmp_path / "store").of([path]) == [key]
+    assert AudioKeys(store).of([path]) == [key]
     assert "checksum" in caplog.text
 
 
-def test_two_processes_do_not_forget_each_others_files(tmp_path: Path) -> None:
+def test_two_processes_do_not_forget_each_others_files(store: Path, tmp_path: Path) -> None:
     paths = [clip(tmp_path / f"{i}.wav", i / 10) for i in range(2)]
-    first, second = AudioKeys(tmp_path / "store"), AudioKeys(tmp_path / "store")
+    first, second = AudioKeys(store), AudioKeys(store)
     for keys, path in zip((first, second), paths, strict=True):
         assert keys.known(path) is None
         keys.remember(path, read_clip(path))
     first.save()
     second.save()
-    assert all(AudioKeys(tmp_path / "store").known(path) for path in paths)
+    assert all(AudioKeys(store).known(path) for path in paths)
 
 
-def test_every_bad_file_is_named_and_the_good_ones_are_remembered(tmp_path: Path) -> None:
+def test_every_bad_file_is_named_and_the_good_ones_are_remembered(
+    store: Path, tmp_path: Path
+) -> None:
     good, bad = clip(tmp_path / "good.wav", 0.1), tmp_path / "bad.wav"
     bad.write_text("no audio")
     with pytest.raises(AudioError, match=r"2 audio file\(s\) cannot be used") as caught:
-        AudioKeys(tmp_path / "store").of([bad, good, tmp_path / "missing.wav"])
+        AudioKeys(store).of([bad, good, tmp_path / "missing.wav"])
     assert "bad.wav" in str(caught.value)
     assert "missing.wav" in str(caught.value)
-    assert AudioKeys(tmp_path / "store").known(good)
+    assert AudioKeys(store).known(good)
 
 
-def test_a_store_that_cannot_be_written_just_has_no_memo(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_just_has_no_memo(store: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "a.wav", 0.1)
-    (tmp_path / "store").touch()
-    assert AudioKeys(tmp_path / "store").of([path]) == [read_clip(path).content_key]
+    (store / "keys").touch()
+    assert AudioKeys(store).of([path]) == [read_clip(path).content_key]
+    assert AudioKeys(tmp_path / "nowhere").of([path]) == [read_clip(path).content_key]
+    assert not (tmp_path / "nowhere").exists()

@@ -73,14 +73,16 @@ class AudioKeys:
         return keys
 
     def save(self) -> None:
-        """Write what was learned; a store that cannot be written just stays without a memo."""
-        for folder in self._changed:
+        """Write what was learned, where there is a cache; one that is read-only stays without."""
+        # Reading from a mistyped path must not make a folder there.
+        changed = self._changed if self._folder.parent.is_dir() else ()
+        for folder in changed:
             # Another process may have learned other files meanwhile.
             memo = {**self._read(folder), **self._memos[folder]}
             body = json.dumps({"folder": str(folder.resolve()), "files": memo})
             content = json.dumps({"digest": _digest(body), "body": body})
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(exist_ok=True)
                 write_atomically(self._path(folder), content.encode())
             except OSError as error:
                 logger.info("%s: content keys not remembered: %s", self._folder, error)

@@ -110,8 +110,13 @@ class FeatureCache:
         AudioError
             If an audio file changed and cannot be decoded any more.
         CacheError
-            When embeddings are asked for that are not in the cache.
+            If there is no cache; and when embeddings are asked for that are not in it.
         """
+        if not self.stores():
+            raise CacheError(
+                f"{self.root}: there is no cache here. Make one with `make features`, or name the "
+                "folder of an existing one."
+            )
         keys = {
             "audio": np.array(AudioKeys(self.root).of(pairs.audio_paths), dtype=KEY_DTYPE),
             "text": np.array([text_key(caption) for caption in pairs.captions], dtype=KEY_DTYPE),
@@ -231,8 +236,8 @@ class CachedPairs:
         if not stores:
             known = sorted({store.encoder for store in self._cache.stores()})
             raise UnknownNameError(
-                f"{self._cache.root}: the cache holds nothing of the encoder {encoder!r}. It "
-                f"holds: {', '.join(known) or 'nothing yet'}. Fill it with `make features`."
+                f"{self._cache.root}: the cache holds nothing of the encoder {encoder!r}, only of "
+                f"{', '.join(known)}. Fill it with `make features` and a recipe that names it."
             )
         if wanted is not None:
             stores = [store for store in stores if store.fingerprint == wanted]

@@ -110,7 +110,8 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             Scores.
         groups : array-like of shape (n_pairs,), optional
             Rows with equal labels are held out together.  Give the captions where captions
-            repeat, or the out-of-fold predictions flatter.
+            repeat and new pairs bring new ones: otherwise the out-of-fold predictions answer
+            another, usually easier question.
 
         Returns
         -------
