@@ -15,6 +15,7 @@ RANKS = {
     "_optional": 0,
     "_types": 0,
     "_files": 0,
+    "_progress": 0,
     "pairs": 1,
     "audio": 1,
     "metrics": 1,

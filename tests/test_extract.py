@@ -202,7 +202,7 @@ def test_progress_shows_items_and_time(make_data: WriteData, tmp_path: Path, cap
     pairs = read_pairs(make_data(train=5), "train")
     extract_embeddings([pairs], [TOY], tmp_path / "store", progress=True)
     shown = capfd.readouterr().err
-    assert "clips: 100%" in shown
-    assert "items/s" in shown
+    assert "all encoders: 100%" in shown
+    assert "clips/s" in shown
     extract_embeddings([pairs], [TOY], tmp_path / "store", progress=True)
     assert capfd.readouterr().err == ""

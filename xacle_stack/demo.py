@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from joblib import Parallel, delayed
-from tqdm import tqdm
 
+from xacle_stack._progress import progress_bar
 from xacle_stack._types import IntArray
 from xacle_stack.errors import DemoError, DemoExistsError
 from xacle_stack.synth import (
@@ -276,7 +276,7 @@ def _write_clips(
     done = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(_write_chunk)(folder, chunk, seed) for chunk in chunks
     )
-    with tqdm(total=len(pairs), desc="demo", unit="clip", disable=not progress) as bar:
+    with progress_bar("demo", len(pairs), "clips", shown=progress) as bar:
         for n_written in done:
             bar.update(n_written)
 

@@ -7,9 +7,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from xacle_stack._files import write_atomically
+from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.encoders import EncoderChoice
@@ -91,12 +91,12 @@ def run_experiment(
 
     scores: dict[str, dict[str, FloatArray]] = {split: {} for split in others}
     subsets = space_subsets(recipe.spaces)
-    bar = tqdm(subsets, desc="stacks", unit="stack", disable=not progress)
-    for spaces in bar:
-        bar.set_postfix_str(" + ".join(spaces))
-        system = fit_system(recipe, spaces, cached_train, n_jobs)
-        for split in others:
-            scores[split][system_name(spaces)] = system.score(cached[split])
+    with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
+        for spaces in subsets:
+            system = fit_system(recipe, spaces, cached_train, n_jobs)
+            for split in others:
+                scores[split][system_name(spaces)] = system.score(cached[split])
+            bar.update()
     # The last subset is all spaces.
     for split, pairs in others.items():
         write_predictions(

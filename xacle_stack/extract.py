@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 
+from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import Clip, read_clip
 from xacle_stack.cache import AudioKeys, FeatureCache, StoreId, StoreWriter, text_key
@@ -184,7 +184,7 @@ def _encode_captions(
     for task in tasks:
         # By length, so that a batch holds little padding.
         todo = sorted((c for c in captions if task.lacks(keys[c])), key=lambda c: (len(c), c))
-        with _bar(f"{task.info.name} captions", len(todo), progress) as bar:
+        with progress_bar(task.info.name, len(todo), "captions", shown=progress) as bar:
             for batch in _batches(todo, batch_size):
                 task.encode([keys[caption] for caption in batch], batch)
                 bar.update(len(batch))
@@ -210,7 +210,7 @@ def _encode_clips(
     decoding = set(todo)
     keys = {key for path, key in known.items() if key is not None and path not in decoding}
     try:
-        with _bar("clips", len(todo), progress) as bar:
+        with progress_bar("all encoders", len(todo), "clips", shown=progress) as bar:
             for batch in _batches(decoded, batch_size):
                 clips: dict[str, Clip] = {}
                 for path, clip in batch:
@@ -255,7 +255,3 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _bar(title: str, total: int, progress: bool) -> "tqdm[None]":
-    return tqdm(total=total, desc=title, unit=" items", disable=not (progress and total))
