@@ -18,6 +18,7 @@ it does not know.
 """
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,9 +80,8 @@ def segment_image(
     outputs : mapping of str to ndarray of shape (n_rows, n_dims)
         float32.
     """
-    with h5py.File(
-        "segment", "w", driver="core", backing_store=False, libver=("v110", "v110")
-    ) as file:
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=("v110", "v110")) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["encoder"] = store.encoder
         file.attrs["fingerprint"] = store.fingerprint
@@ -89,9 +89,7 @@ def segment_image(
         _write(file, "keys", keys)
         for name, values in outputs.items():
             _write(file, f"outputs/{name}", values)
-        file.flush()
-        image: bytes = file.id.get_file_image()
-    return image
+    return image.getvalue()
 
 
 def _write(file: h5py.File, name: str, values: NDArray[np.generic]) -> None:

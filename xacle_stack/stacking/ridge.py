@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import linalg
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -76,10 +75,10 @@ def fit_ridge_path(X: FloatArray, Y: FloatArray) -> RidgePath:
     x_mean, y_mean = X.mean(axis=0), Y.mean(axis=0)
     X, Y = X - x_mean, Y - y_mean
     if len(X) >= X.shape[1]:
-        eigenvalues, basis = linalg.eigh(X.T @ X, driver="evd", check_finite=False)
+        eigenvalues, basis = np.linalg.eigh(X.T @ X)
         rotated = basis.T @ (X.T @ Y)
     else:
-        eigenvalues, vectors = linalg.eigh(X @ X.T, driver="evd", check_finite=False)
+        eigenvalues, vectors = np.linalg.eigh(X @ X.T)
         basis, rotated = X.T @ vectors, vectors.T @ Y
     # Rounding leaves eigenvalues a little below zero.
     return RidgePath(x_mean, y_mean, basis, np.maximum(eigenvalues, 0.0), rotated)
