@@ -34,7 +34,7 @@ def write_split(data: Path, split: str, n_pairs: int, seed: int) -> None:
     pitches = {"low": 300, "middle": 900, "high": 2700}
     for number in range(n_pairs):
         name, word = f"{number:05d}.wav", rng.choice(list(pitches))
-        caption = f"a {word} tone number {rng.integers(n_pairs // 2)}"
+        caption = f"a {word} tone number {rng.integers(max(1, n_pairs // 2))}"
         heard = rng.choice(list(pitches))
         time = np.arange(1600) / 8000
         noise = rng.normal(scale=0.05, size=len(time))

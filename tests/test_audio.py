@@ -80,16 +80,6 @@ def test_a_truncated_flac_is_named(tmp_path: Path, tone: np.ndarray) -> None:
         read_clip(path)
 
 
-def test_a_wav_of_unknown_length_is_read(tmp_path: Path, tone: np.ndarray) -> None:
-    path = tmp_path / "stream.wav"
-    soundfile.write(path, tone, 16_000, subtype="PCM_16")
-    content = bytearray(path.read_bytes())
-    place = content.index(b"data") + 4
-    content[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)
-    path.write_bytes(content)
-    assert len(read_clip(path).samples) == len(tone)
-
-
 def test_samples_that_are_not_finite_are_counted(tmp_path: Path, tone: np.ndarray) -> None:
     tone[[8000, 9000]] = np.nan
     tone[9001] = np.inf
@@ -131,3 +121,28 @@ def test_windows_cover_every_sample(n: int, window: int, n_windows: int) -> None
         assert windows[0, 0] == samples[0]
         assert windows[-1, -1] == samples[-1]
         assert (np.diff(windows, axis=1) == 1).all()
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000 - 44, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_wavs_from_a_pipe_are_read(tmp_path: Path, tone: np.ndarray, size: int) -> None:
+    path = tmp_path / "pipe.wav"
+    soundfile.write(path, tone, 16_000, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", size)
+    path.write_bytes(content)
+    if size:
+        assert len(read_clip(path).samples) == len(tone)
+    else:  # libsndfile takes nothing for nothing
+        with pytest.raises(AudioError, match="holds no samples"):
+            read_clip(path)
+
+
+def test_a_flac_that_promises_the_moon_is_named(tmp_path: Path, tone: np.ndarray) -> None:
+    path = tmp_path / "moon.flac"
+    soundfile.write(path, tone, 16_000)
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F  # the highest bits of the number of samples in STREAMINFO
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="moon.flac: "):
+        read_clip(path)

@@ -1,8 +1,10 @@
 """The command line as its users meet it: one process a call, words and exit codes."""
 
+import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,10 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
 
     out = tmp_path / "mine.csv"
     more = ("--data", data, "--store", tmp_path / "store", "--out", out, "--quiet")
+    done = run("score", model, *more)
+    assert done.returncode == 1
+    assert "If you trust it, give the recipe that names it: --recipe" in done.stderr
+    more = (*more, "--recipe", recipe)
     assert run("score", model, *more).returncode == 0
     assert out.read_bytes() == (model / "scores-test.csv").read_bytes()
     assert out.read_text().startswith("wav_file_name,prediction_score\n00000.wav,")
@@ -58,7 +64,7 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     assert "20 mistake(s); every pair needs exactly one prediction" in done.stderr
 
     clip = data / "wav" / "test" / "00000.wav"
-    done = run("score", model, "--audio", clip, "--text", "a low tone")
+    done = run("score", model, "--audio", clip, "--text", "a low tone", "--recipe", recipe)
     assert done.returncode == 0
     assert 0 <= float(done.stdout) <= 10
 
@@ -105,6 +111,9 @@ def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Pa
         ("features", "--data", data, "--recipe", "no.toml"): "no.toml: no such recipe",
         ("stack", "--data", data, "--recipe", recipe, *store): "store: there is no cache here",
         ("score", tmp_path): "give either --data, or both --audio and --text",
+        ("score", tmp_path, "--data", data, "--audio", "a", "--text", "b"): "not all three",
+        ("stack", "--data", data, "--jobs", "0"): "give 1 or more, or -1 for one a core",
+        ("demo", data / "wav" / "train" / "00000.wav" / "demo"): "00000.wav: File exists",
         ("score", tmp_path, "--audio", "a.wav"): "both --audio and --text",
         ("score", tmp_path / "m", "--data", data, "--split", "train"): "model.skops: no such file",
         ("score", tmp_path, "--audio", "a.wav", "--text", " "): "--text is empty",
@@ -121,6 +130,21 @@ def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Pa
         assert message in said, said
 
 
+def test_version() -> None:
+    assert run("--version").stdout == f"xacle-stack {version('xacle-stack')}\n"
+
+
+def test_brackets_in_names_are_only_brackets(
+    make_data: WriteData, tmp_path: Path, recipe: Path
+) -> None:
+    data = make_data("a[bold]b[/nope]", train=40, validation=10)
+    options = ("--data", data, "--recipe", recipe, "--store", tmp_path / "store", "--quiet")
+    assert run("features", *options).returncode == 0
+    done = run("stack", *options, "--out", tmp_path / "out[/red]")
+    assert done.returncode == 0
+    assert "out[/red]/model.skops" in done.stdout
+
+
 def test_help_is_everywhere() -> None:
     for command in ([], ["features"], ["stack"], ["score"], ["evaluate"], ["demo"], ["cache"]):
         done = run(*command, "--help")
@@ -131,8 +155,8 @@ def test_help_is_everywhere() -> None:
 def test_a_polite_stop_keeps_what_is_encoded(
     make_data: WriteData, tmp_path: Path, recipe: Path
 ) -> None:
-    data = make_data(train=30)
-    # An encoder that asks its own process to stop once it has encoded a few clips.
+    data = make_data(train=70)
+    # An encoder that asks its own process to stop in its second batch.
     slow = tmp_path / "slow.py"
     slow.write_text(
         (Path(TOY.name.rpartition(":")[0]).read_text())
@@ -142,7 +166,7 @@ class Stops(ToySpace):
     n_clips = 0
     def encode_audio(self, clips):
         Stops.n_clips += len(clips)
-        if Stops.n_clips > 28:
+        if Stops.n_clips > 32:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().encode_audio(clips)
 """
@@ -151,7 +175,8 @@ class Stops(ToySpace):
     options = ("--data", data, "--recipe", recipe, "--store", tmp_path / "store", "--quiet")
     done = run("features", *options)
     assert done.returncode == 128 + signal.SIGTERM
-    assert "text" in run("cache", "ls", "--store", tmp_path / "store").stdout
+    listed = run("cache", "ls", "--store", tmp_path / "store").stdout
+    assert re.search(r"toy +\w{16} +audio +32 ", listed), listed
 
 
 def test_a_missing_extra_names_its_command(make_data: WriteData, tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def test_from_data_to_results_and_a_model_that_scores(
     assert card["metrics"]["validation"]["SRCC"][0] == by_name["toy + mini-mel"]
     assert card["n_training_pairs"] == 60
 
-    system, loaded = load_system(out)
+    with pytest.raises(ModelFileError, match="an encoder from a Python file, which is not run"):
+        load_system(out)
+    system, loaded = load_system(out, recipe)
     assert loaded == recipe
     for split in ("validation", "test"):
         pairs = read_pairs(data, split)
@@ -85,7 +87,7 @@ def test_same_seed_same_bytes_whatever_the_workers(
         store, out = tmp_path / f"store-{n_jobs}", tmp_path / f"out-{n_jobs}"
         fill_cache(data, recipe, store, n_jobs=n_jobs, progress=False)
         run_experiment(data, recipe, store, out, n_jobs=n_jobs, progress=False)
-        written.append({path.name: path.read_bytes() for path in out.glob("*.*[vdn]")})
+        written.append({path.name: path.read_bytes() for path in out.glob("*.[cm][sd]*")})
     assert written[0] == written[1]
     assert "scores-validation.csv" in written[0]
 
@@ -116,7 +118,62 @@ def test_a_model_of_other_encoders_is_refused(
     card["fingerprints"]["toy"] = "f" * 16
     path.write_text(json.dumps(card))
     with pytest.raises(ModelFileError, match="fitted on other embeddings .* for: toy. Use the"):
+        load_system(out, recipe)
+
+
+def test_a_strangers_model_runs_none_of_its_code(make_data: WriteData, tmp_path: Path) -> None:
+    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
+    settings = {"name": "mel", "spaces": ["mini-mel"], "features": {"n_components": 2}}
+    plain = recipe_from(settings, "a test")
+    fill_cache(data, plain, store, **QUIET)
+    run_experiment(data, plain, store, out, **QUIET)
+    load_system(out)
+    ran = tmp_path / "ran"
+    (out / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    card = json.loads((out / "model.json").read_text())
+    card["recipe"]["spaces"] = [f"{out}/evil.py:Evil"]
+    (out / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelFileError, match="not run on a saved model's word"):
         load_system(out)
+    assert not ran.exists()
+
+
+def test_results_of_an_earlier_run_do_not_stay_beside_a_new_model(
+    make_data: WriteData, tmp_path: Path, recipe: Recipe
+) -> None:
+    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
+    fill_cache(data, recipe, store, **QUIET)
+    run_experiment(data, recipe, store, out, **QUIET)
+    assert (out / "scores-validation.csv").exists()
+    for name in ("validation.csv", "validation_average.csv"):
+        (data / "meta_data" / name).unlink()
+    results, _ = run_experiment(data, recipe, store, out, **QUIET)
+    assert results == []
+    assert not (out / "scores-validation.csv").exists()
+
+
+def test_the_folder_of_the_results_is_checked_before_anything_is_fitted(
+    make_data: WriteData, tmp_path: Path, recipe: Recipe, monkeypatch
+) -> None:
+    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
+    fill_cache(data, recipe, store, **QUIET)
+    run_experiment(data, recipe, store, out, **QUIET)
+    monkeypatch.setattr("xacle_stack.experiment.fit_system", None)
+    other = make_data("other/data")
+    fill_cache(other, recipe, store, **QUIET)
+    with pytest.raises(ModelFileError, match="results of another data set of the same name"):
+        run_experiment(other, recipe, store, out, **QUIET)
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFileError, match=r"file/out: cannot be written \(.*--out"):
+        run_experiment(data, recipe, store, tmp_path / "file" / "out", **QUIET)
+
+
+def test_a_split_of_one_pair_is_told_before_anything_is_fitted(
+    make_data: WriteData, tmp_path: Path, recipe: Recipe
+) -> None:
+    data = make_data(train=40, validation=1)
+    with pytest.raises(PairsError, match="the split 'validation' has one pair"):
+        run_experiment(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
 
 
 def test_subsets_are_singles_couples_and_all() -> None:

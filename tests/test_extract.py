@@ -8,8 +8,9 @@ import pytest
 import soundfile
 from support import TOY, WriteData
 
-from xacle_stack.audio import read_clip
+from xacle_stack.audio import Clip, read_clip
 from xacle_stack.cache import FeatureCache
+from xacle_stack.encoders import EncoderChoice
 from xacle_stack.errors import EncoderError
 from xacle_stack.extract import extract_embeddings, store_id
 from xacle_stack.pairs import Pairs, read_pairs
@@ -206,3 +207,63 @@ def test_progress_shows_items_and_time(make_data: WriteData, tmp_path: Path, cap
     assert "clips/s" in shown
     extract_embeddings([pairs], [TOY], tmp_path / "store", progress=True)
     assert capfd.readouterr().err == ""
+
+
+def test_decoding_stays_close_ahead_of_the_encoder(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=40), "train")
+    n_decoded, n_ahead = 0, []
+    decode, encode = read_clip, TOY.encoder.encode_audio
+
+    def counting_decode(path: Path) -> Clip:
+        nonlocal n_decoded
+        n_decoded += 1
+        return decode(path)
+
+    def counting_encode(self, clips):
+        n_ahead.append(n_decoded - 4 * len(n_ahead))
+        return encode(self, clips)
+
+    monkeypatch.setattr("xacle_stack.extract.read_clip", counting_decode)
+    monkeypatch.setattr(TOY.encoder, "encode_audio", counting_encode)
+    extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=4, n_jobs=2)
+    assert len(n_ahead) == 10
+    assert max(n_ahead) <= 3 * 4  # the batch that is encoded, and two windows
+
+
+BROKEN = {
+    "    def load(cls, checkpoint=None, device='cpu'):\n        raise RuntimeError('no weights')": (
+        r"load: RuntimeError: no weights \(.*mine.py, line \d+\)"
+    ),
+    "    def encode_audio(self, clips):\n        return undefined_name": (
+        r"encode_audio: NameError: .*\(.*mine.py, line \d+\)"
+    ),
+    "    def encode_audio(self, clips):\n        return clips": "returned list for audio",
+    "    def encode_audio(self, clips):\n        return {'embedding': ['a'], 'level': [1]}": (
+        "'embedding': not an array of numbers"
+    ),
+}
+
+
+@pytest.mark.parametrize("body", BROKEN, ids=lambda body: body.strip()[-30:])
+def test_what_an_encoder_does_wrong_is_told_with_its_place(
+    make_data: WriteData, tmp_path: Path, body: str
+) -> None:
+    source = Path(TOY.name.rpartition(":")[0]).read_text()
+    decorator = "    @classmethod\n" if "def load" in body else ""
+    path = tmp_path / "mine.py"
+    path.write_text(f"{source}\n\nclass Mine(ToySpace):\n{decorator}{body}\n")
+    pairs = read_pairs(make_data(train=3), "train")
+    with pytest.raises(EncoderError, match=BROKEN[body]):
+        extract_embeddings([pairs], [EncoderChoice(f"{path}:Mine")], tmp_path / "store")
+
+
+def test_an_encoder_that_fails_to_load_leaves_no_store(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=3), "train")
+    monkeypatch.setattr(TOY.encoder, "load", None)
+    with pytest.raises(EncoderError, match="'NoneType' object is not callable"):
+        extract_embeddings([pairs], [TOY], tmp_path / "store")
+    assert FeatureCache(tmp_path / "store").stores() == []

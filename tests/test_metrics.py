@@ -64,6 +64,23 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert covered >= 51  # 95 % of 60 is 57; fewer than 51 has a chance below 1 %
 
 
+def test_interval_is_scipys_percentile_bootstrap(rng: np.random.Generator) -> None:
+    y_true = rng.normal(size=60)
+    y_pred = y_true + rng.normal(size=60)
+    expected = stats.bootstrap(
+        (y_true, y_pred),
+        lcc,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=4000,
+        random_state=np.random.default_rng(1),
+    ).confidence_interval
+    found = evaluate(y_true, y_pred, n_bootstrap=4000).lcc
+    assert found.low == pytest.approx(expected.low, abs=0.02)
+    assert found.high == pytest.approx(expected.high, abs=0.02)
+
+
 def test_same_seed_same_interval(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(2, 40))
     assert evaluate(a, b, n_bootstrap=50) == evaluate(a, b, n_bootstrap=50)
@@ -111,6 +128,8 @@ def test_a_split_without_scores_is_explained() -> None:
         evaluate(None, [1, 2])
     with pytest.raises(MetricError, match="confidence must lie between 0 and 1"):
         evaluate([1, 2], [1, 2], confidence=95)
+    with pytest.raises(MetricError, match="n_bootstrap must be 1 or more, got 0"):
+        evaluate([1, 2], [1, 2], n_bootstrap=0)
 
 
 def test_repr_shows_all_metrics() -> None:

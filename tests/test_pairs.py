@@ -6,7 +6,7 @@ import pytest
 from support import WriteData, write_csv
 
 from xacle_stack.errors import PairsError
-from xacle_stack.pairs import Pairs, list_splits, read_pairs
+from xacle_stack.pairs import Pairs, list_splits, read_pairs, read_splits
 
 
 def meta(data: Path, name: str) -> Path:
@@ -171,7 +171,7 @@ def test_a_caption_with_a_bare_comma_is_explained(make_data: WriteData) -> None:
     path = meta(data, "train_average")
     path.write_text(path.read_text().replace("a low", "a, low").replace("a high", "a, high"))
     path.write_text(path.read_text().replace("a middle", "a, middle").replace('"', ""))
-    with pytest.raises(PairsError, match=r"4 fields instead of 3; put a caption with commas in"):
+    with pytest.raises(PairsError, match=r"4 fields instead of 3; put a caption that holds commas"):
         read_pairs(data, "train")
 
 
@@ -194,7 +194,7 @@ def test_ratings_that_fit_no_pair_are_mistakes(make_data: WriteData) -> None:
     write_csv(path, rows)
     with pytest.raises(PairsError, match=r"4 mistake\(s\)") as caught:
         read_pairs(data, "train")
-    for part in ("no pair of this split", "in the averages", "'12'", "listener id is empty"):
+    for part in ("no pair of this split", "elsewhere", "'12'", "listener id is empty"):
         assert part in str(caught.value)
 
 
@@ -235,3 +235,101 @@ def test_an_empty_file_and_an_empty_folder_are_told_apart(make_data: WriteData) 
 def test_repr_says_what_there_is() -> None:
     pairs = Pairs("test", ("a.wav",), (Path("a.wav"),), ("rain",))
     assert repr(pairs) == "Pairs('test', 1 pairs, no scores, 0 ratings)"
+
+
+def average_csv(data: Path, content: str | bytes) -> None:
+    meta(data, "train").unlink(missing_ok=True)
+    path = meta(data, "train_average")
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def test_an_averages_file_without_the_score_column_is_a_split_without_scores(
+    make_data: WriteData,
+) -> None:
+    data = make_data(train=2)
+    average_csv(data, "wav_file_name,text\n00000.wav,rain\n00001.wav,wind\n")
+    assert read_pairs(data, "train").scores is None
+    average_csv(data, "wav_file_name,text,avg\n00000.wav,rain,3\n")
+    with pytest.raises(PairsError, match=r"lacks the column\(s\) 'average_score'"):
+        read_pairs(data, "train")
+
+
+UNREADABLE = {
+    "": "the file is empty",
+    "wav_file_name;text;average_score\n00000.wav;rain;3\n": "columns are separated by ;",
+    "wav_file_name\ttext\taverage_score\n00000.wav\train\t3\n": "columns are separated by tabs",
+    'wav_file_name,text,average_score\n00000.wav,"dog,5\n00001.wav,"cat,3\n': (
+        "the row that begins in line 2: its double quotes do not match"
+    ),
+    'wav_file_name,text,average_score\n00000.wav,"dog,5\n' + "x" * 200_000: (
+        "the row that begins in line 2: its double quotes do not match"
+    ),
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE, ids=lambda content: content[:40])
+def test_files_that_are_no_such_csv_say_why(make_data: WriteData, content: str) -> None:
+    data = make_data(train=2)
+    average_csv(data, content)
+    with pytest.raises(PairsError, match=UNREADABLE[content]):
+        read_pairs(data, "train")
+
+
+def test_a_utf16_file_is_recognised(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    average_csv(data, "wav_file_name,text,average_score\n".encode("utf-16"))
+    with pytest.raises(PairsError, match=r"this file is UTF-16. Save it as UTF-8"):
+        read_pairs(data, "train")
+
+
+def test_quoted_captions_may_hold_anything(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    average_csv(
+        data,
+        'wav_file_name,text,average_score\n00000.wav,"a ""dog"", barking\nloudly",3\n'
+        "00001.wav,雨の音,4\n",
+    )
+    assert read_pairs(data, "train").captions == ('a "dog", barking\nloudly', "雨の音")
+
+
+@pytest.mark.parametrize(
+    "name", ["./00000.wav", "a/../00000.wav", "../train/00000.wav", "/00000.wav", "a\\b.wav"]
+)
+def test_a_file_has_one_name_within_its_split(make_data: WriteData, name: str) -> None:
+    data = make_data(train=2)
+    damage(data, 1, 0, name)
+    meta(data, "train").unlink()
+    with pytest.raises(PairsError, match="is not the plain name of a file in the split's wav"):
+        read_pairs(data, "train")
+
+
+def test_subfolders_are_names(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    wav = data / "wav" / "train"
+    (wav / "sub").mkdir()
+    (wav / "00000.wav").rename(wav / "sub" / "00000.wav")
+    damage(data, 1, 0, "sub/00000.wav")
+    meta(data, "train").unlink()
+    assert read_pairs(data, "train").ids[0] == "sub/00000.wav"
+
+
+def test_mistakes_of_all_splits_are_told_together(make_data: WriteData) -> None:
+    data = make_data(train=3, validation=3)
+    for split in ("train", "validation"):
+        (data / "wav" / split / "00001.wav").unlink()
+    with pytest.raises(PairsError, match=r"(?s)split 'train': 1 mistake.*'validation': 1 mistake"):
+        read_splits(data)
+
+
+def test_a_missing_wav_folder_is_one_mistake(make_data: WriteData) -> None:
+    data = make_data(train=3)
+    (data / "wav").rename(data / "sounds")
+    with pytest.raises(PairsError, match=r"1 mistake.*\n.*wav/train: no such folder of audio"):
+        read_pairs(data, "train")
+
+
+def test_a_csv_file_of_another_name_is_pointed_out(make_data: WriteData, caplog) -> None:
+    data = make_data(train=2)
+    meta(data, "train").rename(meta(data, "val_average"))
+    assert list_splits(data) == ["train"]
+    assert "val_average.csv is not read: a split is called train, validation, test" in caplog.text

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from support import TOY
+from support import TESTS, TOY
 
 from xacle_stack.errors import RecipeError, UnknownNameError
 from xacle_stack.pairs import Pairs
@@ -56,20 +56,51 @@ penalties = [1, 10]
     assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
 
 
-def test_captions_are_the_default_groups(tmp_path: Path) -> None:
+def test_captions_are_the_default_groups_where_there_are_enough(tmp_path: Path, caplog) -> None:
     recipe = read_recipe(write(tmp_path, 'spaces = ["mini-mel"]'))
-    pairs = Pairs("train", ("a", "b"), (), ("rain", "rain"))
-    assert recipe.groups(pairs) == ("rain", "rain")
+    captions = tuple(f"caption {number // 2}" for number in range(60))
+    assert recipe.groups(Pairs("train", captions, (), captions)) == captions
+    assert caplog.text == ""
+    few = Pairs("train", captions[:58], (), captions[:58])
+    assert recipe.groups(few) is None
+    assert "only 29 different captions: too few to hold some of them out" in caplog.text
+    insisting = 'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "caption"'
+    assert read_recipe(write(tmp_path, insisting)).groups(few) == captions[:58]
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "mine.py").write_text((TESTS / "toy_encoder.py").read_text())
+    (tmp_path / "weights").touch()
+    content = """
+spaces = ["mini-mel", "mine.py:ToySpace"]
+auxiliary = ["mine.py:ToySpace:level"]
+[checkpoints]
+"mine.py:ToySpace" = "weights"
+"""
+    path = write(tmp_path, content)
+    monkeypatch.chdir("/")
+    recipe = read_recipe(path)
+    assert recipe.encoders[1].name == f"{tmp_path / 'mine.py'}:ToySpace"
+    assert recipe.encoders[1].checkpoint == str(tmp_path / "weights")
+    assert recipe.builder().auxiliary == ["toy:level"]
+
+
+def test_two_encoders_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text((TESTS / "toy_encoder.py").read_text())
+    path = write(tmp_path, 'spaces = ["one.py:ToySpace"]\nauxiliary = ["two.py:ToySpace:level"]')
+    with pytest.raises(RecipeError, match=r"two.py:ToySpace' and .* are both called 'toy'"):
+        read_recipe(path)
 
 
 MISTAKES = {
     'space = ["mini-mel"]': r"(?s)2 mistake.*spaces: field required.*did you mean 'spaces'",
-    "spaces = []": "spaces: tuple should have at least 1 item",
-    'spaces = "mini-mel"': "spaces: input should be a valid tuple",
+    "spaces = []": "spaces: list should have at least 1 item",
+    'spaces = "mini-mel"': "spaces: input should be a valid list",
     'spaces = ["mini-mel", "mini-mel"]': "spaces: 'mini-mel' stands twice",
     'spaces = ["mini-mel"]\n[stacker]\nnsplits = 3': "stacker.nsplits: .*did you mean 'n_splits'",
     'spaces = ["mini-mel"]\n[stacker]\nn_splits = 1': "stacker.n_splits: .*greater than or equal",
-    'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'caption' or 'none'",
+    'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'auto', 'caption' or 'none'",
     'spaces = ["mini-mel"]\n[stacker]\npenalties = [0]': "stacker.penalties.0: .*greater than 0",
     'spaces = ["mini-mel"]\n[checkpoints]\nmini-mfcc = "x"': "'mini-mfcc' is no encoder of this",
     'spaces = ["mini-mel"]\nauxiliary = ["mini-mfcc:logits"]': "no audio output; expected one of",

@@ -63,3 +63,14 @@ def test_unusable_scores_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match="cannot be written"):
         write_predictions(tmp_path / "file" / "scores.csv", IDS, [1, 2, 3], "test")
     assert not path.exists()
+
+
+def test_decimal_commas_and_double_ids_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("wav_file_name,pred_score\na.wav,7,5\nb.wav,1\nc.wav,2\n")
+    with pytest.raises(SubmissionError, match=r"1 mistake\(s\).*\n.*line 2: too many fields"):
+        read_predictions(path, IDS)
+    with pytest.raises(SubmissionError, match="pair ids that stand twice:\n  - a.wav"):
+        write_predictions(path, ["a.wav", "a.wav"], [1, 2], "test")
+    with pytest.raises(SubmissionError, match="unknown split 'eval'"):
+        write_predictions(path, IDS, [1, 2, 3], "eval")

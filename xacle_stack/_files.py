@@ -1,7 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".part"
@@ -14,7 +14,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     ----------
     path : Path
         Its folder must exist.  Beside it, a hidden file ending in :data:`PARTIAL_SUFFIX` lives
-        while the content is written; a killed process can leave that one behind.
+        while the content is written; a killed process can leave that one behind.  A symbolic
+        link stays one: the file that it points to is written.
     content : bytes
 
     Raises
@@ -22,14 +23,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         If the disk is full or the folder cannot be written; nothing is left behind then.
     """
-    handle, name = tempfile.mkstemp(PARTIAL_SUFFIX, f".{path.name}.", path.parent)
-    partial = Path(name)
+    path = path.resolve()
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())  # mkstemp makes private files; results are shared
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -40,10 +40,3 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

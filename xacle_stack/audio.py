@@ -16,8 +16,11 @@ import soxr
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import AudioError
 
-# Sizes that programs write into a WAV header when they do not know the length yet.
-_UNKNOWN_WAV_SIZES = {0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF}
+# Part of every audio fingerprint: raise it when the same file would give other mono samples.
+AUDIO_VERSION = "mean of channels, soxr HQ"
+
+# Programs that write to a pipe do not know the length: they put 0 or nearly the most there is.
+_UNKNOWN_WAV_SIZE = 0x7FFE0000
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +88,8 @@ def read_clip(path: Path | str) -> Clip:
 
     Notes
     -----
-    A truncated wav or flac is recognised by the length in its header.  ogg and mp3 carry no
-    reliable one: a shortened file there is a shorter clip.
+    A truncated wav (RIFF) or flac is recognised by the length in its header.  A shortened file
+    of another format, ogg and mp3 among them, is a shorter clip.
     """
     path = Path(path)
     try:
@@ -94,7 +97,8 @@ def read_clip(path: Path | str) -> Clip:
             n_declared = file.frames
             samples = file.read(dtype="float32", always_2d=True)
             rate, container = file.samplerate, file.format
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+    # A damaged header can promise more samples than any memory holds.
+    except (soundfile.LibsndfileError, OSError, RuntimeError, MemoryError, ValueError) as error:
         raise AudioError(f"{path}: {_why_unreadable(path, error)}") from None
     if container in {"WAV", "WAVEX"}:
         _check_wav_is_whole(path)
@@ -143,7 +147,7 @@ def _check_wav_is_whole(path: Path) -> None:
             name, size = struct.unpack("<4sI", header)
             if name == b"data":
                 missing = file.tell() + size - n_bytes
-                if missing > 0 and size not in _UNKNOWN_WAV_SIZES:
+                if missing > 0 and 0 < size < _UNKNOWN_WAV_SIZE:
                     raise AudioError(
                         f"{path}: truncated: its header promises {size} bytes of audio, "
                         f"{missing} of them are missing. Copy the file again."

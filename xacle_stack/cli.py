@@ -4,17 +4,18 @@ The only module that prints, configures logging or exits.
 """
 
 import logging
+import math
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from xacle_stack.errors import PairsError, XacleStackError, bullet_list
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from xacle_stack.results import PublishedResult, SystemResult
 
 app = typer.Typer(
-    help="Predict how well a sound matches a text, 0-10, as listeners would score it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -38,9 +38,17 @@ cache_app = typer.Typer(help="Look after the cached embeddings.", no_args_is_hel
 app.add_typer(cache_app, name="cache")
 
 # A log file or a pipe has no width of its own; the results table needs about this.
-_LOG_WIDTH = 120
-console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
-error_console = Console(stderr=True)
+_LOG_WIDTH = 128
+# Paths and captions are shown as they are, whatever brackets they hold.
+console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, markup=False, highlight=False)
+error_console = Console(stderr=True, markup=False, highlight=False)
+
+
+def _some_jobs(jobs: int) -> int:
+    if jobs == 0:
+        raise typer.BadParameter("give 1 or more, or -1 for one a core.")
+    return jobs
+
 
 DATA_HELP = "Folder in the XACLE layout: meta_data/ and wav/."
 Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
@@ -48,11 +56,32 @@ RecipeFile = Annotated[
     Path, typer.Option("--recipe", help="TOML file that names encoders and settings.")
 ]
 Store = Annotated[Path, typer.Option("--store", help="Folder of the cached embeddings.")]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Tasks side by side; -1 for one a core.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", "-j", callback=_some_jobs, help="Tasks side by side; -1 for one a core."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 DEFAULT_RECIPE = Path("features/recipes/mini.toml")
 DEFAULT_STORE = Path("features/store")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"xacle-stack {version('xacle-stack')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Predict how well a sound matches a text, 0-10, as listeners would score it."""
 
 
 @app.command()
@@ -67,7 +96,11 @@ def features(
     from xacle_stack.experiment import fill_cache
     from xacle_stack.recipe import read_recipe
 
-    report = fill_cache(data, read_recipe(recipe), store, n_jobs=jobs, progress=not quiet)
+    try:
+        report = fill_cache(data, read_recipe(recipe), store, n_jobs=jobs, progress=not quiet)
+    except KeyboardInterrupt:
+        error_console.print("\nStopped. What is encoded is kept: type the same command to go on.")
+        raise
     for name, modality in report.encoded | report.reused:
         console.print(
             f"{name}: {report.encoded[name, modality]} {_noun(modality)} encoded, "
@@ -115,32 +148,40 @@ def score(
         typer.Option("--out", help="Where the CSV goes; default scores-SPLIT.csv."),
     ] = None,
     store: Store = DEFAULT_STORE,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", help="Needed if the model has an encoder from a Python file."),
+    ] = None,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
     """Score a split of a data folder into a submission CSV, or one clip and caption."""
-    one_pair = audio is not None and text is not None
-    if one_pair == (data is not None) or (audio is None) != (text is None):
-        raise typer.BadParameter("give either --data, or both --audio and --text.")
+    if (audio is None) != (text is None) or (audio is None) == (data is None):
+        raise typer.BadParameter("give either --data, or both --audio and --text, not all three.")
 
     from xacle_stack.experiment import load_system, score_pairs
     from xacle_stack.pairs import read_pairs
+    from xacle_stack.recipe import read_recipe
     from xacle_stack.submission import write_predictions
 
     if audio is not None and text is not None:
         pairs = _one_pair(audio, text)
     elif data is not None:
         pairs = read_pairs(data, split)
-    system, recipe = load_system(model)
-    if one_pair:
+    system, settings = load_system(model, None if recipe is None else read_recipe(recipe))
+    if data is None:
         with tempfile.TemporaryDirectory() as folder:
-            scores, report = score_pairs(system, recipe, pairs, Path(folder))
+            scores, report = score_pairs(system, settings, pairs, Path(folder))
+        if report.failures:
+            _fail("\n".join(report.failures.values()))
     else:
-        scores, report = score_pairs(system, recipe, pairs, store, n_jobs=jobs, progress=not quiet)
+        scores, report = score_pairs(
+            system, settings, pairs, store, n_jobs=jobs, progress=not quiet
+        )
     _stop_on_failures(report)
     if scores is None:
         return
-    if one_pair:
+    if data is None:
         console.print(f"{scores[0]:.2f}")
         return
     path = out or Path(f"scores-{split}.csv")
@@ -258,10 +299,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments)
     except XacleStackError as error:
         _fail(str(error))
+    except BrokenPipeError:  # `xacle-stack … | head`
+        raise SystemExit(1) from None
+    except OSError as error:  # a folder without permission, a full disk: the system says it best
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}.")
 
 
 def _fail(message: str) -> None:
-    error_console.print(f"error: {escape(message)}", style="red", highlight=False, soft_wrap=True)
+    error_console.print(f"error: {message}", style="red", soft_wrap=True)
     raise SystemExit(1)
 
 
@@ -287,6 +332,10 @@ def _one_pair(audio: Path, text: str) -> "Pairs":
 
     if not text.strip():
         raise PairsError("--text is empty. Give the caption to score the clip against.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PairsError(f"--text is not UTF-8: {text!r}.") from None
     return Pairs("test", (audio.name,), (audio,), (text.strip(),))
 
 
@@ -306,26 +355,27 @@ def _print_results(
         table = Table(
             "rank",
             Column("system", overflow="fold"),
-            *METRIC_NAMES,
+            *(Column(name, overflow="fold") for name in METRIC_NAMES),
             title=f"{split}: {evaluation.n_pairs} pairs, {evaluation.confidence:.0%} "
             "bootstrap intervals",
             box=box.SIMPLE_HEAD,
         )
         for result in of_split:
             metrics = [_metric(estimate) for estimate in result.evaluation.as_dict().values()]
-            table.add_row(str(ranks[result.system]), escape(result.system), *metrics)
+            table.add_row(str(ranks[result.system]), result.system, *metrics)
         for row in published:
             if row.split == split:
                 table.add_row(
                     "–", f"published: {row.system}", *map(_number, row.values), style="dim"
                 )
         console.print(table)
+    if any(math.isnan(r.evaluation.srcc.value) for r in results):
+        console.print("nan: a correlation with scores that are all equal is undefined.")
 
 
 def _metric(estimate: "Estimate") -> str:
-    # Without a space the interval stays whole, below the value, in a narrow terminal.
-    interval = f"[{_number(estimate.low)},{_number(estimate.high)}]"
-    return f"{_number(estimate.value)} {escape(interval)}"
+    interval = f"[{_number(estimate.low)}, {_number(estimate.high)}]"
+    return f"{_number(estimate.value)} {interval}"
 
 
 def _number(value: float) -> str:

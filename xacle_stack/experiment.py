@@ -1,6 +1,8 @@
 """One experiment from cache to results: fit every combination of spaces, score, evaluate, save."""
 
-import logging
+import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,7 +19,7 @@ from xacle_stack.errors import ModelFileError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.metrics import evaluate, srcc
-from xacle_stack.pairs import Pairs, list_splits, read_pairs
+from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.results import (
     PublishedResult,
@@ -29,8 +31,6 @@ from xacle_stack.results import (
 from xacle_stack.stacking import Stacker, load_card, load_model, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import rank_average
-
-logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.skops"
 RANK_ENSEMBLE = "rank ensemble of the singles"
@@ -53,7 +53,7 @@ def fill_cache(
     data: Path, recipe: Recipe, store: Path, *, n_jobs: int, progress: bool
 ) -> ExtractionReport:
     """Encode every split of a data set with every encoder of a recipe."""
-    splits = [read_pairs(data, split) for split in list_splits(data)]
+    splits = read_splits(data).values()
     return extract_embeddings(splits, recipe.encoders, store, n_jobs=n_jobs, progress=progress)
 
 
@@ -63,7 +63,8 @@ def run_experiment(
     """Fit each space, each couple and all spaces on train; score and evaluate the other splits.
 
     Writes into `out`: the model of all spaces (``model.skops``, ``model.json``), its predictions
-    for every split but train, and the results as CSV and Markdown.
+    for every split but train, and the results as CSV and Markdown.  What an earlier run left there
+    is replaced.
 
     Returns
     -------
@@ -75,30 +76,37 @@ def run_experiment(
     Raises
     ------
     PairsError
-        If there is no train split with scores.
+        If there is no train split with scores, or a split is too small to evaluate on.
     CacheError
         If embeddings are missing.
+    ModelFileError
+        If `out` cannot be written, or holds the results of another data set.
     """
-    splits = list_splits(data)
-    if "train" not in splits:
-        raise PairsError(f"{data}: there is no train split to fit on; found {splits}.")
+    splits = read_splits(data)
+    train = splits.pop("train", None)
+    if train is None:
+        raise PairsError(f"{data}: there is no train split to fit on; found {list(splits)}.")
+    for split, pairs in splits.items():
+        if pairs.scores is not None and len(pairs) < 2:
+            raise PairsError(f"{data}: the split {split!r} has one pair; metrics need two or more.")
+    _claim(out, data)
     fingerprints = recipe.fingerprints()
     cache = FeatureCache(store)
-    train = read_pairs(data, "train")
     cached_train = cache.load(train, fingerprints)
-    others = {split: read_pairs(data, split) for split in splits if split != "train"}
-    cached = {split: cache.load(pairs, fingerprints) for split, pairs in others.items()}
+    cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
 
-    scores: dict[str, dict[str, FloatArray]] = {split: {} for split in others}
+    scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
     subsets = space_subsets(recipe.spaces)
     with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
         for spaces in subsets:
             system = fit_system(recipe, spaces, cached_train, n_jobs)
-            for split in others:
+            for split in splits:
                 scores[split][system_name(spaces)] = system.score(cached[split])
             bar.update()
     # The last subset is all spaces.
-    for split, pairs in others.items():
+    for old in (*out.glob("scores-*.csv"), *out.glob("model.*"), *out.glob("results.*")):
+        old.unlink()
+    for split, pairs in splits.items():
         write_predictions(
             out / f"scores-{split}.csv", pairs.ids, scores[split][system_name(recipe.spaces)], split
         )
@@ -107,16 +115,39 @@ def run_experiment(
             scores[split][RANK_ENSEMBLE] = rank_average(singles)
     results = [
         SystemResult(name, split, evaluate(pairs.scores, of_system))
-        for split, pairs in others.items()
+        for split, pairs in splits.items()
         if pairs.scores is not None
         for name, of_system in scores[split].items()
     ]
-    published = [row for pairs in others.values() for row in published_for(pairs)]
-    card = _card(recipe, fingerprints, train, system, results)
-    save_model(out / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card)
+    published = [row for pairs in splits.values() for row in published_for(pairs)]
     write_atomically(out / "results.csv", results_csv(results).encode())
     write_atomically(out / "results.md", results_markdown(results, published).encode())
+    card = {"data": _data_digest(data), **_card(recipe, fingerprints, train, system, results)}
+    save_model(out / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card)
     return results, published
+
+
+def _claim(out: Path, data: Path) -> None:
+    """Make the folder of the results before anything is fitted, or say why it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / ".writable", b"")
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise ModelFileError(
+            f"{out}: cannot be written ({error.strerror}). Give another folder with --out."
+        ) from None
+    card = load_card(out) if (out / MODEL_FILE).exists() else {}
+    if card.get("data", _data_digest(data)) != _data_digest(data):
+        raise ModelFileError(
+            f"{out}: it holds the results of another data set of the same name. Give another "
+            "folder with --out, or remove this one."
+        )
+
+
+def _data_digest(data: Path) -> str:
+    # Not the path itself: a model may be given away.
+    return hashlib.blake2b(str(data.resolve()).encode(), digest_size=8).hexdigest()
 
 
 def fit_system(
@@ -149,8 +180,15 @@ def system_name(spaces: tuple[str, ...]) -> str:
     return " + ".join(EncoderChoice(space).encoder.info.name for space in spaces)
 
 
-def load_system(path: Path | str) -> tuple[FittedSystem, Recipe]:
+def load_system(path: Path | str, recipe: Recipe | None = None) -> tuple[FittedSystem, Recipe]:
     """Load a saved system and the recipe that it was made with.
+
+    Parameters
+    ----------
+    path : path-like
+        ``model.skops`` or its folder.
+    recipe : Recipe, optional
+        Needed where an encoder is a Python file: the card's word is not enough to run one.
 
     Raises
     ------
@@ -164,7 +202,13 @@ def load_system(path: Path | str) -> tuple[FittedSystem, Recipe]:
             f"{path}: this model has no feature builder, so it cannot score audio. "
             "Use one that `make stack` wrote."
         )
-    recipe = recipe_from(card["recipe"], source=f"{path}, its card")
+    if recipe is None:
+        if ".py:" in json.dumps(card.get("recipe")):
+            raise ModelFileError(
+                f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
+                "saved model's word. If you trust it, give the recipe that names it: --recipe."
+            )
+        recipe = recipe_from(card.get("recipe", {}), source=f"{path}, its card")
     _check_fingerprints(path, card.get("fingerprints", {}), recipe.fingerprints())
     return FittedSystem(model["builder"], model["stacker"]), recipe
 
@@ -213,13 +257,18 @@ def _card(
         "fingerprints": dict(fingerprints),
         "families": {family: [s.start, s.stop] for family, s in stacker.families_.items()},
         "n_training_pairs": len(train),
-        "oof_srcc": {learner: srcc(scores, column) for learner, column in oof},
+        "oof_srcc": {learner: _or_none(srcc(scores, column)) for learner, column in oof},
         "metrics": {
             result.split: {
-                metric: [estimate.value, estimate.low, estimate.high]
+                metric: [_or_none(e) for e in (estimate.value, estimate.low, estimate.high)]
                 for metric, estimate in result.evaluation.as_dict().items()
             }
             for result in results
             if result.system == name
         },
     }
+
+
+def _or_none(value: float) -> float | None:
+    """Return what JSON can hold: a correlation with a constant is undefined."""
+    return value if math.isfinite(value) else None

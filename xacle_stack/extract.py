@@ -4,9 +4,10 @@ The only module that knows both encoders and the cache.  A file is decoded once 
 ahead of them, in threads.  A file that cannot be decoded is noted and the others go on.
 """
 
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,15 @@ from joblib import Parallel, delayed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import Clip, read_clip
-from xacle_stack.cache import AudioKeys, FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache import (
+    AudioKeys,
+    FeatureCache,
+    FileStatus,
+    StoreId,
+    StoreWriter,
+    file_status,
+    text_key,
+)
 from xacle_stack.encoders import (
     MODALITIES,
     Encoder,
@@ -26,7 +35,7 @@ from xacle_stack.encoders import (
     Modality,
     check_outputs,
 )
-from xacle_stack.errors import AudioError
+from xacle_stack.errors import AudioError, EncoderError, XacleStackError
 from xacle_stack.pairs import Pairs
 
 Item = TypeVar("Item")
@@ -98,7 +107,9 @@ def extract_embeddings(
     report = ExtractionReport()
     loaded = _Loaded(device)
     fingerprints = {choice: choice.fingerprint() for choice in encoders}
+    audio_keys = AudioKeys(root)
     with ExitStack() as stack:
+        stack.callback(audio_keys.save)  # last of all: the first segment makes the cache
         tasks = {
             modality: [
                 stack.enter_context(_Task(choice, fingerprint, modality, root, loaded, report))
@@ -108,7 +119,7 @@ def extract_embeddings(
             for modality in MODALITIES
         }
         _encode_captions(captions, tasks["text"], batch_size, progress)
-        _encode_clips(clips, tasks["audio"], AudioKeys(root), report, batch_size, n_jobs, progress)
+        _encode_clips(clips, tasks["audio"], audio_keys, report, batch_size, n_jobs, progress)
     return report
 
 
@@ -126,8 +137,24 @@ class _Loaded:
 
     def get(self, choice: EncoderChoice) -> Encoder:
         if choice not in self._encoders:
-            self._encoders[choice] = choice.encoder.load(choice.checkpoint, self._device)
+            with _anybodys_code(choice.name, "load"):
+                self._encoders[choice] = choice.encoder.load(choice.checkpoint, self._device)
         return self._encoders[choice]
+
+
+@contextmanager
+def _anybodys_code(name: str, method: str) -> Iterator[None]:
+    """Turn what an encoder's own code raises into an EncoderError that says where."""
+    try:
+        yield
+    except XacleStackError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise EncoderError(
+            f"encoder {name!r}, {method}: {type(error).__name__}: {error} ({place.filename}, line "
+            f"{place.lineno}). What was encoded before is in the cache."
+        ) from error
 
 
 class _Task:
@@ -171,7 +198,8 @@ class _Task:
         """Encode items that are missing and hand them to the writer."""
         encoder = self._loaded.get(self._choice)
         method = encoder.encode_audio if self._modality == "audio" else encoder.encode_text
-        outputs = method(items)  # type: ignore[arg-type]  # clips or captions, by modality
+        with _anybodys_code(self.info.name, method.__name__):
+            outputs = method(items)  # type: ignore[arg-type]  # clips or captions, by modality
         self._writer.append(keys, check_outputs(self.info, self._modality, outputs, len(items)))
         self._keys.update(keys)
         self._report.encoded[self.info.name, self._modality] += len(items)
@@ -204,25 +232,19 @@ def _encode_clips(
     todo = unique(
         path for path, key in known.items() if key is None or any(task.lacks(key) for task in tasks)
     )
-    decoded = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-        delayed(_decode)(path) for path in todo
-    )
     decoding = set(todo)
     keys = {key for path, key in known.items() if key is not None and path not in decoding}
-    try:
-        with progress_bar("all encoders", len(todo), "clips", shown=progress) as bar:
-            for batch in _batches(decoded, batch_size):
-                clips: dict[str, Clip] = {}
-                for path, clip in batch:
-                    if isinstance(clip, AudioError):
-                        report.failures[path] = str(clip)
-                    else:
-                        clips.setdefault(audio_keys.remember(path, clip), clip)
-                keys.update(clips)
-                _encode_batch(clips, tasks)
-                bar.update(len(batch))
-    finally:
-        audio_keys.save()
+    with progress_bar("all encoders", len(todo), "clips", shown=progress) as bar:
+        for batch in _batches(_decode_ahead(todo, batch_size, n_jobs), batch_size):
+            clips: dict[str, Clip] = {}
+            for path, status, clip in batch:
+                if isinstance(clip, AudioError):
+                    report.failures[path] = str(clip)
+                else:
+                    clips.setdefault(audio_keys.remember(path, clip, status), clip)
+            keys.update(clips)
+            _encode_batch(clips, tasks)
+            bar.update(len(batch))
     for task in tasks:
         task.count_reused(len(keys))
 
@@ -239,11 +261,29 @@ def _encode_batch(clips: Mapping[str, Clip], tasks: Sequence[_Task]) -> None:
             task.encode(keys, [samples[key] for key in keys])
 
 
-def _decode(path: Path) -> tuple[Path, Clip | AudioError]:
+_Decoded = tuple[Path, FileStatus | None, Clip | AudioError]
+
+
+def _decode_ahead(paths: Sequence[Path], window: int, n_jobs: int) -> Iterator[_Decoded]:
+    """Decode in threads, in order, never more than two windows ahead of what is taken."""
+    # joblib's generator alone would decode a whole data set while the encoder is still at the
+    # first batch.
+    running: Iterable[_Decoded] = ()
+    for of_window in _batches(paths, window):
+        started = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
+            delayed(_decode)(path) for path in of_window
+        )
+        yield from running
+        running = started
+    yield from running
+
+
+def _decode(path: Path) -> _Decoded:
+    before = file_status(path)
     try:
-        return path, read_clip(path)
+        return path, before, read_clip(path)
     except AudioError as error:
-        return path, error
+        return path, before, error
 
 
 def unique(items: Iterable[Item]) -> list[Item]:

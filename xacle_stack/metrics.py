@@ -166,6 +166,8 @@ def evaluate(
     y_true, y_pred = _check(y_true, y_pred)
     if not 0 < confidence < 1:
         raise MetricError(f"confidence must lie between 0 and 1, got {confidence!r}.")
+    if n_bootstrap < 1:
+        raise MetricError(f"n_bootstrap must be 1 or more, got {n_bootstrap!r}.")
     rng = np.random.default_rng(random_state)
     resampled = np.empty((n_bootstrap, len(METRICS)))
     with warnings.catch_warnings():  # a resample may be constant, which SciPy warns of

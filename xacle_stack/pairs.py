@@ -13,19 +13,21 @@ test part) gives pairs without scores.
 Source: Okamoto et al., XACLE challenge 2026; the organisers' README and baseline code.
 """
 
-import csv
-import io
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 import numpy as np
 
+from xacle_stack._csv_table import CsvTable
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import PairsError, bullet_list
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 MIN_SCORE, MAX_SCORE = 0.0, 10.0
@@ -128,12 +130,34 @@ def list_splits(data: Path | str) -> list[str]:
         for split in SPLITS
         if (meta_data / f"{split}_average.csv").is_file() or (meta_data / f"{split}.csv").is_file()
     ]
+    for path in sorted(meta_data.glob("*.csv")):
+        if path.stem.removesuffix("_average") not in SPLITS:
+            logger.warning("%s is not read: a split is called %s.", path, ", ".join(SPLITS))
     if not found:
         raise PairsError(
             f"{meta_data}: none of the files train_average.csv, validation_average.csv or "
             "test_average.csv is here. Expected the XACLE layout; see the README, 'Your own data'."
         )
     return found
+
+
+def read_splits(data: Path | str) -> dict[str, "Pairs"]:
+    """Read every split that a data folder holds.
+
+    Raises
+    ------
+    PairsError
+        With the mistakes of all splits.
+    """
+    splits, errors = {}, []
+    for split in list_splits(data):
+        try:
+            splits[split] = read_pairs(data, split)
+        except PairsError as error:
+            errors.append(str(error))
+    if errors:
+        raise PairsError("\n".join(errors))
+    return splits
 
 
 def read_pairs(data: Path | str, split: str) -> Pairs:
@@ -163,8 +187,10 @@ def read_pairs(data: Path | str, split: str) -> Pairs:
     average_csv, listener_csv = meta_data / f"{split}_average.csv", meta_data / f"{split}.csv"
     mistakes: list[str] = []
     if average_csv.is_file():
-        table = _Table.read(average_csv, {"id": _ID, "caption": _CAPTION, "score": _AVERAGE})
-        rows = _read_averages(table, mistakes)
+        columns = {"id": _ID, "caption": _CAPTION, "score": _AVERAGE}
+        rows = _read_averages(
+            CsvTable.read(average_csv, columns, optional_beside=("score",)), mistakes
+        )
         ratings = None
         if listener_csv.is_file():
             ratings = _read_ratings(_listener_table(listener_csv), rows, mistakes)
@@ -176,7 +202,7 @@ def read_pairs(data: Path | str, split: str) -> Pairs:
             f"{listener_csv.name} stands in {meta_data}. {_which_splits(meta_data)}"
         )
     audio_paths = tuple(data / "wav" / split / pair_id for pair_id in rows)
-    mistakes += _audio_mistakes(audio_paths)
+    mistakes += _audio_mistakes(data / "wav" / split, audio_paths)
     if mistakes:
         raise PairsError(
             f"{data}, split {split!r}: {len(mistakes)} mistake(s). Mend them and run again:\n"
@@ -201,73 +227,15 @@ class _Row:
     score: float | None
 
 
-@dataclass
-class _Table:
-    """A CSV file's rows by our own column names, with their line numbers."""
-
-    path: Path
-    columns: Mapping[str, str]
-    records: list[tuple[int, dict[str, str]]]
-
-    @classmethod
-    def read(
-        cls,
-        path: Path,
-        expected: Mapping[str, tuple[str, ...]],
-        optional: tuple[str, ...] = (),
-    ) -> Self:
-        # Bytes that are not UTF-8 survive as surrogates, so that each can be named by its line.
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        reader = csv.reader(io.StringIO(text, newline=""))
-        header = [name.strip() for name in next(reader, [])]
-        places, missing = {}, []
-        for column, spellings in expected.items():
-            place = next((header.index(name) for name in spellings if name in header), None)
-            if place is not None:
-                places[column] = place
-            elif column not in optional:
-                missing.append(" or ".join(repr(name) for name in spellings))
-        if missing:
-            raise PairsError(
-                f"{path}: the header lacks the column(s) {', '.join(missing)}; it has "
-                f"{header}. Rename the columns, separated by commas, in the file's first line."
-            )
-        records = []
-        for fields in reader:
-            if not fields:
-                continue
-            record = {
-                column: fields[place] if place < len(fields) else ""
-                for column, place in places.items()
-            }
-            if len(fields) != len(header):
-                record["ragged"] = f"{len(fields)} fields instead of {len(header)}"
-            records.append((reader.line_num, record))
-        return cls(path, {column: header[place] for column, place in places.items()}, records)
-
-    def rows(self, mistakes: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield (where, record) for every row whose fields could be told apart."""
-        for line, record in self.records:
-            where = f"{self.path.name}, line {line}"
-            if "ragged" in record:
-                mistakes.append(
-                    f"{where}: {record['ragged']}; put a caption with commas in double quotes"
-                )
-            elif not record["id"].strip():
-                mistakes.append(f"{where}: the audio file name is empty")
-            else:
-                yield where, record
-
-
-def _listener_table(path: Path) -> _Table:
+def _listener_table(path: Path) -> CsvTable:
     expected = {"id": _ID, "caption": _CAPTION, "score": _RATING, "listener": _LISTENER}
-    return _Table.read(path, expected, optional=("score", "listener"))
+    return CsvTable.read(path, expected, optional=("score", "listener"))
 
 
-def _read_averages(table: _Table, mistakes: list[str]) -> dict[str, _Row]:
+def _read_averages(table: CsvTable, mistakes: list[str]) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     first_seen: dict[str, str] = {}
-    for where, record in table.rows(mistakes):
+    for where, record in _rows(table, mistakes):
         pair_id = record["id"].strip()
         if pair_id in rows:
             mistakes.append(
@@ -278,12 +246,12 @@ def _read_averages(table: _Table, mistakes: list[str]) -> dict[str, _Row]:
         first_seen[pair_id] = where
         rows[pair_id] = _Row(
             _caption(where, record, mistakes),
-            _score(where, table.columns["score"], record["score"], mistakes),
+            _score(where, table.columns.get("score"), record.get("score", ""), mistakes),
         )
     return rows
 
 
-def _read_ratings(table: _Table, rows: Mapping[str, _Row], mistakes: list[str]) -> Ratings | None:
+def _read_ratings(table: CsvTable, rows: Mapping[str, _Row], mistakes: list[str]) -> Ratings | None:
     if "score" not in table.columns:
         return None
     if "listener" not in table.columns:
@@ -292,7 +260,7 @@ def _read_ratings(table: _Table, rows: Mapping[str, _Row], mistakes: list[str]) 
             "whose they are. Add the column."
         )
     pair_ids, listeners, scores = [], [], []
-    for where, record in table.rows(mistakes):
+    for where, record in _rows(table, mistakes):
         pair_id = record["id"].strip()
         caption = _caption(where, record, mistakes)
         if pair_id not in rows:
@@ -300,7 +268,7 @@ def _read_ratings(table: _Table, rows: Mapping[str, _Row], mistakes: list[str]) 
         elif caption != rows[pair_id].caption:
             mistakes.append(
                 f"{where}: {pair_id!r} has the caption {caption!r} here but "
-                f"{rows[pair_id].caption!r} in the averages"
+                f"{rows[pair_id].caption!r} elsewhere"
             )
         if not record["listener"].strip():
             mistakes.append(f"{where}: the listener id is empty")
@@ -311,16 +279,13 @@ def _read_ratings(table: _Table, rows: Mapping[str, _Row], mistakes: list[str]) 
 
 
 def _read_without_averages(
-    table: _Table, mistakes: list[str]
+    table: CsvTable, mistakes: list[str]
 ) -> tuple[dict[str, _Row], Ratings | None]:
     """Read a split that has only its per-listener file, or only a list of pairs."""
     if "score" not in table.columns:
-        pairs = _Table(table.path, {**table.columns, "score": ""}, table.records)
-        for _, record in pairs.records:
-            record["score"] = ""
-        return _read_averages(pairs, mistakes), None
+        return _read_averages(table, mistakes), None
     rows: dict[str, _Row] = {}
-    for where, record in table.rows([]):
+    for where, record in _rows(table, []):
         rows.setdefault(record["id"].strip(), _Row(_caption(where, record, []), 0.0))
     ratings = _read_ratings(table, rows, mistakes)
     if ratings is not None:
@@ -336,9 +301,7 @@ def _caption(where: str, record: Mapping[str, str], mistakes: list[str]) -> str:
     caption = record["caption"].strip()
     if not caption:
         mistakes.append(f"{where}: the caption of {record['id']!r} is empty")
-    try:
-        caption.encode("utf-8")
-    except UnicodeEncodeError:
+    if not _is_utf8(caption):
         shown = caption.encode("utf-8", errors="surrogateescape")
         mistakes.append(
             f"{where}: the caption of {record['id']!r} is not UTF-8: {shown!r}; save the file "
@@ -347,8 +310,40 @@ def _caption(where: str, record: Mapping[str, str], mistakes: list[str]) -> str:
     return caption
 
 
-def _score(where: str, column: str, text: str, mistakes: list[str]) -> float | None:
-    if not column:  # a split without scores
+def _rows(table: CsvTable, mistakes: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where, record) for every row that names a file."""
+    for where, record in table.rows(mistakes):
+        mistake = _id_mistake(record["id"].strip())
+        if mistake is None:
+            yield where, record
+        else:
+            mistakes.append(f"{where}: {mistake}")
+
+
+def _id_mistake(pair_id: str) -> str | None:
+    if not pair_id:
+        return "the audio file name is empty"
+    path = PurePosixPath(pair_id)
+    if path.is_absolute() or ".." in path.parts or str(path) != pair_id or "\\" in pair_id:
+        return (
+            f"{pair_id!r} is not the plain name of a file in the split's wav folder; subfolders "
+            "are written as 'a/b.wav'"
+        )
+    if not _is_utf8(pair_id):
+        return f"the audio file name {pair_id!r} is not UTF-8; rename the file"
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _score(where: str, column: str | None, text: str, mistakes: list[str]) -> float | None:
+    if column is None:  # a split without scores
         return None
     try:
         score = float(text)
@@ -359,7 +354,9 @@ def _score(where: str, column: str, text: str, mistakes: list[str]) -> float | N
     return score
 
 
-def _audio_mistakes(paths: Sequence[Path]) -> list[str]:
+def _audio_mistakes(folder: Path, paths: Sequence[Path]) -> list[str]:
+    if not folder.is_dir():
+        return [f"{folder}: no such folder of audio files"]
     mistakes = []
     for path in paths:
         if path.is_dir():
@@ -382,6 +379,8 @@ def _find_meta_data(data: Path) -> Path:
         )
     near = [p.parent for p in (*data.glob("*/meta_data"), data.parent / "meta_data") if p.is_dir()]
     hint = f" Did you mean {str(near[0])!r}?" if near else ""
+    if not data.is_dir():
+        raise PairsError(f"{data}: this is a file. Give the folder that holds meta_data/ and wav/.")
     raise PairsError(
         f"{data}: there is no folder meta_data/ in it. Give the folder that holds meta_data/ and "
         f"wav/ in the XACLE layout.{hint}"

@@ -16,6 +16,8 @@ A recipe is a TOML file::
 """
 
 import difflib
+import logging
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +32,11 @@ from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.ridge import PENALTIES
 
+logger = logging.getLogger(__name__)
+
+# With fewer, what a fold is trained on says little about the captions held out: the out-of-fold
+# predictions can run against the scores, and the stack learns to turn them round.
+MIN_CAPTIONS_A_FOLD = 10
 # Where the project keeps its recipes, seen from its root.
 RECIPES = Path("features/recipes")
 
@@ -48,11 +55,13 @@ class FeatureSettings(_Settings):
 class StackerSettings(_Settings):
     """Settings of the :class:`~xacle_stack.Stacker`.
 
-    ``group_by = "none"`` gives the published system's plain folds.
+    ``group_by = "caption"`` holds a caption's pairs out together, ``"none"`` gives the published
+    system's plain folds, ``"auto"`` groups where there are :data:`MIN_CAPTIONS_A_FOLD` different
+    captions a fold or more.
     """
 
     n_splits: int = Field(default=3, ge=2)
-    group_by: Literal["caption", "none"] = "caption"
+    group_by: Literal["auto", "caption", "none"] = "auto"
     penalties: tuple[PositiveFloat, ...] = Field(default=PENALTIES, min_length=1)
     n_components: PositiveInt = 64
     random_state: int = 0
@@ -111,8 +120,20 @@ class Recipe(_Settings):
         )
 
     def groups(self, pairs: Pairs) -> tuple[str, ...] | None:
-        """Return what the folds keep together."""
-        return pairs.captions if self.stacker.group_by == "caption" else None
+        """Return what the folds keep together: the captions, or None for plain folds."""
+        if self.stacker.group_by == "none":
+            return None
+        n_captions, n_needed = len(set(pairs.captions)), MIN_CAPTIONS_A_FOLD * self.stacker.n_splits
+        if self.stacker.group_by == "auto" and n_captions < n_needed:
+            logger.warning(
+                "only %d different captions: too few to hold some of them out (that takes %d), so "
+                "plain folds are used; out-of-fold scores then speak of these captions only. "
+                'Set group_by = "caption" under [stacker] in the recipe to hold them out anyway.',
+                n_captions,
+                n_needed,
+            )
+            return None
+        return pairs.captions
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -121,7 +142,7 @@ def read_recipe(path: Path | str) -> Recipe:
     Parameters
     ----------
     path : path-like
-        A TOML file.
+        A TOML file.  Paths in it are relative to its folder, else to the working directory.
 
     Returns
     -------
@@ -147,7 +168,29 @@ def read_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"{path}: not readable as a TOML file: {error}.") from None
     if "name" in settings:
         raise RecipeError(f"{path}: 'name' is not a setting: a recipe is called like its file.")
-    return recipe_from(settings | {"name": path.stem}, source=str(path))
+    settings = _beside(path.resolve().parent, settings) | {"name": path.stem}
+    return recipe_from(settings, source=str(path))
+
+
+def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Make the paths absolute that are relative to the recipe's folder."""
+
+    def absolute(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        file, colon, rest = value.partition(".py:")
+        there = folder / (f"{file}.py" if colon else value)
+        return f"{there}{':' + rest if colon else ''}" if there.exists() else value
+
+    found = dict(settings)
+    for key in ("spaces", "auxiliary"):
+        if isinstance(found.get(key), list):
+            found[key] = [absolute(value) for value in found[key]]
+    if isinstance(found.get("checkpoints"), dict):
+        found["checkpoints"] = {
+            absolute(name): absolute(value) for name, value in found["checkpoints"].items()
+        }
+    return found
 
 
 def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -166,8 +209,14 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
     ]
     for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
         mistakes += [f"{kind}: {n!r} stands twice" for n in sorted({*names}) if names.count(n) > 1]
+    called: dict[str, str] = {}
     for choice in recipe.encoders:
         info = choice.encoder.info
+        if called.setdefault(info.name, choice.name) != choice.name:
+            mistakes.append(
+                f"{choice.name!r} and {called[info.name]!r} are both called {info.name!r}; give "
+                "one another name in its info"
+            )
         if choice.name in recipe.spaces and not info.is_contrastive:
             mistakes.append(
                 f"spaces: {choice.name!r} does not embed clips and captions in one space; it can "
@@ -207,6 +256,7 @@ _KNOWN = {*Recipe.model_fields, *FeatureSettings.model_fields, *StackerSettings.
 
 def _mistake(location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(str(part) for part in location)
+    message = re.sub(r"\b[Tt]uple\b", "list", message).removesuffix(" after validation")
     if message.startswith("Extra inputs"):
         near = difflib.get_close_matches(str(location[-1]), _KNOWN - {"name"}, n=1)
         message = "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from xacle_stack.metrics import Evaluation, rank_systems
+from xacle_stack.metrics import METRICS, Evaluation, rank_systems
 from xacle_stack.pairs import Pairs
 
-METRIC_NAMES = ("SRCC", "LCC", "KTAU", "MSE")
+METRIC_NAMES = tuple(METRICS)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ with two decimals.  Rows are matched by file name, never by their place.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,11 +37,17 @@ def write_predictions(
     Raises
     ------
     SubmissionError
-        If a score is not finite, the lengths differ, or the file cannot be written.
+        If a score is not finite, an id stands twice, the lengths differ, the split is unknown, or
+        the file cannot be written.
     """
+    if split not in _SCORES:
+        raise SubmissionError(f"unknown split {split!r}. Expected one of: {', '.join(_SCORES)}.")
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(pair_ids),):
         raise SubmissionError(f"{len(pair_ids)} pairs but scores of shape {scores.shape}.")
+    twice = sorted({pair_id for pair_id, n in Counter(pair_ids).items() if n > 1})
+    if twice:
+        raise SubmissionError(f"pair ids that stand twice:\n{bullet_list(twice)}")
     bad = [pair_ids[row] for row in np.flatnonzero(~np.isfinite(scores)).tolist()]
     if bad:
         raise SubmissionError(f"scores that are NaN or infinite:\n{bullet_list(bad)}")
@@ -81,7 +88,7 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             header = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = header
             rows = [(reader.line_num, row) for row in reader]
@@ -100,6 +107,9 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
     mistakes = []
     for line, row in rows:
         pair_id, text = (row[_ID] or "").strip(), row[column]
+        if None in row:  # where DictReader keeps surplus fields
+            mistakes.append(f"line {line}: too many fields; write numbers with a point")
+            continue
         if pair_id in scores:
             mistakes.append(f"line {line}: a second prediction for {pair_id!r}")
             continue
@@ -111,7 +121,10 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
             scores[pair_id] = np.nan
         if not np.isfinite(scores[pair_id]):
             mistakes.append(f"line {line}: the score of {pair_id!r} is {text!r}, not a number")
-    mistakes += [f"no prediction for {name!r}" for name in pair_ids if name not in scores]
+    unread = {(row[_ID] or "").strip() for _, row in rows} - set(scores)
+    mistakes += [
+        f"no prediction for {name!r}" for name in pair_ids if name not in {*scores, *unread}
+    ]
     if mistakes:
         raise SubmissionError(
             f"{path}: {len(mistakes)} mistake(s); every pair needs exactly one prediction:\n"

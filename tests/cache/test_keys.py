@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from xacle_stack.audio import read_clip
-from xacle_stack.cache import AudioKeys
+from xacle_stack.cache import AudioKeys, file_status
 from xacle_stack.errors import AudioError
 
 
@@ -71,7 +71,7 @@ def test_two_processes_do_not_forget_each_others_files(store: Path, tmp_path: Pa
     first, second = AudioKeys(store), AudioKeys(store)
     for keys, path in zip((first, second), paths, strict=True):
         assert keys.known(path) is None
-        keys.remember(path, read_clip(path))
+        keys.remember(path, read_clip(path), file_status(path))
     first.save()
     second.save()
     assert all(AudioKeys(store).known(path) for path in paths)
@@ -95,3 +95,25 @@ def test_a_cache_that_cannot_be_written_just_has_no_memo(store: Path, tmp_path: 
     assert AudioKeys(store).of([path]) == [read_clip(path).content_key]
     assert AudioKeys(tmp_path / "nowhere").of([path]) == [read_clip(path).content_key]
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_file_of_equal_size_and_time_is_decoded_again(store: Path, tmp_path: Path) -> None:
+    # As an archive unpacks them: fixed length, normalised times.
+    path = clip(tmp_path / "a.wav", 0.1)
+    os.utime(path, ns=(1, 1))
+    (before,) = AudioKeys(store).of([path])
+    other = clip(tmp_path / "b.wav", 0.2)
+    os.utime(other, ns=(1, 1))
+    other.replace(path)
+    assert AudioKeys(store).of([path]) == [read_clip(path).content_key] != [before]
+
+
+def test_a_file_that_changes_while_it_is_decoded_is_not_remembered(
+    store: Path, tmp_path: Path
+) -> None:
+    path = clip(tmp_path / "a.wav", 0.1)
+    before, decoded = file_status(path), read_clip(path)
+    clip(tmp_path / "b.wav", 0.2).replace(path)
+    keys = AudioKeys(store)
+    keys.remember(path, decoded, before)
+    assert keys.known(path) is None

@@ -125,3 +125,17 @@ def test_a_failed_write_deletes_nothing(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(CacheError, match="No space left on device"):
         FeatureCache(tmp_path).compact()
     assert segments(tmp_path) == before
+
+
+def test_segments_with_other_outputs_are_not_merged(tmp_path: Path) -> None:
+    for outputs in (
+        {"a": np.zeros((1, 2))},
+        {"a": np.zeros((1, 2)), "b": np.zeros((1, 3))},
+        {"a": np.zeros((1, 4))},
+    ):
+        with StoreWriter(tmp_path, STORE, "text", {}) as writer:
+            writer.append([text_key(str(outputs))], outputs)
+    before = segments(tmp_path)
+    with pytest.raises(CacheError, match="differ from those of the segments before it"):
+        FeatureCache(tmp_path).compact()
+    assert segments(tmp_path) == before

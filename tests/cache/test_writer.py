@@ -172,9 +172,28 @@ def test_leftovers_of_the_killed_are_removed_but_not_those_of_the_living(tmp_pat
     old.touch()
     fresh.touch()
     os.utime(old, (1, 1))
-    with StoreWriter(tmp_path, STORE, "audio", {}):
-        assert not old.exists()
-        assert fresh.exists()
+    fill(tmp_path, 1)
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_a_writer_without_rows_makes_no_store(tmp_path: Path) -> None:
+    fill(tmp_path / "cache", 0)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path, STORE, "audio", {}) as writer:
+        writer.append(["a" * 32], {"x": np.zeros((1, 5))})
+        for keys, outputs in (
+            (["b" * 32, "c" * 32], {"x": np.zeros((1, 5))}),
+            (["b" * 32], {"x": np.zeros((1, 4))}),
+            (["b" * 32], {"x": np.zeros((1, 5)), "y": np.zeros((1, 2))}),
+            (["b" * 32], {"y": np.zeros((1, 5))}),
+        ):
+            with pytest.raises(CacheError, match="every row needs the same outputs"):
+                writer.append(keys, outputs)
+    assert FeatureCache(tmp_path).known_keys(STORE, "audio") == {"a" * 32}
 
 
 def fill(root: Path, n_rows: int) -> None:
@@ -196,7 +215,7 @@ except OSError as error:
     said = run(code, tmp_path).stdout
     assert said.startswith("CacheError ")
     assert "cannot be written (File too large)" in said
-    assert "free space or choose another --store, then run again" in said
+    assert "choose another --store; then run again" in said
     assert rows_in(tmp_path).tolist() == list(range(14))
     assert not list((tmp_path / STORE.folder).glob(f".*{PARTIAL_SUFFIX}"))
 
@@ -226,8 +245,5 @@ def test_a_full_disk_is_an_error_that_leaves_the_store_valid(small_disk: Path) -
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
-    with (
-        pytest.raises(CacheError, match="store/toy-0123456789abcdef: cannot be written"),
-        StoreWriter(tmp_path / "store", STORE, "audio", {}),
-    ):
-        pass
+    with pytest.raises(CacheError, match="store/toy-0123456789abcdef: cannot be written"):
+        fill(tmp_path / "store", 1)

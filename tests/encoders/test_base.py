@@ -92,7 +92,7 @@ def test_a_modality_that_is_not_there_is_told() -> None:
         def load(cls, checkpoint: str | None = None, device: str = "cpu") -> "Silent":
             return cls()
 
-    with pytest.raises(EncoderError, match="'silent' does not encode audio"):
+    with pytest.raises(EncoderError, match="'silent' does not encode audio: it has no method"):
         Silent.load().encode_audio([])
-    with pytest.raises(EncoderError, match="'silent' does not encode text"):
+    with pytest.raises(EncoderError, match="'silent' does not encode text: it has no method"):
         Silent.load().encode_text([])

@@ -92,3 +92,19 @@ def test_editing_your_own_encoder_makes_another_store(tmp_path: Path) -> None:
     before = choice.fingerprint().digest
     path.write_text(path.read_text().replace("2048", "4096"))
     assert choice.fingerprint().digest != before
+
+
+def test_a_file_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    for content, message in {
+        "def f(:": "cannot be imported: SyntaxError",
+        "import numpyy": "cannot be imported: ModuleNotFoundError: No module named 'numpyy'",
+        "from xacle_stack import EncoderInfo\nEncoderInfo(nom='x')": "imported: TypeError",
+        "from xacle_stack import EncoderInfo\nEncoderInfo('x', '', {'e': 1}, {}, '16k')": (
+            "sample_rate_hz, a whole number above 0; got '16k'"
+        ),
+    }.items():
+        path.write_text(content)
+        with pytest.raises(EncoderError, match=message):
+            get_encoder(f"{path}:Mine")
+        path.unlink()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import TruncatedSVD
 from sklearn.exceptions import NotFittedError
+from threadpoolctl import threadpool_limits
 
 from xacle_stack.errors import FeatureError, UnknownNameError
 from xacle_stack.features import (
@@ -93,7 +94,7 @@ def test_bad_settings_are_told() -> None:
         "spaces=[]": r"spaces must be a list of encoder names, got \[\]",
         "spaces=['one', 'one']": r"the same thing twice: \['one'\]",
         "spaces=['one'], n_components=0": "n_components must be 1 or more, got 0",
-        "spaces=['one'], n_components=99": "Give n_components=31",
+        "spaces=['one'], n_components=99": "n_components=99 needs as many .* 40 pairs with 31",
     }.items():
         with pytest.raises(FeatureError, match=message):
             eval(f"FeatureBuilder({settings})").fit(source)
@@ -126,3 +127,29 @@ def test_an_auxiliary_row_that_is_not_finite_is_named() -> None:
     source = PairEmbeddings({"one": (a, a + 1)}, {"tags:logits": logits})
     with pytest.raises(FeatureError, match="auxiliary 'tags:logits': row 6"):
         FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(source)
+
+
+def test_ids_stand_once_and_spaces_are_named_in_errors() -> None:
+    a = np.random.default_rng(0).normal(size=(10, 3))
+    with pytest.raises(FeatureError, match="pair ids that stand twice:\n  - x"):
+        PairEmbeddings({"one": (a[:3], a[:3])}, pair_ids=["x", "y", "x"])
+    with pytest.raises(FeatureError, match=r"space 'one': text embeddings: 10 of 10 rows"):
+        FeatureBuilder(["one"], n_components=1).fit(PairEmbeddings({"one": (a, a * np.nan)}))
+    flat = PairEmbeddings({"one": (a, a + 1)}, {"tags:logits": np.zeros(10)})
+    with pytest.raises(FeatureError, match=r"auxiliary 'tags:logits': expected shape"):
+        FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(flat)
+    huge = PairEmbeddings({"one": (a, a + 1)}, {"tags:logits": np.full((10, 1), 1e300)})
+    with pytest.raises(FeatureError, match="auxiliary 'tags:logits': row 0 and 9 more not finite"):
+        FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(huge)
+    one = PairEmbeddings({"one": (a[:1], a[1:2])})
+    with pytest.raises(FeatureError, match="at least 2 pairs; there are 1 pairs"):
+        FeatureBuilder(["one"], n_components=1).fit(one)
+
+
+def test_blas_threads_change_no_byte() -> None:
+    tables = []
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads):
+            builder = FeatureBuilder(["one", "two"], n_components=3)
+            tables.append(builder.fit_transform(embeddings(0, 400)).values.tobytes())
+    assert tables[0] == tables[1]

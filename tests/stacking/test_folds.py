@@ -41,5 +41,9 @@ def test_too_few_groups_are_told() -> None:
 
 
 def test_labels_count_from_zero() -> None:
-    assert group_labels(4, ["b", "a", "b", "c"]).tolist() == [1, 0, 1, 2]
+    assert group_labels(4, ["b", "a", "b", "c"]).tolist() == [0, 1, 0, 2]
+    assert group_labels(4, np.array([7, 3, 7, 9])).tolist() == [0, 1, 0, 2]
+    assert group_labels(3, ["a", "a\0", 1]).tolist() == [0, 1, 2]
     assert group_labels(3, None).tolist() == [0, 1, 2]
+    with pytest.raises(StackingError, match=r"got shape \(2, 2\)"):
+        group_labels(2, np.zeros((2, 2)))

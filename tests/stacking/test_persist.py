@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -58,11 +59,37 @@ def test_the_card_is_readable_json(fitted, tmp_path: Path) -> None:
     assert {"xacle-stack", "scikit-learn", "lightgbm"} <= set(card["libraries"])
 
 
+def sign(path: Path) -> None:
+    """Make the card fit a changed model, as an attacker would."""
+    card = json.loads(path.with_suffix(".json").read_text())
+    card["model_digest"] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(card))
+
+
+def test_a_model_and_the_card_of_another_fit_are_refused(fitted, tmp_path: Path) -> None:
+    save_model(tmp_path / "a.skops", fitted[1])
+    save_model(tmp_path / "b.skops", LinearRegression())
+    (tmp_path / "b.json").replace(tmp_path / "a.json")
+    with pytest.raises(ModelFileError, match=r"not the file that its card a.json describes"):
+        load_model(tmp_path / "a.skops")
+
+
+def test_a_card_is_plain_json_and_keeps_its_own_facts(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "m.skops", LinearRegression(), {"format_version": 9})
+    assert load_card(path)["format_version"] == 1
+    load_model(path)
+    for value in (float("nan"), object()):
+        with pytest.raises(ModelFileError, match="the card is not plain JSON"):
+            save_model(tmp_path / "new.skops", LinearRegression(), {"srcc": value})
+    assert not (tmp_path / "new.skops").exists()
+
+
 def test_a_foreign_type_is_refused_before_it_is_built(tmp_path: Path) -> None:
     import skops.io
 
     path = save_model(tmp_path / "model.skops", LinearRegression())
     skops.io.dump({"stacker": _Foreign()}, path)
+    sign(path)
     with pytest.raises(ModelFileError, match=r"refused.*Nothing of it was run") as caught:
         load_model(path)
     assert "_Foreign" in str(caught.value)
@@ -88,6 +115,7 @@ def test_a_file_changed_to_call_the_shell_is_refused(fitted, tmp_path: Path) -> 
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
+    sign(path)
     with pytest.raises(ModelFileError, match=r"(?s)refused.*Nothing of it was run.*os.system"):
         load_model(path)
 
@@ -99,8 +127,12 @@ def test_unusable_files_say_why(fitted, tmp_path: Path) -> None:
     content = path.read_bytes()
     for damaged in (b"", b"no zip at all", content[: len(content) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(ModelFileError, match="not readable as a saved model"):
+        with pytest.raises(ModelFileError, match="not readable as a saved model: it is not the"):
             load_model(path)
+        sign(path)
+        with pytest.raises(ModelFileError, match=r"not readable as a saved model \("):
+            load_model(path)
+    save_model(path, fitted[1])
     path.write_bytes(content)
     card = tmp_path / "model.json"
     good = card.read_text()

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
@@ -8,7 +9,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from xacle_stack.errors import StackingError
 from xacle_stack.features import FeatureBuilder, FeatureTable, PairEmbeddings
 from xacle_stack.metrics import srcc
-from xacle_stack.stacking import Stacker
+from xacle_stack.stacking import GroupedRidge, Stacker
+from xacle_stack.stacking.stacker import META_PENALTIES
 
 
 @parametrize_with_checks([Stacker(random_state=0)])
@@ -85,8 +87,8 @@ def test_it_learns_and_the_table_makes_families() -> None:
     assert list(stacker.families_) == ["one", "two", "agreement"]
     assert stacker.oof_predictions_.shape == (600, 7)
     stacked = srcc(y, stacker.meta_predict(stacker.oof_predictions_))
-    singles = [srcc(y, column) for column in stacker.oof_predictions_.T]
-    assert stacked > max(singles)
+    of_single_spaces = [srcc(y, column) for column in stacker.oof_predictions_[:, :4].T]
+    assert stacked > max(of_single_spaces) + 0.1  # each space knows half of the truth
 
 
 def test_a_plain_array_is_one_family() -> None:
@@ -136,10 +138,30 @@ def test_other_families_are_refused() -> None:
         stacker.predict(FeatureTable(X.values, renamed, X.pair_ids))
 
 
+def test_the_meta_regressor_gets_the_groups() -> None:
+    X, y, groups = problem(60)
+    stacker = Stacker(random_state=0).fit(X, y, groups)
+    expected = GroupedRidge(META_PENALTIES).fit(stacker.oof_predictions_, y, groups)
+    np.testing.assert_array_equal(stacker.meta_.cv_mse_, expected.cv_mse_)
+    without = GroupedRidge(META_PENALTIES).fit(stacker.oof_predictions_, y)
+    assert (without.cv_mse_ != expected.cv_mse_).any()
+
+
+def test_a_data_frame_with_a_column_called_families_is_a_plain_array() -> None:
+    X, y, _ = problem(60)
+    frame = pd.DataFrame(X.values[:, :3], columns=["families", "b", "c"])
+    stacker = Stacker(random_state=0).fit(frame, y)
+    assert list(stacker.families_) == ["all"]
+    stacker.predict(frame)
+
+
 def test_bad_settings_are_told() -> None:
     X, y, _ = problem(60)
     with pytest.raises(StackingError, match="3 folds need at least 3 groups"):
         Stacker().fit(X, y, groups=["a", "b"] * 30)
+    with pytest.raises(StackingError, match=r"2 folds need at least 4 groups .* 4 different capt"):
+        Stacker(n_splits=2).fit(X, y, groups=["a", "b", "c"] * 20)
+    Stacker(n_splits=2, random_state=0).fit(X, y, groups=["a", "b", "c", "d"] * 15)
     with pytest.raises(StackingError, match="one label for each of 60 pairs"):
         Stacker().fit(X, y, groups=["a", "b"])
     twice = [("same", LinearRegression()), ("same", LinearRegression())]

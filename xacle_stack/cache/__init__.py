@@ -1,6 +1,6 @@
 """Embeddings on disk: content-addressed, immutable, checksummed."""
 
-from xacle_stack.cache.keys import AudioKeys
+from xacle_stack.cache.keys import AudioKeys, FileStatus, file_status
 from xacle_stack.cache.reader import CachedPairs, FeatureCache, StoreSummary
 from xacle_stack.cache.schema import StoreId, text_key
 from xacle_stack.cache.writer import StoreWriter
@@ -9,8 +9,10 @@ __all__ = [
     "AudioKeys",
     "CachedPairs",
     "FeatureCache",
+    "FileStatus",
     "StoreId",
     "StoreSummary",
     "StoreWriter",
+    "file_status",
     "text_key",
 ]

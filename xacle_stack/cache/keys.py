@@ -1,7 +1,8 @@
 """Content keys of audio files, remembered so that an unchanged file is not decoded again.
 
-A file's key is that of its decoded audio.  The memo knows it by the file's folder, name, size and
-modification time; anything doubtful about the memo only costs decoding the file once more.
+A file's key is that of its decoded audio.  The memo knows it by the file's folder and name and by
+what the system says of it (size, times of modification and change, inode); anything doubtful about
+the memo only costs decoding the file once more.
 """
 
 import hashlib
@@ -17,7 +18,21 @@ from xacle_stack.errors import AudioError, bullet_list
 logger = logging.getLogger(__name__)
 
 _FOLDER = "keys"
-_Memo = dict[str, tuple[int, int, str]]  # file name -> size, mtime in ns, content key
+FileStatus = tuple[int, int, int, int]
+_Memo = dict[str, tuple[FileStatus, str]]  # file name -> status, content key
+
+
+def file_status(path: Path) -> FileStatus | None:
+    """Return what changes whenever a file does; None for one that is not there.
+
+    The time of change and the inode tell files apart that an archive unpacked with equal sizes
+    and equal modification times.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class AudioKeys:
@@ -36,19 +51,23 @@ class AudioKeys:
 
     def known(self, path: Path) -> str | None:
         """Return the key of a file that was decoded before and has not changed since."""
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        size, mtime_ns, key = self._memo(path.parent).get(path.name, (-1, -1, ""))
-        return key if (size, mtime_ns) == (status.st_size, status.st_mtime_ns) else None
+        status, key = self._memo(path.parent).get(path.name, (None, None))
+        return key if status is not None and status == file_status(path) else None
 
-    def remember(self, path: Path, clip: Clip) -> str:
-        """Note the key of a file that was just decoded, and return it."""
-        status = path.stat()
+    def remember(self, path: Path, clip: Clip, before: FileStatus | None) -> str:
+        """Note the key of a file that was decoded, and return it.
+
+        Parameters
+        ----------
+        path : Path
+        clip : Clip
+        before : FileStatus or None
+            The file's status before it was decoded; one that changed meanwhile is not noted.
+        """
         key = clip.content_key
-        self._memo(path.parent)[path.name] = (status.st_size, status.st_mtime_ns, key)
-        self._changed.add(path.parent)
+        if before is not None and before == file_status(path):
+            self._memo(path.parent)[path.name] = (before, key)
+            self._changed.add(path.parent)
         return key
 
     def of(self, paths: Sequence[Path]) -> list[str]:
@@ -62,13 +81,15 @@ class AudioKeys:
         keys, failures = [], []
         for path in paths:
             try:
-                keys.append(self.known(path) or self.remember(path, read_clip(path)))
+                before = file_status(path)
+                keys.append(self.known(path) or self.remember(path, read_clip(path), before))
             except AudioError as error:
                 failures.append(str(error))
         self.save()
         if failures:
             raise AudioError(
-                f"{len(failures)} audio file(s) cannot be used:\n{bullet_list(failures)}"
+                f"{len(failures)} audio file(s) cannot be used. Mend them, or take their pairs out "
+                f"of the CSV files:\n{bullet_list(failures)}"
             )
         return keys
 
@@ -100,7 +121,10 @@ class AudioKeys:
             if content["digest"] != _digest(content["body"]):
                 raise ValueError("its checksum does not match")
             files = json.loads(content["body"])["files"]
-            return {name: (size, mtime, key) for name, (size, mtime, key) in files.items()}
+            return {
+                name: ((size, mtime, ctime, inode), key)
+                for name, ((size, mtime, ctime, inode), key) in files.items()
+            }
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:

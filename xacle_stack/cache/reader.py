@@ -288,7 +288,10 @@ class _Index:
     def read(self, places: IntArray, output: str) -> FloatArray:
         segments, rows = self.segments[places], self.rows[places]
         table: FloatArray | None = None
-        for segment in np.unique(segments):
+        by_segment = np.argsort(segments, kind="stable")
+        ends = np.flatnonzero(np.diff(segments[by_segment], append=-1)) + 1
+        for of_segment in np.split(by_segment, ends)[:-1]:
+            segment = segments[of_segment[0]]
             with open_segment(self.paths[segment]) as file:
                 if output not in file["outputs"]:
                     raise UnknownNameError(
@@ -298,7 +301,7 @@ class _Index:
                 values = file["outputs"][output]
                 if table is None:
                     table = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)
-                for wanted, run in _runs(rows, np.flatnonzero(segments == segment), values.chunks):
+                for wanted, run in _runs(rows, of_segment, values.chunks):
                     table[wanted] = values[run][rows[wanted] - run.start]
         if table is None:
             raise CacheError("nothing was asked for: the list of pairs is empty.")

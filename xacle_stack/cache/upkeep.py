@@ -58,6 +58,12 @@ def merge_segments(folder: Path, store: StoreId, modality: str, paths: Sequence[
             keys = file["keys"][:].astype(KEY_DTYPE, copy=False)
             fresh = np.array([key not in seen for key in keys.tolist()])
             outputs = {name: values[:][fresh] for name, values in file["outputs"].items()}
+        widths = {name: values.shape[1:] for name, values in outputs.items()}
+        if parts and widths != {name: values.shape[1:] for name, values in parts[0][1].items()}:
+            raise CacheError(
+                f"{path}: its outputs {widths} differ from those of the segments before it, so "
+                "they cannot be merged. Nothing of it was changed."
+            )
         size = sum(values.nbytes for values in outputs.values())
         if batch and n_bytes + size > _MERGED_BYTES:
             _replace(folder, store, modality, batch, parts)

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,14 +75,6 @@ class StoreWriter:
         self._opened_at = time.monotonic()
 
     def __enter__(self) -> Self:
-        with _disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            remove_stale_partials(self.folder)
-            facts = {"encoder": self._store.encoder, **self._facts}
-            content = json.dumps(facts, indent=2, sort_keys=True) + "\n"
-            path = self.folder / FINGERPRINT_FILE
-            if not path.exists():
-                write_atomically(path, content.encode())
         return self
 
     def __exit__(
@@ -102,10 +95,25 @@ class StoreWriter:
         keys : sequence of str of length n_rows
             Content keys.
         outputs : mapping of str to ndarray of shape (n_rows, n_dims)
+            The same names and numbers of dimensions at every call.
+
+        Raises
+        ------
+        CacheError
+            If the outputs do not fit the keys or the rows before.
         """
+        arrays = {name: np.asarray(values, dtype=np.float32) for name, values in outputs.items()}
+        widths = {name: values.shape[1:] for name, values in arrays.items()}
+        before = {name: parts[0].shape[1:] for name, parts in self._outputs.items()} or widths
+        if widths != before or any(len(values) != len(keys) for values in arrays.values()):
+            raise CacheError(
+                f"{self.folder}: {len(keys)} keys with outputs of shapes "
+                f"{ {name: values.shape for name, values in arrays.items()} } beside rows of "
+                f"{before}: every row needs the same outputs. Nothing of this batch was kept."
+            )
         self._keys.extend(keys)
-        for name, values in outputs.items():
-            self._outputs.setdefault(name, []).append(np.asarray(values, dtype=np.float32))
+        for name, values in arrays.items():
+            self._outputs.setdefault(name, []).append(values)
         if (
             len(self._keys) >= self._segment_rows
             or time.monotonic() - self._opened_at >= self._segment_seconds
@@ -115,11 +123,23 @@ class StoreWriter:
     def flush(self) -> None:
         """Write the collected rows as one segment now."""
         if self._keys:
+            self._make_store()
             outputs = {name: np.concatenate(parts) for name, parts in self._outputs.items()}
             keys = np.array(self._keys, dtype=KEY_DTYPE)
             write_segment(self.folder, self._store, self._modality, keys, outputs)
             self._keys, self._outputs = [], {}
         self._opened_at = time.monotonic()
+
+    def _make_store(self) -> None:
+        """Make the folder with the first rows: an encoder that fails to load leaves no store."""
+        path = self.folder / FINGERPRINT_FILE
+        with _disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_stale_partials(self.folder)
+            if not path.exists():
+                facts = {"encoder": self._store.encoder, **self._facts}
+                content = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+                write_atomically(path, content.encode())
 
 
 def write_segment(
@@ -145,23 +165,15 @@ def remove_stale_partials(folder: Path) -> None:
             continue
 
 
-class _disk_errors:  # noqa: N801 - reads as a statement: `with _disk_errors(path)`
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError of the disk into a CacheError that says what to do."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError) and not isinstance(error, CacheError):
-            raise CacheError(
-                f"{self._path}: cannot be written ({error.strerror}). The segments that are "
-                "complete are unharmed: free space or choose another --store, then run again."
-            ) from error
+    try:
+        yield
+    except CacheError:
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"{path}: cannot be written ({error.strerror}). The segments that are complete are "
+            "unharmed: make room or give permission, or choose another --store; then run again."
+        ) from error

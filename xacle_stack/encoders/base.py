@@ -18,6 +18,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from xacle_stack._types import FloatArray
+from xacle_stack.audio import AUDIO_VERSION
 from xacle_stack.errors import EncoderError
 
 Modality = Literal["audio", "text"]
@@ -71,9 +72,12 @@ class EncoderInfo:
             )
         if not self.audio_outputs and not self.text_outputs:
             raise EncoderError(f"encoder {self.name!r}: it declares no audio and no text outputs.")
-        if self.audio_outputs and self.sample_rate_hz is None:
+        if self.audio_outputs and not (
+            isinstance(self.sample_rate_hz, int) and self.sample_rate_hz > 0
+        ):
             raise EncoderError(
-                f"encoder {self.name!r}: it has audio outputs, so its info needs sample_rate_hz."
+                f"encoder {self.name!r}: it has audio outputs, so its info needs sample_rate_hz, "
+                f"a whole number above 0; got {self.sample_rate_hz!r}."
             )
 
     def outputs(self, modality: Modality) -> Mapping[str, int]:
@@ -150,9 +154,12 @@ class Encoder(ABC):
     def fingerprint(cls, checkpoint: str | None = None) -> Fingerprint:
         """Return what decides the vectors, reading the checkpoint's bytes but loading no model."""
         path = cls.find_checkpoint(checkpoint)
+        outputs = {modality: dict(cls.info.outputs(modality)) for modality in MODALITIES}
         return Fingerprint(
             cls.info.name,
             {
+                "audio": AUDIO_VERSION if cls.info.audio_outputs else None,
+                "outputs": outputs,
                 "checkpoint": None if path is None else hash_path(path),
                 "preprocessing": cls.info.preprocessing,
                 "libraries": {name: _version(name) for name in cls.info.libraries},
@@ -177,7 +184,9 @@ class Encoder(ABC):
         outputs : dict of str to ndarray of shape (n_clips, n_dims)
             One float32 array for each name in ``info.audio_outputs``.
         """
-        raise EncoderError(f"encoder {self.info.name!r} does not encode audio.")
+        raise EncoderError(
+            f"encoder {self.info.name!r} does not encode audio: it has no method encode_audio."
+        )
 
     def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
         """Encode captions.
@@ -191,7 +200,9 @@ class Encoder(ABC):
         outputs : dict of str to ndarray of shape (n_captions, n_dims)
             One float32 array for each name in ``info.text_outputs``.
         """
-        raise EncoderError(f"encoder {self.info.name!r} does not encode text.")
+        raise EncoderError(
+            f"encoder {self.info.name!r} does not encode text: it has no method encode_text."
+        )
 
 
 def check_outputs(
@@ -205,6 +216,11 @@ def check_outputs(
         If an output is missing or surplus, has another shape than declared, or is not finite.
     """
     declared = info.outputs(modality)
+    if not isinstance(outputs, Mapping):
+        raise EncoderError(
+            f"encoder {info.name!r} returned {type(outputs).__name__} for {modality}; expected a "
+            f"dict with one array for each of {sorted(declared)}."
+        )
     if set(outputs) != set(declared):
         raise EncoderError(
             f"encoder {info.name!r} returned the {modality} outputs {sorted(outputs)}; its info "
@@ -212,7 +228,13 @@ def check_outputs(
         )
     checked = {}
     for name, n_dims in declared.items():
-        values = np.asarray(outputs[name], dtype=np.float32)
+        try:
+            values = np.asarray(outputs[name], dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise EncoderError(
+                f"encoder {info.name!r}, {modality} output {name!r}: not an array of numbers "
+                f"({error})."
+            ) from None
         if values.shape != (n_items, n_dims):
             raise EncoderError(
                 f"encoder {info.name!r}, {modality} output {name!r}: expected shape "
@@ -221,7 +243,8 @@ def check_outputs(
         if not np.isfinite(values).all():
             raise EncoderError(
                 f"encoder {info.name!r}, {modality} output {name!r}: a vector holds NaN or "
-                "infinite values. Nothing of this batch was stored."
+                f"infinite values (item {np.flatnonzero(~np.isfinite(values).all(axis=1))[0]} of "
+                f"a batch of {n_items}). Nothing of this batch was stored."
             )
         checked[name] = values
     return checked

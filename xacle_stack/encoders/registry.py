@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from xacle_stack.encoders.base import Encoder, Fingerprint, hash_path
-from xacle_stack.errors import EncoderError, UnknownNameError
+from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError
 
 ENTRY_POINT_GROUP = "xacle_stack.encoders"
 
@@ -85,7 +85,7 @@ def get_encoder(name: str) -> type[Encoder]:
 def _from_file(name: str) -> object:
     path, attribute = _split_file_name(name)
     if not path.is_file():
-        raise EncoderError(f"encoder {name!r}: no such file {str(path)!r}.")
+        raise EncoderError(f"encoder {name!r}: no such file {str(path.absolute())!r}.")
     module = _import_file(path.resolve(), path.stat().st_mtime_ns)
     if not hasattr(module, attribute):
         raise EncoderError(f"encoder {name!r}: {path} defines no {attribute!r}.")
@@ -107,7 +107,14 @@ def _import_file(path: Path, mtime_ns: int) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and worker processes look a class's module up by its name.
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except XacleStackError:
+        raise
+    except Exception as error:  # anybody's code
+        raise EncoderError(
+            f"{path}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     return module
 
 

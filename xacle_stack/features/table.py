@@ -1,5 +1,6 @@
 """From embeddings to the feature table: the only place that reads the cache to build columns."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -8,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import TruncatedSVD
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import FeatureError, UnknownNameError, bullet_list
@@ -76,6 +78,9 @@ class PairEmbeddings:
             raise FeatureError(f"every array needs one row a pair; got the numbers {n_rows}.")
         n_pairs = next(iter(n_rows.values()))
         self._pair_ids = tuple(map(str, range(n_pairs) if pair_ids is None else pair_ids))
+        twice = [pair_id for pair_id, n in Counter(self._pair_ids).items() if n > 1]
+        if twice:
+            raise FeatureError(f"pair ids that stand twice:\n{bullet_list(twice)}")
 
     @property
     def pair_ids(self) -> tuple[str, ...]:
@@ -206,17 +211,20 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         Arguments and errors as in `fit` and `transform`.
         """
         self._check_settings()
-        blocks = {space: pair_features(X.audio(space), X.text(space)) for space in self.spaces}
-        smallest = min(min(block.shape) for block in blocks.values())
-        if self.n_components > smallest:
+        blocks = {space: _pair_block(X, space) for space in self.spaces}
+        n_pairs, narrowest = len(X.pair_ids), min(block.shape[1] for block in blocks.values())
+        if n_pairs < 2 or self.n_components > min(n_pairs, narrowest):
             raise FeatureError(
-                f"n_components={self.n_components} is more than the data allow: {len(X.pair_ids)} "
-                f"pairs, {smallest} pairs or features at least. Give n_components={smallest}."
+                f"n_components={self.n_components} needs as many training pairs and pair features, "
+                f"and at least 2 pairs; there are {n_pairs} pairs with {narrowest} features in the "
+                "smallest space. Give more pairs or a smaller n_components (in a recipe: under "
+                "[features])."
             )
-        self.projections_ = {
-            space: TruncatedSVD(self.n_components, random_state=self.random_state).fit(block)
-            for space, block in blocks.items()
-        }
+        with threadpool_limits(1):  # the last digits depend on the number of BLAS threads
+            self.projections_ = {
+                space: TruncatedSVD(self.n_components, random_state=self.random_state).fit(block)
+                for space, block in blocks.items()
+            }
         table = self._assemble(X, blocks)
         self.families_ = dict(table.families)
         return table
@@ -238,7 +246,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
             If an embedding is zero or not finite, or a space has another size than in `fit`.
         """
         check_is_fitted(self)
-        blocks = {space: pair_features(X.audio(space), X.text(space)) for space in self.spaces}
+        blocks = {space: _pair_block(X, space) for space in self.spaces}
         wrong = [
             f"{space}: {block.shape[1]} pair features, {self.projections_[space].n_features_in_} "
             "when fitted"
@@ -262,10 +270,11 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
             start += size
         values = np.empty((len(X.pair_ids), start), dtype=np.float32)
         cosines, projections = [], []
-        for space, block in blocks.items():
-            np.concatenate([block, *auxiliary], axis=1, out=values[:, families[space]])
-            cosines.append(block[:, -1])  # φ ends with aᵀb
-            projections.append(self.projections_[space].transform(block))
+        with threadpool_limits(1):
+            for space, block in blocks.items():
+                np.concatenate([block, *auxiliary], axis=1, out=values[:, families[space]])
+                cosines.append(block[:, -1])  # φ ends with aᵀb
+                projections.append(self.projections_[space].transform(block))
         values[:, families[AGREEMENT]] = agreement_features(np.column_stack(cosines), projections)
         return FeatureTable(values, families, X.pair_ids)
 
@@ -283,9 +292,22 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise FeatureError(f"n_components must be 1 or more, got {self.n_components!r}.")
 
 
+def _pair_block(X: EmbeddingSource, space: str) -> FloatArray:
+    audio, text = X.audio(space), X.text(space)
+    try:
+        return pair_features(audio, text)
+    except FeatureError as error:
+        raise FeatureError(f"space {space!r}: {error}") from None
+
+
 def _auxiliary(X: EmbeddingSource, name: str) -> FloatArray:
     encoder, _, output = name.partition(":")
-    values = X.audio(encoder, output or "embedding")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is found below
+        values = np.asarray(X.audio(encoder, output or "embedding")).astype(np.float32)
+    if values.ndim != 2:
+        raise FeatureError(
+            f"auxiliary {name!r}: expected shape (n_pairs, n_dims), got {values.shape}."
+        )
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise FeatureError(f"auxiliary {name!r}: row {bad[0]} and {len(bad) - 1} more not finite.")

@@ -63,12 +63,14 @@ def split_folds(
 
 
 def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
-    """Return a whole number for each row's group, shape (n_pairs,), counted from zero."""
+    """Return a whole number for each row's group, shape (n_pairs,), in order of appearance."""
     if groups is None:
         return np.arange(n_pairs)
-    labels = np.asarray(groups)
-    if labels.shape != (n_pairs,):
+    # A dictionary, not an array: one long caption would pad all others to its length.
+    listed = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # type: ignore[arg-type]
+    if len(listed) != n_pairs or any(isinstance(label, list) for label in listed):
         raise StackingError(
-            f"groups: expected one label for each of {n_pairs} pairs, got shape {labels.shape}."
+            f"groups: expected one label for each of {n_pairs} pairs, got shape {np.shape(groups)}."
         )
-    return np.unique(labels, return_inverse=True)[1].astype(np.intp)
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in listed], dtype=np.intp)

@@ -5,6 +5,7 @@ people and programs: format, versions, and whatever the caller adds.  Only the t
 are built on loading; anything else is refused before it is built.
 """
 
+import hashlib
 import json
 import platform
 import zipfile
@@ -49,7 +50,8 @@ def save_model(path: Path | str, model: object, card: Mapping[str, Any] | None =
     Raises
     ------
     ModelFileError
-        If the model holds a type that could not be loaded again.
+        If the model holds a type that could not be loaded again, the card is not plain JSON (NaN
+        is not), or the files cannot be written.
     """
     import skops.io  # takes a third of a second, and only this needs it
 
@@ -61,15 +63,23 @@ def save_model(path: Path | str, model: object, card: Mapping[str, Any] | None =
             f"{path}: not saved: the model holds types that would be refused on loading:\n"
             + bullet_list(unknown)
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
+        **(card or {}),
         "format_version": FORMAT_VERSION,
+        "model_digest": _digest(content),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
-        **(card or {}),
     }
-    write_atomically(path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
-    write_atomically(path, content)
+    try:
+        text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: not saved: the card is not plain JSON ({error}).") from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        write_atomically(path.with_suffix(".json"), text.encode())
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written: {error.strerror}.") from None
     return path
 
 
@@ -96,10 +106,17 @@ def load_model(path: Path | str) -> Any:
     card = load_card(path)
     if card.get("format_version") != FORMAT_VERSION:
         raise ModelFileError(
-            f"{path}: model format {card.get('format_version')!r}, but this release reads "
-            f"{FORMAT_VERSION}. Load it with xacle-stack {card.get('libraries', {})}, or fit again."
+            f"{path.with_suffix('.json')}: model format {card.get('format_version')!r}, but this "
+            f"release reads {FORMAT_VERSION}. Load it with the release that wrote it "
+            f"({_versions(card)}), or fit it again with: make stack"
         )
     content = path.read_bytes()
+    if card.get("model_digest") != _digest(content):
+        raise ModelFileError(
+            f"{path}: not readable as a saved model: it is not the file that its card "
+            f"{path.with_suffix('.json').name} describes: damaged, changed, or of another fit. "
+            "Fit it again with: make stack"
+        )
     try:
         unknown = _untrusted(content)
         if not unknown:
@@ -130,6 +147,17 @@ def load_card(path: Path | str) -> dict[str, Any]:
     except ValueError as error:
         raise ModelFileError(f"{card_path}: not readable as JSON ({error}).") from None
     return card
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _versions(card: Mapping[str, Any]) -> str:
+    libraries = card.get("libraries")
+    if not isinstance(libraries, Mapping):
+        return "unknown"
+    return ", ".join(f"{name} {number}" for name, number in libraries.items())
 
 
 def _untrusted(content: bytes) -> list[str]:

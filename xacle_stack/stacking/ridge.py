@@ -88,7 +88,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
     """Ridge on standardised columns; each target's penalty has the least held-out error.
 
     The penalty is chosen by cross-validation within the rows given to `fit`, groups kept
-    together, then all rows are used.
+    together, then all rows are used.  The columns' means and scales are those of all rows given.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
     intercept_ : float or ndarray of shape (n_targets,)
     penalty_ : ndarray of shape (n_targets,)
     cv_mse_ : ndarray of shape (n_penalties, n_targets)
-        Held-out mean squared error of each candidate.
+        Held-out mean squared error of each candidate, the weakest first.
 
     Examples
     --------
@@ -150,7 +150,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         table, targets = validate_data(
             self, X, y, multi_output=True, y_numeric=True, ensure_min_samples=2, dtype=np.float64
         )
-        penalties = [float(penalty) for penalty in self.penalties]
+        penalties = sorted(float(penalty) for penalty in self.penalties)
         if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
             raise StackingError(f"penalties must be numbers above 0, got {self.penalties!r}.")
         Y = targets.astype(np.float64).reshape(len(table), -1)
@@ -166,7 +166,8 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
             predicted = fit_ridge_path(Z[train], Y[train]).predict(Z[held_out], penalties)
             errors += np.square(predicted - Y[held_out]).sum(axis=1)
         self.cv_mse_ = errors / len(Z)
-        chosen = self.cv_mse_.argmin(axis=0)
+        # Of equally good candidates the strongest.
+        chosen = len(penalties) - 1 - self.cv_mse_[::-1].argmin(axis=0)
         self.penalty_ = np.array(penalties)[chosen]
         path = fit_ridge_path(Z, Y)
         coefficients = np.column_stack(

@@ -37,7 +37,8 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         Level-0 learners on all columns and the raw score.  By default those of the published
         system: see :func:`~xacle_stack.stacking.learners.published_learners`.
     meta : regressor, optional
-        By default a :class:`GroupedRidge`.
+        By default a :class:`GroupedRidge`.  Like any learner it gets the groups if its own `fit`
+        takes them; a pipeline's does not.
     n_splits : int, default=3
         Folds.
     penalties : sequence of float, default=PENALTIES
@@ -49,7 +50,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     n_jobs : int, optional
         Learners fitted side by side, in joblib's convention.  Never changes a result.
     random_state : int, RandomState or None, default=None
-        Of the folds and the learners.
+        Of the folds, the compression and the boosting.
 
     Attributes
     ----------
@@ -122,7 +123,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         StackingError
             If there are too few groups for the folds, or scores outside `score_range`.
         """
-        families = getattr(X, "families", None)
+        families = _families_of(X)
         table: FloatArray
         scores: FloatArray
         table, scores = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
@@ -131,12 +132,13 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         self._check_scores(scores)
         labels = None if groups is None else group_labels(len(scores), groups)
         n_groups = len(scores) if labels is None else int(labels.max()) + 1
-        if n_groups < max(3, self.n_splits):
-            # Two groups would leave one to train on, and nothing to choose a penalty by.
+        # Two groups must stay to train on, or there is nothing to choose a penalty by.
+        n_needed = 4 if self.n_splits == 2 else self.n_splits
+        if n_groups < n_needed:
             raise StackingError(
-                f"{self.n_splits} folds need at least {max(3, self.n_splits)} groups of pairs, got "
-                f"n_samples = {len(scores)} in {n_groups} groups. Give more data or a smaller "
-                "n_splits."
+                f"{self.n_splits} folds need at least {n_needed} groups of pairs (with the "
+                f"captions as groups: {n_needed} different captions), got n_samples = "
+                f"{len(scores)} in {n_groups} groups. Give more data, or no groups."
             )
         rng = check_random_state(self.random_state)
         folds = split_folds(len(scores), labels, self.n_splits, rng)
@@ -238,12 +240,17 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             )
 
     def _check_families(self, X: object) -> None:
-        families: Mapping[str, slice] | None = getattr(X, "families", None)
+        families = _families_of(X)
         if families is not None and dict(families) != self.families_:
             raise StackingError(
                 f"features of the families {_sizes(families)}, but the stacker was fitted on "
                 f"{_sizes(self.families_)}. Use the FeatureBuilder that made the training table."
             )
+
+
+def _families_of(X: object) -> Mapping[str, slice] | None:
+    families = getattr(X, "families", None)
+    return families if isinstance(families, Mapping) else None  # a DataFrame's column is not
 
 
 def _fit_fold(
