@@ -20,7 +20,7 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
 	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS)"
 
-features: $(VENV)/core $(filter data/demo,$(DATA))  ## encode DATA with the encoders of RECIPE into STORE
+features: $(VENV)/core $(filter data/demo,$(patsubst %/,%,$(DATA)))  ## encode DATA with the encoders of RECIPE into STORE
 	@$(BIN)/xacle-stack features --data "$(DATA)" --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS)
 
 stack: features  ## fit the stack on DATA and print the results table
@@ -40,8 +40,8 @@ bench: $(VENV)/dev  ## run the benchmarks and write benchmarks/results/
 notebooks: $(VENV)/notebooks features  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-clean:  ## delete the environment, the demo data, the cache and the runs
-	rm -rf .venv .venv-oldest data/demo features/store runs
+clean:  ## delete the environments, the demo data and the cache; keep runs/
+	rm -rf .venv .venv-oldest data/demo features/store
 
 data/demo: | $(VENV)/core
 	@echo "Making the demo data set in $@"

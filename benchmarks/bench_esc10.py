@@ -8,15 +8,19 @@ import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from report import RESULTS, ROOT, real_data, report
+from sklearn.model_selection import GroupKFold
 
 from xacle_stack.cache import FeatureCache
-from xacle_stack.experiment import fill_cache, run_experiment
+from xacle_stack.experiment import fill_cache, fit_system, run_experiment
 from xacle_stack.features import cosine_similarity
 from xacle_stack.metrics import Estimate, evaluate
 from xacle_stack.pairs import read_pairs
-from xacle_stack.recipe import read_recipe
+from xacle_stack.recipe import Recipe, read_recipe
 from xacle_stack.results import SystemResult
+
+UNSEEN = "all three, captions never seen in training"
 
 
 def main() -> None:
@@ -33,6 +37,9 @@ def main() -> None:
         fitted = time.perf_counter()
         validation = read_pairs(data, "validation")
         cached = FeatureCache(store).load(validation, recipe.fingerprints())
+        unseen = score_unseen_captions(recipe, FeatureCache(store), data)
+        evaluation = evaluate(validation.scores, unseen)
+        results.append(SystemResult(UNSEEN, "validation", evaluation))
         cosines = []
         for space in recipe.spaces:
             cosine = cosine_similarity(cached.audio(space), cached.text(space))
@@ -53,12 +60,29 @@ def main() -> None:
     draw([*cosines, *results], len(cosines))
 
 
+def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np.ndarray:
+    """Score each validation pair by a stack that was trained without its caption.
+
+    All captions of the validation part stand in the training part too, with other clips.
+    """
+    train, validation = (read_pairs(data, split) for split in ("train", "validation"))
+    prints = recipe.fingerprints()
+    scores = np.empty(len(validation))
+    for _, rows in GroupKFold(5).split(validation.captions, groups=validation.captions):
+        held_out = {validation.captions[row] for row in rows}
+        kept = [i for i, caption in enumerate(train.captions) if caption not in held_out]
+        system = fit_system(recipe, recipe.spaces, cache.load(train.take(kept), prints), n_jobs=-1)
+        scores[rows] = system.score(cache.load(validation.take(rows), prints))
+    return scores
+
+
 def draw(results: list[SystemResult], n_cosines: int) -> None:
     """Draw each system's SRCC with its interval."""
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
     for place, result in enumerate(reversed(results)):
         estimate = result.evaluation.srcc
         colour = "#9a9a9a" if place >= len(results) - n_cosines else "#0072b2"
+        colour = "#d55e00" if result.system == UNSEEN else colour
         axes.plot([estimate.low, estimate.high], [place, place], color=colour, lw=2.5, alpha=0.5)
         axes.plot(estimate.value, place, "o", color=colour, ms=6)
         axes.text(
