@@ -21,7 +21,7 @@ def test_formats_are_decoded(tmp_path: Path, tone: np.ndarray, ending: str) -> N
     soundfile.write(path, tone, 16_000)
     clip = read_clip(path)
     assert clip.sample_rate_hz == 16_000
-    assert clip.duration_s == pytest.approx(1.0, abs=0.1)
+    assert len(clip.samples) == pytest.approx(16_000, rel=0.1)
     loudness = np.sqrt(np.mean(clip.samples**2))
     assert loudness == pytest.approx(np.sqrt(np.mean(tone**2)), rel=0.1)
 

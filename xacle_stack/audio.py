@@ -38,11 +38,6 @@ class Clip:
     sample_rate_hz: int
 
     @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return len(self.samples) / self.sample_rate_hz
-
-    @property
     def content_key(self) -> str:
         """32 hexadecimal digits that name the decoded audio, whatever the file is called.
 

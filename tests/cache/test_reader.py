@@ -115,6 +115,11 @@ def test_reading_back_is_exact_across_chunks_and_segments(tmp_path: Path, rng) -
     np.testing.assert_array_equal(text, values[wanted])
 
 
+def test_a_folder_is_not_pairs(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="expected the pairs that read_pairs returns, got str: 'd"):
+        FeatureCache(tmp_path).load("data/demo")
+
+
 def test_a_mistyped_folder_is_told_and_not_made(make_data: WriteData, tmp_path: Path) -> None:
     pairs = read_pairs(make_data(train=4), "train")
     with pytest.raises(CacheError, match="mistyped: there is no cache here. Make one with"):

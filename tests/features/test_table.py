@@ -12,6 +12,7 @@ from xacle_stack.features import (
     cosine_similarity,
     pair_features,
 )
+from xacle_stack.pairs import Pairs
 
 
 def embeddings(seed: int, n_pairs: int = 40) -> PairEmbeddings:
@@ -102,6 +103,11 @@ def test_bad_settings_are_told() -> None:
         FeatureBuilder(["three"]).fit(source)
     with pytest.raises(NotFittedError):
         FeatureBuilder(["one"]).transform(source)
+
+
+def test_pairs_without_embeddings_are_told() -> None:
+    with pytest.raises(FeatureError, match=r"expected embeddings, cache.load\(pairs\) .*got Pairs"):
+        FeatureBuilder(["one"]).fit(Pairs("train", ("a.wav",), (), ("rain",)))
 
 
 def test_another_size_than_in_fit_is_told() -> None:

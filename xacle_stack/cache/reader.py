@@ -112,6 +112,11 @@ class FeatureCache:
         CacheError
             If there is no cache; and when embeddings are asked for that are not in it.
         """
+        if not isinstance(pairs, Pairs):
+            raise CacheError(
+                f"expected the pairs that read_pairs returns, got {type(pairs).__name__}: "
+                f"{pairs!r}."
+            )
         if not self.stores():
             raise CacheError(
                 f"{self.root}: there is no cache here. Make one with `make features`, or name the "
@@ -237,7 +242,8 @@ class CachedPairs:
             known = sorted({store.encoder for store in self._cache.stores()})
             raise UnknownNameError(
                 f"{self._cache.root}: the cache holds nothing of the encoder {encoder!r}, only of "
-                f"{', '.join(known)}. Fill it with `make features` and a recipe that names it."
+                f"{', '.join(known)}. Fill it with `make features` and a recipe that names it. (An "
+                "encoder from a Python file goes by the name in its info.)"
             )
         if wanted is not None:
             stores = [store for store in stores if store.fingerprint == wanted]

@@ -124,14 +124,3 @@ def pair_features(audio: ArrayLike, text: ArrayLike) -> FloatArray:
     np.square(distance, out=square)
     features[:, -1] = np.clip(product.sum(axis=1), -1.0, 1.0)
     return features
-
-
-def n_pair_features(n_dims: int) -> int:
-    """Return the number of columns of :func:`pair_features`.
-
-    Examples
-    --------
-    >>> n_pair_features(512)
-    2561
-    """
-    return 5 * n_dims + 1

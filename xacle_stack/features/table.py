@@ -293,6 +293,11 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
 
 
 def _pair_block(X: EmbeddingSource, space: str) -> FloatArray:
+    if not hasattr(X, "audio"):
+        raise FeatureError(
+            "expected embeddings, cache.load(pairs) or PairEmbeddings(...), got "
+            f"{type(X).__name__}."
+        )
     audio, text = X.audio(space), X.text(space)
     try:
         return pair_features(audio, text)
