@@ -147,9 +147,12 @@ def test_results_of_an_earlier_run_do_not_stay_beside_a_new_model(
     assert (out / "scores-validation.csv").exists()
     for name in ("validation.csv", "validation_average.csv"):
         (data / "meta_data" / name).unlink()
+    mine = out / "scores-of-mine.csv"
+    mine.touch()
     results, _ = run_experiment(data, recipe, store, out, **QUIET)
     assert results == []
     assert not (out / "scores-validation.csv").exists()
+    assert mine.exists()
 
 
 def test_the_folder_of_the_results_is_checked_before_anything_is_fitted(

@@ -19,7 +19,7 @@ from xacle_stack.errors import ModelFileError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.metrics import evaluate, srcc
-from xacle_stack.pairs import Pairs, read_splits
+from xacle_stack.pairs import SPLITS, Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.results import (
     PublishedResult,
@@ -104,15 +104,11 @@ def run_experiment(
                 scores[split][system_name(spaces)] = system.score(cached[split])
             bar.update()
     # The last subset is all spaces.
-    for old in (*out.glob("scores-*.csv"), *out.glob("model.*"), *out.glob("results.*")):
-        old.unlink()
-    for split, pairs in splits.items():
-        write_predictions(
-            out / f"scores-{split}.csv", pairs.ids, scores[split][system_name(recipe.spaces)], split
-        )
-        if len(recipe.spaces) > 1:
-            singles = [scores[split][system_name((space,))] for space in recipe.spaces]
-            scores[split][RANK_ENSEMBLE] = rank_average(singles)
+    final = {split: of_split[system_name(recipe.spaces)] for split, of_split in scores.items()}
+    if len(recipe.spaces) > 1:
+        for of_split in scores.values():
+            singles = [of_split[system_name((space,))] for space in recipe.spaces]
+            of_split[RANK_ENSEMBLE] = rank_average(singles)
     results = [
         SystemResult(name, split, evaluate(pairs.scores, of_system))
         for split, pairs in splits.items()
@@ -120,6 +116,12 @@ def run_experiment(
         for name, of_system in scores[split].items()
     ]
     published = [row for pairs in splits.values() for row in published_for(pairs)]
+    for split in SPLITS:
+        path = out / f"scores-{split}.csv"
+        if split in splits:
+            write_predictions(path, splits[split].ids, final[split], split)
+        else:  # of an earlier run on other splits
+            path.unlink(missing_ok=True)
     write_atomically(out / "results.csv", results_csv(results).encode())
     write_atomically(out / "results.md", results_markdown(results, published).encode())
     card = {"data": _data_digest(data), **_card(recipe, fingerprints, train, system, results)}
@@ -137,7 +139,10 @@ def _claim(out: Path, data: Path) -> None:
         raise ModelFileError(
             f"{out}: cannot be written ({error.strerror}). Give another folder with --out."
         ) from None
-    card = load_card(out) if (out / MODEL_FILE).exists() else {}
+    try:
+        card = load_card(out)
+    except ModelFileError:  # no finished run
+        return
     if card.get("data", _data_digest(data)) != _data_digest(data):
         raise ModelFileError(
             f"{out}: it holds the results of another data set of the same name. Give another "
