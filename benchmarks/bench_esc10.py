@@ -71,7 +71,9 @@ def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np
     for _, rows in GroupKFold(5).split(validation.captions, groups=validation.captions):
         held_out = {validation.captions[row] for row in rows}
         kept = [i for i, caption in enumerate(train.captions) if caption not in held_out]
-        system = fit_system(recipe, recipe.spaces, cache.load(train.take(kept), prints), n_jobs=-1)
+        rest = train.take(kept)
+        groups = recipe.groups(rest)
+        system = fit_system(recipe, recipe.spaces, cache.load(rest, prints), groups, n_jobs=-1)
         scores[rows] = system.score(cache.load(validation.take(rows), prints))
     return scores
 

@@ -183,3 +183,12 @@ def test_subsets_are_singles_couples_and_all() -> None:
     assert space_subsets(("a",)) == [("a",)]
     assert len(space_subsets(("a", "b", "c"))) == 3 + 3 + 1
     assert space_subsets(("a", "b", "c", "d"))[-1] == ("a", "b", "c", "d")
+
+
+def test_few_captions_are_warned_of_once(
+    make_data: WriteData, tmp_path: Path, recipe: Recipe, caplog
+) -> None:
+    data = make_data(train=40, validation=10)
+    fill_cache(data, recipe, tmp_path / "store", **QUIET)
+    run_experiment(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
+    assert caplog.text.count("too few to hold some of them out") == 1

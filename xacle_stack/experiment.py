@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -96,10 +96,11 @@ def run_experiment(
     cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
 
     scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
+    groups = recipe.groups(train)  # once: it may warn
     subsets = space_subsets(recipe.spaces)
     with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
         for spaces in subsets:
-            system = fit_system(recipe, spaces, cached_train, n_jobs)
+            system = fit_system(recipe, spaces, cached_train, groups, n_jobs)
             for split in splits:
                 scores[split][system_name(spaces)] = system.score(cached[split])
             bar.update()
@@ -156,15 +157,19 @@ def _data_digest(data: Path) -> str:
 
 
 def fit_system(
-    recipe: Recipe, spaces: tuple[str, ...], train: CachedPairs, n_jobs: int | None = None
+    recipe: Recipe,
+    spaces: tuple[str, ...],
+    train: CachedPairs,
+    groups: Sequence[str] | None,
+    n_jobs: int | None = None,
 ) -> FittedSystem:
-    """Fit the stack of some of a recipe's spaces."""
+    """Fit the stack of some of a recipe's spaces; `groups` as :meth:`Recipe.groups` gives them."""
     if train.pairs.scores is None:
         raise PairsError(f"the split {train.pairs.split!r} has no scores to fit on.")
     builder = recipe.builder(spaces)
     table = builder.fit_transform(train)
     stacker = recipe.new_stacker(n_jobs)
-    stacker.fit(table, train.pairs.scores, groups=recipe.groups(train.pairs))
+    stacker.fit(table, train.pairs.scores, groups=groups)
     return FittedSystem(builder, stacker)
 
 
