@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from joblib import Parallel, delayed
 
@@ -112,12 +112,14 @@ def extract_embeddings(
         stack.callback(audio_keys.save)  # last of all: the first segment makes the cache
         tasks = {
             modality: [
-                stack.enter_context(_Task(choice, fingerprint, modality, root, loaded, report))
+                _Task(choice, fingerprint, modality, root, loaded, report)
                 for choice, fingerprint in fingerprints.items()
                 if choice.encoder.info.outputs(modality)
             ]
             for modality in MODALITIES
         }
+        for task in (*tasks["text"], *tasks["audio"]):
+            stack.enter_context(task.writer)
         _encode_captions(captions, tasks["text"], batch_size, progress)
         _encode_clips(clips, tasks["audio"], audio_keys, report, batch_size, n_jobs, progress)
     return report
@@ -176,15 +178,8 @@ class _Task:
         self._loaded = loaded
         self._report = report
         store = store_id(fingerprint)
-        self._writer = StoreWriter(root, store, modality, fingerprint.facts)
+        self.writer = StoreWriter(root, store, modality, fingerprint.facts)
         self._keys = FeatureCache(root).known_keys(store, modality)
-
-    def __enter__(self) -> Self:
-        self._writer.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._writer.__exit__(*error)  # type: ignore[arg-type]  # the same three arguments
 
     def lacks(self, key: str) -> bool:
         return key not in self._keys
@@ -200,7 +195,7 @@ class _Task:
         method = encoder.encode_audio if self._modality == "audio" else encoder.encode_text
         with _anybodys_code(self.info.name, method.__name__):
             outputs = method(items)  # type: ignore[arg-type]  # clips or captions, by modality
-        self._writer.append(keys, check_outputs(self.info, self._modality, outputs, len(items)))
+        self.writer.append(keys, check_outputs(self.info, self._modality, outputs, len(items)))
         self._keys.update(keys)
         self._report.encoded[self.info.name, self._modality] += len(items)
 

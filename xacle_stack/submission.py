@@ -121,10 +121,8 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
             scores[pair_id] = np.nan
         if not np.isfinite(scores[pair_id]):
             mistakes.append(f"line {line}: the score of {pair_id!r} is {text!r}, not a number")
-    unread = {(row[_ID] or "").strip() for _, row in rows} - set(scores)
-    mistakes += [
-        f"no prediction for {name!r}" for name in pair_ids if name not in {*scores, *unread}
-    ]
+    named = {(row[_ID] or "").strip() for _, row in rows}
+    mistakes += [f"no prediction for {name!r}" for name in pair_ids if name not in named]
     if mistakes:
         raise SubmissionError(
             f"{path}: {len(mistakes)} mistake(s); every pair needs exactly one prediction:\n"
