@@ -1,30 +1,50 @@
 # Everything runs in a virtual environment, which the first target that needs it makes.
-#   make stack DATA=path/to/XACLE_dataset RECIPE=features/recipes/mini.toml
+#   make stack DATA=path/to/XACLE_dataset RECIPE=features/recipes/paper.toml
 
 DATA   ?= data/demo
 RECIPE ?= features/recipes/mini.toml
 STORE  ?= features/store
 JOBS   ?= -1
+# auto, cpu, cuda, cuda:1, or several: cuda:0,cuda:1
+DEVICE ?= auto
+# float32, bfloat16 or float16; empty for the recipe's
+PRECISION ?=
+# NAME=PLACE ..., where an encoder's default checkpoint is not wanted
+CHECKPOINTS ?=
+# NAME=FOLDER ..., code of yours that you allow to be run
+CODE ?=
+
 PYTHON ?= python3
 VENV   ?= .venv
-# A pip constraints file, for instance tests/oldest.txt.
-CONSTRAINTS ?=
+# A pip constraints file.
+CONSTRAINTS ?= constraints.txt
+# What `make test` installs of the pretrained encoders: all, or some of encoders,laion,msclap,beats,timm,pe
+EXTRAS ?= all
 
+comma := ,
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint $(CONSTRAINTS)
+ENCODER_OPTIONS := $(if $(PRECISION),--precision $(PRECISION)) \
+	$(foreach place,$(CHECKPOINTS),--checkpoint "$(place)") $(foreach folder,$(CODE),--code "$(folder)")
 
 .DEFAULT_GOAL := help
-.PHONY: help features stack test lint bench notebooks clean
+.PHONY: help features stack test lint bench notebooks checkpoints clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
-	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS)"
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
+	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS) DEVICE=$(DEVICE)"
+	@echo "           PRECISION=$(PRECISION) CHECKPOINTS=$(CHECKPOINTS) CODE=$(CODE)"
 
 features: $(VENV)/core $(filter data/demo,$(patsubst %/,%,$(DATA)))  ## encode DATA with the encoders of RECIPE into STORE
-	@$(BIN)/xacle-stack features --data "$(DATA)" --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS)
+	@extras=$$($(BIN)/xacle-stack encoders --missing "$(RECIPE)") || exit 1; \
+	if [ -n "$$extras" ]; then \
+		echo "Installing what $(RECIPE) needs into $(VENV): $$extras"; \
+		$(PIP) --editable ".[$$extras]" || exit 1; \
+	fi
+	@$(BIN)/xacle-stack features --data "$(DATA)" --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS) --device $(DEVICE) $(ENCODER_OPTIONS)
 
 stack: features  ## fit the stack on DATA and print the results table
-	@$(BIN)/xacle-stack stack --data "$(DATA)" --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS)
+	@$(BIN)/xacle-stack stack --data "$(DATA)" --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS) $(ENCODER_OPTIONS)
 
 test: $(VENV)/dev  ## run the tests
 	$(BIN)/python -m pytest
@@ -40,8 +60,11 @@ bench: $(VENV)/dev  ## run the benchmarks and write benchmarks/results/
 notebooks: $(VENV)/notebooks features  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-clean:  ## delete the environments, the demo data and the cache; keep runs/
-	rm -rf .venv .venv-oldest data/demo features/store
+checkpoints: $(VENV)/dev  ## fill checkpoints/ with full-size random weights of paper.toml, to try it offline
+	PYTHONPATH=tests $(BIN)/python -m random_checkpoints checkpoints laion-clap-unfused laion-clap-fused ms-clap-2023 beats
+
+clean:  ## delete the environments, the demo data, random checkpoints and the cache; keep runs/
+	rm -rf .venv .venv-newest .venv-oldest data/demo checkpoints features/store
 
 data/demo: | $(VENV)/core
 	@echo "Making the demo data set in $@"
@@ -51,10 +74,17 @@ $(VENV)/core: pyproject.toml
 	@echo "Installing xacle_stack into $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	@$(PYTHON) -m venv $(VENV)
+	@# Older releases of pip try for many minutes to solve what the encoders need.
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25'
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/dev $(VENV)/notebooks: $(VENV)/core
-	@echo "Installing what $(@F) needs into $(VENV)"
-	@$(PIP) --editable '.[$(@F)]'
+$(VENV)/dev: $(VENV)/core
+	@echo "Installing what the tests need into $(VENV)"
+	@$(PIP) --editable '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@touch $@
+
+$(VENV)/notebooks: $(VENV)/core
+	@echo "Installing what the notebooks need into $(VENV)"
+	@$(PIP) --editable '.[notebooks]'
 	@touch $@

@@ -1,6 +1,11 @@
 """Optional packages, imported where they are used and only there."""
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 
 from xacle_stack.errors import MissingExtraError
@@ -43,3 +48,80 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
             f"{purpose} needs the package {package!r}, which is not installed. "
             f"Install it with: pip install 'xacle-stack[{extra}]'"
         ) from None
+
+
+@contextmanager
+def stand_ins(packages: Sequence[str]) -> Iterator[None]:
+    """Let packages be imported that import `packages`, even where those are absent or broken.
+
+    Libraries of models import torchaudio and torchvision for things that nothing here calls, and
+    builds of these two fit one build of PyTorch only.  Where one of them cannot be imported, an
+    empty stand-in takes its place within the context; one that works is used.
+
+    Examples
+    --------
+    >>> with stand_ins(["no_such_package"]):
+    ...     from no_such_package.transforms import Resize
+    """
+    absent = [name for name in packages if not _works(name)]
+    finder = _StandInFinder(absent)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        _forget(absent)
+
+
+def _works(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except Exception:  # a package built for another PyTorch fails in many ways
+        _forget([package])
+        return False
+    return True
+
+
+def _forget(packages: Sequence[str]) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+
+
+class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds empty modules for some packages and everything below them."""
+
+    def __init__(self, packages: Sequence[str]) -> None:
+        self._packages = packages
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] not in self._packages:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _StandInModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run."""
+
+
+class _StandInModule(ModuleType):
+    """Has every name that is asked of it: classes to derive from, functions never called."""
+
+    __version__ = "2.0"
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _StandInType(name, (), {})
+
+
+class _StandInType(type):
+    """A class that has every attribute."""
+
+    def __getattr__(cls, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _StandInType(name, (), {})

@@ -3,23 +3,30 @@
 from xacle_stack.encoders.base import (
     EMBEDDING,
     MODALITIES,
+    WORDS,
     Encoder,
     EncoderInfo,
     Fingerprint,
     Modality,
+    Precision,
     check_outputs,
 )
+from xacle_stack.encoders.device import automatic_batch_size, resolve_devices
 from xacle_stack.encoders.registry import EncoderChoice, encoder_names, get_encoder
 
 __all__ = [
     "EMBEDDING",
     "MODALITIES",
+    "WORDS",
     "Encoder",
     "EncoderChoice",
     "EncoderInfo",
     "Fingerprint",
     "Modality",
+    "Precision",
+    "automatic_batch_size",
     "check_outputs",
     "encoder_names",
     "get_encoder",
+    "resolve_devices",
 ]

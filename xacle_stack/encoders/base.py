@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import numpy as np
+from packaging.requirements import Requirement
 
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import AUDIO_VERSION
+from xacle_stack.encoders.checkpoint import Weights, find_tokenizer, find_weights, hash_files
 from xacle_stack.errors import EncoderError
 
 Modality = Literal["audio", "text"]
+Precision = Literal["float32", "bfloat16", "float16"]
 MODALITIES: tuple[Modality, ...] = ("audio", "text")
 EMBEDDING = "embedding"
+WORDS = "words"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class EncoderInfo:
         One line for listings.
     audio_outputs, text_outputs : mapping of str to int
         Name of each output and its number of dimensions; empty where the encoder does not take
-        that modality.  A contrastive space has an output called ``"embedding"`` in both.
+        that modality.  A contrastive space has an output called ``"embedding"`` in both; a hashed
+        bag of words of what is heard and of the caption is called ``"words"`` in both.
     sample_rate_hz : int, optional
         Rate of the mono samples that ``encode_audio`` gets.  Needed if there are audio outputs.
     window_s : float, optional
@@ -47,8 +52,23 @@ class EncoderInfo:
         Changes whenever the same input would give another vector: part of the fingerprint.
     libraries : tuple of str
         Distributions whose version changes the vectors: part of the fingerprint.
+    weights : Weights, optional
+        Which files it needs and where they come from; None if it has none of its own.
+    tokenizer : Weights, optional
+        The tokenizer's files, where the weights may come without them; see
+        :func:`~xacle_stack.encoders.checkpoint.find_tokenizer`.
     extra : str, optional
         The extra that installs what it needs; None if the core does.
+    requires : tuple of str
+        What the extra installs, as pip writes it: ``"transformers>=5"``.
+    precisions : tuple of str
+        Those it can compute in; the precision is part of the fingerprint.
+    code : str, optional
+        What the user has to bring where the model's own code is neither ours nor in a package, such
+        as a clone of its repository.  It is run only where the user names its folder.
+    item_mb : int
+        Rough peak of the memory for one clip in a batch, in MB: decides the automatic batch size
+        on a GPU.
     licence : str
         Of the weights.
     """
@@ -61,7 +81,13 @@ class EncoderInfo:
     window_s: float | None = None
     preprocessing: str = "1"
     libraries: tuple[str, ...] = ()
+    weights: Weights | None = None
+    tokenizer: Weights | None = None
     extra: str | None = None
+    requires: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ("float32",)
+    code: str | None = None
+    item_mb: int = 0
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
@@ -83,6 +109,11 @@ class EncoderInfo:
     def outputs(self, modality: Modality) -> Mapping[str, int]:
         """Name and number of dimensions of each output for one modality."""
         return self.audio_outputs if modality == "audio" else self.text_outputs
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the packages that it needs are there; none is imported to find out."""
+        return all(_is_met(Requirement(requirement)) for requirement in self.requires)
 
     @property
     def is_contrastive(self) -> bool:
@@ -122,13 +153,15 @@ class Encoder(ABC):
     info: ClassVar[EncoderInfo]
 
     @classmethod
-    def find_checkpoint(cls, checkpoint: str | None) -> Path | None:
+    def find_checkpoint(cls, checkpoint: str | None, *, download: bool = True) -> Path | None:
         """Return the local file or folder of the weights, without loading it.
 
         Parameters
         ----------
         checkpoint : str or None
-            As the recipe names it; None for the encoder's default.
+            A file, folder or hub id, as the recipe names it; None for the encoder's default.
+        download : bool, default=True
+            Whether the network may be asked for what is not on this machine.
 
         Returns
         -------
@@ -140,6 +173,11 @@ class Encoder(ABC):
         EncoderError
             If there is nothing at that place.
         """
+        if cls.info.weights is not None:
+            path = find_weights(cls.info.name, cls.info.weights, checkpoint, download=download)
+            if cls.info.tokenizer is not None:
+                find_tokenizer(cls.info.name, cls.info.tokenizer, path, download=download)
+            return path
         if checkpoint is None:
             return None
         path = Path(checkpoint).expanduser()
@@ -155,12 +193,17 @@ class Encoder(ABC):
         """Return what decides the vectors, reading the checkpoint's bytes but loading no model."""
         path = cls.find_checkpoint(checkpoint)
         outputs = {modality: dict(cls.info.outputs(modality)) for modality in MODALITIES}
+        facts: dict[str, object] = {}
+        if path is not None and cls.info.tokenizer is not None:
+            files = find_tokenizer(cls.info.name, cls.info.tokenizer, path)
+            facts["tokenizer"] = hash_files(files[0].parent, files)
         return Fingerprint(
             cls.info.name,
             {
+                **facts,
                 "audio": AUDIO_VERSION if cls.info.audio_outputs else None,
                 "outputs": outputs,
-                "checkpoint": None if path is None else hash_path(path),
+                "checkpoint": None if path is None else hash_path(path, cls.info.weights),
                 "preprocessing": cls.info.preprocessing,
                 "libraries": {name: _version(name) for name in cls.info.libraries},
             },
@@ -169,7 +212,11 @@ class Encoder(ABC):
     @classmethod
     @abstractmethod
     def load(cls, checkpoint: str | None = None, device: str = "cpu") -> Self:
-        """Load the weights and return an encoder that is ready to use."""
+        """Load the weights and return an encoder that is ready to use.
+
+        An encoder that declares several ``info.precisions`` also takes the keyword ``precision``;
+        one that declares ``info.code`` the keyword ``code``, the folder that the user named.
+        """
 
     def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
         """Encode mono clips.
@@ -250,16 +297,21 @@ def check_outputs(
     return checked
 
 
-def hash_path(path: Path) -> str:
-    """Hash a file, or all files of a folder with their relative names, to 32 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def hash_path(path: Path, weights: Weights | None = None) -> str:
+    """Hash a file, or the files of a folder with their names, to 32 hexadecimal digits.
+
+    Of a folder with weights, only the files that the encoder uses.
+    """
+    if weights is not None:
+        return hash_files(path, weights.files_in(path))
+    return hash_files(
+        path, [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    )
+
+
+def _is_met(requirement: Requirement) -> bool:
+    found = _version(requirement.name)
+    return found is not None and requirement.specifier.contains(found, prereleases=True)
 
 
 def _version(distribution: str) -> str | None:

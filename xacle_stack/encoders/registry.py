@@ -13,17 +13,32 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from xacle_stack.encoders.base import Encoder, Fingerprint, hash_path
+from xacle_stack.encoders.base import Encoder, Fingerprint, Precision, hash_path
+from xacle_stack.encoders.checkpoint import hash_files
 from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError
 
 ENTRY_POINT_GROUP = "xacle_stack.encoders"
 
 # name -> "module:class"; a module is imported when its encoder is asked for.
 BUILT_IN: Mapping[str, str] = {
+    "audiomae": "xacle_stack.encoders.audiomae:AudioMae",
+    "beats": "xacle_stack.encoders.beats:Beats",
+    "eat": "xacle_stack.encoders.eat:Eat",
+    "laion-clap-fused": "xacle_stack.encoders.laion_clap:LaionClapFused",
+    "laion-clap-larger-general": "xacle_stack.encoders.laion_clap:LaionClapLargerGeneral",
+    "laion-clap-unfused": "xacle_stack.encoders.laion_clap:LaionClapUnfused",
+    "m2d-clap": "xacle_stack.encoders.m2d_clap:M2dClap",
     "mini-mel": "xacle_stack.encoders.mini:MiniMel",
     "mini-mfcc": "xacle_stack.encoders.mini:MiniMfcc",
     "mini-mod": "xacle_stack.encoders.mini:MiniMod",
+    "ms-clap-2022": "xacle_stack.encoders.ms_clap:MsClap2022",
+    "ms-clap-2023": "xacle_stack.encoders.ms_clap:MsClap2023",
+    "pe-audio": "xacle_stack.encoders.pe_audio:PeAudio",
+    "wav2vec2-ctc": "xacle_stack.encoders.wav2vec2_ctc:Wav2Vec2Ctc",
+    "wavlm-large": "xacle_stack.encoders.wavlm:WavLM",
+    "whisper-base": "xacle_stack.encoders.whisper:Whisper",
 }
 
 
@@ -120,18 +135,26 @@ def _import_file(path: Path, mtime_ns: int) -> ModuleType:
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """An encoder with its checkpoint, as a recipe names them.
+    """An encoder with its settings, as a recipe names them.
 
     Attributes
     ----------
     name : str
         See :func:`get_encoder`.
     checkpoint : str, optional
-        None for the encoder's default.
+        A file, folder or hub id; None for the encoder's default.
+    precision : str, default="float32"
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``.  An encoder that computes in float32 only
+        stays at that.
+    code : str, optional
+        The folder of the model's own code, where it is neither ours nor in a package.  Naming it is
+        the consent to run it.
     """
 
     name: str
     checkpoint: str | None = None
+    precision: Precision = "float32"
+    code: str | None = None
 
     @property
     def encoder(self) -> type[Encoder]:
@@ -141,10 +164,47 @@ class EncoderChoice:
     def fingerprint(self) -> Fingerprint:
         """Return what decides the vectors, without loading a model.
 
-        For an encoder of your own, named by its file, the file's content is part of it.
+        The precision is part of it where there is a choice, and so is the content of code that the
+        user brings: an encoder of your own, or the clone that an encoder needs.
         """
-        fingerprint = self.encoder.fingerprint(self.checkpoint)
-        if ".py:" not in self.name:
-            return fingerprint
-        path, _ = _split_file_name(self.name)
-        return replace(fingerprint, facts={**fingerprint.facts, "source": hash_path(path)})
+        encoder = self.encoder
+        fingerprint = encoder.fingerprint(self.checkpoint)
+        facts: dict[str, object] = {}
+        if len(encoder.info.precisions) > 1:
+            facts["precision"] = self._precision
+        if encoder.info.code is not None:
+            folder = self._code_folder
+            facts["code"] = hash_files(folder, sorted(folder.rglob("*.py")))
+        if ".py:" in self.name:
+            facts["source"] = hash_path(_split_file_name(self.name)[0])
+        return replace(fingerprint, facts={**fingerprint.facts, **facts})
+
+    def load(self, device: str = "cpu") -> Encoder:
+        """Load the model onto a device."""
+        encoder = self.encoder
+        settings: dict[str, Any] = {}
+        if len(encoder.info.precisions) > 1:
+            settings["precision"] = self._precision
+        if encoder.info.code is not None:
+            settings["code"] = self._code_folder
+        return encoder.load(self.checkpoint, device, **settings)
+
+    @property
+    def _precision(self) -> Precision:
+        return self.precision if self.precision in self.encoder.info.precisions else "float32"
+
+    @property
+    def _code_folder(self) -> Path:
+        info = self.encoder.info
+        if self.code is None:
+            raise EncoderError(
+                f"encoder {info.name!r}: its model is code that this library neither contains nor "
+                f"installs. Get {info.code}, look it through, and allow it to be run by naming its "
+                f"folder: --code {info.name}=FOLDER, or in the recipe under [code]."
+            )
+        folder = Path(self.code).expanduser()
+        if not folder.is_dir():
+            raise EncoderError(
+                f"encoder {info.name!r}: no folder at {self.code!r}. Its code is {info.code}."
+            )
+        return folder

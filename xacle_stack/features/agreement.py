@@ -65,7 +65,7 @@ def agreement_features(cosines: ArrayLike, projections: Sequence[ArrayLike]) -> 
             "expected the same shape (n_pairs, n_components) for every space."
         )
     spaces = range(len(p))
-    features = np.concatenate(
+    features: FloatArray = np.concatenate(
         [
             cosines,
             *(np.abs(cosines[:, [s]] - cosines[:, [t]]) for s, t in combinations(spaces, 2)),

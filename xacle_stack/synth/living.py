@@ -211,7 +211,8 @@ def whistling(rng: Rng, n_samples: int) -> FloatArray:
     notes = np.interp(eased, np.arange(n_notes + 1), np.append(steps[0], steps))
     glide = rng.uniform(900, 1500) * 2 ** (notes / 12)
     sound = tone(phase(glide), (1, 0.04)) * (0.25 + 0.75 * np.minimum(1, 5 * (1 - place % 1)))
-    return sound + 0.03 * white(rng, n_samples)
+    sung: FloatArray = sound + 0.03 * white(rng, n_samples)
+    return sung
 
 
 def applause(rng: Rng, n_samples: int) -> FloatArray:

@@ -106,7 +106,7 @@ def onsets(
     n_gaps = int(n_samples / SAMPLE_RATE_HZ / period_s * 2) + 4
     gaps = period_s * np.maximum(1 + jitter * rng.standard_normal(n_gaps), 0.2)
     gaps[0] = rng.uniform(0.02, 0.5) * min(period_s, n_samples / SAMPLE_RATE_HZ)
-    starts = (np.cumsum(gaps) * SAMPLE_RATE_HZ).astype(np.intp)
+    starts: IntArray = (np.cumsum(gaps) * SAMPLE_RATE_HZ).astype(np.intp)
     return starts[starts < n_samples]
 
 

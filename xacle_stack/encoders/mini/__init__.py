@@ -64,9 +64,9 @@ class MiniEncoder(Encoder):
         """Return one clip's features, shape (n_features,)."""
 
     @classmethod
-    def find_checkpoint(cls, checkpoint: str | None) -> Path:
+    def find_checkpoint(cls, checkpoint: str | None, *, download: bool = True) -> Path:
         """Return the path of the weights; the embedded file by default."""
-        path = super().find_checkpoint(checkpoint)
+        path = super().find_checkpoint(checkpoint, download=download)
         return path or Path(__file__).with_name(f"{cls.info.name}.npz")
 
     @classmethod

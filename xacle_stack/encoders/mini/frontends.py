@@ -114,7 +114,8 @@ def modulation_features(samples: FloatArray) -> FloatArray:
     bins = np.array(_MODULATION_EDGES_HZ)
     summed = np.add.reduceat(power, bins[:-1], axis=1) / np.diff(bins)
     fluctuation = 10 * np.log10(summed + 1.0)
-    return np.concatenate([fluctuation.ravel(), peak, skew]).astype(np.float32)
+    features: FloatArray = np.concatenate([fluctuation.ravel(), peak, skew]).astype(np.float32)
+    return features
 
 
 def _log_mel(samples: FloatArray, n_bands: int, hop: int) -> FloatArray:
@@ -156,4 +157,5 @@ def _slope(frames: FloatArray) -> FloatArray:
     n = len(frames)
     ahead_1, behind_1 = padded[3 : 3 + n], padded[1 : 1 + n]
     ahead_2, behind_2 = padded[4 : 4 + n], padded[:n]
-    return (ahead_1 - behind_1 + 2 * (ahead_2 - behind_2)) / 10
+    slope: FloatArray = (ahead_1 - behind_1 + 2 * (ahead_2 - behind_2)) / 10
+    return slope

@@ -1,0 +1,65 @@
+"""Checkpoints with random weights, in exactly the files that the real ones have.
+
+As a script it fills a folder that stands in for the hub's cache, so that recipes run offline
+without any real weights::
+
+    python -m random_checkpoints FOLDER [--tiny] [ENCODER ...]      # from tests/
+    HF_HOME=FOLDER HF_HUB_OFFLINE=1 make stack RECIPE=features/recipes/paper.toml
+
+``--tiny`` keeps formats and embedding sizes and shrinks everything between.
+"""
+
+import importlib
+from pathlib import Path
+
+from xacle_stack._optional import stand_ins
+from xacle_stack.encoders import EncoderChoice, get_encoder
+
+# encoder -> module of this package whose write(root, encoder, full=..., seed=...) makes its
+# checkpoint below root and returns its path: what --checkpoint would name.
+WRITERS: dict[str, str] = {
+    "audiomae": "audiomae",
+    "beats": "beats",
+    "eat": "eat",
+    "laion-clap-fused": "laion_clap",
+    "laion-clap-larger-general": "laion_clap",
+    "laion-clap-unfused": "laion_clap",
+    "m2d-clap": "m2d_clap",
+    "ms-clap-2022": "ms_clap",
+    "ms-clap-2023": "ms_clap",
+    "pe-audio": "pe_audio",
+    "wav2vec2-ctc": "wav2vec2_ctc",
+    "wavlm-large": "wavlm",
+    "whisper-base": "whisper",
+}
+
+
+def write_checkpoint(root: Path, encoder: str, *, full: bool, seed: int = 0) -> Path:
+    """Write one encoder's checkpoint into a folder laid out as HF_HOME, and return its path."""
+    module = importlib.import_module(f"random_checkpoints.{WRITERS[encoder]}")
+    with stand_ins(["torchaudio", "torchvision"]):
+        path: Path = module.write(root, encoder, full=full, seed=seed)
+    return path
+
+
+def choose(root: Path, encoder: str) -> EncoderChoice:
+    """Write an encoder's tiny checkpoint, and its stand-in code where it needs code."""
+    path = write_checkpoint(root, encoder, full=False)
+    module = importlib.import_module(f"random_checkpoints.{WRITERS[encoder]}")
+    if get_encoder(encoder).info.code is None:
+        return EncoderChoice(encoder, str(path))
+    code = root / "code" / encoder
+    code.mkdir(parents=True, exist_ok=True)
+    module.write_code(code)
+    return EncoderChoice(encoder, str(path), code=str(code))
+
+
+def hub_snapshot(root: Path, hub_id: str) -> Path:
+    """Return the empty folder where the hub's client looks for a repository's files."""
+    repository = root / "hub" / f"models--{hub_id.replace('/', '--')}"
+    commit = "0" * 40
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(commit)
+    return snapshot

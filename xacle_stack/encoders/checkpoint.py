@@ -1,0 +1,382 @@
+"""Where weights are found, and how a file of weights is read without running anything in it.
+
+A checkpoint is a hub id, a local folder or a file.  Only tensors are read: safetensors, or pickles
+with ``weights_only=True``.
+"""
+
+import fnmatch
+import hashlib
+import logging
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from xacle_stack._optional import require
+from xacle_stack.errors import EncoderError, bullet_list
+
+logger = logging.getLogger(__name__)
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_WEIGHT_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz"}
+_CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which files an encoder needs and where they come from.
+
+    Attributes
+    ----------
+    files : tuple of tuple of str
+        For each file that is needed its possible names, the best first; ``*`` may stand in them.
+    optional : tuple of str
+        Patterns of files that are used where they exist: a tokenizer's.
+    hub_id : str, optional
+        The default: a repository of the Hugging Face hub.  None if the user has to name a place.
+    source : str
+        Where a user gets them, for messages.
+    """
+
+    files: tuple[tuple[str, ...], ...]
+    optional: tuple[str, ...] = ()
+    hub_id: str | None = None
+    source: str = ""
+
+    @property
+    def summary(self) -> str:
+        """What to look for, for messages."""
+        return ", ".join(" or ".join(names) for names in self.files)
+
+    def choose(self, names: Sequence[str]) -> list[str]:
+        """Return those of some file names that are needed or used.
+
+        Raises
+        ------
+        EncoderError
+            If a needed one is not among them.
+        """
+        chosen = []
+        for alternatives in self.files:
+            found = next(
+                (hit for hit in (fnmatch.filter(names, a) for a in alternatives) if hit), []
+            )
+            if not found:
+                raise EncoderError(f"there is no {' or '.join(alternatives)}")
+            chosen += found
+        for pattern in self.optional:
+            chosen += fnmatch.filter(names, pattern)
+        return sorted(set(chosen))
+
+    def files_in(self, path: Path) -> list[Path]:
+        """Return the files that decide the vectors: `path` itself, or those of a folder."""
+        if path.is_file():
+            return [path]
+        names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
+        return [path / name for name in self.choose(names)]
+
+    def file(self, path: Path, index: int = 0) -> Path:
+        """Return `path` if it is a file, else the folder's needed file of that index."""
+        if path.is_file():
+            return path
+        names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
+        only = Weights((self.files[index],))
+        return path / only.choose(names)[0]
+
+
+def find_weights(
+    encoder: str, weights: Weights, checkpoint: str | None, *, download: bool = True
+) -> Path:
+    """Return the local file or folder of an encoder's weights, fetching it from the hub if needed.
+
+    Parameters
+    ----------
+    encoder : str
+        For messages.
+    weights : Weights
+    checkpoint : str or None
+        A hub id, folder or file; None for the default.
+    download : bool, default=True
+        Whether the network may be asked for what is not on this machine.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    EncoderError
+        If nothing is there, or needed files are missing; the message says what to fetch.
+    MissingExtraError
+        If the hub's client is needed and not installed.
+    """
+    place = weights.hub_id if checkpoint is None else checkpoint
+    if place is None:
+        raise EncoderError(
+            f"encoder {encoder!r}: it has no default checkpoint. Get {weights.source}, and name "
+            f"it: --checkpoint {encoder}=PATH, or in the recipe under [checkpoints]."
+        )
+    path = Path(place).expanduser()
+    if path.exists():
+        try:
+            weights.files_in(path)
+        except EncoderError as error:
+            raise EncoderError(
+                f"encoder {encoder!r}: {place!r} is no checkpoint of it: {error} (it needs "
+                f"{weights.summary})."
+            ) from None
+        return path
+    if not _HUB_ID.fullmatch(place) or path.suffix in _WEIGHT_SUFFIXES:
+        raise EncoderError(
+            f"encoder {encoder!r}: no checkpoint at {place!r}. Give an existing file or folder, or "
+            f"a hub id such as {weights.hub_id or 'organisation/name'!r}."
+        )
+    return find_on_hub(f"encoder {encoder!r}", weights, place, option=encoder, download=download)
+
+
+def find_tokenizer(
+    encoder: str, tokenizer: Weights, weights: Path, *, download: bool = True
+) -> list[Path]:
+    """Return the files of a tokenizer: those beside the weights, or else the hub's.
+
+    Parameters
+    ----------
+    encoder : str
+        For messages.
+    tokenizer : Weights
+        Names of files, without folders, and their repository on the hub.
+    weights : Path
+        The file or folder that :func:`find_weights` returned.
+    download : bool, default=True
+        Whether the network may be asked for what is not on this machine.
+
+    Returns
+    -------
+    files : list of Path
+        All in one folder.
+
+    Raises
+    ------
+    EncoderError
+        If they are in neither place.
+    """
+    folder = weights if weights.is_dir() else weights.parent
+    beside = [file.name for file in folder.iterdir() if file.is_file()]
+    try:
+        return [folder / name for name in tokenizer.choose(beside)]
+    except EncoderError:
+        what = f"encoder {encoder!r}, tokenizer"
+        hub_id = str(tokenizer.hub_id)
+        folder = find_on_hub(what, tokenizer, hub_id, option=None, download=download)
+        return tokenizer.files_in(folder)
+
+
+def find_on_hub(
+    what: str, weights: Weights, hub_id: str, *, option: str | None, download: bool = True
+) -> Path:
+    """Return the local folder of a hub repository, from the hub's cache or by downloading.
+
+    `what` and `option` (as in ``--checkpoint option=PATH``) are for messages; the option is None
+    for files that may also lie beside the weights.
+    """
+    hub = require("huggingface_hub", extra="encoders", purpose=what)
+    constants = require("huggingface_hub.constants", extra="encoders", purpose=what)
+    errors = require("huggingface_hub.errors", extra="encoders", purpose=what)
+    try:
+        folder = Path(hub.snapshot_download(hub_id, local_files_only=True))
+        weights.files_in(folder)
+    except (errors.LocalEntryNotFoundError, EncoderError):
+        pass
+    else:
+        return folder
+    files = "" if option else " ".join(dict.fromkeys(names[0] for names in weights.files)) + " "
+    by_hand = (
+        f"Fetch {weights.summary} of {hub_id} where there is a network (`hf download {hub_id} "
+        f"{files}--local-dir FOLDER`), and "
+    ) + (
+        f"copy the folder here and name it: --checkpoint {option}=FOLDER."
+        if option
+        else "put them into one folder with the weights."
+    )
+    if not download or constants.HF_HUB_OFFLINE:
+        why = " and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+        raise EncoderError(f"{what}: {hub_id} is not on this machine{why}. {by_hand}")
+    try:
+        # The one request without retries: where there is no network, it says so at once.
+        info = hub.HfApi().repo_info(hub_id, timeout=_CONNECT_TIMEOUT_S)
+    except errors.RepositoryNotFoundError:
+        raise EncoderError(
+            f"{what}: there is no {hub_id!r} here or on the hub, or it is private. Check the "
+            "spelling, or log in with `hf auth login`."
+        ) from None
+    except Exception as error:  # the client's own, requests' or httpx's, by version
+        raise EncoderError(
+            f"{what}: {hub_id} is not on this machine, and the hub cannot be reached "
+            f"({type(error).__name__}). {by_hand}"
+        ) from None
+    try:
+        names = weights.choose([sibling.rfilename for sibling in info.siblings])
+    except EncoderError as error:
+        raise EncoderError(
+            f"{what}: {hub_id} on the hub is no checkpoint of it: {error}."
+        ) from None
+    logger.info("%s: downloading %s from %s", what, ", ".join(names), hub_id)
+    try:
+        return Path(hub.snapshot_download(hub_id, revision=info.sha, allow_patterns=names))
+    except Exception as error:
+        raise EncoderError(
+            f"{what}: downloading {hub_id} failed ({type(error).__name__}: {error}). Run again: "
+            "it goes on where it stopped."
+        ) from error
+
+
+def read_tensors(what: str, path: Path) -> dict[str, Any]:
+    """Read a file of weights into what was saved, running nothing in it.
+
+    Parameters
+    ----------
+    what : str
+        For messages, such as ``"encoder 'beats'"``.
+    path : Path
+        ``.safetensors``, or anything that ``torch.load(weights_only=True)`` reads.
+
+    Returns
+    -------
+    content : dict
+        Name to tensor; for a pickle, whatever dictionary was saved.
+
+    Raises
+    ------
+    EncoderError
+        If the file is damaged, is no file of weights, or would need code to be run.
+    """
+    torch = require("torch", extra="encoders", purpose=what)
+    try:
+        if path.suffix == ".safetensors":
+            safetensors = require("safetensors.torch", extra="encoders", purpose=what)
+            content = safetensors.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" in str(error) and "GLOBAL" in str(error):
+            raise EncoderError(
+                f"{what}: {path} holds more than tensors, and loading it would run code from it. "
+                "If you trust it, convert it once where you made it: torch.save({name: tensor for "
+                "name, tensor in model.state_dict().items()}, 'weights.pt'); then name that file."
+            ) from None
+        raise EncoderError(_damaged(what, path, error)) from None
+    except Exception as error:  # torch and safetensors have an exception for every damage
+        raise EncoderError(_damaged(what, path, error)) from None
+    if not isinstance(content, Mapping):
+        raise EncoderError(
+            f"{what}: {path} holds a {type(content).__name__}; expected a dictionary of tensors."
+        )
+    return dict(content)
+
+
+def _damaged(what: str, path: Path, error: Exception) -> str:
+    reason = str(error).strip().splitlines()
+    return (
+        f"{what}: {path} ({path.stat().st_size} bytes) cannot be read as weights "
+        f"({type(error).__name__}: {reason[0] if reason else ''}). If it is a download, it is not "
+        "complete: delete it and fetch it again."
+    )
+
+
+def state_dict_in(what: str, content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    """Return the state dict that a checkpoint holds under a key, or that it is if it lacks the key.
+
+    Raises
+    ------
+    EncoderError
+        If something else is there.
+    """
+    state = content.get(key, content)
+    if not isinstance(state, Mapping):
+        raise EncoderError(
+            f"{what}: {path} holds a {type(state).__name__} under {key!r}; expected a dictionary "
+            "of tensors."
+        )
+    return state
+
+
+def load_exactly(
+    what: str,
+    model: Any,
+    state: Mapping[str, Any],
+    path: Path,
+    *,
+    may_miss: Sequence[str] = (),
+    may_ignore: Sequence[str] = (),
+) -> None:
+    """Load a state dict into a model, and accept no missing or surplus key.
+
+    Parameters
+    ----------
+    what : str
+        For messages.
+    model : torch.nn.Module
+    state : mapping of str to tensor
+    path : Path
+        For messages.
+    may_miss, may_ignore : sequence of str
+        Patterns of keys that may be absent from the file, or surplus in it: buffers that the model
+        computes, heads that it does not use.
+
+    Raises
+    ------
+    EncoderError
+        If keys are missing or surplus, or a shape differs; the message lists them.
+    """
+    tensors = {
+        key: value
+        for key, value in state.items()
+        if not any(fnmatch.fnmatch(key, pattern) for pattern in may_ignore)
+    }
+    if not tensors or not all(hasattr(value, "shape") for value in tensors.values()):
+        raise EncoderError(f"{what}: {path} holds no tensors where its weights should be.")
+    try:
+        result = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise EncoderError(
+            f"{what}: {path} belongs to another model or size:\n{bullet_list(lines)}"
+        ) from None
+    missing = [
+        key
+        for key in result.missing_keys
+        if not any(fnmatch.fnmatch(key, pattern) for pattern in may_miss)
+    ]
+    faults = [f"missing: {key}" for key in missing]
+    faults += [f"not of this model: {key}" for key in result.unexpected_keys]
+    if faults:
+        raise EncoderError(
+            f"{what}: {path} is not a checkpoint of this model: {len(missing)} of its tensors are "
+            f"missing, {len(result.unexpected_keys)} are surplus:\n{bullet_list(faults)}"
+        )
+
+
+def hash_files(root: Path, files: Sequence[Path]) -> str:
+    """Hash the content of one file, or of several with their names, to 32 hexadecimal digits."""
+    if len(files) == 1:
+        return _hash_file(*_state_of(files[0]))
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        digest.update(bytes.fromhex(_hash_file(*_state_of(file))))
+    return digest.hexdigest()
+
+
+def _state_of(file: Path) -> tuple[Path, int, int]:
+    status = file.stat()
+    return file, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=1024)
+def _hash_file(file: Path, size: int, mtime_ns: int) -> str:
+    """Read gigabytes once a process, and again when the file has changed."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

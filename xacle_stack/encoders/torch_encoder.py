@@ -1,0 +1,236 @@
+"""What every encoder that runs in PyTorch shares: loading, devices, precision, batching by length.
+
+A family writes ``_build``, and ``_embed_audio`` or ``_embed_text`` or both.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from xacle_stack._optional import require, stand_ins
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.audio import fixed_windows
+from xacle_stack.encoders.base import Encoder, Precision
+from xacle_stack.errors import EncoderError
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+Tensor = Any  # torch is imported where it is used
+
+
+class TorchEncoder(Encoder):
+    """An encoder whose model is a ``torch.nn.Module``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Moved to the device and put into evaluation mode.
+    tokenizer : object, optional
+    device : str, default="cpu"
+    precision : str, default="float32"
+        Other than float32, the forward pass runs under ``torch.autocast``; spectrograms do not.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        device: str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.tokenizer = tokenizer
+        self.device = device
+        self.precision = precision
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | None = None,
+        device: str = "cpu",
+        *,
+        precision: Precision = "float32",
+        code: Path | None = None,
+    ) -> Self:
+        """Load the weights onto a device.
+
+        Parameters
+        ----------
+        checkpoint : str, optional
+            A file, folder or hub id; None for the default.
+        device : str, default="cpu"
+        precision : {"float32", "bfloat16", "float16"}, default="float32"
+        code : Path, optional
+            The folder of the model's own code, for an encoder that declares ``info.code``.
+
+        Raises
+        ------
+        EncoderError
+            If the weights are missing, damaged, or another model's.
+        MissingExtraError
+            If a package is not installed.
+        """
+        torch = cls._require("torch")
+        if precision not in cls.info.precisions:
+            raise EncoderError(
+                f"{cls._what()}: precision {precision!r}; expected one of {cls.info.precisions}."
+            )
+        path = cls.find_checkpoint(checkpoint)
+        if path is None:
+            raise EncoderError(f"{cls._what()}: it declares no weights in its info.")
+        # Building draws initial weights; the caller's random state is not ours to move.
+        with torch.random.fork_rng(devices=[]), stand_ins(["torchaudio", "torchvision"]):
+            model, tokenizer = cls._build(path, code)
+        return cls(model, tokenizer, device=device, precision=precision)
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, path: Path, code: Path | None) -> tuple[Any, Any]:
+        """Return the model with its weights, and a tokenizer or None."""
+
+    @classmethod
+    def _what(cls) -> str:
+        return f"encoder {cls.info.name!r}"
+
+    @classmethod
+    def _require(cls, module: str) -> Any:
+        """Import a module that this encoder's extra installs."""
+        return require(module, extra=cls.info.extra or "encoders", purpose=cls._what())
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        """Encode mono clips; see :meth:`Encoder.encode_audio`."""
+        with self._inference():
+            return _to_numpy(self._embed_audio(clips))
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
+        """Encode captions; see :meth:`Encoder.encode_text`."""
+        with self._inference():
+            return _to_numpy(self._embed_text(captions))
+
+    def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
+        return super().encode_audio(clips)
+
+    def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        return super().encode_text(captions)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        import torch
+
+        kind = self.device.partition(":")[0]
+        dtype = getattr(torch, self.precision)
+        with (
+            torch.inference_mode(),
+            # Some models draw numbers even when they drop nothing.
+            torch.random.fork_rng(devices=[]),
+            torch.autocast(kind, dtype=dtype, enabled=self.precision != "float32"),
+        ):
+            yield
+
+    @contextmanager
+    def _full_precision(self) -> Iterator[None]:
+        """Switch a lower precision off for a front end: spectrograms need float32."""
+        import torch
+
+        with torch.autocast(self.device.partition(":")[0], enabled=False):
+            yield
+
+    def _on_device(self, array: Any) -> Tensor:
+        """Copy an array to the device; to a GPU from pinned memory, without waiting."""
+        import torch
+
+        tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+        if self.device == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _mean_over_windows(
+        self,
+        clips: Sequence[FloatArray],
+        n_samples: int,
+        embed: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Embed each clip's fixed windows and average them, shape (n_clips, n_dims).
+
+        `embed` gets windows of shape (n_windows, n_samples), never many more than there are clips.
+        """
+        import torch
+
+        windows = [fixed_windows(clip, n_samples) for clip in clips]
+        counts = [len(of_clip) for of_clip in windows]
+        stacked = np.concatenate(windows).astype(np.float32, copy=False)
+        embedded = torch.cat(
+            [embed(self._on_device(part)) for part in parts_of(stacked, len(clips))]
+        )
+        return torch.stack([of_clip.float().mean(dim=0) for of_clip in embedded.split(counts)])
+
+
+def in_float32(front_end: Any) -> None:
+    """Let a module within a model, such as a spectrogram, compute in float32 under autocast too."""
+    import torch
+
+    forward = front_end.forward
+
+    def forward_in_float32(samples: Tensor) -> Tensor:
+        with torch.autocast(samples.device.type, enabled=False):
+            return forward(samples)
+
+    front_end.forward = forward_in_float32
+
+
+def parts_of(rows: FloatArray, most: int) -> list[FloatArray]:
+    """Split rows into as few nearly equal parts as hold at most `most` each."""
+    return np.array_split(rows, math.ceil(len(rows) / most))
+
+
+def by_length(clips: Sequence[FloatArray]) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Group clips of exactly equal length, for models that padding would change.
+
+    Yields
+    ------
+    indices : ndarray of shape (n_group,)
+        Into `clips`.
+    stacked : ndarray of shape (n_group, n_samples)
+    """
+    lengths = np.array([len(clip) for clip in clips])
+    for length in np.unique(lengths):
+        indices = np.flatnonzero(lengths == length)
+        yield indices, np.stack([clips[index] for index in indices])
+
+
+def in_order(groups: Sequence[tuple[IntArray, Tensor]]) -> Tensor:
+    """Put the rows of groups back into the order of their indices."""
+    import torch
+
+    order = np.argsort(np.concatenate([indices for indices, _ in groups]))
+    return torch.cat([rows for _, rows in groups])[torch.from_numpy(order)]
+
+
+def pooled_statistics(frames: Tensor) -> Tensor:
+    """Return mean, standard deviation and maximum over time, concatenated.
+
+    Parameters
+    ----------
+    frames : tensor of shape (n_clips, n_frames, n_dims)
+        Real frames only, no padding.
+
+    Returns
+    -------
+    statistics : tensor of shape (n_clips, 3 * n_dims)
+        float32.  The deviation is the population's, so that a single frame gives 0.
+    """
+    import torch
+
+    frames = frames.float()
+    return torch.cat(
+        [frames.mean(dim=1), frames.std(dim=1, correction=0), frames.amax(dim=1)], dim=1
+    )
+
+
+def _to_numpy(outputs: dict[str, Tensor]) -> dict[str, FloatArray]:
+    return {name: values.float().cpu().numpy() for name, values in outputs.items()}
