@@ -4,6 +4,7 @@ import pytest
 from xacle_stack.errors import FeatureError
 from xacle_stack.features.pair import (
     cosine_similarity,
+    lexical_overlap,
     normalised_pairs,
     pair_features,
 )
@@ -72,3 +73,42 @@ def test_shapes_that_do_not_fit_are_told(pairs) -> None:
         pair_features(a[0], b[0])
     with pytest.raises(FeatureError, match="audio embeddings: expected numbers"):
         pair_features(np.array([["x"]]), np.array([["y"]]))
+
+
+@pytest.fixture
+def bags(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    audio, text = rng.poisson(0.4, size=(2, 9, 12)).astype(np.float32)
+    audio[3], text[5], audio[6], text[6] = 0, 0, 0, 0
+    return audio, text
+
+
+def test_lexical_overlap_is_the_formula(bags) -> None:
+    overlap = lexical_overlap(*bags)
+    assert overlap.shape == (9, 2)
+    assert overlap.dtype == np.float32
+    for heard, written, found in zip(*bags, overlap, strict=True):
+        a, b = {*np.flatnonzero(heard)}, {*np.flatnonzero(written)}
+        expected = [len(a & b) / len(b) if b else 0, len(a & b) / len(a | b) if a | b else 0]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert overlap.max() > 0
+    np.testing.assert_array_equal(overlap[[3, 5, 6]], 0)
+
+
+def test_lexical_overlap_alone_equals_together(bags) -> None:
+    audio, text = bags
+    together = lexical_overlap(audio, text)
+    for row in range(len(audio)):
+        np.testing.assert_array_equal(lexical_overlap(audio[[row]], text[[row]])[0], together[row])
+
+
+def test_words_that_are_no_counts_are_told(bags) -> None:
+    audio, text = bags
+    for value in (-1.0, np.nan, np.inf):
+        bad = text.copy()
+        bad[4, 2] = value
+        with pytest.raises(FeatureError, match=r"text words: 1 of 9 rows .* first is row 4"):
+            lexical_overlap(audio, bad)
+    with pytest.raises(FeatureError, match=r"shape \(9, 12\) but text words of shape \(9, 11\)"):
+        lexical_overlap(audio, text[:, 1:])
+    with pytest.raises(FeatureError, match=r"audio words: expected .* got shape \(12,\)"):
+        lexical_overlap(audio[0], text[0])

@@ -10,6 +10,7 @@ from xacle_stack.features import (
     PairEmbeddings,
     agreement_features,
     cosine_similarity,
+    lexical_overlap,
     pair_features,
 )
 from xacle_stack.pairs import Pairs
@@ -75,6 +76,25 @@ def test_alone_equals_together() -> None:
             {"tags:logits": source.audio("tags", "logits")[[row]]},
         )
         np.testing.assert_allclose(builder.transform(alone).values[0], together[row], atol=1e-6)
+
+
+def test_words_contribute_their_overlap() -> None:
+    rng = np.random.default_rng(0)
+    one = tuple(rng.normal(size=(2, 30, 4)))
+    words = tuple(rng.poisson(0.5, size=(2, 30, 16)))
+    logits = rng.normal(size=(30, 3))
+    source = PairEmbeddings({"one": one}, {"speech:words": words, "tags:logits": logits})
+    builder = FeatureBuilder(["one"], ["speech:words", "tags:logits"], n_components=2)
+    family = builder.fit_transform(source).family("one")
+    assert family.shape == (30, 21 + 2 + 3)
+    np.testing.assert_array_equal(family[:, 21:23], lexical_overlap(*words))
+    np.testing.assert_array_equal(family[:, 23:], logits.astype(np.float32))
+    words[1][7, 0] = -1
+    with pytest.raises(FeatureError, match=r"auxiliary 'speech:words': text words: .* row 7"):
+        builder.fit(source)
+    of_clips = PairEmbeddings({"one": one}, {"speech:words": words[0]})
+    with pytest.raises(UnknownNameError, match="no embeddings called 'speech:words'"):
+        FeatureBuilder(["one"], ["speech:words"], n_components=2).fit(of_clips)
 
 
 def test_numpy_takes_the_table_as_an_array() -> None:

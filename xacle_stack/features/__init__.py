@@ -1,7 +1,7 @@
 """Columns: pair features and agreement features, arrays to arrays, and the table of them."""
 
 from xacle_stack.features.agreement import agreement_features
-from xacle_stack.features.pair import cosine_similarity, pair_features
+from xacle_stack.features.pair import cosine_similarity, lexical_overlap, pair_features
 from xacle_stack.features.table import AGREEMENT, FeatureBuilder, FeatureTable, PairEmbeddings
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "PairEmbeddings",
     "agreement_features",
     "cosine_similarity",
+    "lexical_overlap",
     "pair_features",
 ]

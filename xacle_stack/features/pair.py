@@ -124,3 +124,61 @@ def pair_features(audio: ArrayLike, text: ArrayLike) -> FloatArray:
     np.square(distance, out=square)
     features[:, -1] = np.clip(product.sum(axis=1), -1.0, 1.0)
     return features
+
+
+def lexical_overlap(audio: ArrayLike, text: ArrayLike) -> FloatArray:
+    """Return how many of a caption's words are heard in its clip, as share and as Jaccard index.
+
+    With A the set of words heard and B the caption's, the columns are
+    ``[|A ∩ B| / |B|, |A ∩ B| / |A ∪ B|]``.
+
+    Parameters
+    ----------
+    audio, text : array-like of shape (n_pairs, n_buckets)
+        Hashed bags of words: how often the words of each bucket occur.  Words that share a bucket
+        count as one.
+
+    Returns
+    -------
+    overlap : ndarray of shape (n_pairs, 2)
+        float32 in [0, 1]; 0 where there are no words to compare.
+
+    Raises
+    ------
+    FeatureError
+        If the shapes differ, or a row holds values that are negative or not finite.
+
+    References
+    ----------
+    Li, Li and Shinozaki 2026, the lexical overlap of transcript and prompt.
+
+    Examples
+    --------
+    >>> lexical_overlap([[2, 1, 0, 0]], [[1, 0, 0, 3]])
+    array([[0.5       , 0.33333334]], dtype=float32)
+    """
+    bags = []
+    for name, values in (("audio", audio), ("text", text)):
+        bag = np.asarray(values)
+        if bag.ndim != 2 or bag.dtype.kind not in "fiu":
+            raise FeatureError(
+                f"{name} words: expected numbers of shape (n_pairs, n_buckets), got shape "
+                f"{bag.shape} and type {bag.dtype}."
+            )
+        bad = np.flatnonzero(~(np.isfinite(bag) & (bag >= 0)).all(axis=1))
+        if len(bad):
+            raise FeatureError(
+                f"{name} words: {len(bad)} of {len(bag)} rows hold values that are negative or "
+                f"not finite, the first is row {bad[0]}. Expected how often words occur."
+            )
+        bags.append(bag > 0)
+    heard, written = bags
+    if heard.shape != written.shape:
+        raise FeatureError(
+            f"audio words of shape {heard.shape} but text words of shape {written.shape}: both "
+            "must come from one encoder and the same pairs."
+        )
+    shared = (heard & written).sum(axis=1)
+    sizes = np.column_stack([written.sum(axis=1), (heard | written).sum(axis=1)])
+    overlap: FloatArray = (shared[:, np.newaxis] / np.maximum(sizes, 1)).astype(np.float32)
+    return overlap

@@ -12,9 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from xacle_stack._types import FloatArray
+from xacle_stack.encoders import WORDS
 from xacle_stack.errors import FeatureError, UnknownNameError, bullet_list
 from xacle_stack.features.agreement import agreement_features, n_agreement_features
-from xacle_stack.features.pair import pair_features
+from xacle_stack.features.pair import lexical_overlap, pair_features
 
 AGREEMENT = "agreement"
 
@@ -41,7 +42,8 @@ class PairEmbeddings:
     spaces : mapping of str to (audio, text)
         Two arrays of shape (n_pairs, n_dims) for each contrastive space.
     auxiliary : mapping of str to ndarray of shape (n_pairs, n_dims), optional
-        Audio-only vectors by ``"encoder:output"``, for example ``"beats:logits"``.
+        Vectors of the clips by ``"encoder:output"``, for example ``"beats:logits"``; for
+        ``"encoder:words"`` two arrays, of the clips and of the captions.
     pair_ids : sequence of str, optional
         By default the row numbers.
 
@@ -61,12 +63,16 @@ class PairEmbeddings:
     def __init__(
         self,
         spaces: Mapping[str, tuple[FloatArray, FloatArray]],
-        auxiliary: Mapping[str, FloatArray] | None = None,
+        auxiliary: Mapping[str, FloatArray | tuple[FloatArray, FloatArray]] | None = None,
         pair_ids: Sequence[str] | None = None,
     ) -> None:
         self._text = {f"{name}:embedding": np.asarray(pair[1]) for name, pair in spaces.items()}
         self._audio = {f"{name}:embedding": np.asarray(pair[0]) for name, pair in spaces.items()}
-        self._audio |= {name: np.asarray(values) for name, values in (auxiliary or {}).items()}
+        for name, values in (auxiliary or {}).items():
+            if isinstance(values, tuple):
+                self._audio[name], self._text[name] = map(np.asarray, values)
+            else:
+                self._audio[name] = np.asarray(values)
         n_rows = {
             f"{side} {name}": len(array)
             for side, arrays in (("audio", self._audio), ("text", self._text))
@@ -157,8 +163,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
     spaces : sequence of str
         Names of encoders that embed clips and captions in one space.
     auxiliary : sequence of str, default=()
-        Audio-only outputs as ``"encoder:output"``, appended to every space's family, as the
-        published system does with BEATs' logits.
+        Audio outputs as ``"encoder:output"``, appended to every space's family, as the published
+        system does with BEATs' logits.  Of ``"encoder:words"``, bags of the words heard and of the
+        caption's, it is their two columns of :func:`lexical_overlap` that are appended.
     n_components : int, default=8
         Size of each space's projection.
     random_state : int, default=0
@@ -307,6 +314,11 @@ def _pair_block(X: EmbeddingSource, space: str) -> FloatArray:
 
 def _auxiliary(X: EmbeddingSource, name: str) -> FloatArray:
     encoder, _, output = name.partition(":")
+    if output == WORDS:
+        try:
+            return lexical_overlap(X.audio(encoder, WORDS), X.text(encoder, WORDS))
+        except FeatureError as error:
+            raise FeatureError(f"auxiliary {name!r}: {error}") from None
     with np.errstate(over="ignore"):  # what float32 cannot hold is found below
         values = np.asarray(X.audio(encoder, output or "embedding")).astype(np.float32)
     if values.ndim != 2:

@@ -1,0 +1,300 @@
+"""What every pretrained encoder keeps, run over tiny checkpoints in the real files' format."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from random_checkpoints import WRITERS, choose, write_checkpoint
+from support import WriteData
+
+from xacle_stack.cache import FeatureCache
+from xacle_stack.encoders import Encoder, EncoderChoice, encoder_names, get_encoder
+from xacle_stack.errors import EncoderError
+from xacle_stack.experiment import fill_cache, run_experiment
+from xacle_stack.pairs import read_pairs
+from xacle_stack.recipe import recipe_from
+
+Choose = Callable[[str], EncoderChoice]
+FAMILIES = sorted(WRITERS)
+CAPTIONS = [
+    "a dog barks",
+    "Rain! Heavy rain on a tin roof, while a man speaks and a car passes",
+    "sea",
+]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Choose:
+    """Return a function that gives an encoder with its tiny checkpoint, or skips the test."""
+    root, choices = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def get(name: str) -> EncoderChoice:
+        info = get_encoder(name).info
+        if not info.is_installed:
+            pytest.skip(f"{name} needs {', '.join(info.requires)}, which is not installed")
+        if name not in choices:
+            choices[name] = choose(root, name)
+        return choices[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def loaded(written: Choose) -> Callable[[str], Encoder]:
+    """Return a function that gives a loaded encoder; each is loaded once."""
+    encoders: dict[str, Encoder] = {}
+
+    def get(name: str) -> Encoder:
+        choice = written(name)
+        if name not in encoders:
+            encoders[name] = choice.load()
+        return encoders[name]
+
+    return get
+
+
+def clips(encoder: Encoder) -> list[np.ndarray]:
+    """Return clips of several lengths, two of them equal, as different as noise and tones."""
+    rate = encoder.info.sample_rate_hz or 0
+    if not rate:
+        return []
+    rng = np.random.default_rng(0)
+    time = np.arange(12 * rate) / rate
+    # Two tones would be one for a model that repeats short clips.
+    tone = (0.3 * np.sin(2 * np.pi * (220 + 30 * time) * time)).astype(np.float32)
+    noise = rng.normal(scale=0.1, size=12 * rate).astype(np.float32)
+    return [tone[: 3 * rate], noise[: 3 * rate], noise[: 4 * rate + 17], tone, noise[: rate // 2]]
+
+
+def encode(encoder: Encoder, items: list[Any] | None = None) -> dict[str, np.ndarray]:
+    """Encode clips and captions, or the given items of one kind."""
+    found = {}
+    if items is None or not isinstance(items[0], str):
+        audio = clips(encoder) if items is None else items
+        if encoder.info.audio_outputs and audio:
+            outputs = encoder.encode_audio(audio)
+            found |= {f"audio {name}": values for name, values in outputs.items()}
+    if encoder.info.text_outputs and (items is None or isinstance(items[0], str)):
+        outputs = encoder.encode_text(CAPTIONS if items is None else items)
+        found |= {f"text {name}": values for name, values in outputs.items()}
+    return found
+
+
+def assert_close(one: np.ndarray, other: np.ndarray) -> None:
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
+
+
+def test_every_encoder_with_weights_is_tried_here() -> None:
+    with_weights = {name for name in encoder_names() if get_encoder(name).info.weights}
+    assert set(WRITERS) == with_weights
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_alone_equals_together_in_any_order(loaded, name: str) -> None:
+    encoder = loaded(name)
+    together = encode(encoder)
+    for modality, items in (("audio", clips(encoder)), ("text", CAPTIONS)):
+        if not encoder.info.outputs(modality):
+            continue
+        backwards = encode(encoder, items[::-1])
+        for output in encoder.info.outputs(modality):
+            key = f"{modality} {output}"
+            alone = np.concatenate([encode(encoder, [item])[key] for item in items])
+            assert_close(alone, together[key])
+            assert_close(backwards[key][::-1], together[key])
+            assert together[key].dtype == np.float32
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_same_bits_in_every_run_and_no_random_state_moved(loaded, written, name: str) -> None:
+    import random
+
+    import torch
+
+    first = encode(loaded(name))
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002 - the global state is what must not matter
+        random.seed(seed)
+        torch.manual_seed(seed)
+        again = written(name).load()
+        for key, values in encode(again).items():
+            np.testing.assert_array_equal(values, first[key])
+        states = [np.random.random(), random.random(), torch.rand(1).item()]  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        torch.manual_seed(seed)
+        untouched = [np.random.random(), random.random(), torch.rand(1).item()]  # noqa: NPY002
+        assert states == untouched
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_different_items_have_different_vectors(loaded, name: str) -> None:
+    for values in encode(loaded(name)).values():
+        distances = np.linalg.norm(values[:, None] - values[None], axis=-1)
+        assert (distances[~np.eye(len(values), dtype=bool)] > 1e-3 * np.abs(values).max()).all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_clip_and_caption_has_a_vector(loaded, name: str) -> None:
+    encoder = loaded(name)
+    rate = encoder.info.sample_rate_hz or 0
+    rng = np.random.default_rng(1)
+    odd_clips = [
+        np.zeros(rate, dtype=np.float32),
+        np.ones(1, dtype=np.float32),
+        rng.normal(scale=0.1, size=100).astype(np.float32),
+        rng.normal(scale=0.1, size=65 * rate).astype(np.float32),
+        np.clip(rng.normal(size=rate), -1, 1).astype(np.float32),
+    ]
+    odd_captions = ["x", "a" * 3000, "rain " * 400, "雨の音", "!", "0", "  spaced  "]
+    for modality, items in (("audio", odd_clips), ("text", odd_captions)):
+        if encoder.info.outputs(modality):
+            for values in encode(encoder, items).values():
+                assert len(values) == len(items)
+                assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_lower_precision_is_near_and_has_its_own_store(loaded, written, name: str) -> None:
+    choice = written(name)
+    lower = replace(choice, precision="bfloat16")
+    assert lower.fingerprint().digest != choice.fingerprint().digest
+    exact = encode(loaded(name))
+    for key, values in encode(lower.load()).items():
+        if key.endswith("words"):  # the words of random weights change with any rounding
+            continue
+        products = (values * exact[key]).sum(axis=1)
+        lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(exact[key], axis=1)
+        assert (products[lengths > 0] / lengths[lengths > 0] > 0.99).all()
+
+
+def weights_file(choice: EncoderChoice, folder: Path) -> tuple[EncoderChoice, Path]:
+    """Copy a checkpoint and return the choice of the copy and its file of weights."""
+    path = choice.encoder.find_checkpoint(choice.checkpoint)
+    assert path is not None
+    # A single file may need what lies beside it, and its folder's name.
+    source = path if path.is_dir() else path.parent
+    copy = folder / source.name
+    shutil.copytree(source, copy)
+    target = copy if path.is_dir() else copy / path.name
+    suffixes = {".safetensors", ".bin", ".pt", ".pth"}
+    file = next(f for f in sorted(copy.rglob("*")) if f.suffix in suffixes)
+    code = None if choice.code is None else choice.code.replace(str(source), str(copy))
+    return replace(choice, checkpoint=str(target), code=code), file if path.is_dir() else target
+
+
+def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the tensors of a file of weights in place, wherever in it they stand."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    if file.suffix == ".safetensors":
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file)
+        return
+    content = torch.load(file, weights_only=False)
+    nested = next((content[key] for key in ("model", "state_dict") if key in content), content)
+    change(nested)
+    torch.save(content, file)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_missing_and_a_surplus_tensor_are_named(written, tmp_path: Path, name: str) -> None:
+    choice, file = weights_file(written(name), tmp_path)
+    choice.load()
+    removed = []
+
+    def rename_a_weight(tensors: dict[str, Any]) -> None:
+        matrices = [key for key, value in tensors.items() if getattr(value, "ndim", 0) == 2]
+        weights = [key for key in matrices if tensors[key].is_floating_point()]
+        key = next(key for key in weights if "decoder" not in key)
+        removed.append(key.rpartition(".")[2])
+        tensors[f"{key}_renamed"] = tensors.pop(key)
+
+    rewrite(file, rename_a_weight)
+    with pytest.raises(EncoderError, match=rf"(?s){name}.*missing: .*{removed}.*not of this model"):
+        choice.load()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_damaged_weights_are_named(written, tmp_path: Path, name: str) -> None:
+    choice, file = weights_file(written(name), tmp_path)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(EncoderError, match=rf"{name}.*{file.name} .*cannot be read as weights"):
+        choice.load()
+
+
+class Payload:
+    """What a stranger's pickle could hold."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("code was run",)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_code_in_a_file_is_never_run(written, tmp_path: Path, capsys, name: str) -> None:
+    import torch
+
+    choice, file = weights_file(written(name), tmp_path)
+    if file.suffix == ".safetensors":
+        bin_file = file.with_name("pytorch_model.bin")
+        file.unlink()
+        file = bin_file
+    torch.save({"model": Payload(), "state_dict": Payload()}, file)
+    with pytest.raises(EncoderError, match=name):
+        choice.load()
+    assert "code was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_checkpoint_of_another_model_is_refused(written, name: str) -> None:
+    choice = written(name)
+    for other in ("whisper-base", "beats"):
+        if other == name or not get_encoder(other).info.is_installed:
+            continue
+        foreign = replace(choice, checkpoint=written(other).checkpoint)
+        with pytest.raises(EncoderError, match=name):
+            foreign.load()
+
+
+def test_a_recipe_of_all_families_runs(written, make_data: WriteData, tmp_path: Path) -> None:
+    choices = [written(name) for name in FAMILIES if get_encoder(name).info.is_installed]
+    contrastive = [c for c in choices if c.encoder.info.is_contrastive]
+    others = [c for c in choices if not c.encoder.info.is_contrastive]
+    settings = {
+        "name": "all",
+        "spaces": [choice.name for choice in contrastive],
+        "auxiliary": [f"{c.name}:{out}" for c in others for out in c.encoder.info.audio_outputs],
+        "checkpoints": {choice.name: choice.checkpoint for choice in choices},
+        "code": {choice.name: choice.code for choice in choices if choice.code},
+        "compare": [],
+    }
+    recipe = recipe_from(settings, source="a test")
+    data = make_data(train=24, validation=8)
+    store, out = tmp_path / "store", tmp_path / "out"
+    report = fill_cache(data, recipe, store, n_jobs=2)
+    assert not report.failures
+    assert {name for name, _ in report.encoded} == {choice.name for choice in choices}
+    results, _ = run_experiment(data, recipe, store, out, n_jobs=1, progress=False)
+    assert [result.split for result in results] == ["validation"]
+    again = fill_cache(data, recipe, store)
+    assert again.encoded.total() == 0
+    cached = FeatureCache(store).load(read_pairs(data, "train"), recipe.fingerprints())
+    assert cached.audio("beats", "logits").shape == (24, 527)
+
+
+def test_checkpoints_are_found_in_the_hubs_cache_by_default(tmp_path: Path, monkeypatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    if not get_encoder("wavlm-large").info.is_installed:
+        pytest.skip("wavlm-large needs packages that are not installed")
+    path = write_checkpoint(tmp_path, "wavlm-large", full=False)
+    choice = EncoderChoice("wavlm-large")
+    assert choice.encoder.find_checkpoint(None) == path
+    assert choice.fingerprint() == replace(choice, checkpoint=str(path)).fingerprint()

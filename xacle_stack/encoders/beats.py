@@ -1,0 +1,192 @@
+"""BEATs, fine-tuned on AudioSet: what can be heard in a clip, in 527 classes.
+
+Source: Chen et al., BEATs: Audio pre-training with acoustic tokenizers, ICML 2023,
+arXiv:2212.09058.  The model is SpeechBrain's.  Extra: ``beats``.
+
+The columns of ``logits`` are in the order of the checkpoint's own ``label_dict``, which is not
+that of AudioSet's list of classes.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xacle_stack._types import FloatArray
+from xacle_stack.audio import fixed_windows
+from xacle_stack.encoders.base import EncoderInfo
+from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
+from xacle_stack.encoders.kaldi import SAMPLE_RATE_HZ, count_samples, kaldi_fbank
+from xacle_stack.encoders.torch_encoder import (
+    PRECISIONS,
+    Tensor,
+    TorchEncoder,
+    by_length,
+    in_order,
+    parts_of,
+)
+from xacle_stack.errors import EncoderError
+
+FILES = tuple(f"BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt{number}.pt" for number in (2, 1))
+N_CLASSES, N_DIMS = 527, 768
+
+WEIGHTS = Weights(
+    files=(FILES,),
+    hub_id="camenduru/beats",
+    source="a fine-tuned BEATs_iter3+ checkpoint (microsoft/unilm, folder beats)",
+)
+
+_SCALE = 2.0**15
+_FBANK_MEAN, _FBANK_STD = 15.41663, 6.55582
+_PATCH = 16
+_LONGEST = 30 * SAMPLE_RATE_HZ
+_USUAL = 11 * SAMPLE_RATE_HZ
+
+
+class Beats(TorchEncoder):
+    """AudioSet logits, and the mean of the last layer's tokens.
+
+    Notes
+    -----
+    A clip of less than one patch (16 frames, 0.175 s) is filled with zeros to one; beyond that the
+    model drops up to 15 frames at the end.  A clip of more than 30 s is cut into fixed windows,
+    over whose tokens both outputs are averaged.
+    """
+
+    info = EncoderInfo(
+        name="beats",
+        summary="BEATs iter3+ fine-tuned on AudioSet: 527 class logits and the pooled last layer",
+        audio_outputs={"logits": N_CLASSES, "pooled": N_DIMS},
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        preprocessing=(
+            "kaldi fbank 128 mels, povey, scale 2^15, (x - 15.41663) / (2 * 6.55582); zeros to "
+            "16 frames; windows of 30 s; logits before the sigmoid, mean over tokens"
+        ),
+        libraries=("speechbrain",),
+        weights=WEIGHTS,
+        extra="beats",
+        requires=("torch", "speechbrain"),
+        precisions=PRECISIONS,
+        item_mb=200,
+        licence="MIT",
+    )
+
+    @classmethod
+    def _build(cls, path: Path, code: Path | None) -> tuple[Any, Any]:
+        file = WEIGHTS.file(path)
+        content = read_tensors(cls._what(), file)
+        settings, state = content.get("cfg"), content.get("model")
+        if not isinstance(settings, Mapping) or not isinstance(state, Mapping):
+            raise EncoderError(
+                f"{cls._what()}: {file} is no BEATs checkpoint: it holds "
+                f"{sorted(map(str, content))[:5]}, expected 'cfg' and 'model'. "
+                f"Get {' or '.join(FILES)}."
+            )
+        if not settings.get("finetuned_model"):
+            raise EncoderError(
+                f"{cls._what()}: {file} is a checkpoint of pre-training only: it has no "
+                f"classifier and so no logits. Get {' or '.join(FILES)}."
+            )
+        found = settings.get("predictor_class"), settings.get("encoder_embed_dim")
+        if found != (N_CLASSES, N_DIMS):
+            raise EncoderError(
+                f"{cls._what()}: {file} has {found[0]} classes and {found[1]} dimensions; "
+                f"expected {N_CLASSES} and {N_DIMS}. Get {' or '.join(FILES)}."
+            )
+        with _without_side_effects():
+            speechbrain = cls._require("speechbrain.lobes.models.beats")
+        model = _assemble(speechbrain, settings)
+        load_exactly(cls._what(), model, state, file)
+        return model, None
+
+    def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
+        import torch
+
+        windows = [_cut(clip) for clip in clips]
+        pooled = []
+        for indices, stacked in by_length([one for of_clip in windows for one in of_clip]):
+            # Attention takes the square of the length in memory: fewer clips at once if long.
+            most = max(1, int(len(clips) * min(1.0, _USUAL / stacked.shape[1]) ** 2))
+            embedded = [self._mean_token(self._on_device(part)) for part in parts_of(stacked, most)]
+            pooled.append((indices, torch.cat(embedded)))
+        # A clip's windows have one length, so that their mean is the mean over all tokens.
+        by_clip = in_order(pooled).split([len(of_clip) for of_clip in windows])
+        means = torch.stack([of_clip.mean(dim=0) for of_clip in by_clip])
+        with self._full_precision():
+            # The mean of the logits over time is the logits of the mean.
+            return {"logits": self.model["predictor"](means), "pooled": means}
+
+    def _mean_token(self, samples: Tensor) -> Tensor:
+        """Return the mean of the last layer's tokens, shape (n_clips, 768).
+
+        SpeechBrain's own loop over the layers draws from NumPy's global random state (for
+        LayerDrop, in evaluation too) and keeps every layer's output.
+        """
+        with self._full_precision():
+            fbank = (kaldi_fbank(samples * _SCALE) - _FBANK_MEAN) / (2 * _FBANK_STD)
+        model, encoder = self.model, self.model["encoder"]
+        tokens = model["patch_embedding"](fbank.unsqueeze(1)).flatten(2).transpose(1, 2)
+        tokens = model["layer_norm"](tokens)
+        if "post_extract_proj" in model:
+            tokens = model["post_extract_proj"](tokens)
+        tokens = tokens + encoder.pos_conv(tokens.transpose(1, 2)).transpose(1, 2)
+        if not encoder.layer_norm_first:
+            tokens = encoder.layer_norm(tokens)
+        tokens = tokens.transpose(0, 1)
+        position_bias = None
+        for layer in encoder.layers:
+            tokens, _, position_bias = layer(tokens, need_weights=False, pos_bias=position_bias)
+        return tokens.float().mean(dim=0)
+
+
+def _cut(clip: FloatArray) -> FloatArray:
+    """Return a clip's windows, shape (n_windows, n_samples)."""
+    if len(clip) > _LONGEST:
+        return fixed_windows(clip, _LONGEST)
+    return np.pad(clip, (0, max(0, count_samples(_PATCH) - len(clip))))[np.newaxis]
+
+
+def _assemble(speechbrain: Any, settings: Mapping[str, Any]) -> Any:
+    """Put the model together from SpeechBrain's parts.
+
+    Its class ``BEATs`` takes its settings from a file only, which it unpickles itself.
+    """
+    from torch import nn
+
+    config = speechbrain.BEATsConfig(dict(settings))
+    patch = config.input_patch_size
+    parts = {
+        "patch_embedding": nn.Conv2d(1, config.embed_dim, patch, patch, bias=config.conv_bias),
+        "layer_norm": nn.LayerNorm(config.embed_dim),
+        "encoder": speechbrain.TransformerEncoder(config),
+        "predictor": nn.Linear(config.encoder_embed_dim, config.predictor_class),
+    }
+    if config.embed_dim != config.encoder_embed_dim:
+        parts["post_extract_proj"] = nn.Linear(config.embed_dim, config.encoder_embed_dim)
+    return nn.ModuleDict(parts)
+
+
+@contextmanager
+def _without_side_effects() -> Iterator[None]:
+    """Keep SpeechBrain's import from changing the process.
+
+    It would allow TF32 for every model on the GPU, log, and leave modules in ``sys.modules`` that
+    import absent packages as soon as anything asks them for an attribute.
+    """
+    settings = {"SB_LOG_LEVEL": "ERROR", "SB_DISABLE_QUIRKS": "allow_tf32,disable_jit_profiling"}
+    before = {name: os.environ.pop(name, None) for name in settings}
+    known = set(sys.modules)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name in settings:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in set(sys.modules) - known:
+            if type(sys.modules[name]).__module__ == "speechbrain.utils.importutils":
+                del sys.modules[name]

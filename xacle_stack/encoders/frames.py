@@ -1,0 +1,200 @@
+"""From clips of any length to statistics of the frames that a model makes of them.
+
+Clips of more than :data:`LONGEST_S` are cut into equal pieces, whose frames are pooled together,
+each sample heard once; and a batch is never longer than as many clips of :data:`USUAL_S`.  So
+memory is bounded whatever the clips.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.encoders.torch_encoder import Tensor, in_order
+
+LONGEST_S = 30
+USUAL_S = 10
+
+
+def standardise(samples: FloatArray) -> FloatArray:
+    """Return a clip with mean zero and variance one, as ``Wav2Vec2FeatureExtractor`` does.
+
+    Examples
+    --------
+    >>> standardise(np.array([1.0, 3.0])).round(3)
+    array([-1.,  1.])
+    """
+    standardised: FloatArray = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+    return standardised
+
+
+def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], list[int]]:
+    """Cut each clip into as few equal pieces as have at most `longest` samples.
+
+    Returns
+    -------
+    pieces : list of ndarray
+        Those of the first clip, then those of the next; lengths within a clip differ by one sample
+        at most.
+    counts : list of int
+        Pieces of each clip.
+
+    Examples
+    --------
+    >>> [len(piece) for piece in cut([np.zeros(5), np.zeros(2)], 3)[0]]
+    [3, 2, 2]
+    """
+    parts = [np.array_split(clip, math.ceil(len(clip) / longest)) for clip in clips]
+    return [piece for of_clip in parts for piece in of_clip], [len(of_clip) for of_clip in parts]
+
+
+def most_at_once(n_clips: int, n_samples: int, sample_rate_hz: int) -> int:
+    """Return how many pieces of `n_samples` take the memory of `n_clips` clips of usual length.
+
+    Examples
+    --------
+    >>> most_at_once(8, 30 * 16_000, 16_000)
+    2
+    """
+    return max(1, n_clips * USUAL_S * sample_rate_hz // n_samples)
+
+
+def pad(pieces: Sequence[FloatArray], n_samples: int = 0) -> tuple[FloatArray, IntArray]:
+    """Stack pieces, filled with zeros to the longest of them and to at least `n_samples`.
+
+    Returns
+    -------
+    stacked : ndarray of shape (n_pieces, n_longest)
+        float32.
+    lengths : ndarray of shape (n_pieces,)
+        Before filling.
+    """
+    lengths = np.array([len(piece) for piece in pieces])
+    stacked = np.zeros((len(pieces), max(n_samples, *lengths)), dtype=np.float32)
+    for row, piece in zip(stacked, pieces, strict=True):
+        row[: len(piece)] = piece
+    return stacked, lengths
+
+
+def count_convolved(n_samples: Any, kernels: Sequence[int], strides: Sequence[int]) -> Any:
+    """Return how many frames a stack of convolutions without padding makes of samples."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
+
+
+def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Return the least number of samples of which such a stack makes a frame.
+
+    Examples
+    --------
+    >>> receptive_field([10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2])
+    400
+    """
+    n_samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        n_samples = (n_samples - 1) * stride + kernel
+    return n_samples
+
+
+def masked_statistics(frames: Tensor, n_frames: Tensor) -> Tensor:
+    """Return mean, standard deviation and maximum over the first frames of each row.
+
+    Parameters
+    ----------
+    frames : tensor of shape (n_pieces, n_longest, n_dims)
+    n_frames : tensor of shape (n_pieces,)
+        How many of them are real, at least one; what the others hold does not matter.
+
+    Returns
+    -------
+    statistics : tensor of shape (n_pieces, 3 * n_dims)
+        float32.  The deviation is the population's, so that a single frame gives 0.
+    """
+    import torch
+
+    frames = frames.float()
+    padding = torch.arange(frames.shape[1], device=frames.device) >= n_frames[:, None]
+    padding, count = padding[..., None], n_frames[:, None].float()
+    mean = frames.masked_fill(padding, 0).sum(dim=1) / count
+    deviations = (frames - mean[:, None]).masked_fill(padding, 0)
+    deviation = (deviations.square().sum(dim=1) / count).sqrt()
+    return torch.cat([mean, deviation, frames.masked_fill(padding, -torch.inf).amax(dim=1)], dim=1)
+
+
+def merge_statistics(statistics: Tensor, n_frames: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the statistics of all frames of each clip from those of its pieces.
+
+    Parameters
+    ----------
+    statistics : tensor of shape (n_pieces, 3 * n_dims)
+        See :func:`masked_statistics`.
+    n_frames : tensor of shape (n_pieces,)
+    counts : sequence of int
+        Pieces of each clip.
+
+    Returns
+    -------
+    merged : tensor of shape (n_clips, 3 * n_dims)
+    """
+    import torch
+
+    if max(counts) == 1:
+        return statistics
+    merged = []
+    for rows, n in zip(statistics.split(counts), n_frames.split(counts), strict=True):
+        mean, deviation, highest = rows.chunk(3, dim=1)
+        weight = (n / n.sum())[:, None]
+        centre = (weight * mean).sum(dim=0)
+        variance = (weight * (deviation.square() + (mean - centre).square())).sum(dim=0)
+        merged.append(torch.cat([centre, variance.sqrt(), highest.amax(dim=0)]))
+    return torch.stack(merged)
+
+
+def pool_frames(
+    clips: Sequence[FloatArray],
+    sample_rate_hz: int,
+    frames_of: Callable[[Sequence[FloatArray]], tuple[Tensor, Tensor]],
+    spread: float = 1.25,
+) -> Tensor:
+    """Return mean, standard deviation and maximum over each clip's frames.
+
+    Parameters
+    ----------
+    clips : sequence of ndarray of shape (n_samples,)
+    sample_rate_hz : int
+    frames_of : callable
+        Gets pieces and returns their frames and how many of those are real, as
+        :func:`masked_statistics` takes them.
+    spread : float, default=1.25
+        How many times as long as the shortest piece of a batch the longest may be, where those
+        that are shorter are filled.
+
+    Returns
+    -------
+    statistics : tensor of shape (n_clips, 3 * n_dims)
+    """
+    pieces, counts = cut(clips, LONGEST_S * sample_rate_hz)
+    statistics, n_frames = [], []
+    for batch in _batches(pieces, len(clips), sample_rate_hz, spread):
+        frames, n = frames_of([pieces[index] for index in batch])
+        statistics.append((batch, masked_statistics(frames, n)))
+        n_frames.append((batch, n))
+    return merge_statistics(in_order(statistics), in_order(n_frames), counts)
+
+
+def _batches(
+    pieces: Sequence[FloatArray], n_clips: int, sample_rate_hz: int, spread: float
+) -> list[IntArray]:
+    """Return the pieces' indices, by length, in batches of similar lengths."""
+    lengths = np.array([len(piece) for piece in pieces])
+    order = np.argsort(lengths, kind="stable")
+    starts = [0]
+    for place, length in enumerate(lengths[order]):
+        n_before = place - starts[-1]
+        too_many = n_before >= most_at_once(n_clips, length, sample_rate_hz)
+        if n_before and (too_many or length > spread * lengths[order[starts[-1]]]):
+            starts.append(place)
+    return np.split(order, starts[1:])

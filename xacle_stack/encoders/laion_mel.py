@@ -1,0 +1,93 @@
+"""The spectrograms that LAION-CLAP was trained on, in batched PyTorch.
+
+Conventions: 48 kHz, frames of 1,024 samples every 480 under a Hann window, centred, the ends
+reflected; power, 64 mel bands, decibels not below −100.  The models without feature fusion hear
+librosa's mel scale, those with it torchaudio's.
+"""
+
+from typing import Any
+
+import numpy as np
+
+Tensor = Any  # torch is imported where it is used
+
+SAMPLE_RATE_HZ = 48_000
+WINDOW = 10 * SAMPLE_RATE_HZ
+N_FFT, HOP, N_MELS = 1024, 480, 64
+N_FRAMES = 1 + WINDOW // HOP
+
+
+def build_filters(audio_utils: Any, lowest_hz: float, highest_hz: float, scale: str) -> Tensor:
+    """Return the mel filters, shape (513, 64).
+
+    Parameters
+    ----------
+    audio_utils : module
+        ``transformers.audio_utils``.
+    lowest_hz, highest_hz : float
+    scale : {"slaney", "htk"}
+        librosa's, whose filters have equal areas, or torchaudio's, of equal heights.
+    """
+    import torch
+
+    filters = audio_utils.mel_filter_bank(
+        1 + N_FFT // 2,
+        N_MELS,
+        lowest_hz,
+        highest_hz,
+        SAMPLE_RATE_HZ,
+        norm="slaney" if scale == "slaney" else None,
+        mel_scale=scale,
+    )
+    return torch.from_numpy(filters).float()
+
+
+def log_mel(samples: Tensor, mel_filters: Tensor) -> Tensor:
+    """Return the spectrogram of each row.
+
+    Parameters
+    ----------
+    samples : tensor of shape (n_clips, n_samples)
+        float32 at 48 kHz.
+    mel_filters : tensor of shape (513, 64)
+
+    Returns
+    -------
+    spectrogram : tensor of shape (n_clips, 1 + n_samples // 480, 64)
+        Each row depends on its own samples only.
+    """
+    import torch
+
+    half = N_FFT // 2
+    padded = torch.nn.functional.pad(samples.unsqueeze(1), (half, half), mode="reflect")
+    frames = padded.squeeze(1).unfold(1, N_FFT, HOP)
+    window = torch.hann_window(N_FFT, device=samples.device)
+    decibels = []
+    for part in frames.split(N_FRAMES, dim=1):  # the frames of 10 s at once, to bound the memory
+        power = torch.view_as_real(torch.fft.rfft(part * window)).square().sum(dim=-1)
+        decibels.append(10 * (power @ mel_filters).clamp(min=1e-10).log10())
+    return torch.cat(decibels, dim=1)
+
+
+def fuse(mel: Tensor) -> Tensor:
+    """Return the four spectrograms that the model fuses: all of a clip, and three chunks of it.
+
+    Parameters
+    ----------
+    mel : tensor of shape (n_clips, n_frames, 64)
+        At least 1,001 frames; of just so many, the four are equal.
+
+    Returns
+    -------
+    fused : tensor of shape (n_clips, 4, 1001, 64)
+    """
+    import torch
+
+    places = np.array_split(np.arange(mel.shape[1] - N_FRAMES + 1), 3)
+    # Just above 10 s there are fewer places than thirds: the others start where the clip does.
+    starts = [int(third[len(third) // 2]) if len(third) else 0 for third in places]
+    shrunk = torch.nn.functional.interpolate(
+        mel.unsqueeze(1), size=(N_FRAMES, N_MELS), mode="bilinear", align_corners=False
+    )
+    chunks = [mel[:, None, start : start + N_FRAMES] for start in starts]
+    return torch.cat([shrunk, *chunks], dim=1)

@@ -1,0 +1,120 @@
+"""LAION's own files of CLAP weights, in the names and sizes of transformers' ``ClapModel``.
+
+Conventions: the file is ``{'state_dict': {'module.' + name: tensor}, ...}`` beside the state of the
+training; a name is one of laion_clap's ``CLAP`` with a HTSAT of any size and RoBERTa.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xacle_stack._optional import require
+from xacle_stack.encoders.checkpoint import read_tensors, state_dict_in
+from xacle_stack.encoders.text_towers import HEAD_DIMS, count_of, shape_of
+from xacle_stack.errors import EncoderError
+
+_AUDIO, _TEXT = "audio_model.audio_encoder.", "text_model."
+_NAMES = (
+    (r"^audio_branch\.", _AUDIO),
+    (r"^text_branch\.", _TEXT),
+    (r"_projection\.0\.", "_projection.linear1."),
+    (r"_projection\.2\.", "_projection.linear2."),
+    (r"\.bn0\.", ".batch_norm."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.attn\.", ".attention.self."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
+# Spectrograms, tables that the model computes, the classifier, and heads for training.
+_UNUSED = re.compile(
+    rf"({re.escape(_AUDIO)}(spectrogram_extractor|logmel_extractor|tscam_conv|head)"
+    r"|audio_transform|text_transform)\.|.*\.attn_mask$"
+)
+
+
+def read_original(what: str, path: Path) -> dict[str, Any]:
+    """Return the tensors of such a file under the names that ``ClapModel`` has for them.
+
+    Parameters
+    ----------
+    what : str
+        For messages.
+    path : Path
+
+    Raises
+    ------
+    EncoderError
+        If the file is damaged, holds code, or is no such file.
+    """
+    torch = require("torch", extra="encoders", purpose=what)
+    with torch.serialization.safe_globals(_numpy_numbers()):
+        content = read_tensors(what, path)
+    state = state_dict_in(what, content, "state_dict", path)
+    original = {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
+    if not any(key.startswith("audio_branch.patch_embed.") for key in original):
+        raise EncoderError(
+            f"{what}: {path} is not one of LAION's own files with a HTSAT. Give such a file "
+            "('630k-audioset-best.pt'), or a folder in the format of transformers with config.json."
+        )
+    renamed: dict[str, Any] = {}
+    for key, tensor in original.items():
+        for pattern, name in _NAMES:
+            key = re.sub(pattern, name, key)
+        if _UNUSED.match(key):
+            continue
+        if ".self.qkv." in key and hasattr(tensor, "chunk"):
+            parts = zip(("query", "key", "value"), tensor.chunk(3), strict=False)
+            renamed |= {key.replace("qkv", part): values for part, values in parts}
+        else:
+            renamed[key] = tensor
+    return renamed
+
+
+def settings_of(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of ``ClapConfig`` for tensors that :func:`read_original` returned.
+
+    Where a tensor is missing, a size is that of HTSAT-tiny or RoBERTa-base.
+    """
+    n_dims, *_ = shape_of(state, f"{_AUDIO}patch_embed.proj.weight", (96, 1, 4, 4))
+    layers = re.escape(_AUDIO) + r"layers\."
+    n_layers = count_of(state, rf"{layers}(\d+)\.", 4)
+    depths, heads = [], []
+    for layer in range(n_layers):
+        depths.append(count_of(state, rf"{layers}{layer}\.blocks\.(\d+)\.", 2))
+        table = f"{_AUDIO}layers.{layer}.blocks.0.attention.self.relative_position_bias_table"
+        heads.append(shape_of(state, table, (225, 4 * 2**layer))[1])
+    is_fused = any(key.startswith(f"{_AUDIO}patch_embed.mel_conv2d.") for key in state)
+    audio = {
+        "patch_embeds_hidden_size": n_dims,
+        "hidden_size": n_dims * 2 ** (n_layers - 1),
+        "depths": depths,
+        "num_attention_heads": heads,
+        "num_hidden_layers": n_layers,
+        "enable_fusion": is_fused,
+        "fusion_type": "aff_2d" if is_fused else None,
+    }
+    n_tokens, width = shape_of(state, f"{_TEXT}embeddings.word_embeddings.weight", (50_265, 768))
+    positions = f"{_TEXT}embeddings.position_embeddings.weight"
+    between = f"{_TEXT}encoder.layer.0.intermediate.dense.bias"
+    text = {
+        "vocab_size": n_tokens,
+        "hidden_size": width,
+        "max_position_embeddings": shape_of(state, positions, (514, width))[0],
+        "num_hidden_layers": count_of(state, re.escape(_TEXT) + r"encoder\.layer\.(\d+)\.", 12),
+        "num_attention_heads": width // HEAD_DIMS,
+        "intermediate_size": shape_of(state, between, (3072,))[0],
+        "layer_norm_eps": 1e-5,  # RoBERTa's, which ClapTextConfig has not by default
+    }
+    return {"text_config": text, "audio_config": audio}
+
+
+def _numpy_numbers() -> list[Any]:
+    """Return what unpickling a NumPy number calls: the files hold learning rates of that type."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, np.dtype, *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8"))]

@@ -1,0 +1,194 @@
+"""PE-Audio: Meta's Perception Encoder, clips and captions in one 1024-dimensional space.
+
+Source: Vyas et al. 2025, arXiv:2512.19687.  Extra: ``pe``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from xacle_stack._types import FloatArray
+from xacle_stack.encoders.base import EMBEDDING, EncoderInfo, Precision
+from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
+from xacle_stack.encoders.frames import LONGEST_S, cut, most_at_once
+from xacle_stack.encoders.torch_encoder import (
+    PRECISIONS,
+    Tensor,
+    TorchEncoder,
+    by_length,
+    in_order,
+    parts_of,
+)
+from xacle_stack.encoders.transformers_folder import check_model_type, read_json
+from xacle_stack.errors import EncoderError, MissingExtraError
+
+N_DIMS = 1024
+MAX_TOKENS = 512  # as in training
+
+_RATE_HZ = 48_000
+_WEIGHTS = Weights(
+    files=(
+        ("model.safetensors", "model-*.safetensors"),
+        ("config.json",),
+        ("tokenizer.json",),
+        ("tokenizer_config.json",),
+    ),
+    optional=("special_tokens_map.json",),
+    hub_id="facebook/pe-av-large",
+    source="facebook/pe-av-large, -base or -small from the Hugging Face hub",
+)
+# The audio-visual model beside its audio model: video, both together, and their heads.
+_OF_VIDEO = ("video_model.*", "audio_video_*", "text_audio_video_*", "*_plus_text_*")
+_SHARED_ENCODER = "audio_video_encoder.embedder.audio_encoder."
+
+
+class PeAudio(TorchEncoder):
+    """The audio and the audio caption embedding, as the model's heads give them: not normalised.
+
+    Takes the audio-visual checkpoints (``pe-av-…``), whose other parts are left out.
+
+    Notes
+    -----
+    A clip is reflected at its end to whole frames of 40 ms, and batched with others of as many
+    frames: padding would change it, since the convolutions before the mask hear the padding.  The
+    embeddings of the pieces of a clip of more than 30 s are averaged.
+
+    The head for captions was trained on the text model's last layer before the final norm; newer
+    releases of transformers give it the normalised output, this encoder does not.
+    """
+
+    info = EncoderInfo(
+        name="pe-audio",
+        summary="Perception Encoder Audio (PE-AV large): one space for clips and captions",
+        audio_outputs={EMBEDDING: N_DIMS},
+        text_outputs={EMBEDDING: N_DIMS},
+        sample_rate_hz=_RATE_HZ,
+        preprocessing=(
+            "reflected to 40 ms frames, mean over pieces of at most 30 s; 512 tokens, last text "
+            "layer before its norm"
+        ),
+        weights=_WEIGHTS,
+        extra="pe",
+        requires=("torch", "transformers>=5"),
+        precisions=PRECISIONS,
+        item_mb=1000,
+        licence="Apache-2.0",
+    )
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | None = None,
+        device: str = "cpu",
+        *,
+        precision: Precision = "float32",
+        code: Path | None = None,
+    ) -> Self:
+        """Load the weights onto a device; see :meth:`TorchEncoder.load`."""
+        transformers = cls._require("transformers")
+        if int(transformers.__version__.partition(".")[0]) < 5:  # before gigabytes are fetched
+            raise MissingExtraError(
+                f"{cls._what()} needs transformers 5 or later; {transformers.__version__} is "
+                "installed, perhaps for msclap, which needs an older one. Use another environment "
+                "for this encoder: pip install 'xacle-stack[pe]'"
+            )
+        return super().load(checkpoint, device, precision=precision, code=code)
+
+    @classmethod
+    def _build(cls, path: Path, code: Path | None) -> tuple[Any, Any]:
+        import torch
+
+        transformers = cls._require("transformers")
+        model = transformers.PeAudioModel(_read_config(cls._what(), path, transformers)).float()
+        state: dict[str, Any] = {}
+        for file in _WEIGHTS.files_in(path):
+            if file.suffix == ".safetensors":
+                state |= read_tensors(cls._what(), file)
+        load_exactly(
+            cls._what(),
+            model,
+            _of_audio(state),
+            path,
+            # Not used: see the class's notes.
+            may_miss=["text_model.final_norm.weight"],
+            may_ignore=_OF_VIDEO,
+        )
+        model.text_model.final_norm = torch.nn.Identity()
+        # Filled at the right, whatever the file says: the embedding is the first token's.
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
+            str(path), padding_side="right"
+        )
+        return model, tokenizer
+
+    def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
+        import torch
+
+        ratios = self.model.config.audio_config.dac_config.downsampling_ratios
+        pieces, counts = cut(clips, LONGEST_S * _RATE_HZ)
+        pieces = [_reflect(piece, math.prod(ratios)) for piece in pieces]
+        groups = []
+        for indices, stacked in by_length(pieces):
+            parts = parts_of(stacked, most_at_once(len(clips), stacked.shape[1], _RATE_HZ))
+            embedded = [
+                self.model.get_audio_embeds(self._on_device(part)[:, None]) for part in parts
+            ]
+            groups.append((indices, torch.cat(embedded)))
+        by_clip = in_order(groups).float().split(counts)
+        return {EMBEDDING: torch.stack([of_clip.mean(dim=0) for of_clip in by_clip])}
+
+    def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        tokens = self.tokenizer(
+            list(captions),
+            padding=True,
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        )
+        hidden = self.model.text_model(
+            input_ids=self._on_device(tokens["input_ids"]),
+            attention_mask=self._on_device(tokens["attention_mask"]),
+        ).last_hidden_state
+        return {EMBEDDING: self.model.text_audio_head(hidden[:, 0])}
+
+
+def _read_config(what: str, folder: Path, transformers: Any) -> Any:
+    """Return the audio model's part of an audio-visual model's configuration, or an audio one."""
+    settings = read_json(what, folder, "config.json")
+    found = check_model_type(what, folder, settings, "pe_audio_video", "pe_audio")
+    try:
+        of_audio = settings["audio_video_config"] if found == "pe_audio_video" else settings
+        config = transformers.PeAudioConfig(
+            text_config=settings["text_config"], audio_config=of_audio["audio_config"]
+        )
+    except Exception as error:  # transformers' own checks of values, by version
+        raise EncoderError(
+            f"{what}: {folder / 'config.json'} is no configuration of this model "
+            f"({type(error).__name__}: {error})."
+        ) from None
+    if config.text_config.hidden_size != N_DIMS:
+        raise EncoderError(
+            f"{what}: {folder} embeds in {config.text_config.hidden_size} dimensions; expected "
+            f"{N_DIMS}."
+        )
+    return config
+
+
+def _of_audio(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename an audio-visual checkpoint's tensors to those of its audio model.
+
+    Its audio encoder and its text model stand in it once, under one of several names.
+    """
+    renamed = {
+        f"audio_encoder.{key.removeprefix(_SHARED_ENCODER)}": value
+        for key, value in state.items()
+        if key.startswith(_SHARED_ENCODER)
+    }
+    return renamed | {key.removeprefix("audio_model."): value for key, value in state.items()}
+
+
+def _reflect(samples: FloatArray, hop: int) -> FloatArray:
+    """Fill a clip to whole frames with its own end, reversed."""
+    return np.pad(samples, (0, -len(samples) % hop), mode="reflect")

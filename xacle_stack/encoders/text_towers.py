@@ -1,0 +1,187 @@
+"""GPT-2, BERT and RoBERTa as text towers of a larger model, in the sizes of a checkpoint's tensors.
+
+Their tokenizers seldom come with such a checkpoint; they are those of the hub.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xacle_stack._types import IntArray
+from xacle_stack.encoders.checkpoint import Weights
+from xacle_stack.errors import EncoderError
+
+HEAD_DIMS = 64  # of all published sizes of both
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """The tokenizer of a kind of text tower.
+
+    Attributes
+    ----------
+    tokenizer_class : str
+        Of transformers.
+    tokenizer : Weights
+        Its files and their place on the hub.
+    """
+
+    tokenizer_class: str
+    tokenizer: Weights
+
+    def read_tokenizer(
+        self, what: str, transformers: Any, files: Sequence[Path], n_tokens: int
+    ) -> Any:
+        """Read the tokenizer from its files, and check that it belongs to the weights.
+
+        Parameters
+        ----------
+        what : str
+            For messages.
+        transformers : module
+        files : sequence of Path
+            In one folder.
+        n_tokens : int
+            Rows of the text tower's embeddings.
+        """
+        folder = files[0].parent
+        try:
+            tokenizer = getattr(transformers, self.tokenizer_class).from_pretrained(str(folder))
+        except Exception as error:  # transformers' and tokenizers' own, by damage and version
+            raise EncoderError(
+                f"{what}: the tokenizer in {folder} cannot be read "
+                f"({type(error).__name__}: {error})."
+            ) from None
+        if len(tokenizer) != n_tokens:
+            raise EncoderError(
+                f"{what}: the tokenizer in {folder} knows {len(tokenizer)} tokens, the weights "
+                f"{n_tokens}: it belongs to another model. Replace its files by those of "
+                f"{self.tokenizer.hub_id}."
+            )
+        return tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTower(TextTokenizer):
+    """A kind of text tower, with its tokenizer.
+
+    Attributes
+    ----------
+    build : callable
+        Gets the transformers module and a state dict, and returns the model of that size, without
+        its weights.  Where a tensor is missing, its size is that of the base model.
+    computed : tuple of str
+        Patterns of what older versions of transformers saved beside the weights: tables that the
+        model computes.
+    """
+
+    build: Callable[[Any, Mapping[str, Any]], Any]
+    computed: tuple[str, ...]
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[IntArray, IntArray]:
+    """Return the tokens of texts, padded to the longest, and a mask of those that are real.
+
+    Of a text with more than `most` tokens the first ones are kept, and the last one, which marks
+    the end.
+
+    Returns
+    -------
+    ids, mask : ndarray of shape (n_texts, n_longest)
+    """
+    rows = [
+        row if len(row) <= most else [*row[: most - 1], row[-1]]
+        for row in tokenizer(list(texts), verbose=False)["input_ids"]
+    ]
+    shape = len(rows), max(map(len, rows))
+    ids, mask = np.full(shape, tokenizer.pad_token_id), np.zeros(shape, dtype=np.int64)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+    return ids, mask
+
+
+def _build_gpt2(transformers: Any, state: Mapping[str, Any]) -> Any:
+    config = transformers.GPT2Config()
+    config.vocab_size, config.n_embd = shape_of(
+        state, "wte.weight", (config.vocab_size, config.n_embd)
+    )
+    (config.n_positions, _) = shape_of(state, "wpe.weight", (config.n_positions, config.n_embd))
+    (config.n_inner,) = shape_of(state, "h.0.mlp.c_fc.bias", (4 * config.n_embd,))
+    config.n_layer = count_of(state, r"h\.(\d+)\.", config.n_layer)
+    config.n_head = config.n_embd // HEAD_DIMS
+    return transformers.GPT2Model(config)
+
+
+def _build_bert(transformers: Any, state: Mapping[str, Any]) -> Any:
+    config = transformers.BertConfig()
+    config.vocab_size, config.hidden_size = shape_of(
+        state, "embeddings.word_embeddings.weight", (config.vocab_size, config.hidden_size)
+    )
+    config.max_position_embeddings, _ = shape_of(
+        state,
+        "embeddings.position_embeddings.weight",
+        (config.max_position_embeddings, config.hidden_size),
+    )
+    (config.intermediate_size,) = shape_of(
+        state, "encoder.layer.0.intermediate.dense.bias", (config.intermediate_size,)
+    )
+    config.num_hidden_layers = count_of(state, r"encoder\.layer\.(\d+)\.", config.num_hidden_layers)
+    config.num_attention_heads = config.hidden_size // HEAD_DIMS
+    return transformers.BertModel(config)
+
+
+def shape_of(state: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a tensor's shape, or the default if it is not there or has other dimensions."""
+    shape = tuple(getattr(state.get(key), "shape", ()))
+    return shape if len(shape) == len(default) else default
+
+
+def count_of(state: Mapping[str, Any], pattern: str, default: int) -> int:
+    """Return how many parts there are whose number is the pattern's group."""
+    numbers = [int(found[1]) for key in state if (found := re.match(pattern, key))]
+    return max(numbers, default=default - 1) + 1
+
+
+_OPTIONAL_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+GPT2 = TextTower(
+    build=_build_gpt2,
+    computed=("h.*.attn.bias", "h.*.attn.masked_bias"),
+    tokenizer_class="GPT2TokenizerFast",
+    tokenizer=Weights(
+        files=(("vocab.json",), ("merges.txt",)),
+        optional=_OPTIONAL_FILES,
+        hub_id="openai-community/gpt2",
+        source="gpt2 from the Hugging Face hub",
+    ),
+)
+BERT = TextTower(
+    build=_build_bert,
+    computed=("embeddings.position_ids",),
+    tokenizer_class="BertTokenizerFast",
+    tokenizer=Weights(
+        files=(("vocab.txt",),),
+        optional=_OPTIONAL_FILES,
+        hub_id="google-bert/bert-base-uncased",
+        source="bert-base-uncased from the Hugging Face hub",
+    ),
+)
+ROBERTA = TextTokenizer(
+    tokenizer_class="RobertaTokenizerFast",
+    tokenizer=Weights(
+        # Either the one file, or both others.
+        files=(("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt")),
+        optional=("vocab.json", "merges.txt", *_OPTIONAL_FILES),
+        hub_id="FacebookAI/roberta-base",
+        source="roberta-base from the Hugging Face hub",
+    ),
+)
