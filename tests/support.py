@@ -13,6 +13,7 @@ from xacle_stack.encoders import EncoderChoice
 TESTS = Path(__file__).parent
 REAL_DATA = TESTS.parent.parent / "shared" / "data"
 TOY = EncoderChoice(f"{TESTS / 'toy_encoder.py'}:ToySpace")
+BATCH_TOY = EncoderChoice(f"{TESTS / 'toy_encoder.py'}:BatchToy")
 STORE = StoreId("toy", "0123456789abcdef")
 
 WriteData = Callable[..., Path]

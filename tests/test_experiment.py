@@ -180,9 +180,11 @@ def test_a_split_of_one_pair_is_told_before_anything_is_fitted(
 
 
 def test_subsets_are_singles_couples_and_all() -> None:
-    assert space_subsets(("a",)) == [("a",)]
-    assert len(space_subsets(("a", "b", "c"))) == 3 + 3 + 1
-    assert space_subsets(("a", "b", "c", "d"))[-1] == ("a", "b", "c", "d")
+    both = ["singles", "couples"]
+    assert space_subsets(("a",), both) == [("a",)]
+    assert len(space_subsets(("a", "b", "c"), both)) == 3 + 3 + 1
+    assert space_subsets(("a", "b", "c", "d"), both)[-1] == ("a", "b", "c", "d")
+    assert space_subsets(("a", "b", "c"), ["singles"]) == [("a",), ("b",), ("c",), ("a", "b", "c")]
 
 
 def test_few_captions_are_warned_of_once(

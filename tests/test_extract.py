@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support import TOY, WriteData
+from support import BATCH_TOY, TOY, WriteData
 
 from xacle_stack.audio import Clip, read_clip
 from xacle_stack.cache import FeatureCache
@@ -16,12 +16,12 @@ from xacle_stack.extract import extract_embeddings, store_id
 from xacle_stack.pairs import Pairs, read_pairs
 
 
-def table(root: Path, pairs: Pairs) -> bytes:
+def table(root: Path, pairs: Pairs, encoder: str = "toy") -> bytes:
     """Return every vector of the pairs as bytes."""
     cached = FeatureCache(root).load(pairs)
     return b"".join(
         array.tobytes()
-        for array in (cached.audio("toy"), cached.audio("toy", "level"), cached.text("toy"))
+        for array in (cached.audio(encoder), cached.audio(encoder, "level"), cached.text(encoder))
     )
 
 
@@ -132,55 +132,81 @@ def test_an_encoder_that_returns_nan_stores_nothing_of_that_batch(
 
 EXTRACT = """
 import os, signal, sys
+from xacle_stack.cache import StoreWriter
 from xacle_stack.encoders import EncoderChoice
 from xacle_stack.extract import extract_embeddings
 from xacle_stack.pairs import read_pairs
 
-data, store, encoder, limit = sys.argv[1:]
+data, store, limit, *names = sys.argv[1:]
+StoreWriter.__init__.__kwdefaults__["segment_rows"] = 4
 pairs = [read_pairs(data, "train")]
-encoders = [EncoderChoice(encoder)]
-encoders[0].encoder
+encoders = [EncoderChoice(name) for name in names]
+for choice in encoders:
+    choice.encoder
 calls = 0
+PARTS = [os.path.join("xacle_stack", "extract"), os.path.join("xacle_stack", "cache")]
 def count(frame, event, argument):
     global calls
-    calls += 1
+    calls += event == "call" and any(part in frame.f_code.co_filename for part in PARTS)
     if calls == int(limit):
         os.kill(os.getpid(), signal.SIGKILL)
 sys.setprofile(count)
-extract_embeddings(pairs, encoders, store, batch_size=4)
+extract_embeddings(pairs, encoders, store, batch_size=3)
 sys.setprofile(None)
 print(calls)
 """
 
 
+def extract_command(data: Path, store: Path, limit: int) -> list[str]:
+    return [sys.executable, "-c", EXTRACT, data, store, str(limit), TOY.name, BATCH_TOY.name]
+
+
 def run_extract(data: Path, store: Path, limit: int) -> subprocess.CompletedProcess[str]:
-    arguments = [str(data), str(store), TOY.name, str(limit)]
-    return subprocess.run(
-        [sys.executable, "-c", EXTRACT, *arguments], capture_output=True, text=True, check=False
-    )
+    command = extract_command(data, store, limit)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_killed_and_started_again_gives_the_same_bytes(
     make_data: WriteData, tmp_path: Path
 ) -> None:
-    data = make_data(train=24)
+    data = make_data(train=40)
     pairs = read_pairs(data, "train")
     n_calls = int(run_extract(data, tmp_path / "expected", 0).stdout)
-    expected = table(tmp_path / "expected", pairs)
-    for number, limit in enumerate(np.random.default_rng(2).integers(1, n_calls, size=6)):
+    expected = [table(tmp_path / "expected", pairs, name) for name in ("toy", "batch-toy")]
+    n_kept = []
+    for number, limit in enumerate(np.random.default_rng(2).integers(1, n_calls, size=8)):
         store = tmp_path / f"killed-{number}"
         assert run_extract(data, store, limit).returncode == -9
+        n_kept.append(len(list(store.rglob("*.h5"))))
         assert run_extract(data, store, 0).returncode == 0
-        assert table(store, pairs) == expected
+        assert [table(store, pairs, name) for name in ("toy", "batch-toy")] == expected
         assert all(fault is None for _, fault in FeatureCache(store).verify())
+    assert len(set(n_kept)) > 3  # killed at different places, with some rows kept
+
+
+def test_a_vector_of_the_batch_toy_tells_its_batch(make_data: WriteData, tmp_path: Path) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    for size in (3, 4):
+        extract_embeddings([pairs], [BATCH_TOY], tmp_path / str(size), batch_size=size)
+    three, four = (table(tmp_path / size, pairs, "batch-toy") for size in "34")
+    assert three != four
+
+
+def test_two_devices_share_the_work(make_data: WriteData, tmp_path: Path) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    extract_embeddings([pairs], [TOY], tmp_path / "expected")
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store", device="cpu,cpu")
+    assert table(tmp_path / "store", pairs) == table(tmp_path / "expected", pairs)
+    assert report.encoded == {("toy", "audio"): 20, ("toy", "text"): len(set(pairs.captions))}
+    assert not extract_embeddings([pairs], [TOY], tmp_path / "store", device="cpu,cpu").encoded
 
 
 def test_two_runs_at_once(make_data: WriteData, tmp_path: Path) -> None:
     data = make_data(train=24)
     pairs = read_pairs(data, "train")
     extract_embeddings([pairs], [TOY], tmp_path / "expected")
-    arguments = [sys.executable, "-c", EXTRACT, str(data), str(tmp_path / "store"), TOY.name, "0"]
-    runs = [subprocess.Popen(arguments, stdout=subprocess.DEVNULL) for _ in range(2)]
+    command = extract_command(data, tmp_path / "store", 0)
+    runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
     assert table(tmp_path / "store", pairs) == table(tmp_path / "expected", pairs)
     assert all(fault is None for _, fault in FeatureCache(tmp_path / "store").verify())
@@ -225,6 +251,7 @@ def test_decoding_stays_close_ahead_of_the_encoder(
         n_ahead.append(n_decoded - 4 * len(n_ahead))
         return encode(self, clips)
 
+    monkeypatch.setattr("xacle_stack.extract.DECODE_WINDOW", 4)
     monkeypatch.setattr("xacle_stack.extract.read_clip", counting_decode)
     monkeypatch.setattr(TOY.encoder, "encode_audio", counting_encode)
     extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=4, n_jobs=2)

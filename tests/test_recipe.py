@@ -93,6 +93,16 @@ def test_two_encoders_of_one_name_are_refused(tmp_path: Path) -> None:
         read_recipe(path)
 
 
+def test_words_are_counted_in_captions_too(tmp_path: Path) -> None:
+    content = (TESTS / "toy_encoder.py").read_text()
+    (tmp_path / "mine.py").write_text(content.replace('"level"', '"words"'))
+    write(tmp_path, 'spaces = ["mini-mel"]\nauxiliary = ["wav2vec2-ctc:words"]')
+    assert read_recipe(tmp_path / "mine.toml").builder().auxiliary == ["wav2vec2-ctc:words"]
+    path = write(tmp_path, 'spaces = ["mini-mel"]\nauxiliary = ["mine.py:ToySpace:words"]')
+    with pytest.raises(RecipeError, match="compared with the captions' words, which this encoder"):
+        read_recipe(path)
+
+
 MISTAKES = {
     'space = ["mini-mel"]': r"(?s)2 mistake.*spaces: field required.*did you mean 'spaces'",
     "spaces = []": "spaces: list should have at least 1 item",

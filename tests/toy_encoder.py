@@ -1,6 +1,7 @@
 """An encoder in one short file, as a user would write it: cheap, exact, three outputs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -39,3 +40,17 @@ class ToySpace(Encoder):
             for word in caption.lower().split():
                 row[BANDS.get(word, 5)] += 1.0 if word in BANDS else 0.01 * len(word)
         return {"embedding": rows}
+
+
+class BatchToy(ToySpace):
+    """Breaks the contract on purpose: every vector tells which batch it came in."""
+
+    info = replace(ToySpace.info, name="batch-toy")
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        outputs = super().encode_audio(clips)
+        return {name: rows + rows.sum() for name, rows in outputs.items()}
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
+        rows = super().encode_text(captions)["embedding"]
+        return {"embedding": rows + rows.sum()}

@@ -50,17 +50,31 @@ class FittedSystem:
 
 
 def fill_cache(
-    data: Path, recipe: Recipe, store: Path, *, n_jobs: int, progress: bool
+    data: Path,
+    recipe: Recipe,
+    store: Path,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    n_jobs: int = 1,
+    progress: bool = False,
 ) -> ExtractionReport:
     """Encode every split of a data set with every encoder of a recipe."""
-    splits = read_splits(data).values()
-    return extract_embeddings(splits, recipe.encoders, store, n_jobs=n_jobs, progress=progress)
+    return extract_embeddings(
+        read_splits(data).values(),
+        recipe.encoders,
+        store,
+        device=device,
+        batch_size=batch_size,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
 
 
 def run_experiment(
     data: Path, recipe: Recipe, store: Path, out: Path, *, n_jobs: int, progress: bool
 ) -> tuple[list[SystemResult], list[PublishedResult]]:
-    """Fit each space, each couple and all spaces on train; score and evaluate the other splits.
+    """Fit all spaces, and what the recipe compares, on train; score and evaluate the other splits.
 
     Writes into `out`: the model of all spaces (``model.skops``, ``model.json``), its predictions
     for every split but train, and the results as CSV and Markdown.  What an earlier run left there
@@ -97,7 +111,7 @@ def run_experiment(
 
     scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
     groups = recipe.groups(train)  # once: it may warn
-    subsets = space_subsets(recipe.spaces)
+    subsets = space_subsets(recipe.spaces, recipe.compare)
     with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
         for spaces in subsets:
             system = fit_system(recipe, spaces, cached_train, groups, n_jobs)
@@ -106,7 +120,7 @@ def run_experiment(
             bar.update()
     # The last subset is all spaces.
     final = {split: of_split[system_name(recipe.spaces)] for split, of_split in scores.items()}
-    if len(recipe.spaces) > 1:
+    if len(recipe.spaces) > 1 and "singles" in recipe.compare:
         for of_split in scores.values():
             singles = [of_split[system_name((space,))] for space in recipe.spaces]
             of_split[RANK_ENSEMBLE] = rank_average(singles)
@@ -173,16 +187,19 @@ def fit_system(
     return FittedSystem(builder, stacker)
 
 
-def space_subsets(spaces: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Return each space, each couple, and all spaces, each combination once.
+def space_subsets(spaces: tuple[str, ...], compare: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the singles and couples that are compared, then all spaces, each combination once.
 
     Examples
     --------
-    >>> space_subsets(("a", "b"))
+    >>> space_subsets(("a", "b"), ["singles", "couples"])
     [('a',), ('b',), ('a', 'b')]
+    >>> space_subsets(("a", "b", "c"), [])
+    [('a', 'b', 'c')]
     """
-    sizes = sorted({1, min(2, len(spaces)), len(spaces)})
-    return [subset for size in sizes for subset in combinations(spaces, size)]
+    sizes = [size for size, name in ((1, "singles"), (2, "couples")) if name in compare]
+    sizes = [size for size in sizes if size < len(spaces)]
+    return [subset for size in [*sizes, len(spaces)] for subset in combinations(spaces, size)]
 
 
 def system_name(spaces: tuple[str, ...]) -> str:
@@ -190,7 +207,13 @@ def system_name(spaces: tuple[str, ...]) -> str:
     return " + ".join(EncoderChoice(space).encoder.info.name for space in spaces)
 
 
-def load_system(path: Path | str, recipe: Recipe | None = None) -> tuple[FittedSystem, Recipe]:
+def load_system(
+    path: Path | str,
+    recipe: Recipe | None = None,
+    *,
+    checkpoints: Mapping[str, str] | None = None,
+    code: Mapping[str, str] | None = None,
+) -> tuple[FittedSystem, Recipe]:
     """Load a saved system and the recipe that it was made with.
 
     Parameters
@@ -199,6 +222,8 @@ def load_system(path: Path | str, recipe: Recipe | None = None) -> tuple[FittedS
         ``model.skops`` or its folder.
     recipe : Recipe, optional
         Needed where an encoder is a Python file: the card's word is not enough to run one.
+    checkpoints, code : mapping of str to str, optional
+        Where they are on this machine.  Folders of code are never taken from the card.
 
     Raises
     ------
@@ -218,7 +243,9 @@ def load_system(path: Path | str, recipe: Recipe | None = None) -> tuple[FittedS
                 f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
                 "saved model's word. If you trust it, give the recipe that names it: --recipe."
             )
-        recipe = recipe_from(card.get("recipe", {}), source=f"{path}, its card")
+        settings = {**card.get("recipe", {}), "code": {}}
+        recipe = recipe_from(settings, source=f"{path}, its card")
+    recipe = recipe.override(checkpoints=checkpoints, code=code)
     _check_fingerprints(path, card.get("fingerprints", {}), recipe.fingerprints())
     return FittedSystem(model["builder"], model["stacker"]), recipe
 
@@ -229,11 +256,14 @@ def score_pairs(
     pairs: Pairs,
     store: Path,
     *,
+    device: str = "auto",
     n_jobs: int = 1,
     progress: bool = False,
 ) -> tuple[FloatArray | None, ExtractionReport]:
     """Encode what is missing and score; no scores where an audio file could not be used."""
-    report = extract_embeddings([pairs], recipe.encoders, store, n_jobs=n_jobs, progress=progress)
+    report = extract_embeddings(
+        [pairs], recipe.encoders, store, device=device, n_jobs=n_jobs, progress=progress
+    )
     if report.failures:
         return None, report
     return system.score(FeatureCache(store).load(pairs, recipe.fingerprints())), report

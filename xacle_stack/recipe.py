@@ -3,10 +3,19 @@
 A recipe is a TOML file::
 
     spaces = ["mini-mel", "mini-mfcc"]     # contrastive encoders, one family each
-    auxiliary = ["beats:logits"]           # audio-only outputs, appended to every family
+    auxiliary = [                          # audio outputs, appended to every family; of "words" the
+        "beats:logits",                    # overlap of those heard with those of the caption
+        "wav2vec2-ctc:words",
+    ]
+
+    precision = "float32"                  # or bfloat16, float16: for the big encoders
+    compare = ["singles", "couples"]       # the smaller stacks to fit beside that of all spaces
 
     [checkpoints]                          # where an encoder's default is not wanted
-    mini-mel = "path/to/weights.npz"
+    beats = "path/to/weights.pt"
+
+    [code]                                 # code that you allow to be run, for encoders that need
+    m2d-clap = "path/to/clone/of/m2d"      # yours
 
     [features]
     n_components = 8
@@ -25,7 +34,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from xacle_stack.encoders import EncoderChoice
+from xacle_stack.encoders import WORDS, EncoderChoice, Precision
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
@@ -75,7 +84,10 @@ class Recipe(_Settings):
     name : str
         The file's name without its ending.
     spaces, auxiliary : tuple of str
-    checkpoints : mapping of str to str
+    precision : str
+    compare : tuple of str
+        Which smaller stacks are fitted beside that of all spaces.
+    checkpoints, code : mapping of str to str
     features : FeatureSettings
     stacker : StackerSettings
     """
@@ -83,7 +95,10 @@ class Recipe(_Settings):
     name: str
     spaces: tuple[str, ...] = Field(min_length=1)
     auxiliary: tuple[str, ...] = ()
+    precision: Precision = "float32"
+    compare: tuple[Literal["singles", "couples"], ...] = ("singles", "couples")
     checkpoints: Mapping[str, str] = Field(default_factory=dict)
+    code: Mapping[str, str] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     stacker: StackerSettings = StackerSettings()
 
@@ -91,7 +106,24 @@ class Recipe(_Settings):
     def encoders(self) -> list[EncoderChoice]:
         """Every encoder that the recipe needs, each once, with its checkpoint."""
         names = [*self.spaces, *(_encoder_of(name) for name in self.auxiliary)]
-        return [EncoderChoice(name, self.checkpoints.get(name)) for name in dict.fromkeys(names)]
+        return [
+            EncoderChoice(name, self.checkpoints.get(name), self.precision, self.code.get(name))
+            for name in dict.fromkeys(names)
+        ]
+
+    def override(
+        self,
+        *,
+        checkpoints: Mapping[str, str] | None = None,
+        code: Mapping[str, str] | None = None,
+        precision: str | None = None,
+    ) -> "Recipe":
+        """Return the recipe with other checkpoints, folders of code or precision, checked again."""
+        settings = self.model_dump()
+        settings["checkpoints"] = {**self.checkpoints, **(checkpoints or {})}
+        settings["code"] = {**self.code, **(code or {})}
+        settings["precision"] = precision or self.precision
+        return recipe_from(settings, source=self.name)
 
     def fingerprints(self) -> dict[str, str]:
         """Return the store that each encoder's vectors are in, by the encoder's own name."""
@@ -186,10 +218,9 @@ def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     for key in ("spaces", "auxiliary"):
         if isinstance(found.get(key), list):
             found[key] = [absolute(value) for value in found[key]]
-    if isinstance(found.get("checkpoints"), dict):
-        found["checkpoints"] = {
-            absolute(name): absolute(value) for name, value in found["checkpoints"].items()
-        }
+    for key in ("checkpoints", "code"):
+        if isinstance(found.get(key), dict):
+            found[key] = {absolute(name): absolute(value) for name, value in found[key].items()}
     return found
 
 
@@ -202,10 +233,17 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
         raise RecipeError(
             f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
         ) from None
+    named = [choice.name for choice in recipe.encoders]
     mistakes = [
-        f"checkpoints: {name!r} is no encoder of this recipe"
-        for name in recipe.checkpoints
-        if name not in {choice.name for choice in recipe.encoders}
+        f"{key}: {name!r} is no encoder of this recipe; it has {named}"
+        for key, of_encoders in (("checkpoints", recipe.checkpoints), ("code", recipe.code))
+        for name in of_encoders
+        if name not in named
+    ]
+    mistakes += [
+        f"code: {choice.name!r} runs no code of yours; leave it out"
+        for choice in recipe.encoders
+        if choice.code is not None and choice.encoder.info.code is None
     ]
     for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
         mistakes += [f"{kind}: {n!r} stands twice" for n in sorted({*names}) if names.count(n) > 1]
@@ -224,10 +262,16 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
             )
     for name in recipe.auxiliary:
         info = EncoderChoice(_encoder_of(name)).encoder.info
-        if _cache_name(name).partition(":")[2] not in info.audio_outputs:
+        output = _cache_name(name).partition(":")[2]
+        if output not in info.audio_outputs:
             mistakes.append(
                 f"auxiliary: {name!r} is no audio output; expected one of "
                 f"{[f'{_encoder_of(name)}:{output}' for output in info.audio_outputs]}"
+            )
+        elif output == WORDS and info.text_outputs.get(WORDS) != info.audio_outputs[WORDS]:
+            mistakes.append(
+                f"auxiliary: {name!r} is compared with the captions' words, which this encoder "
+                "does not count alike; give the output another name"
             )
     if mistakes:
         raise RecipeError(

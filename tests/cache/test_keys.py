@@ -71,7 +71,7 @@ def test_two_processes_do_not_forget_each_others_files(store: Path, tmp_path: Pa
     first, second = AudioKeys(store), AudioKeys(store)
     for keys, path in zip((first, second), paths, strict=True):
         assert keys.known(path) is None
-        keys.remember(path, read_clip(path), file_status(path))
+        keys.remember(path, read_clip(path).content_key, file_status(path))
     first.save()
     second.save()
     assert all(AudioKeys(store).known(path) for path in paths)
@@ -115,5 +115,5 @@ def test_a_file_that_changes_while_it_is_decoded_is_not_remembered(
     before, decoded = file_status(path), read_clip(path)
     clip(tmp_path / "b.wav", 0.2).replace(path)
     keys = AudioKeys(store)
-    keys.remember(path, decoded, before)
+    keys.remember(path, decoded.content_key, before)
     assert keys.known(path) is None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xacle_stack._files import write_atomically
-from xacle_stack.audio import Clip, read_clip
+from xacle_stack.audio import read_clip
 from xacle_stack.errors import AudioError, bullet_list
 
 logger = logging.getLogger(__name__)
@@ -54,17 +54,17 @@ class AudioKeys:
         status, key = self._memo(path.parent).get(path.name, (None, None))
         return key if status is not None and status == file_status(path) else None
 
-    def remember(self, path: Path, clip: Clip, before: FileStatus | None) -> str:
+    def remember(self, path: Path, key: str, before: FileStatus | None) -> str:
         """Note the key of a file that was decoded, and return it.
 
         Parameters
         ----------
         path : Path
-        clip : Clip
+        key : str
+            The content key of the decoded clip.
         before : FileStatus or None
             The file's status before it was decoded; one that changed meanwhile is not noted.
         """
-        key = clip.content_key
         if before is not None and before == file_status(path):
             self._memo(path.parent)[path.name] = (before, key)
             self._changed.add(path.parent)
@@ -82,7 +82,9 @@ class AudioKeys:
         for path in paths:
             try:
                 before = file_status(path)
-                keys.append(self.known(path) or self.remember(path, read_clip(path), before))
+                keys.append(
+                    self.known(path) or self.remember(path, read_clip(path).content_key, before)
+                )
             except AudioError as error:
                 failures.append(str(error))
         self.save()

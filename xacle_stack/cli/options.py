@@ -1,0 +1,84 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from xacle_stack.recipe import Recipe
+
+
+def _some_jobs(jobs: int) -> int:
+    if jobs == 0:
+        raise typer.BadParameter("give 1 or more, or -1 for one a core.")
+    return jobs
+
+
+DATA_HELP = "Folder in the XACLE layout: meta_data/ and wav/."
+Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
+RecipeFile = Annotated[
+    Path, typer.Option("--recipe", help="TOML file that names encoders and settings.")
+]
+Store = Annotated[Path, typer.Option("--store", help="Folder of the cached embeddings.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", "-j", callback=_some_jobs, help="Tasks side by side; -1 for one a core."
+    ),
+]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, or several: cuda:0,cuda:1.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Clips encoded at once; default by memory."),
+]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option("--precision", help="float32, bfloat16 or float16; default the recipe's."),
+]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="NAME=PLACE",
+        help="An encoder's hub id, folder or file; repeatable.",
+    ),
+]
+Code = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--code",
+        metavar="NAME=FOLDER",
+        help="Allow code of yours to be run for an encoder that needs it; repeatable.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+DEFAULT_RECIPE = Path("features/recipes/mini.toml")
+DEFAULT_STORE = Path("features/store")
+
+
+def chosen_recipe(
+    path: Path, precision: str | None, checkpoint: list[str] | None, code: list[str] | None
+) -> "Recipe":
+    """Read a recipe and apply the options that go before it."""
+    from xacle_stack.recipe import read_recipe
+
+    return read_recipe(path).override(
+        checkpoints=by_name(checkpoint, "--checkpoint"),
+        code=by_name(code, "--code"),
+        precision=precision,
+    )
+
+
+def by_name(values: list[str] | None, option: str) -> dict[str, str]:
+    """Read repeated NAME=PLACE options."""
+    found = {}
+    for value in values or []:
+        name, equals, place = value.partition("=")
+        if not (name and equals and place):
+            raise typer.BadParameter(f"{option} {value!r}: expected NAME=PLACE, as in beats=x.pt.")
+        found[name] = place
+    return found
