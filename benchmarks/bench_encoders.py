@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import soundfile
+from huggingface_hub import snapshot_download
 from report import ROOT, peak_mib, report
 
 from xacle_stack.encoders import EncoderChoice
@@ -84,25 +86,7 @@ def write_clips(folder: Path, n_clips: int, duration_s: float) -> None:
 
 def captions(n_captions: int) -> list[str]:
     """Return seeded captions of 4 to 16 words."""
-    words = [
-        "a",
-        "dog",
-        "barks",
-        "while",
-        "rain",
-        "falls",
-        "on",
-        "tin",
-        "roofs",
-        "and",
-        "cars",
-        "pass",
-        "by",
-        "an",
-        "old",
-        "man",
-        "speaks",
-    ]
+    words = ["a dog", "barks", "while", "rain", "falls on", "tin", "roofs", "and", "an old man"]
     rng = np.random.default_rng(1)
     lengths = rng.integers(4, 17, size=n_captions)
     return [f"{' '.join(rng.choice(words, n))} {i}" for i, n in enumerate(lengths)]
@@ -215,8 +199,54 @@ def theirs(encoder: str, folder: Path) -> float:
 
 
 def library_calls(encoder: str) -> tuple[Callable[[str], Any], Callable[[str], Any]]:
-    """Return the library's functions for one file and for one caption."""
-    raise NotImplementedError(encoder)
+    """Return the library's functions for one file and for one caption.
+
+    msclap reads files through torchaudio; where its reader does not run beside this PyTorch,
+    soundfile reads for it.
+    """
+    sys.path.insert(0, str(ROOT / "tests"))
+    import torch
+    from laion_reference import TEXT, prepare_torchaudio, write_home
+
+    from xacle_stack._optional import stand_ins
+
+    prepare_torchaudio()
+    import torchaudio.transforms
+
+    if encoder == "laion-clap-unfused":
+        TEXT.update(num_hidden_layers=12, intermediate_size=3072)
+        with stand_ins(["torchvision"]):
+            write_home(Path(os.environ["HF_HOME"]))
+            import laion_clap
+        module = laion_clap.CLAP_Module(enable_fusion=False, device="cpu", amodel="HTSAT-tiny")
+        return (
+            lambda file: module.get_audio_embedding_from_filelist([file]),
+            lambda text: module.get_text_embedding([text]),
+        )
+
+    def load(file: str) -> tuple[torch.Tensor, int]:
+        samples, rate = soundfile.read(file, dtype="float32")
+        return torch.from_numpy(samples)[None], rate
+
+    torchaudio.load = load
+    with stand_ins(["torchvision"]):
+        import msclap
+        from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
+    snapshot = Path(snapshot_download("microsoft/msclap", local_files_only=True))
+    wrapper, tower = sys.modules["msclap.CLAPWrapper"], sys.modules["msclap.models.clap"]
+    with (
+        mock.patch.object(tower, "AutoModel") as models,
+        mock.patch.object(wrapper, "AutoTokenizer") as tokenizers,
+    ):
+        models.from_pretrained.return_value = GPT2Model(GPT2Config())
+        tokenizers.from_pretrained.return_value = GPT2Tokenizer.from_pretrained(
+            snapshot_download("openai-community/gpt2", local_files_only=True)
+        )
+        clap = msclap.CLAP(model_fp=snapshot / "CLAP_weights_2023.pth", version="2023")
+    return (
+        lambda file: clap.get_audio_embeddings([file], resample=True),
+        lambda text: clap.get_text_embeddings([text]),
+    )
 
 
 if __name__ == "__main__":

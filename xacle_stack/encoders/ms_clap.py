@@ -72,6 +72,7 @@ class _MsClap(TorchEncoder):
         computed = [_TEXT + pattern for pattern in cls.text_tower.computed]
         load_exactly(cls._what(), model, state, file, may_ignore=computed)
         front_end = getattr(audio.base, "htsat", audio.base)
+        _use_fft(front_end.spectrogram_extractor)
         in_float32(front_end.spectrogram_extractor)
         in_float32(front_end.logmel_extractor)
 
@@ -201,6 +202,22 @@ class MsClap2022(_MsClap):
     year = "2022"
     text_tower = BERT
     max_tokens = 100
+
+
+def _use_fft(spectrogram: Any) -> None:
+    """Compute torchlibrosa's spectrogram by FFT, not by a large convolution: the same, faster."""
+    import torch
+
+    n_fft, hop = spectrogram.stft.n_fft, spectrogram.stft.hop_length
+    spectrogram.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(samples: Tensor) -> Tensor:
+        spectrum = torch.stft(
+            samples, n_fft, hop, window=spectrogram.window, pad_mode="reflect", return_complex=True
+        )
+        return torch.view_as_real(spectrum).square().sum(dim=-1).transpose(1, 2).unsqueeze(1)
+
+    spectrogram.forward = forward
 
 
 @contextmanager
