@@ -18,7 +18,17 @@ from xacle_stack.metrics import Estimate
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 REAL_DATA = ROOT.parent / "shared" / "data"
-_LIBRARIES = ("xacle-stack", "numpy", "scipy", "scikit-learn", "lightgbm", "h5py", "soxr")
+_LIBRARIES = (
+    "xacle-stack",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "lightgbm",
+    "h5py",
+    "soxr",
+    "torch",
+    "transformers",
+)
 
 
 def report(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

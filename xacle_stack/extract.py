@@ -39,6 +39,7 @@ from xacle_stack.encoders import (
     Modality,
     automatic_batch_size,
     check_outputs,
+    fingerprints_of,
     resolve_devices,
 )
 from xacle_stack.errors import AudioError, EncoderError, XacleStackError
@@ -119,7 +120,7 @@ def extract_embeddings(
     """
     root = Path(root)
     devices = resolve_devices(device)
-    fingerprints = {choice: choice.fingerprint() for choice in encoders}
+    fingerprints = fingerprints_of(encoders)
     splits = list(pairs)
     captions = unique(caption for split in splits for caption in split.captions)
     captions.sort(key=lambda caption: (len(caption), caption))

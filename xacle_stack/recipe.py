@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from xacle_stack.encoders import WORDS, EncoderChoice, Precision
+from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
@@ -127,8 +127,8 @@ class Recipe(_Settings):
 
     def fingerprints(self) -> dict[str, str]:
         """Return the store that each encoder's vectors are in, by the encoder's own name."""
-        prints = [choice.fingerprint() for choice in self.encoders]
-        return {fingerprint.encoder: fingerprint.digest for fingerprint in prints}
+        found = fingerprints_of(self.encoders).values()
+        return {fingerprint.encoder: fingerprint.digest for fingerprint in found}
 
     def builder(self, spaces: tuple[str, ...] | None = None) -> FeatureBuilder:
         """Return an unfitted builder for all spaces of the recipe, or for some of them."""

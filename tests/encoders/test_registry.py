@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from support import TESTS, TOY
 
-from xacle_stack.encoders import Encoder, EncoderChoice, encoder_names, get_encoder
+from xacle_stack.encoders import (
+    Encoder,
+    EncoderChoice,
+    encoder_names,
+    fingerprints_of,
+    get_encoder,
+)
 from xacle_stack.encoders.registry import BUILT_IN
 from xacle_stack.errors import EncoderError, UnknownNameError
 
@@ -84,6 +90,14 @@ def test_an_installed_package_adds_encoders(tmp_path: Path, monkeypatch) -> None
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "ours" in encoder_names()
     assert get_encoder("ours").info.name == "toy"
+
+
+def test_every_missing_checkpoint_is_told_at_once(tmp_path: Path) -> None:
+    absent = [EncoderChoice(TOY.name, str(tmp_path / name)) for name in ("a.pt", "b.pt")]
+    with pytest.raises(EncoderError, match="^encoder 'toy': no checkpoint at .*a.pt"):
+        fingerprints_of([TOY, absent[0]])
+    with pytest.raises(EncoderError, match=r"(?s)2 encoders lack something:.*a\.pt.*b\.pt"):
+        fingerprints_of([absent[0], TOY, absent[1]])
 
 
 def test_editing_your_own_encoder_makes_another_store(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ from xacle_stack.encoders.base import (
     check_outputs,
 )
 from xacle_stack.encoders.device import automatic_batch_size, resolve_devices
-from xacle_stack.encoders.registry import EncoderChoice, encoder_names, get_encoder
+from xacle_stack.encoders.registry import (
+    EncoderChoice,
+    encoder_names,
+    fingerprints_of,
+    get_encoder,
+)
 
 __all__ = [
     "EMBEDDING",
@@ -27,6 +32,7 @@ __all__ = [
     "automatic_batch_size",
     "check_outputs",
     "encoder_names",
+    "fingerprints_of",
     "get_encoder",
     "resolve_devices",
 ]

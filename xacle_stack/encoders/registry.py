@@ -7,7 +7,7 @@ single file is named by its path in the recipe (``"my_encoder.py:MyEncoder"``).
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -17,7 +17,7 @@ from typing import Any
 
 from xacle_stack.encoders.base import Encoder, Fingerprint, Precision, hash_path
 from xacle_stack.encoders.checkpoint import hash_files
-from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError
+from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError, bullet_list
 
 ENTRY_POINT_GROUP = "xacle_stack.encoders"
 
@@ -208,3 +208,24 @@ class EncoderChoice:
                 f"encoder {info.name!r}: no folder at {self.code!r}. Its code is {info.code}."
             )
         return folder
+
+
+def fingerprints_of(choices: Iterable[EncoderChoice]) -> dict[EncoderChoice, Fingerprint]:
+    """Return the fingerprint of each encoder.
+
+    Raises
+    ------
+    EncoderError
+        With every encoder whose checkpoint or code is not there.
+    """
+    fingerprints, mistakes = {}, []
+    for choice in choices:
+        try:
+            fingerprints[choice] = choice.fingerprint()
+        except EncoderError as error:
+            mistakes.append(str(error))
+    if len(mistakes) > 1:
+        raise EncoderError(f"{len(mistakes)} encoders lack something:\n{bullet_list(mistakes)}")
+    if mistakes:
+        raise EncoderError(mistakes[0])
+    return fingerprints
