@@ -35,6 +35,7 @@ def main() -> None:
         here = Path(folder)
         if n_pairs is not None:
             data = write_subset(data, here / "esc10-part", n_pairs)
+        sizes = [len(read_pairs(data, split)) for split in ("train", "validation")]
         rows = []
         for target, what in (
             ("features", "make features, nothing cached"),
@@ -48,7 +49,6 @@ def main() -> None:
             if what.endswith("all cached"):
                 assert " 0 clips encoded" in output, output
                 assert all(" 0 " in line for line in output.splitlines() if "encoded" in line)
-    sizes = [len(read_pairs(data, split)) for split in ("train", "validation")]
     title = f"paper.toml on esc10 ({sizes[0]} + {sizes[1]} pairs), full-size random weights, CPU"
     if n_pairs is None:
         report("paper", title, ["what", "seconds"], rows)
