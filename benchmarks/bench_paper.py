@@ -10,13 +10,14 @@ a second run of `make features` has nothing left to do.  Needs `make checkpoints
 import argparse
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from report import ROOT, real_data, report
+from report import RESULTS, ROOT, real_data, report
 
 from xacle_stack.pairs import read_pairs
 
@@ -51,6 +52,7 @@ def main() -> None:
                 assert all(" 0 " in line for line in output.splitlines() if "encoded" in line)
     title = f"paper.toml on esc10 ({sizes[0]} + {sizes[1]} pairs), full-size random weights, CPU"
     if n_pairs is None:
+        shutil.copy(ROOT / "runs" / "paper-esc10" / "results.md", RESULTS / "paper.md")
         report("paper", title, ["what", "seconds"], rows)
 
 
