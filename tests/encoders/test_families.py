@@ -18,6 +18,7 @@ from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import recipe_from
 
+pytest.importorskip("torch")
 Choose = Callable[[str], EncoderChoice]
 FAMILIES = sorted(WRITERS)
 CAPTIONS = [
