@@ -5,6 +5,7 @@ import pytest
 from support import STORE, WriteData
 
 from xacle_stack.cache import FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache.index import Index
 from xacle_stack.cache.keys import AudioKeys
 from xacle_stack.errors import AudioError, CacheError, UnknownNameError
 from xacle_stack.pairs import Pairs, read_pairs
@@ -125,3 +126,73 @@ def test_a_mistyped_folder_is_told_and_not_made(make_data: WriteData, tmp_path: 
     with pytest.raises(CacheError, match="mistyped: there is no cache here. Make one with"):
         FeatureCache(tmp_path / "mistyped").load(pairs)
     assert not (tmp_path / "mistyped").exists()
+
+
+def test_parts_are_rows_of_the_whole(make_data: WriteData, tmp_path: Path, rng) -> None:
+    pairs = read_pairs(make_data(train=40), "train")
+    fill(tmp_path / "store", pairs, rng)
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    audio, text = cached.audio("toy"), cached.text("toy", "other")
+    some = rng.integers(0, 40, size=30)
+    for rows in (slice(8, 24), slice(None, None, -1), slice(30, 2, -7), some, [3], np.array([-1])):
+        part = cached.take(rows)
+        assert part.pair_ids == tuple(np.array(pairs.ids)[rows].tolist())
+        assert part.pairs.ids == part.pair_ids
+        assert len(part) == len(part.pair_ids)
+        np.testing.assert_array_equal(part.audio("toy"), audio[rows])
+        np.testing.assert_array_equal(part.text("toy", "other"), text[rows])
+        assert part.shape_of("toy", "text", "other") == (len(part), 2)
+    twice = cached.take(some).take(slice(4, 20, 3)).take([1, 0])
+    np.testing.assert_array_equal(twice.audio("toy"), audio[some[4:20:3][[1, 0]]])
+    assert cached.pairs is pairs
+    for none in (slice(3, 3), []):
+        assert cached.take(none).pair_ids == ()
+        with pytest.raises(CacheError, match="the list of pairs is empty"):
+            cached.take(none).audio("toy")
+    with pytest.raises(IndexError, match="40 is out of bounds"):
+        cached.take([40])
+
+
+def test_parts_share_one_look_at_the_store(
+    make_data: WriteData, tmp_path: Path, rng, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = read_pairs(make_data(train=40), "train")
+    fill(tmp_path / "store", pairs, rng)
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    built, build = [], Index.build
+    monkeypatch.setattr(
+        Index, "build", lambda folder, modality: built.append(modality) or build(folder, modality)
+    )
+    for start in range(0, 40, 4):
+        part = cached.take(slice(start, start + 4))
+        part.shape_of("toy", "audio")
+        part.audio("toy")
+        part.text("toy")
+        part.text("toy", "other")
+    assert built == ["audio", "text"]
+
+
+def test_a_part_without_the_missing_rows_can_be_read(
+    make_data: WriteData, tmp_path: Path, rng
+) -> None:
+    pairs = read_pairs(make_data(train=10), "train")
+    fill(tmp_path / "store", pairs.take(range(8)), rng)
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    assert cached.take(slice(8)).audio("toy").shape == (8, 5)
+    with pytest.raises(CacheError, match=r"no audio row for 1 of 3 pairs.*:\n  - 00009.wav"):
+        cached.take([1, 9, 2]).audio("toy")
+    with pytest.raises(CacheError, match="no audio row for 2 of 10 pairs"):
+        cached.shape_of("toy", "audio")
+    fill(tmp_path / "store", pairs.take([8, 9]), rng)  # encoded meanwhile
+    assert cached.audio("toy").shape == (10, 5)
+
+
+def test_a_store_may_be_compacted_while_it_is_read(
+    make_data: WriteData, tmp_path: Path, rng
+) -> None:
+    pairs = read_pairs(make_data(train=40), "train")
+    fill(tmp_path / "store", pairs, rng)
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    before = cached.audio("toy")
+    FeatureCache(tmp_path / "store").compact()
+    np.testing.assert_array_equal(cached.take(slice(5, 9)).audio("toy"), before[5:9])

@@ -13,7 +13,7 @@ from support import STORE
 
 from xacle_stack._files import PARTIAL_SUFFIX
 from xacle_stack.cache import FeatureCache, StoreWriter, text_key
-from xacle_stack.cache.reader import _Index
+from xacle_stack.cache.index import Index
 from xacle_stack.errors import CacheError
 
 N_ROWS = 60
@@ -48,12 +48,11 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def rows_in(root: Path) -> np.ndarray:
     """Return the rows that the store holds, checked against their keys."""
-    index = _Index.build(root / STORE.folder, "audio")
     keys = np.array([text_key(str(row)) for row in range(N_ROWS)], dtype="S32")
-    places = index.places(keys)
-    rows = np.flatnonzero(places >= 0)
+    places = Index.build(root / STORE.folder, "audio").locate(keys)
+    rows = np.flatnonzero(places.segments >= 0)
     if len(rows):
-        table = index.read(places[rows], "embedding")
+        table = places.read(rows, "embedding")
         np.testing.assert_array_equal(table, np.repeat(rows[:, None], 5, axis=1))
     assert all(fault is None for _, fault in FeatureCache(root).verify())
     return rows

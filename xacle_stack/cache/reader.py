@@ -1,13 +1,16 @@
-"""Reads a cache: many segments, seen as one table by content key, matched to pairs by pair id."""
+"""Reads a cache: the embeddings of pairs, matched by content key and seen as one table."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.cache.index import Index, Places
 from xacle_stack.cache.keys import AudioKeys
 from xacle_stack.cache.schema import (
     FINGERPRINT_FILE,
@@ -15,7 +18,6 @@ from xacle_stack.cache.schema import (
     KeyArray,
     StoreId,
     open_segment,
-    read_keys,
     segment_paths,
     text_key,
 )
@@ -23,6 +25,7 @@ from xacle_stack.cache.upkeep import merge_segments, segment_fault
 from xacle_stack.errors import CacheError, UnknownNameError, bullet_list
 from xacle_stack.pairs import Pairs
 
+T = TypeVar("T")
 _MODALITIES = ("audio", "text")
 
 
@@ -88,7 +91,7 @@ class FeatureCache:
 
     def known_keys(self, store: StoreId, modality: str) -> set[str]:
         """Return the content keys that a store holds for one modality."""
-        keys = _Index.build(self.root / store.folder, modality).keys
+        keys = Index.build(self.root / store.folder, modality).keys
         return {key.decode() for key in keys.tolist()}
 
     def load(self, pairs: Pairs, fingerprints: Mapping[str, str] | None = None) -> "CachedPairs":
@@ -134,7 +137,7 @@ class FeatureCache:
         for store, modality, paths in self._groups():
             with open_segment(paths[0]) as file:
                 outputs = {name: values.shape[1] for name, values in file["outputs"].items()}
-            n_rows = len(_Index.build(self.root / store.folder, modality).keys)
+            n_rows = len(Index.build(self.root / store.folder, modality).keys)
             n_bytes = sum(path.stat().st_size for path in paths)
             summaries.append(StoreSummary(store, modality, outputs, n_rows, len(paths), n_bytes))
         return summaries
@@ -178,7 +181,8 @@ class FeatureCache:
 class CachedPairs:
     """Pairs with their embeddings, row ``i`` of every array belonging to pair ``i``.
 
-    Made by :meth:`FeatureCache.load`.
+    Made by :meth:`FeatureCache.load`.  Arrays are read when they are asked for, so a part of
+    many pairs, taken with `take`, costs the memory of the part.
     """
 
     def __init__(
@@ -188,22 +192,74 @@ class CachedPairs:
         keys: Mapping[str, KeyArray],
         fingerprints: Mapping[str, str],
     ) -> None:
-        self.pairs = pairs
         self._cache = cache
-        self._keys = keys
         self._fingerprints = fingerprints
+        # All that follows belongs to the whole and is shared by every part that is taken of it.
+        self._whole = pairs
+        self._keys = keys
+        self._places: dict[tuple[str, str], Places] = {}
+        self._rows: range | IntArray = range(len(pairs))
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs; of a part they are gathered anew at each call."""
+        if isinstance(self._rows, range) and self._rows == range(len(self._whole)):
+            return self._whole
+        return self._whole.take(list(self._rows))
 
     @property
     def pair_ids(self) -> tuple[str, ...]:
         """Ids of the pairs, in the order of all arrays."""
-        return self.pairs.ids
+        if isinstance(self._rows, range) and self._rows == range(len(self._whole)):
+            return self._whole.ids
+        return tuple(self._whole.ids[row] for row in self._rows)
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self._rows)
 
     def __repr__(self) -> str:
         encoders = sorted({store.encoder for store in self._cache.stores()})
-        return f"CachedPairs({len(self)} pairs of {self.pairs.split!r}, encoders={encoders})"
+        return f"CachedPairs({len(self)} pairs of {self._whole.split!r}, encoders={encoders})"
+
+    def take(self, rows: slice | Sequence[int] | IntArray) -> "CachedPairs":
+        """Return the embeddings of some of the pairs, in the order asked for.
+
+        Nothing is read.  Where each pair's vectors lie is looked up once for the whole and for
+        all parts, at the first reading of an encoder.
+
+        Parameters
+        ----------
+        rows : slice or array-like of int
+            As NumPy indexes the first axis.  A slice costs nothing.
+
+        Returns
+        -------
+        part : CachedPairs
+        """
+        part = copy(self)
+        if isinstance(rows, slice):
+            part._rows = self._rows[rows]
+        else:
+            part._rows = np.asarray(self._rows)[np.asarray(rows, dtype=None if len(rows) else int)]
+        return part
+
+    def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
+        """Return the shape that `audio` or `text` would have, knowing that every row is there.
+
+        Parameters
+        ----------
+        encoder : str
+        modality : {"audio", "text"}
+        output : str
+
+        Raises
+        ------
+        UnknownNameError, CacheError
+            As `audio` and `text`, but for what only reading every vector can find.
+        """
+        return self._read_with(
+            encoder, modality, lambda places: (len(self), *places.row_shape(self._rows, output))
+        )
 
     def audio(self, encoder: str, output: str = "embedding") -> FloatArray:
         """Return an encoder's vector of each pair's clip, float32 of shape (n_pairs, n_dims).
@@ -215,25 +271,39 @@ class CachedPairs:
         CacheError
             If a pair has no row, a segment is damaged, or the encoder has several stores.
         """
-        return self._read(encoder, "audio", output)
+        return self._read_with(encoder, "audio", lambda places: places.read(self._rows, output))
 
     def text(self, encoder: str, output: str = "embedding") -> FloatArray:
         """Return an encoder's vector of each pair's caption.  Shape and errors as in `audio`."""
-        return self._read(encoder, "text", output)
+        return self._read_with(encoder, "text", lambda places: places.read(self._rows, output))
 
-    def _read(self, encoder: str, modality: str, output: str) -> FloatArray:
-        store = self._store(encoder)
-        folder = self._cache.root / store.folder
-        index = _Index.build(folder, modality)
-        places = index.places(self._keys[modality])
-        missing = [self.pair_ids[row] for row in np.flatnonzero(places < 0)]
-        if missing:
+    def _read_with(self, encoder: str, modality: str, read: Callable[[Places], T]) -> T:
+        try:
+            return read(self._found(encoder, modality))
+        except CacheError:
+            places = self._places.pop((encoder, modality), None)
+            if places is None or all(path.exists() for path in places.paths):
+                raise
+        # Another process compacted the store since we looked: the rows lie elsewhere now.
+        return read(self._found(encoder, modality))
+
+    def _found(self, encoder: str, modality: str) -> Places:
+        """Return where the vectors of the whole lie, once all those of this part are there."""
+        place = (encoder, modality)
+        if place not in self._places:
+            index = Index.build(self._cache.root / self._store(encoder).folder, modality)
+            self._places[place] = index.locate(self._keys[modality])
+        places = self._places[place]
+        missing = places.missing(self._rows)
+        if len(missing):
+            del self._places[place]  # they may be encoded before the next attempt
+            ids = [self._whole.ids[self._rows[row]] for row in missing]
             raise CacheError(
-                f"{folder}: no {modality} row for {len(missing)} of {len(self)} pairs of "
-                f"{self.pairs.split!r}. Encode them with `make features` (same DATA and RECIPE):\n"
-                + bullet_list(missing)
+                f"{places.folder}: no {modality} row for {len(missing)} of {len(self)} pairs of "
+                f"{self._whole.split!r}. Encode them with `make features` (same DATA and "
+                f"RECIPE):\n{bullet_list(ids)}"
             )
-        return index.read(places, output)
+        return places
 
     def _store(self, encoder: str) -> StoreId:
         stores = self._cache.stores(encoder)
@@ -260,65 +330,3 @@ class CachedPairs:
                 f"{{{encoder!r}: {stores[-1].fingerprint!r}}}).\n" + bullet_list(found)
             )
         return stores[0]
-
-
-@dataclass(frozen=True, eq=False)
-class _Index:
-    """Where each content key of a store and modality stands: sorted keys, segment, row."""
-
-    paths: Sequence[Path]
-    keys: KeyArray
-    segments: IntArray
-    rows: IntArray
-
-    @classmethod
-    def build(cls, folder: Path, modality: str) -> "_Index":
-        paths = segment_paths(folder, modality)
-        parts = [read_keys(path) for path in paths]
-        sizes = [len(part) for part in parts]
-        every = np.concatenate(parts) if parts else np.array([], dtype=KEY_DTYPE)
-        # Two writers at once may have stored the same key; the first segment by name is read.
-        keys, first = np.unique(every, return_index=True)
-        segments = np.repeat(np.arange(len(paths)), sizes)[first]
-        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
-        return cls(paths, keys, segments, first - starts[segments])
-
-    def places(self, keys: KeyArray) -> IntArray:
-        """Return the place of each key in ``self.keys``, -1 where there is none."""
-        if not len(self.keys):
-            return np.full(len(keys), -1)
-        places = np.searchsorted(self.keys, keys)
-        places[places == len(self.keys)] = 0
-        return np.where(self.keys[places] == keys, places, -1)
-
-    def read(self, places: IntArray, output: str) -> FloatArray:
-        segments, rows = self.segments[places], self.rows[places]
-        table: FloatArray | None = None
-        by_segment = np.argsort(segments, kind="stable")
-        ends = np.flatnonzero(np.diff(segments[by_segment], append=-1)) + 1
-        for of_segment in np.split(by_segment, ends)[:-1]:
-            segment = segments[of_segment[0]]
-            with open_segment(self.paths[segment]) as file:
-                if output not in file["outputs"]:
-                    raise UnknownNameError(
-                        f"{self.paths[segment]}: no output {output!r}. It holds: "
-                        f"{', '.join(file['outputs'])}."
-                    )
-                values = file["outputs"][output]
-                if table is None:
-                    table = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)
-                for wanted, run in _runs(rows, of_segment, values.chunks):
-                    table[wanted] = values[run][rows[wanted] - run.start]
-        if table is None:
-            raise CacheError("nothing was asked for: the list of pairs is empty.")
-        return table
-
-
-def _runs(
-    rows: IntArray, wanted: IntArray, chunks: tuple[int, ...]
-) -> Iterator[tuple[IntArray, slice]]:
-    """Split wanted rows into runs of neighbouring chunks, each read by one slice."""
-    wanted = wanted[np.argsort(rows[wanted], kind="stable")]
-    chunk = rows[wanted] // chunks[0]
-    for run in np.split(wanted, np.flatnonzero(np.diff(chunk) > 1) + 1):
-        yield run, slice(int(rows[run[0]]), int(rows[run[-1]]) + 1)

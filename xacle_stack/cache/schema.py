@@ -102,16 +102,22 @@ def _write(file: h5py.File, name: str, values: NDArray[np.generic]) -> None:
 @contextmanager
 def open_segment(path: Path) -> Iterator[h5py.File]:
     """Open a segment for reading; whatever fails inside becomes a CacheError that names it."""
+    with segment_errors(path), h5py.File(path, "r") as file:
+        found = int(file.attrs["schema_version"])
+        if found != SCHEMA_VERSION:
+            raise CacheError(
+                f"{path}: cache schema {found}, but this release reads {SCHEMA_VERSION}. "
+                "Read it with the release that wrote it, or move the store away and rebuild "
+                "it with: make features"
+            )
+        yield file
+
+
+@contextmanager
+def segment_errors(path: Path) -> Iterator[None]:
+    """Turn whatever fails while a segment is read into a CacheError that names it."""
     try:
-        with h5py.File(path, "r") as file:
-            found = int(file.attrs["schema_version"])
-            if found != SCHEMA_VERSION:
-                raise CacheError(
-                    f"{path}: cache schema {found}, but this release reads {SCHEMA_VERSION}. "
-                    "Read it with the release that wrote it, or move the store away and rebuild "
-                    "it with: make features"
-                )
-            yield file
+        yield
     except CacheError:
         raise
     except FileNotFoundError:

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from support import STORE
+
+from xacle_stack.cache import text_key
+from xacle_stack.cache.schema import KEY_DTYPE
+from xacle_stack.cache.segment_rows import SegmentRows
+from xacle_stack.cache.writer import write_segment
+from xacle_stack.errors import CacheError, UnknownNameError
+
+N_ROWS, N_DIMS = 700, 512  # six chunks, the last of them not full
+
+
+def segment(folder: Path, rng: np.random.Generator) -> tuple[Path, np.ndarray]:
+    folder.mkdir(exist_ok=True)
+    values = rng.normal(size=(N_ROWS, N_DIMS)).astype(np.float32)
+    keys = np.array([text_key(str(row)) for row in range(N_ROWS)], dtype=KEY_DTYPE)
+    return write_segment(folder, STORE, "audio", keys, {"embedding": values}), values
+
+
+def read(rows: SegmentRows, wanted: list[int]) -> np.ndarray:
+    out = np.full((len(wanted), *rows.row_shape), np.nan, dtype=rows.dtype)
+    rows.read(np.array(wanted), out)
+    return out
+
+
+def test_every_reading_is_exact(tmp_path: Path, rng) -> None:
+    path, values = segment(tmp_path, rng)
+    rows = SegmentRows(path, "embedding")
+    assert (rows.row_shape, rows.dtype) == ((N_DIMS,), np.float32)
+    for _ in range(40):  # some chunks through HDF5, some in place, some half and half
+        wanted = np.flatnonzero(rng.random(N_ROWS) < rng.choice([0.002, 0.05, 1.0])).tolist()
+        if wanted:
+            np.testing.assert_array_equal(read(rows, wanted), values[wanted])
+
+
+def test_a_chunk_is_verified_before_it_is_read_in_place(tmp_path: Path, rng) -> None:
+    path, values = segment(tmp_path, rng)
+    with h5py.File(path) as file:
+        place = file["outputs/embedding"].id.get_chunk_info_by_coord((128, 0)).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place + 1000] ^= 1
+    path.write_bytes(content)
+    rows = SegmentRows(path, "embedding")
+    for _ in range(2):
+        np.testing.assert_array_equal(read(rows, [0, 300]), values[[0, 300]])
+        with pytest.raises(CacheError, match="this segment is damaged"):
+            read(rows, [127, 250])  # another row of the damaged chunk
+
+
+def test_hdf5_reads_what_is_stored_in_another_way(tmp_path: Path, rng) -> None:
+    values = rng.normal(size=(300, 8)).astype(np.float32)
+    path = tmp_path / "audio-x.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["schema_version"] = 1
+        file.create_dataset("outputs/packed", data=values, chunks=(50, 8), compression="gzip")
+        file.create_dataset("outputs/narrow", data=values, chunks=(50, 4), fletcher32=True)
+    for output in ("packed", "narrow"):
+        rows = SegmentRows(path, output)
+        for _ in range(2):
+            np.testing.assert_array_equal(read(rows, [1, 2, 170]), values[[1, 2, 170]])
+
+
+def test_what_is_wrong_is_named(tmp_path: Path, rng) -> None:
+    path, _ = segment(tmp_path, rng)
+    with pytest.raises(UnknownNameError, match="no output 'logits'. It holds: embedding"):
+        SegmentRows(path, "logits")
+    rows = SegmentRows(path, "embedding")
+    read(rows, [699])
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(CacheError, match="this segment is damaged .*shorter than it was"):
+        read(rows, [698])
+    path.unlink()
+    with pytest.raises(CacheError, match="this segment is gone"):
+        read(rows, [699])
