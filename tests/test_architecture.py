@@ -21,6 +21,7 @@ RANKS = {
     "pairs": 1,
     "audio": 1,
     "metrics": 1,
+    "streamed_svd": 1,
     "synth": 1,
     "encoders": 2,
     "cache": 2,

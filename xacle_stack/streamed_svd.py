@@ -1,0 +1,88 @@
+"""The leading singular vectors of a matrix that is too tall to exist at once.
+
+Source: Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from threadpoolctl import threadpool_limits
+
+from xacle_stack._types import FloatArray
+
+# More vectors than are wanted, so that those wanted are near exact.
+_OVERSAMPLES = 10
+
+
+def streamed_svd(
+    blocks: Callable[[], Iterator[FloatArray]],
+    n_features: int,
+    n_components: int,
+    random_state: int | np.random.RandomState | None = None,
+    n_iter: int = 4,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the leading singular values and right singular vectors of A, ``A = U diag(s) Vᵀ``.
+
+    A is seen block by block, ``n_iter + 1`` times.  The basis Q of the wanted subspace starts at
+    random, and every pass but the last takes it to an orthonormal basis of ``AᵀA Q``; the last
+    pass finds the singular vectors of ``A Q`` from its triangular factor, so nothing is lost by
+    squaring.  Beside one block, memory holds a few arrays of ``n_features`` rows.
+
+    Parameters
+    ----------
+    blocks : callable
+        Called for every pass; returns an iterator over the row blocks of A, arrays of shape
+        (n_block_rows, n_features), the same at each pass.
+    n_features : int
+    n_components : int
+        At most `n_features`.
+    random_state : int, RandomState or None
+        Of the first basis.
+    n_iter : int, default=4
+        The error falls like the power ``2 n_iter`` of the ratio of the first singular value left
+        out (of those with 10 more than are wanted) to the one in question.
+
+    Returns
+    -------
+    singular_values : ndarray of shape (n_components,)
+        Descending; zeros beyond the rank of A.
+    components : ndarray of shape (n_components, n_features)
+        Orthonormal rows, the largest entry of each positive.
+
+    Notes
+    -----
+    One BLAS thread is used: the last digits of a product depend on the number of threads.
+
+    References
+    ----------
+    Halko, Martinsson and Tropp 2011, SIAM Review 53(2), algorithm 4.4.
+
+    Examples
+    --------
+    >>> A = np.diag([3.0, 2.0, 1.0])
+    >>> values, components = streamed_svd(lambda: iter([A[:2], A[2:]]), 3, 2)
+    >>> values.round(6), components.round(6) + 0.0
+    (array([3., 2.]), array([[1., 0., 0.], [0., 1., 0.]]))
+    """
+    size = min(n_components + _OVERSAMPLES, n_features)
+    basis = check_random_state(random_state).normal(size=(n_features, size))
+    with threadpool_limits(1):
+        basis = np.linalg.qr(basis)[0]
+        for _ in range(n_iter):
+            product = np.zeros((n_features, size))
+            for block in blocks():
+                rows = np.asarray(block, dtype=np.float64)
+                product += rows.T @ (rows @ basis)
+            basis = np.linalg.qr(product)[0]
+        triangle: Any = np.zeros((size, size))  # with mode="r", NumPy's types are wrong
+        for block in blocks():
+            rows = np.asarray(block, dtype=np.float64)
+            triangle = np.linalg.qr(np.vstack([triangle, rows @ basis]), mode="r")
+        _, values, rotation = np.linalg.svd(triangle)
+        components = rotation[:n_components] @ basis.T
+    largest = np.abs(components).argmax(axis=1)
+    signs = np.sign(components[np.arange(n_components), largest])
+    return values[:n_components], components * signs[:, np.newaxis]
