@@ -1,6 +1,7 @@
 """The leading singular vectors of a matrix that is too tall to exist at once.
 
-Source: Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4.
+Source: Halko, Martinsson and Tropp 2011 (randomised range finders); Musco and Musco 2015 (keeping
+every basis on the way).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,14 +23,17 @@ def streamed_svd(
     n_features: int,
     n_components: int,
     random_state: int | np.random.RandomState | None = None,
-    n_iter: int = 4,
+    n_iter: int = 3,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the leading singular values and right singular vectors of A, ``A = U diag(s) Vᵀ``.
 
-    A is seen block by block, ``n_iter + 1`` times.  The basis Q of the wanted subspace starts at
-    random, and every pass but the last takes it to an orthonormal basis of ``AᵀA Q``; the last
-    pass finds the singular vectors of ``A Q`` from its triangular factor, so nothing is lost by
-    squaring.  Beside one block, memory holds a few arrays of ``n_features`` rows.
+    A is seen block by block, ``n_iter + 1`` times.  A random orthonormal basis is multiplied by
+    ``AᵀA`` and orthonormalised in every pass but the last, as in algorithm 4.4 of Halko et al.;
+    all bases on the way are kept, because together they hold a far better answer than the last
+    alone (a block Krylov space), and a pass costs a reading of everything.  With Q the basis of
+    them all, the last pass finds the singular vectors of ``A Q`` from its triangular factor, so
+    nothing is lost by squaring.  Beside one block, memory holds a few arrays of shape
+    (n_features, ``(n_iter + 1) (n_components + 10)``).
 
     Parameters
     ----------
@@ -41,9 +45,8 @@ def streamed_svd(
         At most `n_features`.
     random_state : int, RandomState or None
         Of the first basis.
-    n_iter : int, default=4
-        The error falls like the power ``2 n_iter`` of the ratio of the first singular value left
-        out (of those with 10 more than are wanted) to the one in question.
+    n_iter : int, default=3
+        Of how many multiplications by ``AᵀA`` the basis comes.
 
     Returns
     -------
@@ -58,7 +61,9 @@ def streamed_svd(
 
     References
     ----------
-    Halko, Martinsson and Tropp 2011, SIAM Review 53(2), algorithm 4.4.
+    Halko, Martinsson and Tropp 2011, "Finding structure with randomness", SIAM Review 53(2).
+    Musco and Musco 2015, "Randomized block Krylov methods for stronger and faster approximate
+    singular value decomposition", NeurIPS.
 
     Examples
     --------
@@ -71,13 +76,19 @@ def streamed_svd(
     basis = check_random_state(random_state).normal(size=(n_features, size))
     with threadpool_limits(1):
         basis = np.linalg.qr(basis)[0]
+        newest = basis
         for _ in range(n_iter):
-            product = np.zeros((n_features, size))
+            if basis.shape[1] == n_features:  # everything is in it
+                break
+            product = np.zeros(newest.shape)
             for block in blocks():
                 rows = np.asarray(block, dtype=np.float64)
-                product += rows.T @ (rows @ basis)
-            basis = np.linalg.qr(product)[0]
-        triangle: Any = np.zeros((size, size))  # with mode="r", NumPy's types are wrong
+                product += rows.T @ (rows @ newest)
+            n_before = basis.shape[1]
+            basis = np.linalg.qr(np.hstack([basis, product]))[0]
+            newest = basis[:, n_before:]
+        # With mode="r", NumPy's types are wrong.
+        triangle: Any = np.zeros((basis.shape[1], basis.shape[1]))
         for block in blocks():
             rows = np.asarray(block, dtype=np.float64)
             triangle = np.linalg.qr(np.vstack([triangle, rows @ basis]), mode="r")

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from xacle_stack.errors import FeatureError
-from xacle_stack.features.agreement import agreement_features, n_agreement_features
+from xacle_stack.features.agreement import agreement_blocks, agreement_features
 
 
 @pytest.mark.parametrize("n_spaces", [1, 2, 3, 5])
 def test_agreement_features_are_the_formula(rng: np.random.Generator, n_spaces: int) -> None:
     c, p = rng.uniform(-1, 1, size=(6, n_spaces)), rng.normal(size=(n_spaces, 6, 2))
     features = agreement_features(c, list(p))
-    assert features.shape == (6, n_agreement_features(n_spaces, 2))
+    assert features.shape == (6, sum(agreement_blocks(n_spaces, 2).values()))
     couples = [(s, t) for s in range(n_spaces) for t in range(s + 1, n_spaces)]
     for row in range(6):
         expected = [*c[row], *(abs(c[row, s] - c[row, t]) for s, t in couples)]

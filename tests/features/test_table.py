@@ -1,18 +1,19 @@
 import numpy as np
 import pytest
-from sklearn.decomposition import TruncatedSVD
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
 from xacle_stack.errors import FeatureError, UnknownNameError
 from xacle_stack.features import (
     FeatureBuilder,
+    FeatureTable,
     PairEmbeddings,
     agreement_features,
     cosine_similarity,
     lexical_overlap,
     pair_features,
 )
+from xacle_stack.features.columns import BLOCK_ROWS
 from xacle_stack.pairs import Pairs
 
 
@@ -43,8 +44,10 @@ def test_families_are_phi_with_auxiliary_and_agreement() -> None:
         logits = source.audio("tags", "logits")
         np.testing.assert_array_equal(table.family(space), np.hstack([blocks[space], logits]))
         cosines.append(cosine_similarity(source.audio(space), source.text(space)))
-        svd = TruncatedSVD(3, random_state=0).fit(blocks[space])
-        projections.append(svd.transform(blocks[space]))
+        axes = np.linalg.svd(blocks[space])[2][:3]
+        axes *= np.sign(axes[np.arange(3), np.abs(axes).argmax(axis=1)])[:, np.newaxis]
+        np.testing.assert_allclose(builder.projections_[space], axes.T, rtol=1e-3, atol=1e-4)
+        projections.append(blocks[space] @ axes.T)
     np.testing.assert_allclose(
         table.family("agreement"),
         agreement_features(np.column_stack(cosines), projections),
@@ -75,7 +78,138 @@ def test_alone_equals_together() -> None:
             {s: (source.audio(s)[[row]], source.text(s)[[row]]) for s in ("one", "two")},
             {"tags:logits": source.audio("tags", "logits")[[row]]},
         )
-        np.testing.assert_allclose(builder.transform(alone).values[0], together[row], atol=1e-6)
+        np.testing.assert_array_equal(builder.transform(alone).values[0], together[row])
+
+
+@pytest.mark.parametrize("n_components", [1, 3, 8])
+@pytest.mark.parametrize("dtype", ["C float32", "F float32", "C float64", "F float64", "strided"])
+def test_rows_have_the_same_bits_in_every_block(n_components: int, dtype: str, rng) -> None:
+    n_pairs = BLOCK_ROWS + 300
+    arrays = rng.normal(size=(4, n_pairs, 2 * 48)).astype(dtype[2:] if " " in dtype else "f4")
+    a, b, c, d = (
+        array[:, ::2] if dtype == "strided" else np.array(array[:, :48], order=dtype[0])
+        for array in arrays
+    )
+    source = PairEmbeddings({"one": (a, b), "two": (c[:, :5], d[:, :5])}, {"tags:logits": c})
+    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=n_components)
+    table = builder.fit_transform(source)
+    values = table.values
+    np.testing.assert_array_equal(values, table.values)
+    for size in (1, 2, 3, 5, 8, 31, 64, 333, n_pairs):
+        for start in rng.integers(0, n_pairs, size=4).tolist():
+            rows = slice(start, start + size)
+            assert table.rows(rows).tobytes() == values[rows].tobytes()
+            for name, columns in table.families.items():
+                of_family = table.rows(rows, name)
+                np.testing.assert_array_equal(of_family, values[rows, columns])
+    with threadpool_limits(2):
+        np.testing.assert_array_equal(
+            table.family("agreement"), values[:, table.families["agreement"]]
+        )
+
+
+def test_rows_are_neighbours_of_a_family_that_exists() -> None:
+    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
+    assert table.rows(slice(7, 7)).shape == (0, 34)
+    assert table.rows(slice(30, 2), "agreement").shape == (0, 3)
+    assert table.rows(slice(-3, None), "one").shape == (3, 31)
+    assert table.rows(slice(38, 99)).dtype == np.float32
+    with pytest.raises(FeatureError, match="neighbouring rows, a slice without a step, got slice"):
+        table.rows(slice(0, 9, 2))
+    with pytest.raises(UnknownNameError, match="no family 'two'; there are: one, agreement"):
+        table.rows(slice(3), "two")
+
+
+def test_blocks_are_finer_than_families() -> None:
+    source = embeddings(0)
+    table = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit_transform(source)
+    sizes = {name: s.stop - s.start for name, s in table.blocks.items()}
+    assert sizes == {
+        **{f"one/{name}": 6 for name in ("audio", "text", "product", "difference", "square")},
+        "one/cosine": 1,
+        "one/tags:logits": 3,
+        **{f"two/{name}": 9 for name in ("audio", "text", "product", "difference", "square")},
+        "two/cosine": 1,
+        "two/tags:logits": 3,
+        "agreement/cosines": 2,
+        "agreement/cosine differences": 1,
+        "agreement/projections": 6,
+        "agreement/products": 3,
+        "agreement/differences": 3,
+    }
+    starts = [columns.start for columns in table.blocks.values()]
+    assert starts == [0, *[columns.stop for columns in table.blocks.values()][:-1]]
+    assert table.shape == (40, sum(sizes.values()))
+    for family, columns in table.families.items():
+        of_family = [s for name, s in table.blocks.items() if name.startswith(f"{family}/")]
+        assert (of_family[0].start, of_family[-1].stop) == (columns.start, columns.stop)
+    one, audio = table.family("one"), source.audio("one")
+    unit = audio / np.linalg.norm(audio, axis=1, keepdims=True)
+    np.testing.assert_allclose(one[:, table.blocks["one/audio"]], unit, atol=1e-6)
+    single = FeatureBuilder(["one"], n_components=2).fit_transform(source)
+    assert list(single.blocks)[-2:] == ["agreement/cosines", "agreement/projections"]
+
+
+def test_a_table_may_be_an_array() -> None:
+    values = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+    families = {"late": slice(1, 4), "early": slice(0, 1)}
+    table = FeatureTable(values, families, ("a", "b", "c"))
+    assert table.shape == (3, 4)
+    assert table.blocks == {"early/all": slice(0, 1), "late/all": slice(1, 4)}
+    np.testing.assert_array_equal(table.values, values)
+    np.testing.assert_array_equal(table.rows(slice(1, 3), "late"), values[1:3, 1:])
+    np.testing.assert_array_equal(np.asarray(table), values)
+
+
+def test_a_table_keeps_what_it_was_made_with() -> None:
+    builder = FeatureBuilder(["one"], n_components=2).fit(embeddings(0))
+    table = builder.transform(embeddings(1))
+    before = table.values
+    builder.fit(embeddings(2))
+    np.testing.assert_array_equal(table.values, before)
+
+
+def test_bad_rows_are_counted_in_the_whole_table() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 2 * BLOCK_ROWS, 3))
+    logits = rng.normal(size=(len(a), 2))
+    words = rng.poisson(0.5, size=(2, len(a), 4)).astype(float)
+    source = PairEmbeddings({"one": (a, b)}, {"tags:logits": logits, "asr:words": tuple(words)})
+    builder = FeatureBuilder(["one"], ["tags:logits", "asr:words"], n_components=1).fit(source)
+    row = BLOCK_ROWS + 77
+    for array, value, message in (
+        (a, 0, f"space 'one': audio embeddings: 1 of .* the first is row {row}"),
+        (b, np.nan, f"space 'one': text embeddings: 1 of .* the first is row {row}"),
+        (logits, np.inf, f"auxiliary 'tags:logits': row {row} and 0 more not finite"),
+        (words[1], -1, f"auxiliary 'asr:words': text words: .* the first is row {row}"),
+    ):
+        kept = array[row].copy()
+        array[row] = value
+        table = builder.transform(source)  # cheap: rows are made later
+        table.rows(slice(row + 1, None))
+        with pytest.raises(FeatureError, match=message):
+            table.rows(slice(row - 3, row + 1))
+        with pytest.raises(FeatureError, match=message):
+            np.asarray(table)
+        with pytest.raises(FeatureError, match=message):
+            builder.fit(source)
+        array[row] = kept
+
+
+def test_parts_of_embeddings_are_their_rows() -> None:
+    source = embeddings(0)
+    for rows in (slice(4, 9), [3, 3, 39], np.array([-1]), slice(0, 0), []):
+        part = source.take(rows)
+        assert part.pair_ids == tuple(
+            np.array(source.pair_ids)[rows].tolist() if len(part.pair_ids) else []
+        )
+        for name in ("one", "two"):
+            if len(part.pair_ids):
+                np.testing.assert_array_equal(part.audio(name), source.audio(name)[rows])
+                np.testing.assert_array_equal(part.text(name), source.text(name)[rows])
+            assert part.shape_of(name, "text") == part.text(name).shape
+    with pytest.raises(IndexError):
+        source.take([40])
 
 
 def test_words_contribute_their_overlap() -> None:
@@ -99,7 +233,7 @@ def test_words_contribute_their_overlap() -> None:
 
 def test_numpy_takes_the_table_as_an_array() -> None:
     table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
-    assert np.asarray(table) is table.values
+    np.testing.assert_array_equal(np.asarray(table), table.values)
     assert np.array(table, dtype=np.float64).dtype == np.float64
     assert table.shape == (40, 31 + 3)
     assert len(table) == 40
@@ -114,6 +248,7 @@ def test_bad_settings_are_told() -> None:
         "spaces='one'": "spaces must be a list of encoder names, got 'one'",
         "spaces=[]": r"spaces must be a list of encoder names, got \[\]",
         "spaces=['one', 'one']": r"the same thing twice: \['one'\]",
+        "spaces=['one'], auxiliary=['text']": r"called like blocks of pair features: \['text'\]",
         "spaces=['one'], n_components=0": "n_components must be 1 or more, got 0",
         "spaces=['one'], n_components=99": "n_components=99 needs as many .* 40 pairs with 31",
     }.items():
@@ -136,6 +271,14 @@ def test_another_size_than_in_fit_is_told() -> None:
     wider = PairEmbeddings({"one": (source.audio("two"), source.text("two"))})
     with pytest.raises(FeatureError, match="one: 46 pair features, 31 when fitted"):
         builder.transform(wider)
+    crooked = PairEmbeddings({"one": (source.audio("two"), source.text("one"))})
+    with pytest.raises(FeatureError, match=r"space 'one': .* \(40, 9\) but text .* \(40, 6\)"):
+        builder.transform(crooked)
+    words = PairEmbeddings(
+        {"one": (source.audio("one"),) * 2}, {"asr:words": (np.ones((40, 2)), np.ones((40, 3)))}
+    )
+    with pytest.raises(FeatureError, match="auxiliary 'asr:words': audio words of shape"):
+        FeatureBuilder(["one"], ["asr:words"]).fit(words)
 
 
 def test_arrays_of_different_lengths_are_told() -> None:

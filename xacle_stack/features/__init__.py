@@ -1,8 +1,10 @@
 """Columns: pair features and agreement features, arrays to arrays, and the table of them."""
 
 from xacle_stack.features.agreement import agreement_features
+from xacle_stack.features.columns import AGREEMENT
+from xacle_stack.features.embeddings import PairEmbeddings
 from xacle_stack.features.pair import cosine_similarity, lexical_overlap, pair_features
-from xacle_stack.features.table import AGREEMENT, FeatureBuilder, FeatureTable, PairEmbeddings
+from xacle_stack.features.table import FeatureBuilder, FeatureTable
 
 __all__ = [
     "AGREEMENT",

@@ -83,13 +83,20 @@ def agreement_features(cosines: ArrayLike, projections: Sequence[ArrayLike]) -> 
     return features
 
 
-def n_agreement_features(n_spaces: int, n_components: int) -> int:
-    """Return the number of columns of :func:`agreement_features`.
+def agreement_blocks(n_spaces: int, n_components: int) -> dict[str, int]:
+    """Return the blocks of :func:`agreement_features` with their numbers of columns.
 
     Examples
     --------
-    >>> n_agreement_features(2, 1)
-    7
+    >>> agreement_blocks(1, 8)
+    {'cosines': 1, 'projections': 8}
     """
     n_couples = n_spaces * (n_spaces - 1) // 2
-    return n_spaces + n_components * n_spaces + (1 + 2 * n_components) * n_couples
+    sizes = {
+        "cosines": n_spaces,
+        "cosine differences": n_couples,
+        "projections": n_components * n_spaces,
+        "products": n_components * n_couples,
+        "differences": n_components * n_couples,
+    }
+    return {name: size for name, size in sizes.items() if size}

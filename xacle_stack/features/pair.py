@@ -14,13 +14,17 @@ from xacle_stack._types import FloatArray
 from xacle_stack.errors import FeatureError
 
 
-def normalised_pairs(audio: ArrayLike, text: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def normalised_pairs(
+    audio: ArrayLike, text: ArrayLike, *, first_row: int = 0
+) -> tuple[FloatArray, FloatArray]:
     """Check the embeddings of one space and scale every row to unit length.
 
     Parameters
     ----------
     audio, text : array-like of shape (n_pairs, n_dims)
         Row ``i`` of both belongs to pair ``i``.
+    first_row : int, default=0
+        What the first row is called in messages, where these are a block of more rows.
 
     Returns
     -------
@@ -40,14 +44,17 @@ def normalised_pairs(audio: ArrayLike, text: ArrayLike) -> tuple[FloatArray, Flo
                 f"{name} embeddings: expected numbers of shape (n_pairs, n_dims), got shape "
                 f"{array.shape} and type {array.dtype}."
             )
-        array = array.astype(np.result_type(array.dtype, np.float32), copy=False)
+        # Rows one after the other: in another order, sums over a row depend on how many rows
+        # there are, in their last digits.
+        array = array.astype(np.result_type(array.dtype, np.float32), order="C", copy=False)
         # The largest value first: squares of large or tiny values would leave float32's range.
         largest = np.abs(array).max(axis=1, initial=0.0, keepdims=True)
         bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
         if len(bad):
             raise FeatureError(
                 f"{name} embeddings: {len(bad)} of {len(array)} rows are zero or not finite, the "
-                f"first is row {bad[0]}. A zero vector has no direction; encode the item again."
+                f"first is row {first_row + bad[0]}. A zero vector has no direction; encode "
+                "the item again."
             )
         array = array / largest
         arrays.append(array / np.linalg.norm(array, axis=1, keepdims=True))
@@ -86,12 +93,14 @@ def cosine_similarity(audio: ArrayLike, text: ArrayLike) -> FloatArray:
     return similarity
 
 
-def pair_features(audio: ArrayLike, text: ArrayLike) -> FloatArray:
+def pair_features(audio: ArrayLike, text: ArrayLike, *, first_row: int = 0) -> FloatArray:
     """Return ``φ(a, b) = [a, b, a⊙b, |a−b|, (a−b)², aᵀb]`` for unit a and b.
 
     Parameters
     ----------
     audio, text : array-like of shape (n_pairs, n_dims)
+    first_row : int, default=0
+        What the first row is called in messages, where these are a block of more rows.
 
     Returns
     -------
@@ -112,7 +121,7 @@ def pair_features(audio: ArrayLike, text: ArrayLike) -> FloatArray:
     >>> pair_features(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
     array([[1., 0., 0., 1., 0., 0., 1., 1., 1., 1., 0.]])
     """
-    a, b = normalised_pairs(audio, text)
+    a, b = normalised_pairs(audio, text, first_row=first_row)
     n_pairs, n_dims = a.shape
     features = np.empty((n_pairs, 5 * n_dims + 1), dtype=a.dtype)
     audio_block, text_block, product, distance, square = (
@@ -126,7 +135,7 @@ def pair_features(audio: ArrayLike, text: ArrayLike) -> FloatArray:
     return features
 
 
-def lexical_overlap(audio: ArrayLike, text: ArrayLike) -> FloatArray:
+def lexical_overlap(audio: ArrayLike, text: ArrayLike, *, first_row: int = 0) -> FloatArray:
     """Return how many of a caption's words are heard in its clip, as share and as Jaccard index.
 
     With A the set of words heard and B the caption's, the columns are
@@ -137,6 +146,8 @@ def lexical_overlap(audio: ArrayLike, text: ArrayLike) -> FloatArray:
     audio, text : array-like of shape (n_pairs, n_buckets)
         Hashed bags of words: how often the words of each bucket occur.  Words that share a bucket
         count as one.
+    first_row : int, default=0
+        What the first row is called in messages, where these are a block of more rows.
 
     Returns
     -------
@@ -169,7 +180,8 @@ def lexical_overlap(audio: ArrayLike, text: ArrayLike) -> FloatArray:
         if len(bad):
             raise FeatureError(
                 f"{name} words: {len(bad)} of {len(bag)} rows hold values that are negative or "
-                f"not finite, the first is row {bad[0]}. Expected how often words occur."
+                f"not finite, the first is row {first_row + bad[0]}. Expected how often words "
+                "occur."
             )
         bags.append(bag > 0)
     heard, written = bags

@@ -1,139 +1,86 @@
-"""From embeddings to the feature table: the only place that reads the cache to build columns."""
+"""The feature table, and the estimator that turns embeddings into one."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.decomposition import TruncatedSVD
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from xacle_stack._types import FloatArray
-from xacle_stack.encoders import WORDS
 from xacle_stack.errors import FeatureError, UnknownNameError, bullet_list
-from xacle_stack.features.agreement import agreement_features, n_agreement_features
-from xacle_stack.features.pair import lexical_overlap, pair_features
-
-AGREEMENT = "agreement"
-
-
-class EmbeddingSource(Protocol):
-    """Embeddings of pairs; :class:`~xacle_stack.CachedPairs` and :class:`PairEmbeddings` are."""
-
-    @property
-    def pair_ids(self) -> tuple[str, ...]:
-        """Ids of the pairs, in the order of all arrays."""
-
-    def audio(self, encoder: str, output: str = "embedding") -> FloatArray:
-        """Vectors of the clips, shape (n_pairs, n_dims)."""
-
-    def text(self, encoder: str, output: str = "embedding") -> FloatArray:
-        """Vectors of the captions, shape (n_pairs, n_dims)."""
+from xacle_stack.features.columns import (
+    AGREEMENT,
+    PAIR_BLOCKS,
+    Columns,
+    auxiliary_block,
+    n_auxiliary_columns,
+    n_pair_features,
+    n_space_dims,
+    pair_block,
+    row_blocks,
+)
+from xacle_stack.features.embeddings import EmbeddingSource
+from xacle_stack.streamed_svd import streamed_svd
 
 
-class PairEmbeddings:
-    """Embeddings that are at hand as arrays, without a cache.
+class FeatureTable:
+    """Features of pairs, in named blocks of columns.
+
+    The table that a :class:`FeatureBuilder` returns holds no values.  It makes the rows and
+    columns that it is asked for from the embeddings, which stay where they are; so what does not
+    fit into memory can be gone over in blocks of rows.  Every row has the same bits in whichever
+    block it is made.  NumPy and scikit-learn take the table as the whole array, `values`.
 
     Parameters
     ----------
-    spaces : mapping of str to (audio, text)
-        Two arrays of shape (n_pairs, n_dims) for each contrastive space.
-    auxiliary : mapping of str to ndarray of shape (n_pairs, n_dims), optional
-        Vectors of the clips by ``"encoder:output"``, for example ``"beats:logits"``; for
-        ``"encoder:words"`` two arrays, of the clips and of the captions.
-    pair_ids : sequence of str, optional
-        By default the row numbers.
+    values : ndarray of shape (n_pairs, n_features), or Columns
+        The features, or what makes them.
+    families : mapping of str to slice
+        Columns of each family; together they cover all columns.
+    pair_ids : tuple of str
+    blocks : mapping of str to slice, optional
+        Columns of each block, ``"FAMILY/BLOCK"``; by default every family is one,
+        ``"FAMILY/all"``.
 
-    Raises
-    ------
-    FeatureError
-        If the numbers of rows differ.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> a, b = rng.normal(size=(2, 20, 4))
-    >>> FeatureBuilder(["mine"], n_components=2).fit_transform(PairEmbeddings({"mine": (a, b)}))
-    FeatureTable(20 pairs, 24 features: mine 21, agreement 3)
+    Attributes
+    ----------
+    families : mapping of str to slice
+    blocks : mapping of str to slice
+        Finer than families, in the order of the columns: in a contrastive space's family the
+        blocks of the pair features (audio, text, product, difference, square, cosine), then
+        every auxiliary by its name; in the family ``"agreement"`` cosines, cosine differences,
+        projections, products and differences.
+    pair_ids : tuple of str
     """
 
     def __init__(
         self,
-        spaces: Mapping[str, tuple[FloatArray, FloatArray]],
-        auxiliary: Mapping[str, FloatArray | tuple[FloatArray, FloatArray]] | None = None,
-        pair_ids: Sequence[str] | None = None,
+        values: FloatArray | Columns,
+        families: Mapping[str, slice],
+        pair_ids: tuple[str, ...],
+        blocks: Mapping[str, slice] | None = None,
     ) -> None:
-        self._text = {f"{name}:embedding": np.asarray(pair[1]) for name, pair in spaces.items()}
-        self._audio = {f"{name}:embedding": np.asarray(pair[0]) for name, pair in spaces.items()}
-        for name, values in (auxiliary or {}).items():
-            if isinstance(values, tuple):
-                self._audio[name], self._text[name] = map(np.asarray, values)
-            else:
-                self._audio[name] = np.asarray(values)
-        n_rows = {
-            f"{side} {name}": len(array)
-            for side, arrays in (("audio", self._audio), ("text", self._text))
-            for name, array in arrays.items()
-        }
-        if pair_ids is not None:
-            n_rows["pair_ids"] = len(pair_ids)
-        if len({*n_rows.values()}) != 1:
-            raise FeatureError(f"every array needs one row a pair; got the numbers {n_rows}.")
-        n_pairs = next(iter(n_rows.values()))
-        self._pair_ids = tuple(map(str, range(n_pairs) if pair_ids is None else pair_ids))
-        twice = [pair_id for pair_id, n in Counter(self._pair_ids).items() if n > 1]
-        if twice:
-            raise FeatureError(f"pair ids that stand twice:\n{bullet_list(twice)}")
+        if blocks is None:
+            in_order = sorted(families.items(), key=lambda family: int(family[1].start))
+            blocks = {f"{name}/all": columns for name, columns in in_order}
+        self._values = values
+        self.families = families
+        self.blocks = blocks
+        self.pair_ids = pair_ids
 
     @property
-    def pair_ids(self) -> tuple[str, ...]:
-        """Ids of the pairs, in the order of all arrays."""
-        return self._pair_ids
-
-    def audio(self, encoder: str, output: str = "embedding") -> FloatArray:
-        """Return an encoder's vectors of the clips, shape (n_pairs, n_dims)."""
-        return self._get(self._audio, f"{encoder}:{output}")
-
-    def text(self, encoder: str, output: str = "embedding") -> FloatArray:
-        """Return an encoder's vectors of the captions, shape (n_pairs, n_dims)."""
-        return self._get(self._text, f"{encoder}:{output}")
-
-    @staticmethod
-    def _get(arrays: Mapping[str, FloatArray], name: str) -> FloatArray:
-        if name not in arrays:
-            raise UnknownNameError(f"no embeddings called {name!r}; at hand: {', '.join(arrays)}.")
-        return arrays[name]
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureTable:
-    """Features of pairs, in named blocks of columns.
-
-    NumPy and scikit-learn take it as the array ``values``.
-
-    Attributes
-    ----------
-    values : ndarray of shape (n_pairs, n_features)
-        float32.
-    families : mapping of str to slice
-        Columns of each family; together they cover all columns.
-    pair_ids : tuple of str
-    """
-
-    values: FloatArray
-    families: Mapping[str, slice]
-    pair_ids: tuple[str, ...]
+    def values(self) -> FloatArray:
+        """The whole array, float32 of shape (n_pairs, n_features), made anew at each call."""
+        return self.rows(slice(None))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """``(n_pairs, n_features)``."""
-        return self.values.shape
+        return len(self.pair_ids), max(columns.stop for columns in self.families.values())
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.pair_ids)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
         if copy:
@@ -146,9 +93,45 @@ class FeatureTable:
 
     def family(self, name: str) -> FloatArray:
         """Return the columns of one family, shape (n_pairs, n_family_features)."""
-        if name not in self.families:
-            raise UnknownNameError(f"no family {name!r}; there are: {', '.join(self.families)}.")
-        return self.values[:, self.families[name]]
+        return self.rows(slice(None), name)
+
+    def rows(self, rows: slice, family: str | None = None) -> FloatArray:
+        """Return neighbouring rows, of one family or of all.
+
+        Parameters
+        ----------
+        rows : slice
+            Without a step.
+        family : str, optional
+            By default all columns.
+
+        Returns
+        -------
+        values : ndarray of shape (n_rows, n_columns)
+            float32.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such family.
+        FeatureError
+            If an embedding of these rows is zero or not finite.
+        CacheError
+            If one cannot be read.
+        """
+        if family is not None and family not in self.families:
+            raise UnknownNameError(f"no family {family!r}; there are: {', '.join(self.families)}.")
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise FeatureError(f"expected neighbouring rows, a slice without a step, got {rows}.")
+        columns = slice(0, self.shape[1]) if family is None else self.families[family]
+        if not isinstance(self._values, Columns):
+            return self._values[start:stop, columns]
+        values = np.empty((max(0, stop - start), columns.stop - columns.start), dtype=np.float32)
+        for block in row_blocks(start, stop):
+            out = values[block.start - start : block.stop - start]
+            self._values.build(block, family, out)
+        return values
 
 
 class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped base
@@ -169,11 +152,12 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
     n_components : int, default=8
         Size of each space's projection.
     random_state : int, default=0
-        Of the randomised SVD.
+        Of the randomised SVD.  See :func:`~xacle_stack.streamed_svd.streamed_svd`.
 
     Attributes
     ----------
-    projections_ : dict of str to TruncatedSVD
+    projections_ : dict of str to ndarray of shape (n_pair_features, n_components)
+        For each space, the leading right singular vectors of the training pairs' features.
     families_ : dict of str to slice
 
     References
@@ -198,7 +182,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.random_state = random_state
 
     def fit(self, X: EmbeddingSource, y: object = None) -> Self:
-        """Learn the projections from the training pairs.
+        """Learn the projections from the training pairs, going over them block by block.
 
         Parameters
         ----------
@@ -208,18 +192,15 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         Returns
         -------
         self : FeatureBuilder
-        """
-        self.fit_transform(X)
-        return self
 
-    def fit_transform(self, X: EmbeddingSource, y: object = None) -> FeatureTable:
-        """Learn the projections and return the features of the same pairs.
-
-        Arguments and errors as in `fit` and `transform`.
+        Raises
+        ------
+        FeatureError
+            If an embedding is zero or not finite, or there are too few pairs.
         """
         self._check_settings()
-        blocks = {space: _pair_block(X, space) for space in self.spaces}
-        n_pairs, narrowest = len(X.pair_ids), min(block.shape[1] for block in blocks.values())
+        spaces, auxiliary = self._sizes(X)
+        n_pairs, narrowest = len(X.pair_ids), min(map(n_pair_features, spaces.values()))
         if n_pairs < 2 or self.n_components > min(n_pairs, narrowest):
             raise FeatureError(
                 f"n_components={self.n_components} needs as many training pairs and pair features, "
@@ -227,17 +208,27 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
                 "smallest space. Give more pairs or a smaller n_components (in a recipe: under "
                 "[features])."
             )
-        with threadpool_limits(1):  # the last digits depend on the number of BLAS threads
-            self.projections_ = {
-                space: TruncatedSVD(self.n_components, random_state=self.random_state).fit(block)
-                for space, block in blocks.items()
-            }
-        table = self._assemble(X, blocks)
-        self.families_ = dict(table.families)
-        return table
+        for rows in row_blocks(0, n_pairs) if auxiliary else ():
+            part = X.take(rows)
+            for name in auxiliary:
+                auxiliary_block(part, name, rows.start)  # only to find what is not finite
+        self.projections_ = {
+            space: self._projection(X, space, n_dims) for space, n_dims in spaces.items()
+        }
+        self.families_ = Columns(X, spaces, auxiliary, self.projections_).families()
+        return self
+
+    def fit_transform(self, X: EmbeddingSource, y: object = None) -> FeatureTable:
+        """Learn the projections and return the features of the same pairs.
+
+        Arguments and errors as in `fit` and `transform`.
+        """
+        return self.fit(X).transform(X)
 
     def transform(self, X: EmbeddingSource) -> FeatureTable:
         """Return the features of pairs; each row depends on its own pair only.
+
+        The table makes its columns when it is asked for them.
 
         Parameters
         ----------
@@ -250,40 +241,41 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         Raises
         ------
         FeatureError
-            If an embedding is zero or not finite, or a space has another size than in `fit`.
+            If a space has another size than in `fit`.  If an embedding is zero or not finite,
+            when its row is made.
         """
         check_is_fitted(self)
-        blocks = {space: _pair_block(X, space) for space in self.spaces}
+        spaces, auxiliary = self._sizes(X)
         wrong = [
-            f"{space}: {block.shape[1]} pair features, {self.projections_[space].n_features_in_} "
-            "when fitted"
-            for space, block in blocks.items()
-            if block.shape[1] != self.projections_[space].n_features_in_
+            f"{space}: {n_pair_features(n_dims)} pair features, {fitted} when fitted"
+            for space, n_dims in spaces.items()
+            if n_pair_features(n_dims) != (fitted := len(self.projections_[space]))
         ]
         if wrong:
             raise FeatureError(f"embeddings of another size than in fit:\n{bullet_list(wrong)}")
-        return self._assemble(X, blocks)
+        columns = Columns(X, spaces, auxiliary, self.projections_)
+        return FeatureTable(columns, columns.families(), X.pair_ids, columns.blocks())
 
-    def _assemble(self, X: EmbeddingSource, blocks: Mapping[str, FloatArray]) -> FeatureTable:
-        auxiliary = [_auxiliary(X, name) for name in self.auxiliary]
-        n_auxiliary = sum(block.shape[1] for block in auxiliary)
-        n_agreement = n_agreement_features(len(self.spaces), self.n_components)
-        families, start = {}, 0
-        for name, size in [
-            *((space, block.shape[1] + n_auxiliary) for space, block in blocks.items()),
-            (AGREEMENT, n_agreement),
-        ]:
-            families[name] = slice(start, start + size)
-            start += size
-        values = np.empty((len(X.pair_ids), start), dtype=np.float32)
-        cosines, projections = [], []
-        with threadpool_limits(1):
-            for space, block in blocks.items():
-                np.concatenate([block, *auxiliary], axis=1, out=values[:, families[space]])
-                cosines.append(block[:, -1])  # φ ends with aᵀb
-                projections.append(self.projections_[space].transform(block))
-        values[:, families[AGREEMENT]] = agreement_features(np.column_stack(cosines), projections)
-        return FeatureTable(values, families, X.pair_ids)
+    def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[str, int]]:
+        """Return the dimensions of each space and the columns of each auxiliary."""
+        if not hasattr(X, "audio"):
+            raise FeatureError(
+                "expected embeddings, cache.load(pairs) or PairEmbeddings(...), got "
+                f"{type(X).__name__}."
+            )
+        return (
+            {space: n_space_dims(X, space) for space in self.spaces},
+            {name: n_auxiliary_columns(X, name) for name in self.auxiliary},
+        )
+
+    def _projection(self, X: EmbeddingSource, space: str, n_dims: int) -> FloatArray:
+        def blocks() -> Iterator[FloatArray]:
+            for rows in row_blocks(0, len(X.pair_ids)):
+                yield pair_block(X.take(rows), space, rows.start)
+
+        n_features = n_pair_features(n_dims)
+        _, axes = streamed_svd(blocks, n_features, self.n_components, self.random_state)
+        return np.ascontiguousarray(axes.T)
 
     def _check_settings(self) -> None:
         if isinstance(self.spaces, str) or not self.spaces:
@@ -295,37 +287,11 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice or AGREEMENT in self.spaces:
             raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice or names}.")
+        unclear = sorted({*self.auxiliary} & {*PAIR_BLOCKS})
+        if unclear:
+            raise FeatureError(
+                f"auxiliary encoders called like blocks of pair features: {unclear}. Name their "
+                "output too: 'encoder:output'."
+            )
         if self.n_components < 1:
             raise FeatureError(f"n_components must be 1 or more, got {self.n_components!r}.")
-
-
-def _pair_block(X: EmbeddingSource, space: str) -> FloatArray:
-    if not hasattr(X, "audio"):
-        raise FeatureError(
-            "expected embeddings, cache.load(pairs) or PairEmbeddings(...), got "
-            f"{type(X).__name__}."
-        )
-    audio, text = X.audio(space), X.text(space)
-    try:
-        return pair_features(audio, text)
-    except FeatureError as error:
-        raise FeatureError(f"space {space!r}: {error}") from None
-
-
-def _auxiliary(X: EmbeddingSource, name: str) -> FloatArray:
-    encoder, _, output = name.partition(":")
-    if output == WORDS:
-        try:
-            return lexical_overlap(X.audio(encoder, WORDS), X.text(encoder, WORDS))
-        except FeatureError as error:
-            raise FeatureError(f"auxiliary {name!r}: {error}") from None
-    with np.errstate(over="ignore"):  # what float32 cannot hold is found below
-        values = np.asarray(X.audio(encoder, output or "embedding")).astype(np.float32)
-    if values.ndim != 2:
-        raise FeatureError(
-            f"auxiliary {name!r}: expected shape (n_pairs, n_dims), got {values.shape}."
-        )
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise FeatureError(f"auxiliary {name!r}: row {bad[0]} and {len(bad) - 1} more not finite.")
-    return values

@@ -1,0 +1,132 @@
+"""Where features get their embeddings from: the contract, and arrays that are at hand."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Protocol
+
+import numpy as np
+
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import FeatureError, UnknownNameError, bullet_list
+
+
+class EmbeddingSource(Protocol):
+    """Embeddings of pairs; :class:`~xacle_stack.CachedPairs` and :class:`PairEmbeddings` are."""
+
+    @property
+    def pair_ids(self) -> tuple[str, ...]:
+        """Ids of the pairs, in the order of all arrays."""
+
+    def take(self, rows: slice) -> "EmbeddingSource":
+        """Return the embeddings of some of the pairs."""
+
+    def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
+        """Return the shape of `audio` or `text`; it is an error if a row is missing."""
+
+    def audio(self, encoder: str, output: str = "embedding") -> FloatArray:
+        """Vectors of the clips, shape (n_pairs, n_dims)."""
+
+    def text(self, encoder: str, output: str = "embedding") -> FloatArray:
+        """Vectors of the captions, shape (n_pairs, n_dims)."""
+
+
+class PairEmbeddings:
+    """Embeddings that are at hand as arrays, without a cache.
+
+    Parameters
+    ----------
+    spaces : mapping of str to (audio, text)
+        Two arrays of shape (n_pairs, n_dims) for each contrastive space.
+    auxiliary : mapping of str to ndarray of shape (n_pairs, n_dims), optional
+        Vectors of the clips by ``"encoder:output"``, for example ``"beats:logits"``; for
+        ``"encoder:words"`` two arrays, of the clips and of the captions.
+    pair_ids : sequence of str, optional
+        By default the row numbers.
+
+    Raises
+    ------
+    FeatureError
+        If the numbers of rows differ.
+
+    Examples
+    --------
+    >>> from xacle_stack import FeatureBuilder
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.normal(size=(2, 20, 4))
+    >>> FeatureBuilder(["mine"], n_components=2).fit_transform(PairEmbeddings({"mine": (a, b)}))
+    FeatureTable(20 pairs, 24 features: mine 21, agreement 3)
+    """
+
+    def __init__(
+        self,
+        spaces: Mapping[str, tuple[FloatArray, FloatArray]],
+        auxiliary: Mapping[str, FloatArray | tuple[FloatArray, FloatArray]] | None = None,
+        pair_ids: Sequence[str] | None = None,
+    ) -> None:
+        self._text = {f"{name}:embedding": np.asarray(pair[1]) for name, pair in spaces.items()}
+        self._audio = {f"{name}:embedding": np.asarray(pair[0]) for name, pair in spaces.items()}
+        for name, values in (auxiliary or {}).items():
+            if isinstance(values, tuple):
+                self._audio[name], self._text[name] = map(np.asarray, values)
+            else:
+                self._audio[name] = np.asarray(values)
+        n_rows = {
+            f"{side} {name}": len(array)
+            for side, arrays in (("audio", self._audio), ("text", self._text))
+            for name, array in arrays.items()
+        }
+        if pair_ids is not None:
+            n_rows["pair_ids"] = len(pair_ids)
+        if len({*n_rows.values()}) != 1:
+            raise FeatureError(f"every array needs one row a pair; got the numbers {n_rows}.")
+        n_pairs = next(iter(n_rows.values()))
+        self._pair_ids = tuple(map(str, range(n_pairs) if pair_ids is None else pair_ids))
+        twice = [pair_id for pair_id, n in Counter(self._pair_ids).items() if n > 1]
+        if twice:
+            raise FeatureError(f"pair ids that stand twice:\n{bullet_list(twice)}")
+
+    @property
+    def pair_ids(self) -> tuple[str, ...]:
+        """Ids of the pairs, in the order of all arrays."""
+        return self._pair_ids
+
+    def take(self, rows: slice | Sequence[int] | IntArray) -> "PairEmbeddings":
+        """Return the embeddings of some of the pairs, in the order asked for.
+
+        Parameters
+        ----------
+        rows : slice or array-like of int
+            As NumPy indexes the first axis.  A slice copies no array.
+
+        Returns
+        -------
+        part : PairEmbeddings
+        """
+        part = copy(self)
+        if not isinstance(rows, slice):
+            rows = np.asarray(rows, dtype=None if len(rows) else int)
+        chosen = np.arange(len(self._pair_ids))[rows]
+        part._pair_ids = tuple(self._pair_ids[row] for row in chosen)
+        part._audio = {name: values[rows] for name, values in self._audio.items()}
+        part._text = {name: values[rows] for name, values in self._text.items()}
+        return part
+
+    def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
+        """Return the shape of an encoder's vectors; `modality` is ``"audio"`` or ``"text"``."""
+        arrays = self._audio if modality == "audio" else self._text
+        return self._get(arrays, f"{encoder}:{output}").shape
+
+    def audio(self, encoder: str, output: str = "embedding") -> FloatArray:
+        """Return an encoder's vectors of the clips, shape (n_pairs, n_dims)."""
+        return self._get(self._audio, f"{encoder}:{output}")
+
+    def text(self, encoder: str, output: str = "embedding") -> FloatArray:
+        """Return an encoder's vectors of the captions, shape (n_pairs, n_dims)."""
+        return self._get(self._text, f"{encoder}:{output}")
+
+    @staticmethod
+    def _get(arrays: Mapping[str, FloatArray], name: str) -> FloatArray:
+        if name not in arrays:
+            raise UnknownNameError(f"no embeddings called {name!r}; at hand: {', '.join(arrays)}.")
+        return arrays[name]
