@@ -57,7 +57,7 @@ penalties = [1, 10]
 
 
 def test_captions_are_the_default_groups_where_there_are_enough(tmp_path: Path, caplog) -> None:
-    recipe = read_recipe(write(tmp_path, 'spaces = ["mini-mel"]'))
+    recipe = read_recipe(write(tmp_path, 'spaces = ["mini-mel"]\n[stacker]\nn_splits = 3'))
     captions = tuple(f"caption {number // 2}" for number in range(60))
     assert recipe.groups(Pairs("train", captions, (), captions)) == captions
     assert caplog.text == ""

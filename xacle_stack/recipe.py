@@ -21,7 +21,7 @@ A recipe is a TOML file::
     n_components = 8
 
     [stacker]
-    n_splits = 3
+    preset = "best"                        # or "paper", the published system
 """
 
 import difflib
@@ -39,6 +39,7 @@ from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.stacking import Stacker
+from xacle_stack.stacking.learners import PRESETS
 from xacle_stack.stacking.ridge import PENALTIES
 
 logger = logging.getLogger(__name__)
@@ -62,17 +63,19 @@ class FeatureSettings(_Settings):
 
 
 class StackerSettings(_Settings):
-    """Settings of the :class:`~xacle_stack.Stacker`.
+    """Settings of the :class:`~xacle_stack.Stacker`; None leaves a choice to the preset.
 
     ``group_by = "caption"`` holds a caption's pairs out together, ``"none"`` gives the published
     system's plain folds, ``"auto"`` groups where there are :data:`MIN_CAPTIONS_A_FOLD` different
     captions a fold or more.
     """
 
-    n_splits: int = Field(default=3, ge=2)
+    preset: Literal["best", "paper"] = "best"
+    target: Literal["score", "rank"] = "score"
+    n_splits: int | None = Field(default=None, ge=2)
     group_by: Literal["auto", "caption", "none"] = "auto"
     penalties: tuple[PositiveFloat, ...] = Field(default=PENALTIES, min_length=1)
-    n_components: PositiveInt = 64
+    n_components: PositiveInt | None = None
     random_state: int = 0
 
 
@@ -143,6 +146,8 @@ class Recipe(_Settings):
     def new_stacker(self, n_jobs: int | None = None) -> Stacker:
         """Return an unfitted stacker whose predictions stay within 0–10."""
         return Stacker(
+            preset=self.stacker.preset,
+            target=self.stacker.target,
             n_splits=self.stacker.n_splits,
             penalties=self.stacker.penalties,
             n_components=self.stacker.n_components,
@@ -151,11 +156,16 @@ class Recipe(_Settings):
             random_state=self.stacker.random_state,
         )
 
+    @property
+    def _n_splits(self) -> int:
+        n_splits = self.stacker.n_splits
+        return PRESETS[self.stacker.preset].n_splits if n_splits is None else n_splits
+
     def groups(self, pairs: Pairs) -> tuple[str, ...] | None:
         """Return what the folds keep together: the captions, or None for plain folds."""
         if self.stacker.group_by == "none":
             return None
-        n_captions, n_needed = len(set(pairs.captions)), MIN_CAPTIONS_A_FOLD * self.stacker.n_splits
+        n_captions, n_needed = len(set(pairs.captions)), MIN_CAPTIONS_A_FOLD * self._n_splits
         if self.stacker.group_by == "auto" and n_captions < n_needed:
             logger.warning(
                 "only %d different captions: too few to hold some of them out (that takes %d), so "

@@ -39,7 +39,8 @@ def streamed_svd(
     ----------
     blocks : callable
         Called for every pass; returns an iterator over the row blocks of A, arrays of shape
-        (n_block_rows, n_features), the same at each pass.
+        (n_block_rows, n_features), the same at each pass.  Products with a block are computed in
+        its own precision, and summed in float64.
     n_features : int
     n_components : int
         At most `n_features`.
@@ -81,17 +82,16 @@ def streamed_svd(
             if basis.shape[1] == n_features:  # everything is in it
                 break
             product = np.zeros(newest.shape)
-            for block in blocks():
-                rows = np.asarray(block, dtype=np.float64)
-                product += rows.T @ (rows @ newest)
+            for rows in blocks():
+                product += rows.T @ (rows @ newest.astype(rows.dtype, copy=False))
             n_before = basis.shape[1]
             basis = np.linalg.qr(np.hstack([basis, product]))[0]
             newest = basis[:, n_before:]
         # With mode="r", NumPy's types are wrong.
         triangle: Any = np.zeros((basis.shape[1], basis.shape[1]))
-        for block in blocks():
-            rows = np.asarray(block, dtype=np.float64)
-            triangle = np.linalg.qr(np.vstack([triangle, rows @ basis]), mode="r")
+        for rows in blocks():
+            of_rows = rows @ basis.astype(rows.dtype, copy=False)
+            triangle = np.linalg.qr(np.vstack([triangle, of_rows]), mode="r")
         _, values, rotation = np.linalg.svd(triangle)
         components = rotation[:n_components] @ basis.T
     largest = np.abs(components).argmax(axis=1)

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,31 @@ from sklearn.linear_model import LinearRegression, SGDRegressor
 
 from xacle_stack.errors import ModelFileError
 from xacle_stack.features import FeatureBuilder, PairEmbeddings
-from xacle_stack.stacking import Stacker, load_card, load_model, save_model
+from xacle_stack.stacking import GroupedRidge, Stacker, load_card, load_model, save_model
+
+# Every kind of stack that is saved.
+STACKS = {
+    "best": {},
+    "best rank": {"target": "rank", "score_range": (-100, 100)},
+    "paper": {"preset": "paper", "n_components": 8},
+    "learners": {"learners": [("linear", LinearRegression()), ("ridge", GroupedRidge())]},
+}
 
 
-@pytest.fixture(scope="module")
-def fitted():
+@pytest.fixture(scope="module", params=list(STACKS))
+def fitted(request):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 90, 5))
     source = PairEmbeddings({"one": (a, b)})
     builder = FeatureBuilder(["one"], n_components=2)
     X = builder.fit_transform(source)
-    return builder, Stacker(random_state=0, n_components=8).fit(X, (a * b).sum(1)), source
+    return builder, Stacker(random_state=0, **STACKS[request.param]).fit(X, (a * b).sum(1)), source
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    return save_model(tmp_path / "model.skops", Stacker(random_state=0).fit(X, X[:, 0]))
 
 
 def test_a_round_trip_is_exact(fitted, tmp_path: Path) -> None:
@@ -32,6 +47,7 @@ def test_a_round_trip_is_exact(fitted, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded["builder"].transform(source).values, X.values)
     np.testing.assert_array_equal(loaded["stacker"].predict(X), stacker.predict(X))
     np.testing.assert_array_equal(loaded["stacker"].oof_predictions_, stacker.oof_predictions_)
+    assert loaded["stacker"].families_ == stacker.families_
     assert load_model(tmp_path).keys() == loaded.keys()  # its folder will do
 
 
@@ -40,23 +56,43 @@ def test_another_process_predicts_the_same(fitted, tmp_path: Path) -> None:
     X = builder.transform(source).values
     save_model(tmp_path / "model.skops", stacker)
     np.save(tmp_path / "X.npy", X)
+    kept = json.dumps(sorted(vars(stacker)))
     code = """
-import sys, numpy as np
+import json, sys, numpy as np
 from xacle_stack import load_model
 stacker = load_model(sys.argv[1] + "/model.skops")
 np.save(sys.argv[1] + "/y.npy", stacker.predict(np.load(sys.argv[1] + "/X.npy")))
+assert sorted(vars(stacker)) == json.loads(sys.argv[2])
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), kept], check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), stacker.predict(X))
 
 
-def test_the_card_is_readable_json(fitted, tmp_path: Path) -> None:
-    save_model(tmp_path / "model.skops", fitted[1], {"recipe": {"name": "mine"}})
+def test_the_card_is_readable_json(tmp_path: Path) -> None:
+    save_model(tmp_path / "model.skops", LinearRegression(), {"recipe": {"name": "mine"}})
     card = json.loads((tmp_path / "model.json").read_text())
     assert card == load_card(tmp_path / "model.skops")
     assert card["recipe"] == {"name": "mine"}
-    assert card["format_version"] == 1
+    assert card["format_version"] == 2
     assert {"xacle-stack", "scikit-learn", "lightgbm"} <= set(card["libraries"])
+
+
+@pytest.mark.parametrize("found", [1, 3, "2", None])
+def test_another_format_is_refused(saved: Path, found: object) -> None:
+    card = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**card, "format_version": found}))
+    message = f"model format {found!r}, but this release reads 2. Load it with the release .*xacle-"
+    with pytest.raises(ModelFileError, match=message):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_a_changed_byte_is_refused(saved: Path, place: float) -> None:
+    content = bytearray(saved.read_bytes())
+    content[round(place * (len(content) - 1))] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(ModelFileError, match="not the file that its card model.json describes"):
+        load_model(saved)
 
 
 def sign(path: Path) -> None:
@@ -66,8 +102,8 @@ def sign(path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(card))
 
 
-def test_a_model_and_the_card_of_another_fit_are_refused(fitted, tmp_path: Path) -> None:
-    save_model(tmp_path / "a.skops", fitted[1])
+def test_a_model_and_the_card_of_another_fit_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path / "a.skops", GroupedRidge())
     save_model(tmp_path / "b.skops", LinearRegression())
     (tmp_path / "b.json").replace(tmp_path / "a.json")
     with pytest.raises(ModelFileError, match=r"not the file that its card a.json describes"):
@@ -76,7 +112,7 @@ def test_a_model_and_the_card_of_another_fit_are_refused(fitted, tmp_path: Path)
 
 def test_a_card_is_plain_json_and_keeps_its_own_facts(tmp_path: Path) -> None:
     path = save_model(tmp_path / "m.skops", LinearRegression(), {"format_version": 9})
-    assert load_card(path)["format_version"] == 1
+    assert load_card(path)["format_version"] == 2
     load_model(path)
     for value in (float("nan"), object()):
         with pytest.raises(ModelFileError, match="the card is not plain JSON"):
@@ -103,27 +139,68 @@ class _Foreign:
         return {"x": 1}
 
 
-def test_a_file_changed_to_call_the_shell_is_refused(fitted, tmp_path: Path) -> None:
-    path = save_model(tmp_path / "model.skops", fitted[1])
+def change_schema(path: Path, change) -> None:
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    schema = members["schema.json"].decode()
-    evil = schema.replace('"__class__": "Stacker"', '"__class__": "system"', 1)
-    evil = evil.replace('"__module__": "xacle_stack.stacking.stacker"', '"__module__": "os"', 1)
-    assert evil != schema
-    members["schema.json"] = evil.encode()
+    members["schema.json"] = change(members["schema.json"].decode()).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     sign(path)
+
+
+def test_a_file_changed_to_call_the_shell_is_refused(saved: Path) -> None:
+    def change(schema: str) -> str:
+        evil = schema.replace('"__class__": "Stacker"', '"__class__": "system"', 1)
+        evil = evil.replace('"__module__": "xacle_stack.stacking.stacker"', '"__module__": "os"', 1)
+        assert evil != schema
+        return evil
+
+    change_schema(saved, change)
     with pytest.raises(ModelFileError, match=r"(?s)refused.*Nothing of it was run.*os.system"):
-        load_model(path)
+        load_model(saved)
 
 
-def test_unusable_files_say_why(fitted, tmp_path: Path) -> None:
+def test_a_call_smuggled_into_a_model_does_not_run(saved: Path, tmp_path: Path) -> None:
+    import skops.io
+
+    marker = tmp_path / "marker"
+    arguments = json.loads(schema_of(skops.io.dumps((f"touch '{marker}'",))))
+    call = {
+        "__class__": "system",
+        "__module__": "posix",
+        "__loader__": "ConstructorFromReduceNode",
+        "__id__": 10**9,
+        "content": {
+            name: arguments[name] for name in arguments if name[0] == "_" or name == "content"
+        },
+    }
+
+    def smuggle(schema: str) -> str:
+        model = json.loads(schema)
+        model["content"]["content"]["meta"] = call
+        return json.dumps(model)
+
+    change_schema(saved, smuggle)
+    with pytest.raises(ModelFileError, match=r"(?s)refused.*Nothing of it was run.*posix.system"):
+        load_model(saved)
+    assert not marker.exists()
+    # It is a real attempt: trusted, it runs.
+    trusted = skops.io.get_untrusted_types(file=saved)
+    skops.io.load(saved, trusted=trusted)
+    assert marker.exists()
+
+
+def schema_of(content: bytes) -> bytes:
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        return archive.read("schema.json")
+
+
+def test_unusable_files_say_why(tmp_path: Path) -> None:
+    model = GroupedRidge()
     with pytest.raises(ModelFileError, match="model.skops: no such file. A saved model is"):
         load_model(tmp_path / "model.skops")
-    path = save_model(tmp_path / "model.skops", fitted[1])
+    path = save_model(tmp_path / "model.skops", model)
     content = path.read_bytes()
     for damaged in (b"", b"no zip at all", content[: len(content) // 2]):
         path.write_bytes(damaged)
@@ -132,13 +209,9 @@ def test_unusable_files_say_why(fitted, tmp_path: Path) -> None:
         sign(path)
         with pytest.raises(ModelFileError, match=r"not readable as a saved model \("):
             load_model(path)
-    save_model(path, fitted[1])
+    save_model(path, model)
     path.write_bytes(content)
     card = tmp_path / "model.json"
-    good = card.read_text()
-    card.write_text(good.replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(ModelFileError, match="model format 2, but this release reads 1"):
-        load_model(path)
     card.write_text("{")
     with pytest.raises(ModelFileError, match="not readable as JSON"):
         load_model(path)

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,26 +9,27 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack.errors import StackingError
-from xacle_stack.features import FeatureBuilder, FeatureTable, PairEmbeddings
-from xacle_stack.metrics import srcc
+from xacle_stack.features import FeatureTable
+from xacle_stack.metrics import ktau, mse, srcc
 from xacle_stack.stacking import GroupedRidge, Stacker
+from xacle_stack.stacking.calibration import keep_in_range
+from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
+from xacle_stack.stacking.learners import rank_target
+from xacle_stack.stacking.ridge import fit_family
 from xacle_stack.stacking.stacker import META_PENALTIES
 
+PRESETS = ("best", "paper")
 
-@parametrize_with_checks([Stacker(random_state=0)])
+
+@parametrize_with_checks(
+    [Stacker(preset=preset, random_state=0) for preset in PRESETS],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "folds, and the rows that trees and "
+        "kernels are learned on, are drawn over rows: repeated rows are drawn otherwise"
+    },
+)
 def test_scikit_learn_checks(estimator, check) -> None:
     check(estimator)
-
-
-def problem(n_pairs: int = 150, seed: int = 0) -> tuple[FeatureTable, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    captions = rng.integers(n_pairs // 3, size=n_pairs)
-    a = rng.normal(size=(n_pairs, 8))
-    b = rng.normal(size=(n_pairs // 3, 8))[captions]
-    X = FeatureBuilder(["one", "two"], n_components=2).fit_transform(
-        PairEmbeddings({"one": (a[:, :4], b[:, :4]), "two": (a[:, 4:], b[:, 4:])})
-    )
-    return X, 5 + (a * b).sum(1) / 2 + rng.normal(size=n_pairs), captions.astype(str)
 
 
 def test_oof_predictions_never_see_their_own_label(rng) -> None:
@@ -45,20 +48,6 @@ def test_oof_predictions_never_see_their_groups_labels(rng) -> None:
     ungrouped = Stacker(memoriser, random_state=0).fit(X, y)
     assert not np.any(grouped.oof_predictions_[:, 0] == y)
     assert np.mean(ungrouped.oof_predictions_[:, 0] == y) > 0.4
-
-
-def test_no_own_label_moves_an_oof_prediction() -> None:
-    X, y, groups = problem(60)
-    before = Stacker(random_state=0).fit(X, y, groups)
-    for row in (0, 31):
-        changed = y.copy()
-        changed[row] += 5.0  # moves every later rank as well
-        after = Stacker(random_state=0).fit(X, changed, groups)
-        same_fold = before.folds_ == before.folds_[row]
-        np.testing.assert_array_equal(
-            after.oof_predictions_[same_fold], before.oof_predictions_[same_fold]
-        )
-        assert (after.oof_predictions_[~same_fold] != before.oof_predictions_[~same_fold]).any()
 
 
 def test_stack_is_wolperts_by_hand(rng) -> None:
@@ -81,54 +70,269 @@ def test_stack_is_wolperts_by_hand(rng) -> None:
     np.testing.assert_allclose(stacker.predict(new), expected)
 
 
-def test_it_learns_and_the_table_makes_families() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_own_label_moves_an_oof_prediction(problem, preset: str, grouped: bool) -> None:
+    X, y, groups = problem(60)
+    groups = groups if grouped else None
+    stacker = Stacker(preset=preset, random_state=0, target="rank")
+    before = stacker.fit(X, y, groups)
+    oof, folds = before.oof_predictions_, before.folds_
+    if grouped:
+        assert all(len(set(folds[groups == group])) == 1 for group in groups)
+    for row in (0, 31):
+        changed = y.copy()
+        changed[row] += 5.0  # moves every later rank as well
+        after = stacker.fit(X, changed, groups)
+        same_fold = folds == folds[row]
+        np.testing.assert_array_equal(after.oof_predictions_[same_fold], oof[same_fold])
+        assert (after.oof_predictions_[~same_fold] != oof[~same_fold]).any()
+
+
+@pytest.mark.parametrize("n_splits", [2, 3])
+def test_no_label_of_a_fold_moves_its_oof_predictions(problem, rng, n_splits: int) -> None:
+    X, y, _ = problem(60)
+    weights = rng.uniform(0.5, 2, size=60)
+    stacker = Stacker(preset="paper", n_splits=n_splits, random_state=0)
+    oof, folds = stacker.fit(X, y, None, weights).oof_predictions_, stacker.folds_
+    for fold in range(n_splits):
+        changed = np.where(folds == fold, rng.permutation(y) * 3, y)
+        after = stacker.fit(X, changed, None, weights).oof_predictions_
+        np.testing.assert_array_equal(after[folds == fold], oof[folds == fold])
+
+
+def test_the_ridges_of_paper_are_those_of_a_family(problem) -> None:
+    X, y, groups = problem(60)
+    stacker = Stacker(preset="paper", penalties=[1.0, 100.0], random_state=0).fit(X, y, groups)
+    _, labels = np.unique(groups, return_inverse=True)
+    rows = np.arange(60)
+    folds = [(rows[stacker.folds_ != k], rows[stacker.folds_ == k]) for k in range(3)]
+    targets = np.zeros((3, 60, 2))
+    for fold, (train, _) in enumerate(folds):
+        targets[fold, train] = np.column_stack([y[train], rank_target(y[train])])
+    ones = np.ones(60)
+    oof, model, _ = fit_family(X, "two", folds, labels, targets, ones, [1.0, 100.0])
+    columns = [stacker.level0_names_.index(f"ridge two/{of}") for of in ("score", "rank")]
+    np.testing.assert_allclose(stacker.oof_predictions_[:, columns], oof, atol=1e-9)
+    predicted = stacker.level0_predict(X)[:, columns]
+    np.testing.assert_allclose(predicted, model.predict(X.family("two")), atol=1e-9)
+
+
+def test_learners_of_best_are_trained_once_more_on_all_rows(problem) -> None:
+    X, y, _ = problem(60)
+    stacker = Stacker(random_state=0).fit(X, y)
+    assert {len(learner.models) for learner in stacker.level0_models_} == {1}
+    models = [learner.models[0] for learner in stacker.level0_models_]
+    process = next(model for model in models if isinstance(model, BlockGaussianProcess))
+    assert len(process.landmarks_) == 60
+    expected = process.predict(stacker.compression_.transform(X)).reshape(60, -1)[:, 0]
+    place = stacker.level0_names_.index("gaussian process/score")
+    np.testing.assert_allclose(stacker.level0_predict(X)[:, place], expected, rtol=1e-6)
+    paper = Stacker(preset="paper", random_state=0).fit(X, y)
+    assert [len(learner.models) for learner in paper.level0_models_] == [1, 1, 1, 3]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_learns_and_the_table_makes_families(problem, preset: str) -> None:
     X, y, groups = problem(600)
-    stacker = Stacker(random_state=0).fit(X, y, groups=groups)
+    stacker = Stacker(preset=preset, random_state=0).fit(X, y, groups=groups)
     assert list(stacker.families_) == ["one", "two", "agreement"]
-    assert stacker.oof_predictions_.shape == (600, 7)
+    assert stacker.oof_predictions_.shape == (600, len(stacker.level0_names_))
     stacked = srcc(y, stacker.meta_predict(stacker.oof_predictions_))
-    of_single_spaces = [srcc(y, column) for column in stacker.oof_predictions_[:, :4].T]
-    assert stacked > max(of_single_spaces) + 0.1  # each space knows half of the truth
+    if preset == "paper":
+        assert len(stacker.level0_names_) == 7
+        of_single_spaces = [srcc(y, column) for column in stacker.oof_predictions_[:, :4].T]
+        assert stacked > max(of_single_spaces) + 0.1  # each space knows half of the truth
+    new, truth, _ = problem(600, seed=1)
+    assert min(stacked, srcc(truth, stacker.predict(new))) > 0.6
 
 
-def test_a_plain_array_is_one_family() -> None:
-    X, y, _ = problem(90)
-    stacker = Stacker(random_state=0).fit(X.values, y)
+def test_a_plain_array_is_one_family(problem) -> None:
+    X, y, _ = problem(60)
+    stacker = Stacker(preset="paper", random_state=0).fit(X.values, y)
     assert stacker.families_ == {"all": slice(0, X.shape[1])}
     assert stacker.level0_names_ == ["ridge all/score", "ridge all/rank", "boosting/score"]
+    stacker = Stacker(random_state=0).fit(X.values, y)
+    assert {"gaussian process/score", "boosting/score"} <= set(stacker.level0_names_)
 
 
-def test_same_seed_same_bytes_whatever_the_workers() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_same_seed_same_bytes_whatever_the_workers(problem, preset: str) -> None:
     X, y, groups = problem()
+    given = {"preset": preset, "target": "rank", "score_range": (-100, 100)}
     first, second, parallel = (
-        Stacker(random_state=0, n_jobs=n_jobs).fit(X, y, groups) for n_jobs in (1, 1, 2)
+        Stacker(**given, random_state=0, n_jobs=n_jobs).fit(X, y, groups) for n_jobs in (1, 1, 2)
     )
-    for other in (second, parallel):
+    for other in (second, parallel, first.set_params(n_jobs=2)):
         assert other.oof_predictions_.tobytes() == first.oof_predictions_.tobytes()
         assert other.predict(X).tobytes() == first.predict(X).tobytes()
-    assert (Stacker(random_state=1).fit(X, y, groups).folds_ != first.folds_).any()
+    oof = first.oof_predictions_
+    assert first.fit(X, y, groups).oof_predictions_.tobytes() == oof.tobytes()
+    assert (Stacker(**given, random_state=1).fit(X, y, groups).folds_ != first.folds_).any()
 
 
-def test_score_range_bounds_the_predictions() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_score_range_bends_the_predictions_inside(problem, preset: str) -> None:
     X, y, _ = problem()
     y = np.clip(y, 0, 10)
-    free = Stacker(random_state=0).fit(X, y).predict(X.values * 5)
-    bounded = Stacker(random_state=0, score_range=(0, 10)).fit(X, y).predict(X.values * 5)
-    assert free.min() < 0
-    np.testing.assert_array_equal(bounded, np.clip(free, 0, 10))
+    given = {"preset": preset, "random_state": 0}
+    new = X.values * 3
+    free = Stacker(**given).fit(X, y).predict(new)
+    bounded = Stacker(**given, score_range=(0, 10)).fit(X, y).predict(new)
+    np.testing.assert_array_equal(bounded, keep_in_range(free, 0, 10))
+    assert srcc(free, bounded) == srcc(free, free)
+    assert 0 < bounded.min() < bounded.max() < 10
+    if preset == "paper":
+        assert free.min() < 0
     with pytest.raises(StackingError, match=r"1 scores lie outside score_range=\(0, 10\).* row 4"):
         Stacker(score_range=(0, 10)).fit(X, np.where(np.arange(150) == 4, 11.0, y))
 
 
-def test_inputs_stay_untouched() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_predicted_ranks_are_brought_to_the_scale_of_the_scores(problem, preset: str) -> None:
+    X, y, groups = problem(300)
+    new, truth, _ = problem(300, seed=1)
+    y, truth = (np.clip(10 / (1 + np.exp(-(scores - 5))), 0, 10) for scores in (y, truth))
+    of = {
+        target: Stacker(preset=preset, random_state=0, target=target).fit(X, y, groups)
+        for target in ("score", "rank")
+    }
+    assert of["score"].calibration_ is None
+    ranks = of["rank"].meta_.predict(of["rank"].level0_predict(new))
+    predicted = of["rank"].predict(new)
+    assert -0.5 < ranks.min() < ranks.max() < 1.5
+    assert abs(predicted.mean() - truth.mean()) < 1
+    assert (srcc(truth, predicted), ktau(truth, predicted)) == (
+        srcc(truth, ranks),
+        ktau(truth, ranks),
+    )
+    assert mse(truth, predicted) <= 1.02 * mse(truth, of["score"].predict(new))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_inputs_stay_untouched(problem, preset: str) -> None:
     X, y, groups = problem(60)
-    values, scores = X.values.copy(), y.copy()
-    Stacker(random_state=0).fit(X, y, groups).predict(X)
-    np.testing.assert_array_equal(X.values, values)
+    table = FeatureTable(X.values, X.families, X.pair_ids, X.blocks)
+    values, scores, weights = table.values.copy(), y.copy(), np.arange(1.0, 61.0)
+    Stacker(preset=preset, random_state=0).fit(table, y, groups, weights).predict(table)
+    np.testing.assert_array_equal(table.values, values)
     np.testing.assert_array_equal(y, scores)
+    np.testing.assert_array_equal(weights, np.arange(1.0, 61.0))
 
 
-def test_other_families_are_refused() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_table_of_values_is_a_table_that_makes_them(problem, preset: str) -> None:
+    X, y, _ = problem(60)
+    made = FeatureTable(X.values, X.families, X.pair_ids, X.blocks)
+    lazy = Stacker(preset=preset, random_state=0).fit(X, y)
+    eager = Stacker(preset=preset, random_state=0).fit(made, y)
+    assert eager.oof_predictions_.tobytes() == lazy.oof_predictions_.tobytes()
+    assert eager.predict(X).tobytes() == lazy.predict(made).tobytes() == lazy.predict(X).tobytes()
+    np.testing.assert_allclose(lazy.predict(X.values), lazy.predict(X), rtol=1e-6)
+    # As one family it is the array, where both have the same blocks.
+    blocks = {str(column): slice(column, column + 1) for column in range(20)}
+    one = FeatureTable(X.values[:, :20], {"all": slice(0, 20)}, X.pair_ids, blocks)
+    of_table = Stacker(preset=preset, random_state=0).fit(one, y)
+    of_array = Stacker(preset=preset, random_state=0).fit(X.values[:, :20], y)
+    assert of_table.oof_predictions_.tobytes() == of_array.oof_predictions_.tobytes()
+    assert of_table.predict(one).tobytes() == of_array.predict(one.values).tobytes()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_any_layout_and_type_of_the_values(rng, preset: str) -> None:
+    X = rng.integers(-20, 20, size=(60, 5)).astype(float)
+    y = rng.integers(0, 11, size=60)
+    stacker = Stacker(preset=preset, random_state=0)
+    expected = stacker.fit(X, y).predict(X)
+    wide = np.empty((120, 10))
+    wide[::2, ::2] = X
+    for other in (
+        X.astype(np.float16),
+        X.astype(np.float32),
+        X.astype(np.int16),
+        np.asfortranarray(X),
+        wide[::2, ::2],
+        X[::-1][::-1],
+        pd.DataFrame(X, columns=list("abcde")),
+    ):
+        predicted = stacker.fit(other, y.astype(np.float32)).predict(other)
+        np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-4)
+    table = FeatureTable(X.astype(np.float16), {"all": slice(0, 5)}, tuple(map(str, range(60))))
+    assert np.isfinite(stacker.fit(table, y).predict(table)).all()
+
+
+Changed = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.mark.parametrize("target", ["score", "rank"])
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X, y: (X, np.full(60, 3.0)),
+        lambda X, y: (np.where(np.arange(4) == 2, 7.0, X), y),
+        lambda X, y: (np.ones_like(X), y),
+        lambda X, y: (X[:, :1], y),
+        lambda X, y: (X[:6], y[:6]),
+        lambda X, y: (X[np.arange(60) % 20], y[np.arange(60) % 20]),
+        lambda X, y: (X * [1e-12, 1e8, 1, 1], y),
+        lambda X, y: (X[:, [0, 0, 1, 1]], y * 1e6),
+        lambda X, y: (np.hstack([X] * 50), y),
+    ],
+    ids=[
+        "constant target",
+        "constant column",
+        "only constant columns",
+        "one column",
+        "six rows",
+        "duplicate rows",
+        "mixed scales",
+        "duplicate columns",
+        "more columns than rows",
+    ],
+)
+def test_degenerate_data(rng, preset: str, target: str, change: Changed) -> None:
+    X = rng.normal(size=(60, 4))
+    X, y = change(X, X[:, 0] + rng.normal(size=60))
+    stacker = Stacker(preset=preset, target=target, random_state=0).fit(X, y)
+    predicted = stacker.predict(X)
+    assert np.isfinite(predicted).all()
+    assert np.isfinite(stacker.oof_predictions_).all()
+    assert y.min() - np.ptp(y) - 1e-9 <= predicted.min() <= predicted.max()
+    assert predicted.max() <= y.max() + np.ptp(y) + 1e-9
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_group_larger_than_a_fold_stays_together(rng, preset: str) -> None:
+    X, y = rng.normal(size=(60, 4)), rng.normal(size=60)
+    groups = np.r_[np.zeros(40, dtype=int), np.arange(1, 21)]
+    stacker = Stacker(preset=preset, random_state=0).fit(X, y, groups)
+    assert len(set(stacker.folds_[:40])) == 1
+    assert np.isfinite(stacker.oof_predictions_).all()
+
+
+def test_a_weight_of_zero_moves_no_model_of_paper(problem) -> None:
+    X, y, groups = problem(60)
+    weights = np.where(np.arange(60) % 4, 1.0, 0.0)
+    changed = np.where(weights == 0, 9.0, y)
+    first, second = (
+        Stacker(preset="paper", random_state=0, target="rank").fit(X, scores, groups, weights)
+        for scores in (y, changed)
+    )
+    np.testing.assert_allclose(first.predict(X), second.predict(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_weights_of_one_are_no_weights(problem, preset: str) -> None:
+    X, y, groups = problem(60)
+    stacker = Stacker(preset=preset, random_state=0)
+    plain = stacker.fit(X, y, groups).predict(X)
+    np.testing.assert_array_equal(stacker.fit(X, y, groups, np.ones(60)).predict(X), plain)
+    weights = np.arange(1, 61)
+    assert (stacker.fit(X, y, groups, weights).predict(X) != plain).any()
+
+
+def test_other_families_are_refused(problem) -> None:
     X, y, _ = problem(60)
     stacker = Stacker(random_state=0).fit(X, y)
     swapped = FeatureTable(X.values, dict(reversed(X.families.items())), X.pair_ids)
@@ -136,18 +340,20 @@ def test_other_families_are_refused() -> None:
     renamed = {f"new {name}": columns for name, columns in X.families.items()}
     with pytest.raises(StackingError, match="features of the families {'new one'.*fitted on {'one"):
         stacker.predict(FeatureTable(X.values, renamed, X.pair_ids))
+    with pytest.raises(ValueError, match="features, but Stacker is expecting"):
+        stacker.predict(X.values[:, 1:])
 
 
-def test_the_meta_regressor_gets_the_groups() -> None:
+def test_the_meta_regressor_gets_the_groups(problem) -> None:
     X, y, groups = problem(60)
-    stacker = Stacker(random_state=0).fit(X, y, groups)
+    stacker = Stacker(preset="paper", random_state=0).fit(X, y, groups)
     expected = GroupedRidge(META_PENALTIES).fit(stacker.oof_predictions_, y, groups)
     np.testing.assert_array_equal(stacker.meta_.cv_mse_, expected.cv_mse_)
     without = GroupedRidge(META_PENALTIES).fit(stacker.oof_predictions_, y)
     assert (without.cv_mse_ != expected.cv_mse_).any()
 
 
-def test_a_data_frame_with_a_column_called_families_is_a_plain_array() -> None:
+def test_a_data_frame_with_a_column_called_families_is_a_plain_array(problem) -> None:
     X, y, _ = problem(60)
     frame = pd.DataFrame(X.values[:, :3], columns=["families", "b", "c"])
     stacker = Stacker(random_state=0).fit(frame, y)
@@ -155,17 +361,85 @@ def test_a_data_frame_with_a_column_called_families_is_a_plain_array() -> None:
     stacker.predict(frame)
 
 
-def test_bad_settings_are_told() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_bad_data_are_told(problem, preset: str) -> None:
     X, y, _ = problem(60)
-    with pytest.raises(StackingError, match="3 folds need at least 3 groups"):
-        Stacker().fit(X, y, groups=["a", "b"] * 30)
+    stacker = Stacker(preset=preset)
+    n_splits = {"best": 5, "paper": 3}[preset]
+    with pytest.raises(StackingError, match=f"{n_splits} folds need at least {n_splits} groups"):
+        stacker.fit(X, y, groups=["a", "b"] * 30)
+    with pytest.raises(StackingError, match=r"at least \d groups .* got n_samples = 2 in 2 groups"):
+        stacker.fit(X.values[:2], y[:2])
+    with pytest.raises(StackingError, match="one label for each of 60 pairs"):
+        stacker.fit(X, y, groups=["a", "b"])
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        stacker.fit(X.values, None)
+    with pytest.raises(StackingError, match="59 scores for 60 pairs"):
+        stacker.fit(X, y[:59])
+    holes = X.values.copy()
+    holes[7, 3] = np.nan
+    with pytest.raises(StackingError, match="column 3 of the features holds a value that is NaN"):
+        stacker.fit(FeatureTable(holes, X.families, X.pair_ids), y)
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        stacker.fit(holes, y)
+    for scores in (np.where(np.arange(60) == 3, np.nan, y), np.where(y > 5, np.inf, y)):
+        for table in (X, X.values):
+            with pytest.raises(ValueError, match="contains (NaN|infinity)"):
+                stacker.fit(table, scores)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(3), r"one number for each of 60 pairs, got shape \(3,\) of type float64"),
+        (np.ones((60, 1)), r"got shape \(60, 1\)"),
+        (-np.ones(60), "60 weights are negative or not finite, the first is -1.0 in row 0"),
+        (np.full(60, np.nan), "60 weights are negative or not finite, the first is nan in row 0"),
+        (np.zeros(60), "all weights are zero; nothing is left to train on"),
+        (np.eye(60)[4], "all rows that one fold is trained on have weight 0"),
+    ],
+)
+def test_bad_weights_are_told(problem, preset: str, weights, message: str) -> None:
+    X, y, _ = problem(60)
+    with pytest.raises(StackingError, match=message):
+        Stacker(preset=preset, random_state=0).fit(X, y, sample_weight=weights)
+
+
+def test_learners_that_take_no_weights_are_told(problem) -> None:
+    X, y, _ = problem(60)
+    neighbours = KNeighborsRegressor()
+    message = r"the learner '{}' \(KNeighborsRegressor\) takes none. Leave the weights out, or give"
+    for stacker, name in (
+        (Stacker([("near", neighbours)]), "near"),
+        (Stacker([("linear", LinearRegression())], neighbours), "meta"),
+        (Stacker(meta=neighbours), "meta"),
+        (Stacker(preset="paper", meta=neighbours), "meta"),
+    ):
+        with pytest.raises(StackingError, match=message.format(name)):
+            stacker.fit(X, y, sample_weight=np.ones(60))
+        assert np.isfinite(stacker.fit(X, y).predict(X)).all()
+
+
+def test_bad_settings_are_told(problem) -> None:
+    X, y, _ = problem(60)
+    for given, message in (
+        ({"preset": "worst"}, r"preset must be one of \['best', 'paper'\], got 'worst'"),
+        ({"target": "ranks"}, r"target must be one of \['score', 'rank'\], got 'ranks'"),
+        ({"n_splits": 1}, "n_splits must be 2 or more, got 1"),
+        ({"n_components": 0}, "n_components must be 1 or more, got 0"),
+        ({"preset": "paper", "penalties": []}, "penalties must be numbers above 0"),
+        ({"score_range": (5, 5)}, r"a lower and a higher bound, got \(5, 5\)"),
+        ({"score_range": (10, 0)}, r"a lower and a higher bound, got \(10, 0\)"),
+        ({"learners": []}, "need different names and at least one"),
+    ):
+        with pytest.raises(StackingError, match=message):
+            Stacker(**given).fit(X, y)
     with pytest.raises(StackingError, match=r"2 folds need at least 4 groups .* 4 different capt"):
         Stacker(n_splits=2).fit(X, y, groups=["a", "b", "c"] * 20)
-    Stacker(n_splits=2, random_state=0).fit(X, y, groups=["a", "b", "c", "d"] * 15)
-    with pytest.raises(StackingError, match="one label for each of 60 pairs"):
-        Stacker().fit(X, y, groups=["a", "b"])
+    for preset in PRESETS:
+        stacker = Stacker(preset=preset, n_splits=2, random_state=0)
+        stacker.fit(X, y, groups=["a", "b", "c", "d"] * 15)
     twice = [("same", LinearRegression()), ("same", LinearRegression())]
     with pytest.raises(StackingError, match=r"need different names .* got \['same', 'same'\]"):
         Stacker(twice).fit(X, y)
-    with pytest.raises(ValueError, match="requires y to be passed"):
-        Stacker().fit(X, None)

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils import check_random_state
 
-from xacle_stack._types import IntArray
+from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 
 Fold = tuple[IntArray, IntArray]
@@ -74,3 +74,45 @@ def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
         )
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in listed], dtype=np.intp)
+
+
+def fold_numbers(folds: list[Fold]) -> IntArray:
+    """Return the number of the fold that holds each row out, shape (n_pairs,).
+
+    Examples
+    --------
+    >>> fold_numbers([(np.array([0]), np.array([1, 2])), (np.array([1, 2]), np.array([0]))])
+    array([1, 0, 0])
+    """
+    numbers = np.empty(sum(len(held_out) for _, held_out in folds), dtype=np.intp)
+    for number, (_, held_out) in enumerate(folds):
+        numbers[held_out] = number
+    return numbers
+
+
+def row_weights(n_pairs: int, sample_weight: ArrayLike | None) -> FloatArray:
+    """Check the rows' weights; None stands for ones.
+
+    Raises
+    ------
+    StackingError
+        If there is another number of them, one is negative or not finite, or all are zero.
+    """
+    if sample_weight is None:
+        return np.ones(n_pairs)
+    weights = np.asarray(sample_weight)
+    if weights.shape != (n_pairs,) or weights.dtype.kind not in "fiub":
+        raise StackingError(
+            f"sample_weight: expected one number for each of {n_pairs} pairs, got shape "
+            f"{weights.shape} of type {weights.dtype}."
+        )
+    weights = weights.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
+        raise StackingError(
+            f"sample_weight: {len(bad)} weights are negative or not finite, the first is "
+            f"{weights[bad[0]]} in row {bad[0]}."
+        )
+    if not weights.any():
+        raise StackingError("sample_weight: all weights are zero; nothing is left to train on.")
+    return weights

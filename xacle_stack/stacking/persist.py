@@ -18,13 +18,18 @@ from xacle_stack._files import write_atomically
 from xacle_stack.errors import ModelFileError, bullet_list
 
 # Raise it when an older release could not make the same predictions from a newer file.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 TRUSTED_TYPES = (
     "collections.OrderedDict",
     "lightgbm.basic.Booster",
     "lightgbm.sklearn.LGBMRegressor",
     "xacle_stack.features.table.FeatureBuilder",
+    "xacle_stack.stacking.calibration.MonotoneCalibration",
+    "xacle_stack.stacking.compress.BlockPCA",
+    "xacle_stack.stacking.fold_ridge.LinearModel",
+    "xacle_stack.stacking.gaussian_process.BlockGaussianProcess",
+    "xacle_stack.stacking.learners.FittedLearner",
     "xacle_stack.stacking.ridge.GroupedRidge",
     "xacle_stack.stacking.stacker.Stacker",
 )
@@ -98,7 +103,7 @@ def load_model(path: Path | str) -> Any:
     Raises
     ------
     ModelFileError
-        If the file is missing, damaged, of a newer format, or holds types that are not trusted.
+        If the file is missing, damaged, of another format, or holds types that are not trusted.
     """
     import skops.io
 

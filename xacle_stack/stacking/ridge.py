@@ -1,94 +1,35 @@
-"""Ridge regression over a path of penalties, the penalty chosen on held-out groups.
-
-Formula: with standardised columns X (n × p), centred targets Y and one eigendecomposition
-``XᵀX = V diag(s) Vᵀ``, every penalty λ costs two small products:
-``W(λ) = V diag(1 / (s + λ)) Vᵀ XᵀY``.  Where rows are fewer than columns the decomposition is
-that of ``X Xᵀ`` (n × n): ``W(λ) = Xᵀ U diag(1 / (s + λ)) Uᵀ Y``.  All targets share it.
-"""
+"""Ridge regression whose penalty is chosen on held-out groups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from xacle_stack._types import FloatArray
+from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.folds import group_labels, split_folds
+from xacle_stack.stacking.columns import ArrayColumns, Columns
+from xacle_stack.stacking.fold_ridge import FoldRidge, LinearModel
+from xacle_stack.stacking.folds import (
+    Fold,
+    fold_numbers,
+    group_labels,
+    row_weights,
+    split_folds,
+)
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
-
-
-@dataclass(frozen=True, eq=False)
-class RidgePath:
-    """The decomposition of one training set; gives predictions for any penalty.
-
-    Made by :func:`fit_ridge_path`.
-    """
-
-    x_mean: FloatArray
-    y_mean: FloatArray
-    basis: FloatArray
-    eigenvalues: FloatArray
-    rotated: FloatArray
-
-    def coefficients(self, penalty: float) -> FloatArray:
-        """Return the weights of the standardised columns, shape (n_features, n_targets)."""
-        return self.basis @ (self.rotated / (self.eigenvalues + penalty)[:, np.newaxis])
-
-    def predict(self, X: FloatArray, penalties: Sequence[float]) -> FloatArray:
-        """Return predictions of shape (n_penalties, n_rows, n_targets)."""
-        projected = (X - self.x_mean) @ self.basis
-        return np.stack(
-            [
-                projected @ (self.rotated / (self.eigenvalues + penalty)[:, np.newaxis])
-                + self.y_mean
-                for penalty in penalties
-            ]
-        )
-
-
-def fit_ridge_path(X: FloatArray, Y: FloatArray) -> RidgePath:
-    """Decompose a training set for all penalties and targets.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_rows, n_features)
-        float64.
-    Y : ndarray of shape (n_rows, n_targets)
-        float64.
-
-    Returns
-    -------
-    path : RidgePath
-        The intercept is not penalised.
-
-    Examples
-    --------
-    >>> path = fit_ridge_path(np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [2.0], [4.0]]))
-    >>> path.coefficients(2.0)
-    array([[1.]])
-    """
-    x_mean, y_mean = X.mean(axis=0), Y.mean(axis=0)
-    X, Y = X - x_mean, Y - y_mean
-    if len(X) >= X.shape[1]:
-        eigenvalues, basis = np.linalg.eigh(X.T @ X)
-        rotated = basis.T @ (X.T @ Y)
-    else:
-        eigenvalues, vectors = np.linalg.eigh(X @ X.T)
-        basis, rotated = X.T @ vectors, vectors.T @ Y
-    # Rounding leaves eigenvalues a little below zero.
-    return RidgePath(x_mean, y_mean, basis, np.maximum(eigenvalues, 0.0), rotated)
 
 
 class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
     """Ridge on standardised columns; each target's penalty has the least held-out error.
 
     The penalty is chosen by cross-validation within the rows given to `fit`, groups kept
-    together, then all rows are used.  The columns' means and scales are those of all rows given.
+    together, then all rows are used.  The columns' means and scales are those of the rows that
+    are trained on.
 
     Parameters
     ----------
@@ -99,6 +40,8 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         Folds of the choice; fewer where there are fewer groups.
     random_state : int, RandomState or None, default=0
         Of those folds.
+    scales : bool, default=True
+        Whether the columns are brought to unit variance; principal components should not be.
 
     Attributes
     ----------
@@ -121,12 +64,20 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         penalties: Sequence[float] = PENALTIES,
         n_splits: int = 3,
         random_state: int | np.random.RandomState | None = 0,
+        scales: bool = True,
     ) -> None:
         self.penalties = penalties
         self.n_splits = n_splits
         self.random_state = random_state
+        self.scales = scales
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Choose the penalties and fit.
 
         Parameters
@@ -135,6 +86,8 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         y : array-like of shape (n_pairs,) or (n_pairs, n_targets)
         groups : array-like of shape (n_pairs,), optional
             Rows with equal labels are never on both sides of a fold.
+        sample_weight : array-like of shape (n_pairs,), optional
+            A row of weight 2 counts as two rows, in the fit and in the choice of the penalty.
 
         Returns
         -------
@@ -143,41 +96,46 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         Raises
         ------
         StackingError
-            If there are fewer than two groups, or a penalty is not above zero.
+            If there are fewer than two groups, a penalty is not above zero, or the weights leave
+            nothing to train on.
         """
         table: FloatArray
         targets: FloatArray
         table, targets = validate_data(
-            self, X, y, multi_output=True, y_numeric=True, ensure_min_samples=2, dtype=np.float64
+            self,
+            X,
+            y,
+            multi_output=True,
+            y_numeric=True,
+            ensure_min_samples=2,
+            dtype=[np.float64, np.float32],
         )
-        penalties = sorted(float(penalty) for penalty in self.penalties)
-        if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
-            raise StackingError(f"penalties must be numbers above 0, got {self.penalties!r}.")
-        Y = targets.astype(np.float64).reshape(len(table), -1)
-        mean, scale = table.mean(axis=0), table.std(axis=0)
-        # A constant column: rounding may leave it a scale of a few ulps instead of zero.
-        scale = np.where(scale > 1e-7 * np.abs(mean), scale, np.inf)
-        Z = (table - mean) / scale
-        n_groups = int(group_labels(len(Z), groups).max()) + 1
-        errors = np.zeros((len(penalties), Y.shape[1]))
-        for train, held_out in split_folds(
-            len(Z), groups, max(2, min(self.n_splits, n_groups)), self.random_state
-        ):
-            predicted = fit_ridge_path(Z[train], Y[train]).predict(Z[held_out], penalties)
-            errors += np.square(predicted - Y[held_out]).sum(axis=1)
-        self.cv_mse_ = errors / len(Z)
-        # Of equally good candidates the strongest.
-        chosen = len(penalties) - 1 - self.cv_mse_[::-1].argmin(axis=0)
+        weights = row_weights(len(table), sample_weight)
+        penalties = check_penalties(self.penalties)
+        n_groups = int(group_labels(len(table), groups).max()) + 1
+        n_folds = max(2, min(self.n_splits, n_groups))
+        fold_of = fold_numbers(split_folds(len(table), groups, n_folds, self.random_state))
+        every = tuple(range(n_folds))
+        rests = [tuple(other for other in every if other != fold) for fold in every]
+        ridge = FoldRidge(
+            ArrayColumns(table),
+            None,
+            fold_of,
+            targets.astype(np.float64).reshape(len(table), -1),
+            weights,
+            [*rests, every],
+            scales=self.scales,
+        )
+        errors = sum(ridge.errors(fold, ridge.fit(rests[fold], penalties)) for fold in every)
+        self.cv_mse_: FloatArray = errors / weights.sum()
+        chosen = _best(self.cv_mse_)
         self.penalty_ = np.array(penalties)[chosen]
-        path = fit_ridge_path(Z, Y)
-        coefficients = np.column_stack(
-            [path.coefficients(penalty)[:, t] for t, penalty in enumerate(self.penalty_)]
-        )
-        coef = (coefficients / scale[:, np.newaxis]).T
-        intercept = path.y_mean - coef @ mean
+        model = _fit_chosen(ridge, every, penalties, chosen)
         one_target = targets.ndim == 1
-        self.coef_: FloatArray = coef[0] if one_target else coef
-        self.intercept_: FloatArray | float = float(intercept[0]) if one_target else intercept
+        self.coef_: FloatArray = model.coef[:, 0] if one_target else model.coef.T
+        self.intercept_: FloatArray | float = (
+            float(model.intercept[0]) if one_target else model.intercept
+        )
         return self
 
     def predict(self, X: ArrayLike) -> FloatArray:
@@ -191,3 +149,120 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
+
+
+def fit_family(
+    columns: Columns,
+    family: str,
+    folds: Sequence[Fold],
+    groups: IntArray | None,
+    targets: FloatArray,
+    weights: FloatArray,
+    penalties: Sequence[float],
+    n_jobs: int | None = None,
+) -> tuple[FloatArray, LinearModel, FloatArray]:
+    """Train ridges on one family out-of-fold, each fold's penalty chosen without that fold.
+
+    For the fold k that is held out, a penalty is judged by its errors on every other fold j when
+    trained without j and k.  So one fit without two folds serves the choices for both.
+
+    Parameters
+    ----------
+    columns : Columns
+    family : str
+    folds : sequence of (train, held_out) row numbers
+    groups : ndarray of shape (n_pairs,) or None
+    targets : ndarray of shape (n_folds, n_pairs, n_targets)
+        As the models of each fold see them: ranks are those among the rows trained on.
+    weights : ndarray of shape (n_pairs,)
+    penalties : sequence of float
+    n_jobs : int, optional
+
+    Returns
+    -------
+    oof : ndarray of shape (n_pairs, n_targets)
+    model : LinearModel
+        The mean of the folds' models; they are linear.
+    penalties : ndarray of shape (n_folds, n_targets)
+        The chosen ones.
+    """
+    penalties = check_penalties(penalties)
+    n_folds, n_pairs, n_targets = targets.shape
+    fold_of = fold_numbers(list(folds))
+    parts: list[tuple[int, ...]] = [(fold,) for fold in range(n_folds)]
+    if n_folds == 2:
+        # Nothing is left without both: each fold is cut in two for the choice.
+        part_of = np.empty(n_pairs, dtype=np.intp)
+        for fold in range(n_folds):
+            rows = np.flatnonzero(fold_of == fold)
+            labels = None if groups is None else groups[rows]
+            part_of[rows] = 2 * fold + fold_numbers(split_folds(len(rows), labels, 2, 0))
+        fold_of, parts = part_of, [(0, 1), (2, 3)]
+    every = range(int(fold_of.max()) + 1)
+    rests = [tuple(part for part in every if part not in parts[fold]) for fold in range(n_folds)]
+    # Each set of parts to train on, with the (fold to choose for, part to judge on) it serves.
+    judged: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for fold, rest in enumerate(rests):
+        for part in rest:
+            judged.setdefault(tuple(p for p in rest if p != part), []).append((fold, part))
+    stacked = targets.transpose(1, 0, 2).reshape(n_pairs, -1)
+    ridge = FoldRidge(columns, family, fold_of, stacked, weights, [*rests, *judged], n_jobs=n_jobs)
+
+    def of(fold: int) -> slice:
+        return slice(fold * n_targets, (fold + 1) * n_targets)
+
+    def judge(subset: tuple[int, ...]) -> list[tuple[int, FloatArray]]:
+        models = ridge.fit(subset, penalties)
+        return [(fold, ridge.errors(part, models)[:, of(fold)]) for fold, part in judged[subset]]
+
+    def train(fold: int) -> LinearModel:
+        return _fit_chosen(ridge, rests[fold], penalties, chosen[fold], of(fold))
+
+    errors = np.zeros((n_folds, len(penalties), n_targets))
+    with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as parallel:
+        if len(penalties) > 1:
+            for results in parallel(delayed(judge)(subset) for subset in judged):
+                for fold, of_part in results:
+                    errors[fold] += of_part
+        chosen = [_best(of_fold) for of_fold in errors]
+        models = parallel(delayed(train)(fold) for fold in range(n_folds))
+    by_part = [
+        models[next(fold for fold in range(n_folds) if part in parts[fold])] for part in every
+    ]
+    mean = LinearModel(
+        np.mean([model.coef for model in models], axis=0),
+        np.mean([model.intercept for model in models], axis=0),
+    )
+    return ridge.predict(by_part), mean, np.array(penalties)[np.array(chosen)]
+
+
+def check_penalties(penalties: Sequence[float]) -> list[float]:
+    """Return the candidates, the weakest first."""
+    checked = sorted(float(penalty) for penalty in penalties)
+    if not checked or not all(0 < penalty < np.inf for penalty in checked):
+        raise StackingError(f"penalties must be numbers above 0, got {penalties!r}.")
+    return checked
+
+
+def _best(errors: FloatArray) -> IntArray:
+    """Return the row of the least error in each column; of equally good ones the last."""
+    last_first: IntArray = errors[::-1].argmin(axis=0)
+    return len(errors) - 1 - last_first
+
+
+def _fit_chosen(
+    ridge: FoldRidge,
+    subset: tuple[int, ...],
+    penalties: Sequence[float],
+    chosen: IntArray,
+    targets: slice = slice(None),
+) -> LinearModel:
+    """Train on some folds with each target's own penalty."""
+    distinct = sorted(set(chosen.tolist()))
+    models = ridge.fit(subset, [penalties[place] for place in distinct])
+    coefs, intercepts = [], []
+    for target, place in enumerate(chosen.tolist()):
+        model = models[distinct.index(place)]
+        coefs.append(model.coef[:, targets][:, target])
+        intercepts.append(model.intercept[targets][target])
+    return LinearModel(np.column_stack(coefs), np.array(intercepts))

@@ -1,23 +1,34 @@
-"""The stacker: level-0 learners out-of-fold, a ridge on top, fold-averaged prediction.
+"""The stacker: level-0 learners out-of-fold, a ridge on top.
 
-Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the learners.
+Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the preset "paper".
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Literal, Self
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 from threadpoolctl import threadpool_limits
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.folds import Fold, group_labels, split_folds
-from xacle_stack.stacking.learners import Level0Learner, published_learners, targets_matrix
+from xacle_stack.stacking.calibration import MonotoneCalibration, keep_in_range
+from xacle_stack.stacking.columns import ArrayColumns, Columns, are_columns, row_blocks
+from xacle_stack.stacking.compress import BlockPCA
+from xacle_stack.stacking.explain import Explanation, explain_stack
+from xacle_stack.stacking.folds import fold_numbers, group_labels, row_weights, split_folds
+from xacle_stack.stacking.learners import (
+    ALL_COLUMNS,
+    COMPRESSED,
+    PRESETS,
+    TARGETS,
+    family_ridges,
+)
+from xacle_stack.stacking.level0 import Level0Task, fit_estimator
 from xacle_stack.stacking.ridge import PENALTIES, GroupedRidge
 
 # Columns of the meta-regressor are few and already predictions: weaker penalties than level 0.
@@ -28,29 +39,36 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     """Predict scores from a feature table by an out-of-fold stack.
 
     For every fold, each level-0 learner is trained on the other folds and predicts the held-out
-    rows.  A ridge is trained on these out-of-fold predictions.  A new pair gets the mean of the
-    fold models' predictions, then the ridge.
+    rows.  A ridge is trained on these out-of-fold predictions.
 
     Parameters
     ----------
     learners : sequence of (str, regressor), optional
-        Level-0 learners on all columns and the raw score.  By default those of the published
-        system: see :func:`~xacle_stack.stacking.learners.published_learners`.
+        Level-0 learners on all columns and the raw score, in place of the preset's.
     meta : regressor, optional
         By default a :class:`GroupedRidge`.  Like any learner it gets the groups if its own `fit`
         takes them; a pipeline's does not.
-    n_splits : int, default=3
-        Folds.
+    preset : {"best", "paper"}, default="best"
+        "best" is a Gaussian process that learns how much each block of columns matters, beside
+        boosting.  "paper" is the published system: for each family a ridge on the score and one on
+        its ranks, and boosting; it scores millions of pairs in minutes.
+    n_splits : int, optional
+        Folds; by default 5 for "best" and 3 for "paper" and for `learners`.
     penalties : sequence of float, default=PENALTIES
-        Candidates of the level-0 ridges.
-    n_components : int, default=64
-        What the concatenated families are compressed to for boosting.
+        Candidates of the ridges of "paper".
+    n_components : int, optional
+        Principal components that learners see instead of the columns: by default 128 of each
+        block for "best", 64 of all columns for "paper".
+    target : {"score", "rank"}, default="score"
+        What the meta-regressor is trained on.  Predicted ranks are brought to the scale of the
+        scores by a strictly increasing map.
     score_range : (float, float), optional
-        Bounds of the predictions, for example (0, 10).  By default there are none.
+        Bounds of the predictions, for example (0, 10): what comes near them is bent inwards,
+        strictly increasing.  By default there are none.
     n_jobs : int, optional
-        Learners fitted side by side, in joblib's convention.  Never changes a result.
+        Things done side by side, in joblib's convention.  Never changes a result.
     random_state : int, RandomState or None, default=None
-        Of the folds, the compression and the boosting.
+        Of the folds and the learners.
 
     Attributes
     ----------
@@ -59,11 +77,14 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         on any pair of their group.
     level0_names_ : list of str
         Their columns, ``"learner/target"``.
-    fold_models_ : list of list of regressor
-        For each learner, one model a fold.
+    level0_models_ : list of FittedLearner
+        For each learner what it sees and the models whose predictions are averaged: one a fold
+        for "paper" and `learners`, one that was trained on all rows for "best".
     folds_ : ndarray of shape (n_pairs,)
         The fold that held each pair out.
     meta_ : regressor
+    calibration_ : MonotoneCalibration or None
+    compression_ : BlockPCA or None
     families_ : dict of str to slice
 
     References
@@ -74,7 +95,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     --------
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(90, 4))
-    >>> stacker = Stacker(random_state=0).fit(X, X[:, 0])
+    >>> stacker = Stacker(preset="paper", random_state=0).fit(X, X[:, 0])
     >>> stacker.oof_predictions_.shape, stacker.level0_names_
     ((90, 3), ['ridge all/score', 'ridge all/rank', 'boosting/score'])
     """
@@ -84,23 +105,33 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         learners: Sequence[tuple[str, BaseEstimator]] | None = None,
         meta: BaseEstimator | None = None,
         *,
-        n_splits: int = 3,
+        preset: str = "best",
+        n_splits: int | None = None,
         penalties: Sequence[float] = PENALTIES,
-        n_components: int = 64,
+        n_components: int | None = None,
+        target: Literal["score", "rank"] = "score",
         score_range: tuple[float, float] | None = None,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.learners = learners
         self.meta = meta
+        self.preset = preset
         self.n_splits = n_splits
         self.penalties = penalties
         self.n_components = n_components
+        self.target = target
         self.score_range = score_range
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train level 0 out-of-fold, then level 1.
 
         Parameters
@@ -113,6 +144,9 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             Rows with equal labels are held out together.  Give the captions where captions
             repeat and new pairs bring new ones: otherwise the out-of-fold predictions answer
             another, usually easier question.
+        sample_weight : array-like of shape (n_pairs,), optional
+            For example the number of listeners of each pair.  Honoured by every learner and by
+            every choice among candidates.
 
         Returns
         -------
@@ -121,52 +155,48 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         Raises
         ------
         StackingError
-            If there are too few groups for the folds, or scores outside `score_range`.
+            If there are too few groups for the folds, scores outside `score_range`, an unknown
+            setting, or weights that a learner cannot take.
         """
-        families = _families_of(X)
-        table: FloatArray
-        scores: FloatArray
-        table, scores = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
-        scores = scores.astype(np.float64)
-        self.families_ = dict(families) if families else {"all": slice(0, table.shape[1])}
+        self._check_settings(sample_weight is not None)
+        columns, scores = self._check_training(X, y)
+        weights = row_weights(len(scores), sample_weight)
+        self.families_ = dict(columns.families)
         self._check_scores(scores)
         labels = None if groups is None else group_labels(len(scores), groups)
-        n_groups = len(scores) if labels is None else int(labels.max()) + 1
-        # Two groups must stay to train on, or there is nothing to choose a penalty by.
-        n_needed = 4 if self.n_splits == 2 else self.n_splits
-        if n_groups < n_needed:
-            raise StackingError(
-                f"{self.n_splits} folds need at least {n_needed} groups of pairs (with the "
-                f"captions as groups: {n_needed} different captions), got n_samples = "
-                f"{len(scores)} in {n_groups} groups. Give more data, or no groups."
-            )
+        n_splits = self._n_splits(labels, len(scores))
         rng = check_random_state(self.random_state)
-        folds = split_folds(len(scores), labels, self.n_splits, rng)
-        learners = self._learners(table.shape[1], int(rng.randint(2**31 - 1)))
-
-        # One BLAS thread a task: learners run side by side, and the last digits of a product
-        # depend on the number of threads.
-        with threadpool_limits(1):
-            tasks = [(learner, fold) for learner in learners for fold in folds]
-            fitted = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-                delayed(_fit_fold)(learner, table, scores, labels, fold) for learner, fold in tasks
+        folds = split_folds(len(scores), labels, n_splits, rng)
+        if not all(weights[train].any() for train, _ in folds):
+            raise StackingError(
+                "all rows that one fold is trained on have weight 0. Give more rows a weight, or a "
+                "smaller n_splits."
             )
-            self.level0_names_ = [name for learner in learners for name in learner.output_names]
-            self.oof_predictions_ = np.empty((len(scores), len(self.level0_names_)))
-            self.fold_models_, column = [], 0
-            for place, learner in enumerate(learners):
-                of_learner = fitted[place * len(folds) : (place + 1) * len(folds)]
-                columns = slice(column, column + len(learner.targets))
-                for (_, held_out), (_, predicted) in zip(folds, of_learner, strict=True):
-                    self.oof_predictions_[held_out, columns] = predicted
-                self.fold_models_.append([model for model, _ in of_learner])
-                column = columns.stop
+        seed = int(rng.randint(2**31 - 1))
+        self.folds_ = fold_numbers(folds)
+
+        # One BLAS thread a task: tasks run side by side, and the last digits of a product depend
+        # on the number of threads.
+        with threadpool_limits(1):
+            task = Level0Task(columns, scores, weights, labels, folds, self.n_jobs)
+            self.compression_ = None
+            if self.learners is None:
+                preset = PRESETS[self.preset]
+                self.compression_ = self._new_compression(columns, seed)
+                ridges = family_ridges(columns.families) if preset.ridges else []
+                level0 = task.fit_preset(preset, ridges, self.compression_, self.penalties, seed)
+            else:
+                level0 = task.fit_estimators(self.learners)
+            self.level0_names_ = [name for one in level0 for name in one.names]
+            self.level0_models_ = [one.fitted for one in level0]
+            self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
+            targets = TARGETS[self.target](scores, weights)
             meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
-            self.meta_ = _fit(meta, self.oof_predictions_, scores, labels)
-        self.level0_columns_ = [learner.columns for learner in learners]
-        self.folds_ = np.empty(len(scores), dtype=np.intp)
-        for number, (_, held_out) in enumerate(folds):
-            self.folds_[held_out] = number
+            self.meta_ = fit_estimator(meta, self.oof_predictions_, targets, labels, sample_weight)
+            self.calibration_ = None
+            if self.target != "score":
+                ranks = self.meta_.predict(self.oof_predictions_)
+                self.calibration_ = MonotoneCalibration().fit(ranks, scores, weights)
         return self
 
     def predict(self, X: ArrayLike) -> FloatArray:
@@ -175,6 +205,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         Parameters
         ----------
         X : FeatureTable or array-like of shape (n_pairs, n_features)
+            Of a table, a block of rows is built at a time.
 
         Returns
         -------
@@ -186,12 +217,10 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         StackingError
             If a FeatureTable has other families than the one given to `fit`.
         """
-        with threadpool_limits(1):
-            scores: FloatArray = self.meta_predict(self.level0_predict(X))
-        return scores
+        return self.meta_predict(self.level0_predict(X))
 
     def level0_predict(self, X: ArrayLike) -> FloatArray:
-        """Return each level-0 learner's prediction, the mean over its fold models.
+        """Return each level-0 learner's prediction.
 
         Returns
         -------
@@ -199,34 +228,129 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             Columns as in `level0_names_`.
         """
         check_is_fitted(self)
-        self._check_families(X)
-        table = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return np.column_stack(
-            [
-                np.mean([model.predict(table[:, columns]) for model in models], axis=0)
-                for models, columns in zip(self.fold_models_, self.level0_columns_, strict=True)
-            ]
-        )
+        columns = self._check_new(X)
+        predictions = np.empty((columns.shape[0], len(self.level0_names_)))
+
+        def score(rows: slice) -> None:
+            predictions[rows] = self._level0_of(columns.rows(rows))
+
+        with threadpool_limits(1):
+            Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
+                delayed(score)(rows) for rows in row_blocks(len(predictions))
+            )
+        return predictions
 
     def meta_predict(self, level0: FloatArray) -> FloatArray:
         """Return scores from level-0 predictions of shape (n_pairs, n_level0)."""
         check_is_fitted(self)
-        scores: FloatArray = self.meta_.predict(level0)
-        return scores if self.score_range is None else np.clip(scores, *self.score_range)
+        with threadpool_limits(1):
+            scores: FloatArray = self.meta_.predict(level0)
+        if self.calibration_ is not None:
+            scores = self.calibration_.predict(scores)
+        return scores if self.score_range is None else keep_in_range(scores, *self.score_range)
 
-    def _learners(self, n_features: int, seed: int) -> list[Level0Learner]:
-        if self.learners is None:
-            return published_learners(
-                self.families_,
-                n_features,
-                penalties=self.penalties,
-                n_components=self.n_components,
-                random_state=seed,
+    def explain(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Explanation:
+        """Tell what each learner and each family contributes.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            Those given to `fit`.  The stack is fitted once more without each family.
+
+        Returns
+        -------
+        explanation : Explanation
+            A table, as text, Markdown or a plot.
+        """
+        check_is_fitted(self)
+        return explain_stack(self, self._check_new(X), np.asarray(y), groups, sample_weight)
+
+    def _level0_of(self, table: FloatArray) -> FloatArray:
+        """Return the level-0 predictions of rows that are at hand with all columns."""
+        compressed = None if self.compression_ is None else self.compression_.transform_rows(table)
+        predictions = []
+        for learner in self.level0_models_:
+            if learner.sees == COMPRESSED:
+                predictions.append(learner.predict(compressed))  # type: ignore[arg-type]
+            elif learner.sees == ALL_COLUMNS:
+                predictions.append(learner.predict(table))
+            else:
+                predictions.append(learner.predict(table[:, self.families_[learner.sees]]))
+        return np.column_stack(predictions)
+
+    def _new_compression(self, columns: Columns, seed: int) -> BlockPCA:
+        preset = PRESETS[self.preset]
+        n_components = preset.n_components if self.n_components is None else self.n_components
+        everything = {"everything": slice(0, columns.shape[1])}
+        return BlockPCA(columns.blocks if preset.by_block else everything, n_components, seed)
+
+    def _check_settings(self, has_weights: bool) -> None:
+        for name, value, known in (
+            ("preset", self.preset, PRESETS),
+            ("target", self.target, TARGETS),
+        ):
+            if value not in known:
+                raise StackingError(f"{name} must be one of {list(known)}, got {value!r}.")
+        if self.n_components is not None and self.n_components < 1:
+            raise StackingError(f"n_components must be 1 or more, got {self.n_components!r}.")
+        if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
+            raise StackingError(
+                f"score_range must be a lower and a higher bound, got {self.score_range!r}."
             )
-        names = [name for name, _ in self.learners]
-        if not names or len(set(names)) != len(names):
+        named = list(self.learners or ())
+        names = [name for name, _ in named]
+        if self.learners is not None and (not names or len(set(names)) != len(names)):
             raise StackingError(f"learners need different names and at least one, got {names}.")
-        return [Level0Learner(name, estimator) for name, estimator in self.learners]
+        for name, estimator in [*named, ("meta", self.meta)] if has_weights else ():
+            if estimator is not None and not has_fit_parameter(estimator, "sample_weight"):
+                raise StackingError(
+                    f"sample_weight: the learner {name!r} ({type(estimator).__name__}) takes none. "
+                    "Leave the weights out, or give a learner that does."
+                )
+
+    def _n_splits(self, labels: IntArray | None, n_pairs: int) -> int:
+        n_splits = self.n_splits
+        if n_splits is None:
+            preset = "paper" if self.learners is not None else self.preset
+            n_splits = PRESETS[preset].n_splits
+        n_groups = n_pairs if labels is None else int(labels.max()) + 1
+        # Two groups must stay to train on, or there is nothing to choose a penalty by.
+        n_needed = 4 if n_splits == 2 else n_splits
+        if n_groups < n_needed:
+            raise StackingError(
+                f"{n_splits} folds need at least {n_needed} groups of pairs (with the captions as "
+                f"groups: {n_needed} different captions), got n_samples = {n_pairs} in {n_groups} "
+                "groups. Give more data, or no groups."
+            )
+        return n_splits
+
+    def _check_training(self, X: ArrayLike, y: ArrayLike) -> tuple[Columns, FloatArray]:
+        scores: FloatArray
+        if are_columns(X):
+            scores = column_or_1d(check_array(y, ensure_2d=False, dtype=np.float64), warn=True)
+            if len(scores) != X.shape[0]:
+                raise StackingError(f"{len(scores)} scores for {X.shape[0]} pairs.")
+            self.n_features_in_ = X.shape[1]
+            return X, scores
+        table, scores = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
+        return ArrayColumns(table), scores.astype(np.float64)
+
+    def _check_new(self, X: ArrayLike) -> Columns:
+        if are_columns(X):
+            if dict(X.families) != self.families_:
+                raise StackingError(
+                    f"features of the families {_sizes(X.families)}, but the stacker was fitted on "
+                    f"{_sizes(self.families_)}. Use the FeatureBuilder that made the training "
+                    "table."
+                )
+            return X
+        return ArrayColumns(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
 
     def _check_scores(self, y: FloatArray) -> None:
         if self.score_range is None:
@@ -238,44 +362,6 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
                 f"{len(outside)} scores lie outside score_range={self.score_range!r}, the first is "
                 f"{y[outside[0]]} in row {outside[0]}. Rescale them or widen the range."
             )
-
-    def _check_families(self, X: object) -> None:
-        families = _families_of(X)
-        if families is not None and dict(families) != self.families_:
-            raise StackingError(
-                f"features of the families {_sizes(families)}, but the stacker was fitted on "
-                f"{_sizes(self.families_)}. Use the FeatureBuilder that made the training table."
-            )
-
-
-def _families_of(X: object) -> Mapping[str, slice] | None:
-    families = getattr(X, "families", None)
-    return families if isinstance(families, Mapping) else None  # a DataFrame's column is not
-
-
-def _fit_fold(
-    learner: Level0Learner, X: FloatArray, y: FloatArray, labels: IntArray | None, fold: Fold
-) -> tuple[Any, FloatArray]:
-    """Train one learner without one fold and predict that fold; returns (model, predictions)."""
-    train, held_out = fold
-    model = _fit(
-        learner.estimator,
-        X[train, learner.columns],
-        # Ranks within the training rows: a held-out score must not move its own prediction.
-        targets_matrix(y[train], learner.targets),
-        None if labels is None else labels[train],
-    )
-    predicted = np.asarray(model.predict(X[held_out, learner.columns]))
-    return model, predicted.reshape(len(held_out), len(learner.targets))
-
-
-def _fit(
-    estimator: BaseEstimator, X: FloatArray, y: FloatArray, labels: IntArray | None
-) -> BaseEstimator:
-    model = clone(estimator)
-    if has_fit_parameter(model, "groups"):
-        return model.fit(X, y, groups=labels)
-    return model.fit(X, y)
 
 
 def _sizes(families: Mapping[str, slice]) -> dict[str, int]:

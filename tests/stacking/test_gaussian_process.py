@@ -1,0 +1,249 @@
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Sum
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from xacle_stack.errors import StackingError
+from xacle_stack.stacking.gaussian_process import BlockGaussianProcess, _MarginalLikelihood
+
+BLOCKS = {"a": slice(0, 3), "b": slice(3, 4), "c": slice(4, 6)}
+
+
+@parametrize_with_checks(
+    [BlockGaussianProcess(n_learn=30)],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "the kernel is learned on rows chosen at "
+        "random, which repeated rows change; with a given kernel it holds, as tested below"
+    },
+)
+def test_scikit_learn_checks(estimator, check) -> None:
+    check(estimator)
+
+
+def problem(rng, n_rows: int = 90):
+    X = rng.normal(size=(n_rows, 6)) * [1, 2, 3, 1e-3, 50, 50] + 4
+    y = (
+        5
+        + np.sin(X[:, 0] + X[:, 1] / 2)
+        + np.cos(2000 * (X[:, 3] - 4))
+        + 0.1 * rng.normal(size=n_rows)
+    )
+    return X, 3 * y
+
+
+def reference(model: BlockGaussianProcess, noise) -> GaussianProcessRegressor:
+    """Return scikit-learn's Gaussian process with the kernel that was learned."""
+    kernels = [
+        ConstantKernel(amplitude)
+        * RBF((model.block_scale_ / np.sqrt(2 * of_kernel))[model.block_of_])
+        for amplitude, of_kernel in zip(model.amplitude_, model.relevance_, strict=True)
+    ]
+    return GaussianProcessRegressor(Sum(*kernels), alpha=noise, optimizer=None)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_predictions_are_scikit_learns(rng, weighted: bool) -> None:
+    X, y = problem(rng)
+    weights = rng.uniform(0.2, 4, size=len(y)) if weighted else np.ones(len(y))
+    model = BlockGaussianProcess(BLOCKS, n_learn=60).fit(X, y, weights if weighted else None)
+    y_mean = np.average(y, weights=weights)
+    y_scale = np.sqrt(np.average((y - y_mean) ** 2, weights=weights))
+    noise = model.noise_ * weights.mean() / weights
+    expected = reference(model, noise).fit(X - model.mean_, (y - y_mean) / y_scale)
+    new, _ = problem(rng, 50)
+    np.testing.assert_allclose(
+        (model.predict(new) - y_mean) / y_scale, expected.predict(new - model.mean_), atol=2e-4
+    )
+
+
+def likelihood(rng, n_rows: int = 40):
+    X = rng.normal(size=(n_rows, 3))
+    X /= X.std(axis=0)
+    y, weights = np.sin(X[:, 0]) + 0.3 * rng.normal(size=n_rows), rng.uniform(0.5, 2, size=n_rows)
+    couples = np.flatnonzero(np.tri(n_rows, k=-1, dtype=bool))
+    columns = [X[:, :1], X[:, 1:]]
+    distances = np.stack([cdist(c, c, "sqeuclidean").ravel()[couples] for c in columns])
+    return X, _MarginalLikelihood(distances, couples, y, weights)
+
+
+def test_the_likelihood_is_scikit_learns_less_the_prior(rng) -> None:
+    X, problem = likelihood(rng)
+    for parameters in (problem.start, problem.start + rng.normal(size=len(problem.start))):
+        relevance, amplitude, noise = problem.unpack(parameters)
+        kernels = [
+            ConstantKernel(s) * RBF((1 / np.sqrt(2 * w))[[0, 1, 1]])
+            for s, w in zip(amplitude, relevance, strict=True)
+        ]
+        gp = GaussianProcessRegressor(
+            Sum(*kernels), alpha=noise / problem.weights + 1e-6, optimizer=None
+        ).fit(X, problem.y)
+        log_likelihood = gp.log_marginal_likelihood() + len(X) / 2 * np.log(2 * np.pi)
+        sd = np.array([2.0, 2.0, 2.0, 2.0, np.inf, np.inf, 1.0])
+        log_prior = -0.5 * np.square((parameters - problem.start) / sd).sum()
+        assert -problem(parameters)[0] == pytest.approx(log_likelihood + log_prior, rel=1e-5)
+
+
+def test_the_gradient_is_that_of_the_value(rng) -> None:
+    _, problem = likelihood(rng)
+    for parameters in (problem.start, problem.start + rng.normal(size=len(problem.start))):
+        gradient, step = problem(parameters)[1], 1e-3
+        differences = [
+            (problem(parameters + step * e)[0] - problem(parameters - step * e)[0]) / (2 * step)
+            for e in np.eye(len(parameters))
+        ]
+        np.testing.assert_allclose(gradient, differences, rtol=2e-3, atol=2e-3)
+
+
+def test_the_learned_kernel_is_more_likely_than_the_start(rng) -> None:
+    X, y = problem(rng)
+    model = BlockGaussianProcess(BLOCKS).fit(X, y)
+    standardised = ((X - model.mean_) / model.block_scale_[model.block_of_]).astype(np.float32)
+    couples = np.flatnonzero(np.tri(len(y), k=-1, dtype=bool))
+    blocks = [standardised[:, block] for block in BLOCKS.values()]
+    distances = np.stack([cdist(b, b, "sqeuclidean").ravel()[couples] for b in blocks])
+    start = _MarginalLikelihood(distances, couples, (y - y.mean()) / y.std(), np.ones(len(y)))
+    assert model.log_likelihood_ > -start(start.start)[0] / len(y) + 0.1
+
+
+def test_a_block_that_does_not_matter_gets_little_relevance(rng) -> None:
+    X, y = problem(rng, 150)
+    model = BlockGaussianProcess(BLOCKS).fit(X, y)
+    total = model.amplitude_ @ model.relevance_
+    assert total[2] < 0.05 * total[:2].min()
+    scaled = BlockGaussianProcess(BLOCKS).fit(X * 1e4, y)
+    np.testing.assert_allclose(scaled.predict(X * 1e4), model.predict(X), atol=0.02 * y.std())
+
+
+def test_many_landmarks_are_near_the_exact_solution(rng) -> None:
+    X = rng.normal(size=(400, 2))
+    new, y = X[300:], np.sin(2 * X[:, 0] + X[:, 1]) + 0.1 * rng.normal(size=400)
+    X, y, truth = X[:300], y[:300], y[300:]
+    exact = BlockGaussianProcess(n_learn=80).fit(X, y)
+    near = BlockGaussianProcess(n_learn=80, max_exact=299).fit(X, y)
+    few = BlockGaussianProcess(n_learn=80, max_exact=20).fit(X, y)
+    sizes = [len(model.landmarks_) for model in (exact, near, few)]
+    assert sizes == [300, 149, 10]
+    np.testing.assert_array_equal(exact.relevance_, near.relevance_)
+    error = np.sqrt(np.mean((exact.predict(new) - truth) ** 2))
+    distances = [
+        np.sqrt(np.mean((exact.predict(new) - model.predict(new)) ** 2)) for model in (near, few)
+    ]
+    assert distances[0] < 0.1 * error < distances[1]
+
+
+def test_a_weight_is_a_number_of_rows_for_a_given_kernel(rng) -> None:
+    X, y = problem(rng)
+    model = BlockGaussianProcess(BLOCKS, n_learn=60).fit(X, y)
+    weights = rng.integers(1, 4, size=len(y))
+    of_row = np.repeat(np.arange(len(y)), weights)
+    y = (y - y.mean()) / y.std()
+    standardised = model._standardise(X)
+
+    def solved(rows, weights, landmarks=None):
+        if landmarks is None:
+            model.landmarks_ = standardised[rows]
+            model.dual_coef_ = model._solve(y[rows], weights)
+        else:
+            model.landmarks_ = standardised[landmarks]
+            model.dual_coef_ = model._solve_by_landmarks(standardised[rows], y[rows], weights)
+        return model.predict(X)
+
+    every, ones = np.arange(len(y)), np.ones(len(of_row))
+    np.testing.assert_allclose(
+        solved(every, weights.astype(float)), solved(of_row, ones), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        solved(every, weights.astype(float), every[:40]),
+        solved(of_row, ones, every[:40]),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("max_exact", [8192, 80])
+def test_a_row_of_weight_zero_is_left_out(rng, max_exact: int) -> None:
+    X, y = problem(rng)
+    weights = np.ones(len(y))
+    weights[::5] = 0
+    changed = np.where(weights == 0, 1e6, y)
+    weighted = BlockGaussianProcess(n_learn=40, max_exact=max_exact).fit(X, changed, weights)
+    kept = weights > 0
+    without = BlockGaussianProcess(n_learn=40, max_exact=max_exact).fit(X[kept], y[kept])
+    assert weighted.predict(X).tobytes() == without.predict(X).tobytes()
+    thrice = BlockGaussianProcess(n_learn=40, max_exact=max_exact).fit(X, changed, 4 * weights)
+    assert thrice.predict(X).tobytes() == without.predict(X).tobytes()  # only ratios count
+
+
+def test_a_row_alone_gets_the_bits_that_it_gets_among_others(rng) -> None:
+    X, y = problem(rng)
+    new, _ = problem(rng, 600)  # more than two tiles
+    for dtype in (np.float64, np.float32):
+        model = BlockGaussianProcess(BLOCKS, n_learn=40).fit(X.astype(dtype), y)
+        together = model.predict(new.astype(dtype))
+        for row in (0, 1, 7, 255, 256, 599):
+            assert model.predict(new[row : row + 1].astype(dtype))[0] == together[row]
+        np.testing.assert_array_equal(model.predict(new[::-1].astype(dtype)), together[::-1])
+
+
+def test_several_targets_share_the_kernel_of_the_first(rng) -> None:
+    X, y = problem(rng)
+    Y = np.column_stack([y, X[:, 4], np.ones(len(y))])
+    for max_exact in (8192, 50):
+        together = BlockGaussianProcess(BLOCKS, n_learn=40, max_exact=max_exact).fit(X, Y)
+        alone = BlockGaussianProcess(BLOCKS, n_learn=40, max_exact=max_exact).fit(X, y)
+        np.testing.assert_array_equal(together.relevance_, alone.relevance_)
+        predicted = together.predict(X)
+        assert predicted.shape == Y.shape
+        np.testing.assert_allclose(predicted[:, 0], alone.predict(X), rtol=1e-9)
+        np.testing.assert_allclose(predicted[:, 2], 1.0)
+        together.fit(X, Y[:, [0, 2, 1]])
+        np.testing.assert_allclose(together.predict(X)[:, 2], predicted[:, 1], rtol=1e-9)
+
+
+def test_the_seed_decides(rng) -> None:
+    X, y = problem(rng)
+    first, second = (BlockGaussianProcess(n_learn=30, max_exact=50).fit(X, y) for _ in range(2))
+    assert first.predict(X).tobytes() == second.predict(X).tobytes()
+    other = BlockGaussianProcess(n_learn=30, max_exact=50, random_state=1).fit(X, y)
+    assert (other.predict(X) != first.predict(X)).any()
+
+
+def test_degenerate_data(rng) -> None:
+    X, y = problem(rng, 30)
+    np.testing.assert_allclose(BlockGaussianProcess().fit(X, np.full(30, 2.5)).predict(X), 2.5)
+    np.testing.assert_allclose(
+        BlockGaussianProcess().fit(np.ones((30, 2)), y).predict(X[:, :2]), y.mean()
+    )
+    X[:, 3] = 7.0  # a constant block
+    model = BlockGaussianProcess(BLOCKS).fit(X, y)
+    moved = X + np.array([0, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(model.predict(moved), model.predict(X))
+    twice = np.arange(30) % 15
+    assert np.isfinite(BlockGaussianProcess().fit(X[twice], y[twice]).predict(X)).all()
+    for max_exact in (29, 2):  # landmarks that coincide
+        few = BlockGaussianProcess(max_exact=max_exact).fit(X[twice], y[twice])
+        assert np.isfinite(few.predict(X)).all()
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {},
+        {"a": slice(0, 5)},
+        {"a": slice(0, 4), "b": slice(3, 6)},
+        {"b": slice(3, 6), "a": slice(0, 3)},
+    ],
+)
+def test_blocks_that_do_not_cover_the_columns_are_told(rng, blocks) -> None:
+    X, y = problem(rng, 20)
+    with pytest.raises(StackingError, match=r"blocks must cover the 6 columns once and in order"):
+        BlockGaussianProcess(blocks).fit(X, y)
+
+
+def test_bad_weights_are_told(rng) -> None:
+    X, y = problem(rng, 20)
+    with pytest.raises(StackingError, match="all weights are zero"):
+        BlockGaussianProcess().fit(X, y, np.zeros(20))
+    with pytest.raises(StackingError, match="one number for each of 20 pairs"):
+        BlockGaussianProcess().fit(X, y, np.ones(19))

@@ -1,0 +1,66 @@
+"""Cholesky factors in place, several at once in threads.
+
+SciPy's own wrapper of LAPACK holds Python's global lock while it computes; called through ctypes
+the same routine lets other threads go on.
+"""
+
+import ctypes
+from functools import cache
+
+import numpy as np
+from scipy.linalg import cython_lapack
+
+from xacle_stack._types import FloatArray
+
+
+def factor_upper(matrix: FloatArray) -> bool:
+    """Replace a matrix's upper triangle by its Cholesky factor; tell whether there is one.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n)
+        float64 in Fortran order.  The lower triangle is neither read nor changed.
+
+    Examples
+    --------
+    >>> matrix = np.array([[4.0, 2.0], [0.0, 5.0]], order="F")
+    >>> factor_upper(matrix), matrix.tolist()
+    (True, [[2.0, 1.0], [0.0, 2.0]])
+    """
+    return _call("dpotrf", matrix) == 0
+
+
+def invert_upper(factor: FloatArray) -> None:
+    """Replace a Cholesky factor, as `factor_upper` leaves it, by the inverse's upper triangle.
+
+    Examples
+    --------
+    >>> matrix = np.array([[2.0, 0.0], [0.0, 4.0]], order="F")
+    >>> invert_upper(matrix)
+    >>> matrix.diagonal().tolist()
+    [0.25, 0.0625]
+    """
+    _call("dpotri", factor)
+
+
+def _call(routine: str, matrix: FloatArray) -> int:
+    assert matrix.dtype == np.float64
+    assert matrix.flags.f_contiguous
+    size, fault = ctypes.c_int(len(matrix)), ctypes.c_int()
+    at = ctypes.byref(size)
+    if len(matrix):
+        _lapack(routine)(b"U", at, matrix.ctypes.data, at, ctypes.byref(fault))
+    return fault.value
+
+
+@cache
+def _lapack(routine: str) -> "ctypes._FuncPointer":
+    """Return a routine of LAPACK as SciPy exports it for Cython."""
+    capsule = cython_lapack.__pyx_capi__[routine]
+    name = ctypes.pythonapi.PyCapsule_GetName
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    integer = ctypes.POINTER(ctypes.c_int)
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p, integer, ctypes.c_void_p, integer, integer)
+    return prototype(pointer(capsule, name(capsule)))

@@ -1,0 +1,148 @@
+"""From any predictor to the scale of the scores, without changing a rank."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import lsq_linear
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import StackingError
+from xacle_stack.stacking.folds import row_weights
+
+_MAX_SEGMENTS = 10
+# Of the overall slope: no segment is flatter, or neighbours would fall together.
+_LEAST_SLOPE = 0.05
+# Of the range: where the bend towards a bound begins.
+_MARGIN = 0.05
+
+
+class MonotoneCalibration(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+    """A strictly increasing, piecewise linear map from predictions to scores, by least squares.
+
+    Between quantiles of the predictions the map is linear, everywhere with a slope above zero, and
+    it goes on beyond the outermost as it ends.  So ranks, and with them SRCC and KTAU, are those
+    of the predictions.
+
+    Attributes
+    ----------
+    knots_ : ndarray of shape (n_knots,)
+        Predictions.
+    values_ : ndarray of shape (n_knots,)
+        Their scores.
+    slopes_ : ndarray of shape (2,)
+        Below the first knot and above the last.
+
+    Examples
+    --------
+    >>> calibration = MonotoneCalibration().fit([0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4])
+    >>> calibration.predict([0.25, 0.5]).round(6)
+    array([2.5, 5. ])
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the map.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_pairs,)
+            Predictions, out-of-fold.
+        y : array-like of shape (n_pairs,)
+            Scores.
+        sample_weight : array-like of shape (n_pairs,), optional
+
+        Returns
+        -------
+        self : MonotoneCalibration
+
+        Raises
+        ------
+        StackingError
+            If there is not one finite score for each finite prediction, or predictions fall as
+            scores rise.
+        """
+        x, scores = _vector(X), _vector(y)
+        if len(x) != len(scores) or not len(x):
+            raise StackingError(f"{len(x)} predictions for {len(scores)} scores.")
+        weights = row_weights(len(x), sample_weight)
+        x, scores, weights = x[weights > 0], scores[weights > 0], weights[weights > 0]
+        x_mean, y_mean = weights @ x / weights.sum(), weights @ scores / weights.sum()
+        variance = weights @ np.square(x - x_mean)
+        covariance = weights @ ((x - x_mean) * (scores - y_mean))
+        n_segments = min(_MAX_SEGMENTS, max(1, len(x) // 20))
+        order = np.argsort(x, kind="stable")
+        shares = np.cumsum(weights[order])
+        quantiles = np.linspace(0, shares[-1], n_segments + 1)
+        knots = np.unique(x[order][np.searchsorted(shares, quantiles).clip(max=len(x) - 1)])
+        if len(knots) < 2 or covariance <= 0:
+            # Nothing rises with the scores: any steep map would be worse than a flat one, and one
+            # that falls would turn the ranks round.
+            spread = float(np.sqrt(weights @ np.square(scores - y_mean) / weights.sum()))
+            rise = 1e-3 * max(spread, 1e-3) / max(float(np.ptp(x)), 1e-3)
+            self.knots_: FloatArray = np.array([x_mean])
+            self.values_: FloatArray = np.array([y_mean])
+            self.slopes_: FloatArray = np.array([rise, rise])
+            return self
+        parts = np.clip(x[:, np.newaxis], knots[:-1], knots[1:]) - knots[:-1]
+        parts[:, 0] += np.minimum(x - knots[0], 0)
+        parts[:, -1] += np.maximum(x - knots[-1], 0)
+        root = np.sqrt(weights)
+        design = np.column_stack([np.ones(len(x)), parts]) * root[:, np.newaxis]
+        lower = np.full(design.shape[1], _LEAST_SLOPE * covariance / variance)
+        lower[0] = -np.inf
+        fitted = lsq_linear(design, scores * root, (lower, np.inf), method="bvls").x
+        slopes = np.maximum(fitted[1:], lower[1:])
+        self.knots_ = knots
+        self.values_ = fitted[0] + np.concatenate([[0], np.cumsum(slopes * np.diff(knots))])
+        self.slopes_ = slopes[[0, -1]]
+        return self
+
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Return scores of shape (n_pairs,) for predictions of that shape."""
+        check_is_fitted(self)
+        x = _vector(X)
+        inside = np.interp(x, self.knots_, self.values_)
+        below = np.minimum(x - self.knots_[0], 0) * self.slopes_[0]
+        above = np.maximum(x - self.knots_[-1], 0) * self.slopes_[1]
+        scores: FloatArray = inside + below + above
+        return scores
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def keep_in_range(scores: FloatArray, low: float, high: float) -> FloatArray:
+    """Bend scores near the ends of a range and beyond, so that all lie inside in the same order.
+
+    Scores more than a twentieth of the range away from both ends stay as they are.
+
+    Examples
+    --------
+    >>> keep_in_range(np.array([-1.0, 5.0, 9.5, 10.0, 12.0]), 0.0, 10.0).round(3)
+    array([0.025, 5.   , 9.5  , 9.816, 9.997])
+    """
+    margin = _MARGIN * (high - low)
+    over = np.maximum(scores - (high - margin), 0) / margin
+    under = np.maximum((low + margin) - scores, 0) / margin
+    bent: FloatArray = (
+        np.clip(scores, low + margin, high - margin)
+        - margin * np.expm1(-over)
+        + margin * np.expm1(-under)
+    )
+    return np.clip(bent, low, high)
+
+
+def _vector(values: ArrayLike) -> FloatArray:
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+        raise StackingError(
+            f"expected one finite number a pair, got shape {array.shape} of type {array.dtype}."
+        )
+    return array.astype(np.float64)

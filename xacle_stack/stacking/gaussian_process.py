@@ -1,0 +1,335 @@
+"""Gaussian process regression that learns how much each block of columns matters.
+
+Formula: ``k(x, x') = Σ_c s_c exp(−Σ_b w_cb d_b(x, x'))`` with ``d_b`` the squared distance in block
+b over the block's total variance.  Amplitudes s, relevances w and the noise σ² maximise the
+marginal likelihood of some training rows; a weak prior holds relevances and noise near their start.
+The prediction is the posterior mean ``k(x, X) (K + σ²W⁻¹)⁻¹ y``, which is also kernel ridge
+regression with the penalty σ².
+
+Source: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: equations 2.25, 5.8
+and 5.9; section 5.1 for automatic relevance determination; equation 8.14 for the landmarks.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import linalg, optimize
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import StackingError
+from xacle_stack.stacking._cholesky import factor_upper, invert_upper
+from xacle_stack.stacking.columns import row_blocks
+from xacle_stack.stacking.folds import row_weights
+
+# Where the relevances of each kernel start, and the centres of their prior: a wide kernel and a
+# narrow one.
+_STARTS = (0.002, 0.02)
+# Standard deviations of the prior of their logarithms, and of that of the noise.
+_RELEVANCE_SD, _NOISE_SD = 2.0, 1.0
+_START_NOISE = 0.1
+_BOUNDS = {"relevance": (-14.0, 5.0), "amplitude": (-8.0, 4.0), "noise": (-7.0, 3.0)}
+_MAX_ITERATIONS = 40
+# Rows whose kernel is computed at a time, always as many: a pair alone gets the bits that it gets
+# among others.
+_TILE = 256
+
+
+class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+    """Gaussian process regression with one learned relevance for each block of columns.
+
+    Of several targets, the kernel is learned on the first, and all share it.
+
+    Parameters
+    ----------
+    blocks : mapping of str to slice, optional
+        Columns that matter together.  By default every column is a block.
+    n_learn : int, default=1500
+        Rows, chosen at random, on which the kernel is learned.
+    max_exact : int, default=8192
+        With more training rows, that many divided by two are chosen at random as landmarks and
+        the kernel is approximated by them; time is then linear in the rows.
+    random_state : int, RandomState or None, default=0
+        Of these choices.
+
+    Attributes
+    ----------
+    relevance_ : ndarray of shape (n_kernels, n_blocks)
+    amplitude_ : ndarray of shape (n_kernels,)
+        In units of the variance of the first target.
+    noise_ : float
+        Likewise.
+    log_likelihood_ : float
+        Of the rows that the kernel was learned on, per row, with the prior.
+    landmarks_ : ndarray of shape (n_landmarks, n_features)
+    dual_coef_ : ndarray of shape (n_landmarks,) or (n_landmarks, n_targets)
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(80, 2))
+    >>> model = BlockGaussianProcess().fit(X, np.sin(2 * X[:, 0]))
+    >>> bool(model.relevance_[:, 0].max() > 10 * model.relevance_[:, 1].max())
+    True
+    """
+
+    def __init__(
+        self,
+        blocks: Mapping[str, slice] | None = None,
+        *,
+        n_learn: int = 1500,
+        max_exact: int = 8192,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.blocks = blocks
+        self.n_learn = n_learn
+        self.max_exact = max_exact
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn the kernel, then the scores.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_pairs, n_features)
+        y : array-like of shape (n_pairs,) or (n_pairs, n_targets)
+        sample_weight : array-like of shape (n_pairs,), optional
+            The noise of a row is divided by its weight.
+
+        Returns
+        -------
+        self : BlockGaussianProcess
+
+        Raises
+        ------
+        StackingError
+            If the blocks do not fit the columns, or the weights leave nothing to train on.
+        """
+        table: FloatArray
+        scores: FloatArray
+        table, scores = validate_data(
+            self,
+            X,
+            y,
+            multi_output=True,
+            y_numeric=True,
+            ensure_min_samples=2,
+            dtype=[np.float64, np.float32],
+        )
+        weights = row_weights(len(table), sample_weight)
+        table, scores = table[weights > 0], scores[weights > 0].astype(np.float64)
+        weights = weights[weights > 0] / weights[weights > 0].mean()
+        blocks = self._checked_blocks(table.shape[1])
+        rng = check_random_state(self.random_state)
+
+        self.mean_: FloatArray = table.mean(axis=0, dtype=np.float64)
+        of_columns = np.square(table - self.mean_).mean(axis=0)
+        spread = np.array([np.sqrt(of_columns[block].sum()) for block in blocks])
+        self.block_scale_ = np.where(spread > 0, spread, np.inf)
+        self.block_of_ = np.repeat(np.arange(len(blocks)), [b.stop - b.start for b in blocks])
+        self.y_mean_: FloatArray = weights @ scores / weights.sum()
+        centred = scores - self.y_mean_
+        variance = weights @ np.square(centred) / weights.sum()
+        y_scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+        centred /= y_scale
+        first = centred.reshape(len(centred), -1)[:, 0]
+        standardised = self._standardise(table)
+        chosen = np.sort(rng.permutation(len(table))[: self.n_learn])
+        self._learn(standardised[chosen], first[chosen], weights[chosen], len(blocks))
+        if len(table) <= self.max_exact:
+            self.landmarks_ = standardised
+            dual = self._solve(centred, weights)
+        else:
+            chosen = np.sort(rng.permutation(len(table))[: self.max_exact // 2])
+            self.landmarks_ = standardised[chosen]
+            dual = self._solve_by_landmarks(standardised, centred, weights)
+        self.dual_coef_: FloatArray = dual * y_scale
+        return self
+
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Return predictions of shape (n_pairs,) or (n_pairs, n_targets)."""
+        check_is_fitted(self)
+        table = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        predicted = np.empty((len(table), *self.dual_coef_.shape[1:]))
+        for rows, kernel in self._kernels(self._standardise(table)):
+            of_tile = kernel.astype(np.float64) @ self.dual_coef_
+            predicted[rows] = of_tile[: rows.stop - rows.start] + self.y_mean_
+        return predicted
+
+    def _checked_blocks(self, n_features: int) -> list[slice]:
+        if self.blocks is None:
+            return [slice(column, column + 1) for column in range(n_features)]
+        blocks = list(self.blocks.values())
+        columns = np.concatenate([[], *(np.arange(n_features)[block] for block in blocks)])
+        if not np.array_equal(columns, np.arange(n_features)):
+            raise StackingError(
+                f"blocks must cover the {n_features} columns once and in order, got "
+                f"{dict(self.blocks)!r}."
+            )
+        return [slice(*block.indices(n_features)) for block in blocks]
+
+    def _standardise(self, table: FloatArray) -> FloatArray:
+        centred = (table - self.mean_) / self.block_scale_[self.block_of_]
+        standardised: FloatArray = centred.astype(np.float32)
+        return standardised
+
+    def _learn(self, X: FloatArray, y: FloatArray, weights: FloatArray, n_blocks: int) -> None:
+        ends = np.searchsorted(self.block_of_, np.arange(n_blocks), side="right")
+        starts = np.searchsorted(self.block_of_, np.arange(n_blocks))
+        # Distances are symmetric: what stands below the diagonal in rows is above it in columns.
+        couples = np.flatnonzero(np.tri(len(X), k=-1, dtype=bool))
+        distances = np.stack(
+            [
+                _square_distances(X[:, a:b], X[:, a:b]).ravel()[couples]
+                for a, b in zip(starts, ends, strict=True)
+            ]
+        )
+        problem = _MarginalLikelihood(distances, couples, y, weights)
+        found = optimize.minimize(
+            problem,
+            problem.start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=problem.bounds,
+            options={"maxiter": _MAX_ITERATIONS},
+        )
+        relevance, amplitude, noise = problem.unpack(found.x)
+        self.relevance_, self.amplitude_, self.noise_ = relevance, amplitude, float(noise)
+        self.log_likelihood_ = -float(found.fun) / len(X)
+
+    def _kernels(self, X: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield the kernel between tiles of rows and the landmarks, float32.
+
+        All tiles have one height: what lies below the last row is to be left out.
+        """
+        scaled = [
+            np.sqrt(of_kernel)[self.block_of_].astype(np.float32) for of_kernel in self.relevance_
+        ]
+        landmarks = [self.landmarks_ * scale for scale in scaled]
+        for rows in row_blocks(len(X), _TILE):
+            tile = np.zeros((_TILE, X.shape[1]), dtype=np.float32)
+            tile[: rows.stop - rows.start] = X[rows]
+            kernel = np.zeros((_TILE, len(self.landmarks_)), dtype=np.float32)
+            for scale, marks, amplitude in zip(scaled, landmarks, self.amplitude_, strict=True):
+                distances = _square_distances(tile * scale, marks)
+                kernel += np.float32(amplitude) * np.exp(-distances, out=distances)
+            yield rows, kernel
+
+    def _solve(self, y: FloatArray, weights: FloatArray) -> FloatArray:
+        gram = np.empty((len(y), len(y)), order="F")
+        for rows, kernel in self._kernels(self.landmarks_):
+            gram[:, rows] = kernel[: rows.stop - rows.start].T
+        gram[np.diag_indices(len(y))] = self.amplitude_.sum() + self.noise_ / weights
+        return _solve_definite(gram, y)
+
+    def _solve_by_landmarks(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
+        n_landmarks = len(self.landmarks_)
+        among = np.empty((n_landmarks, n_landmarks), order="F")
+        for rows, kernel in self._kernels(self.landmarks_):
+            among[:, rows] = kernel[: rows.stop - rows.start].T
+        # Landmarks that nearly coincide leave the matrix singular in float32.
+        among[np.diag_indices(n_landmarks)] = self.amplitude_.sum() * (1 + 1e-5)
+        if not factor_upper(among):
+            raise AssertionError("a kernel matrix is positive definite")
+        # Whitened columns: sums of their products keep their digits.
+        inverse, _ = linalg.lapack.dtrtri(among, lower=0, overwrite_c=1)
+        inverse = np.triu(inverse)
+        gram = np.zeros((n_landmarks, n_landmarks), order="F")
+        right = np.zeros((n_landmarks, *y.shape[1:]))
+        for rows, kernel in self._kernels(X):
+            whitened = kernel[: rows.stop - rows.start].astype(np.float64) @ inverse
+            weighted = whitened * weights[rows][:, np.newaxis]
+            gram += weighted.T @ whitened
+            right += weighted.T @ y[rows]
+        gram[np.diag_indices(n_landmarks)] += self.noise_
+        solution: FloatArray = inverse @ _solve_definite(gram, right)
+        return solution
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+@dataclass(frozen=True, eq=False)
+class _MarginalLikelihood:
+    """Minus the log marginal likelihood and log prior, with its gradient, for the optimiser.
+
+    Parameters are logarithms: relevances (n_kernels × n_blocks), amplitudes, noise.
+    """
+
+    distances: FloatArray  # n_blocks × n_couples, float32
+    couples: IntArray  # where they stand in a matrix in Fortran order, above the diagonal
+    y: FloatArray
+    weights: FloatArray
+
+    @property
+    def start(self) -> FloatArray:
+        n_blocks, n_kernels = len(self.distances), len(_STARTS)
+        relevance = np.repeat(np.log(_STARTS), n_blocks)
+        return np.concatenate(
+            [relevance, np.full(n_kernels, -np.log(n_kernels)), [np.log(_START_NOISE)]]
+        )
+
+    @property
+    def bounds(self) -> list[tuple[float, float]]:
+        n_blocks, n_kernels = len(self.distances), len(_STARTS)
+        return [
+            *[_BOUNDS["relevance"]] * (n_blocks * n_kernels),
+            *[_BOUNDS["amplitude"]] * n_kernels,
+            _BOUNDS["noise"],
+        ]
+
+    def unpack(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return relevances, amplitudes and noise."""
+        n_kernels = len(_STARTS)
+        relevance = np.exp(parameters[: -n_kernels - 1]).reshape(n_kernels, -1)
+        return relevance, np.exp(parameters[-n_kernels - 1 : -1]), np.exp(parameters[-1])
+
+    def __call__(self, parameters: FloatArray) -> tuple[float, FloatArray]:
+        relevance, amplitude, noise = self.unpack(parameters)
+        n_rows = len(self.y)
+        kernels = np.exp(-relevance.astype(np.float32) @ self.distances)
+        kernels *= amplitude.astype(np.float32)[:, np.newaxis]
+        gram = np.zeros((n_rows, n_rows), order="F")
+        gram.ravel("K")[self.couples] = kernels.sum(axis=0)
+        gram[np.diag_indices(n_rows)] = amplitude.sum() + noise / self.weights + 1e-6
+        if not factor_upper(gram):
+            return np.inf, np.zeros_like(parameters)
+        solved = linalg.cho_solve((gram, False), self.y, check_finite=False)
+        value = 0.5 * self.y @ solved + np.log(gram.diagonal()).sum()
+        # Half the derivative by the kernel matrix: ½ (K⁻¹ − ααᵀ), equation 5.9; each couple counts
+        # twice.
+        invert_upper(gram)
+        of_couples = gram.ravel("K")[self.couples].astype(np.float32)
+        of_couples -= np.outer(solved, solved).ravel()[self.couples].astype(np.float32)
+        of_diagonal = 0.5 * (gram.diagonal() - np.square(solved))
+        weighted = kernels * of_couples
+        by_relevance = -relevance * (weighted @ self.distances.T)
+        by_amplitude = weighted.sum(axis=1, dtype=np.float64) + amplitude * of_diagonal.sum()
+        by_noise = noise * (of_diagonal / self.weights).sum()
+        gradient = np.concatenate([by_relevance.ravel(), by_amplitude, [by_noise]])
+        # The prior: normal in the logarithms.
+        sd = np.repeat([_RELEVANCE_SD, np.inf, _NOISE_SD], [relevance.size, len(amplitude), 1])
+        distance = (parameters - self.start) / sd
+        return float(value + 0.5 * distance @ distance), gradient + distance / sd
+
+
+def _square_distances(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Return squared Euclidean distances between rows, shape (n_rows_A, n_rows_B)."""
+    distances = A @ B.T
+    distances *= -2
+    distances += np.square(A).sum(axis=1)[:, np.newaxis]
+    distances += np.square(B).sum(axis=1)
+    return np.maximum(distances, 0, out=distances)
+
+
+def _solve_definite(gram: FloatArray, right: FloatArray) -> FloatArray:
+    if not factor_upper(gram):
+        raise AssertionError("noise keeps the kernel matrix positive definite")
+    solution: FloatArray = linalg.cho_solve((gram, False), right, check_finite=False)
+    return solution
