@@ -19,7 +19,7 @@ def factor_upper(matrix: FloatArray) -> bool:
     Parameters
     ----------
     matrix : ndarray of shape (n, n)
-        float64 in Fortran order.  The lower triangle is neither read nor changed.
+        float64 or float32, in Fortran order.  The lower triangle is neither read nor changed.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def factor_upper(matrix: FloatArray) -> bool:
     >>> factor_upper(matrix), matrix.tolist()
     (True, [[2.0, 1.0], [0.0, 2.0]])
     """
-    return _call("dpotrf", matrix) == 0
+    return _call("potrf", matrix) == 0
 
 
 def invert_upper(factor: FloatArray) -> None:
@@ -40,16 +40,16 @@ def invert_upper(factor: FloatArray) -> None:
     >>> matrix.diagonal().tolist()
     [0.25, 0.0625]
     """
-    _call("dpotri", factor)
+    _call("potri", factor)
 
 
 def _call(routine: str, matrix: FloatArray) -> int:
-    assert matrix.dtype == np.float64
     assert matrix.flags.f_contiguous
+    kind = {np.dtype(np.float64): "d", np.dtype(np.float32): "s"}[matrix.dtype]
     size, fault = ctypes.c_int(len(matrix)), ctypes.c_int()
     at = ctypes.byref(size)
     if len(matrix):
-        _lapack(routine)(b"U", at, matrix.ctypes.data, at, ctypes.byref(fault))
+        _lapack(kind + routine)(b"U", at, matrix.ctypes.data, at, ctypes.byref(fault))
     return fault.value
 
 

@@ -124,15 +124,15 @@ def keep_in_range(scores: FloatArray, low: float, high: float) -> FloatArray:
     Examples
     --------
     >>> keep_in_range(np.array([-1.0, 5.0, 9.5, 10.0, 12.0]), 0.0, 10.0).round(3)
-    array([0.025, 5.   , 9.5  , 9.816, 9.997])
+    array([0.125, 5.   , 9.5  , 9.75 , 9.917])
     """
     margin = _MARGIN * (high - low)
     over = np.maximum(scores - (high - margin), 0) / margin
     under = np.maximum((low + margin) - scores, 0) / margin
     bent: FloatArray = (
         np.clip(scores, low + margin, high - margin)
-        - margin * np.expm1(-over)
-        + margin * np.expm1(-under)
+        + margin * over / (1 + over)
+        - margin * under / (1 + under)
     )
     return np.clip(bent, low, high)
 

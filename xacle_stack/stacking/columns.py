@@ -9,7 +9,7 @@ from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
 
 # Rows that are built and multiplied at a time: enough for fast products, little memory.
-BLOCK_ROWS = 2048
+BLOCK_ROWS = 1024
 # A plain array has no named blocks; with this many columns or fewer each stands for itself.
 _MAX_OWN_BLOCKS = 32
 

@@ -114,11 +114,11 @@ class Explanation:
     def plot(self) -> Any:
         """Return a matplotlib figure: shares of learners and families, and losses."""
         require("matplotlib", extra="notebooks", purpose="the plot of an explanation")
-        from matplotlib.figure import Figure
+        import matplotlib.pyplot as plt
 
         n_rows = max(len(self.learners), len(self.families))
-        figure = Figure(figsize=(11, 1.4 + 0.4 * n_rows), layout="constrained")
-        axes = figure.subplots(1, 3)
+        size = (11, 1.4 + 0.4 * n_rows)
+        figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained")
         panels: list[tuple[str, Sequence[LearnerShare | FamilyShare], str]] = [
             ("Level-0 predictions: share of the score", self.learners, "share"),
             ("Families: share of the score", self.families, "share"),
@@ -227,27 +227,32 @@ def _relevances(stacker: "Stacker", learner: FittedLearner) -> dict[str, float]:
         return {}
     by_family = dict.fromkeys(stacker.families_, 0.0)
     for model in learner.models:
+        by_column = np.zeros(compression.n_features_out_)
+        columns = slice(None) if learner.columns is None else learner.columns
         if isinstance(model, BlockGaussianProcess):
-            by_block = model.amplitude_ @ model.relevance_
-        elif isinstance(model, LGBMRegressor | GroupedRidge):
-            gains = np.zeros(compression.n_features_out_)
-            columns = slice(None) if learner.columns is None else learner.columns
-            if isinstance(model, LGBMRegressor):
-                gains[columns] = model.booster_.feature_importance("gain")
-            else:  # of one family: whatever is above zero
-                gains[columns] = 1.0
-            by_block = np.array([gains[span].sum() for span in compression.blocks_.values()])
+            relevance = model.amplitude_ @ model.relevance_
+            for span, value in zip(compression.blocks_.values(), relevance, strict=True):
+                by_column[span] = value / (span.stop - span.start)
+        elif isinstance(model, LGBMRegressor):
+            by_column[columns] = model.booster_.feature_importance("gain")
+        elif isinstance(model, GroupedRidge):  # of one family: whatever is above zero
+            by_column[columns] = 1.0
         else:
             return {}
-        for name, value in zip(compression.blocks_, by_block, strict=True):
+        for name, span in compression.blocks_.items():
+            # Of a principal component each column has its squared loading.
+            axes = compression.axes_.get(name, np.eye(span.stop - span.start))
+            of_block = np.square(axes) @ by_column[span]
             start = compression.blocks[name].start
-            for family, span in stacker.families_.items():
-                if span.start <= start < span.stop:
-                    by_family[family] += float(value)
+            for family, of_family in stacker.families_.items():
+                low, high = (np.clip(end - start, 0, len(of_block)) for end in _ends(of_family))
+                by_family[family] += float(of_block[low:high].sum())
     total = sum(by_family.values())
-    if len(compression.blocks_) < len(by_family) or total == 0:  # all columns are one block
-        return {}
-    return {family: value / total for family, value in by_family.items()}
+    return {family: value / total for family, value in by_family.items()} if total else {}
+
+
+def _ends(span: slice) -> tuple[int, int]:
+    return span.start, span.stop
 
 
 def _percent(value: float) -> str:

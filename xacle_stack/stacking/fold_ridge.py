@@ -11,6 +11,7 @@ next to nothing.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -22,6 +23,8 @@ from xacle_stack.errors import StackingError
 from xacle_stack.stacking._cholesky import factor_upper
 from xacle_stack.stacking.columns import Columns, column_moments, row_blocks
 
+# Rows and columns from which on float32 saves time.
+_LARGE = 1000
 # Columns that are standardised at a time where products of rows are formed.
 _TILE = 512
 # A column that varies this much less within a subset than in the whole table counts as constant.
@@ -108,9 +111,27 @@ class FoldRidge:
 
     def fit(self, subset: tuple[int, ...], penalties: Sequence[float]) -> list[LinearModel]:
         """Return one model of all targets for each penalty, trained on some folds."""
+        return self._fit(subset, penalties, np.float64)
+
+    def fit_to_judge(
+        self, subset: tuple[int, ...], penalties: Sequence[float]
+    ) -> list[LinearModel]:
+        """Return the models of `fit`, good enough to tell which penalty is best.
+
+        Large systems are solved in float32 where its rounding, at most its precision times the
+        trace, is smaller than the weakest penalty: then it changes no penalty by more than that.
+        """
+        n_rows = self._n_rows(subset)
+        rounding = np.finfo(np.float32).eps * n_rows * self._n_features
+        is_enough = min(n_rows, self._n_features) >= _LARGE and rounding < min(penalties)
+        return self._fit(subset, penalties, np.float32 if is_enough else np.float64)
+
+    def _fit(
+        self, subset: tuple[int, ...], penalties: Sequence[float], precision: type[np.floating[Any]]
+    ) -> list[LinearModel]:
         if self._n_rows(subset) < self._n_features:
-            return self._fit_rows(subset, penalties)
-        return self._fit_sums(subset, penalties)
+            return self._fit_rows(subset, penalties, precision)
+        return self._fit_sums(subset, penalties, precision)
 
     def errors(self, fold: int, models: Sequence[LinearModel]) -> FloatArray:
         """Return the weighted sums of squared errors on a fold, shape (n_models, n_targets)."""
@@ -187,7 +208,9 @@ class FoldRidge:
         self._cross[fold] += Z.T @ (np.sqrt(w)[:, np.newaxis] * self._Y[rows][chosen])
         _add_products(self._gram[fold], Z.T)
 
-    def _fit_sums(self, subset: tuple[int, ...], penalties: Sequence[float]) -> list[LinearModel]:
+    def _fit_sums(
+        self, subset: tuple[int, ...], penalties: Sequence[float], precision: type[np.floating[Any]]
+    ) -> list[LinearModel]:
         folds, n_features = list(subset), self._n_features
         weight = self._weight[folds].sum()
         x_mean = self._x_sum[folds].sum(axis=0) / weight
@@ -205,11 +228,14 @@ class FoldRidge:
         cross = self._cross[folds].sum(axis=0) - weight * np.outer(x_mean, y_mean)
         cross /= scale[:, np.newaxis]
         models = []
+        gram = gram.astype(precision, copy=False)
         for solution in _solve(gram, cross, penalties):
             models.append(self._model(solution / scale[:, np.newaxis], x_mean, y_mean))
         return models
 
-    def _fit_rows(self, subset: tuple[int, ...], penalties: Sequence[float]) -> list[LinearModel]:
+    def _fit_rows(
+        self, subset: tuple[int, ...], penalties: Sequence[float], precision: type[np.floating[Any]]
+    ) -> list[LinearModel]:
         table = self._rows
         assert table is not None
         chosen = np.flatnonzero(np.isin(self._fold_of, subset))
@@ -217,7 +243,7 @@ class FoldRidge:
         weight = w.sum()
         y_mean = w @ self._Y[chosen] / weight
         root = np.sqrt(w)[:, np.newaxis]
-        gram = np.zeros((len(chosen), len(chosen)), order="F")
+        gram = np.zeros((len(chosen), len(chosen)), order="F", dtype=precision)
         x_mean, scale = np.zeros(self._n_features), np.full(self._n_features, np.inf)
         tiles = list(row_blocks(self._n_features, _TILE))
 
@@ -230,7 +256,7 @@ class FoldRidge:
             Z -= x_mean[tile]
             Z /= scale[tile]
             Z *= root
-            return Z
+            return Z.astype(precision, copy=False)
 
         for tile in tiles:
             _add_products(gram, weighted(tile))
@@ -259,15 +285,18 @@ class FoldRidge:
 def _add_products(gram: FloatArray, rows: FloatArray) -> None:
     """Add ``R Rᵀ`` to a matrix, in its lower triangle."""
     for tile in row_blocks(len(gram), 2 * _TILE):
-        gram[tile.start :, tile] += rows[tile.start :] @ rows[tile].T
+        for below in row_blocks(len(gram), 2 * _TILE):
+            if below.start >= tile.start:  # small products: large ones are new memory every time
+                gram[below, tile] += rows[below] @ rows[tile].T
 
 
 def _solve(gram: FloatArray, right: FloatArray, penalties: Sequence[float]) -> Iterator[FloatArray]:
-    """Yield ``(G + λI)⁻¹ R`` for each penalty.
+    """Yield ``(G + λI)⁻¹ R`` for each penalty, in the precision of G.
 
     G is given by its lower triangle, which is left as it is: each factor is made in the upper one,
     so that no penalty needs a matrix of its own.
     """
+    right = right.astype(gram.dtype, copy=False)
     diagonal = gram.diagonal().copy()
     on_diagonal = np.diag_indices(len(gram))
     for penalty in penalties:

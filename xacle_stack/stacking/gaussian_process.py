@@ -120,6 +120,9 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
             ensure_min_samples=2,
             dtype=[np.float64, np.float32],
         )
+        for name, least in (("n_learn", 2), ("max_exact", 2)):
+            if getattr(self, name) < least:
+                raise StackingError(f"{name} must be {least} or more, got {getattr(self, name)!r}.")
         weights = row_weights(len(table), sample_weight)
         table, scores = table[weights > 0], scores[weights > 0].astype(np.float64)
         weights = weights[weights > 0] / weights[weights > 0].mean()

@@ -212,7 +212,7 @@ def fit_family(
         return slice(fold * n_targets, (fold + 1) * n_targets)
 
     def judge(subset: tuple[int, ...]) -> list[tuple[int, FloatArray]]:
-        models = ridge.fit(subset, penalties)
+        models = ridge.fit_to_judge(subset, penalties)
         return [(fold, ridge.errors(part, models)[:, of(fold)]) for fold, part in judged[subset]]
 
     def train(fold: int) -> LinearModel:
