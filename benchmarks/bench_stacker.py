@@ -160,7 +160,7 @@ class SyntheticPairs(CachedPairs):
     def __init__(self, root: Path, clips: np.ndarray, captions: np.ndarray) -> None:
         n_pairs = len(clips)
         names = tuple(map(str, range(n_pairs)))
-        pairs = Pairs("train", names, tuple(map(Path, names)), names)
+        pairs = Pairs("train", names, (Path("none"),) * n_pairs, names)
         keys = {
             "audio": np.array([text_key(f"clip {i}") for i in clips], dtype=KEY_DTYPE),
             "text": np.array([text_key(f"caption {i}") for i in captions], dtype=KEY_DTYPE),
@@ -231,7 +231,7 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
     "ours": lambda scale, preset: fit_ours(float(scale), preset),
     "composition": lambda scale, tuned: fit_composition(float(scale), tuned == "tuned"),
     "equal": lambda scale: equal_predictions(float(scale)),
-    "growth": lambda root, n_pairs: fit_from_cache(Path(root), int(n_pairs)),
+    "fit": lambda root, n_pairs: fit_from_cache(Path(root), int(n_pairs)),
     "score": lambda root, n_pairs, preset, n_train: score_from_cache(
         Path(root), int(n_pairs), preset, int(n_train)
     ),
@@ -271,7 +271,7 @@ def speed(scale: float) -> None:
 
 def growth(root: Path, sizes: list[int]) -> None:
     """Fit on more and more pairs from a cache."""
-    runs = {n_pairs: in_a_process("growth", root, n_pairs) for n_pairs in sizes}
+    runs = {n_pairs: in_a_process("fit", root, n_pairs) for n_pairs in sizes}
     seconds = [run["fit, s"] for run in runs.values()]
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
     rows = [
@@ -293,7 +293,7 @@ def scoring(root: Path, runs: list[tuple[str, int, int]]) -> None:
     report("stacker_scoring", "Scoring pairs from an HDF5 cache", header, rows)
 
 
-PARTS = ("all", "speed", "cached")
+PARTS = ("all", "speed", "growth", "scoring")
 
 
 def main() -> None:
@@ -309,12 +309,15 @@ def main() -> None:
     scale = 0.1 if options.quick else 1.0
     if options.name in ("all", "speed"):
         speed(scale)
-    if options.name in ("all", "cached"):
+    if options.name in ("all", "growth", "scoring"):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             sizes = [int(scale * n_pairs) for n_pairs in (10_000, 20_000, 40_000, 80_000)]
             np.save(root / "scores.npy", write_cache(root, sizes[-1], seed=0))
-            growth(root, sizes)
+            if options.name != "scoring":
+                growth(root, sizes)
+            if options.name == "growth":
+                return
             many = [int(scale * n_pairs) for n_pairs in (20_000, 100_000, 1_000_000)]
             runs = [("paper", int(2_000 * scale), n_pairs) for n_pairs in many]
             scoring(root, [*runs, ("best", int(N_TRAIN * scale), many[0])])

@@ -77,12 +77,15 @@ def test_the_likelihood_is_scikit_learns_less_the_prior(rng) -> None:
             for s, w in zip(amplitude, relevance, strict=True)
         ]
         gp = GaussianProcessRegressor(
-            Sum(*kernels), alpha=noise / problem.weights + 1e-6, optimizer=None
+            Sum(*kernels),
+            alpha=noise / problem.weights + 1e-6 * amplitude.sum(),
+            optimizer=None,
         ).fit(X, problem.y)
         log_likelihood = gp.log_marginal_likelihood() + len(X) / 2 * np.log(2 * np.pi)
         sd = np.array([2.0, 2.0, 2.0, 2.0, np.inf, np.inf, 1.0])
         log_prior = -0.5 * np.square((parameters - problem.start) / sd).sum()
-        assert -problem(parameters)[0] == pytest.approx(log_likelihood + log_prior, rel=1e-5)
+        per_row = (log_likelihood + log_prior) / len(X)
+        assert -problem(parameters)[0] == pytest.approx(per_row, rel=1e-5)
 
 
 def test_the_gradient_is_that_of_the_value(rng) -> None:
@@ -247,3 +250,13 @@ def test_bad_weights_are_told(rng) -> None:
         BlockGaussianProcess().fit(X, y, np.zeros(20))
     with pytest.raises(StackingError, match="one number for each of 20 pairs"):
         BlockGaussianProcess().fit(X, y, np.ones(19))
+
+
+def test_the_kernel_is_learned_on_many_rows_of_few_columns() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1200, 3))
+    y = X[:, 0] + 0.3 * rng.normal(size=1200)
+    model = BlockGaussianProcess(n_learn=1200).fit(X, y)
+    relevance = model.amplitude_ @ model.relevance_
+    assert relevance[0] > 10 * relevance[1:].max()
+    assert model.noise_ == pytest.approx(0.09 / 1.09, rel=0.3)

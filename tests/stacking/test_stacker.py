@@ -335,7 +335,8 @@ def test_weights_of_one_are_no_weights(problem, preset: str) -> None:
 def test_other_families_are_refused(problem) -> None:
     X, y, _ = problem(60)
     stacker = Stacker(random_state=0).fit(X, y)
-    swapped = FeatureTable(X.values, dict(reversed(X.families.items())), X.pair_ids)
+    families = dict(reversed(X.families.items()))
+    swapped = FeatureTable(X.values, families, X.pair_ids, X.blocks)
     stacker.predict(swapped)  # the same columns under the same names
     renamed = {f"new {name}": columns for name, columns in X.families.items()}
     with pytest.raises(StackingError, match="features of the families {'new one'.*fitted on {'one"):
@@ -429,8 +430,8 @@ def test_bad_settings_are_told(problem) -> None:
         ({"n_splits": 1}, "n_splits must be 2 or more, got 1"),
         ({"n_components": 0}, "n_components must be 1 or more, got 0"),
         ({"preset": "paper", "penalties": []}, "penalties must be numbers above 0"),
-        ({"score_range": (5, 5)}, r"a lower and a higher bound, got \(5, 5\)"),
-        ({"score_range": (10, 0)}, r"a lower and a higher bound, got \(10, 0\)"),
+        ({"score_range": (5, 5)}, r"higher bound, both finite, got \(5, 5\)"),
+        ({"score_range": (10, 0)}, r"higher bound, both finite, got \(10, 0\)"),
         ({"learners": []}, "need different names and at least one"),
     ):
         with pytest.raises(StackingError, match=message):
@@ -443,3 +444,53 @@ def test_bad_settings_are_told(problem) -> None:
     twice = [("same", LinearRegression()), ("same", LinearRegression())]
     with pytest.raises(StackingError, match=r"need different names .* got \['same', 'same'\]"):
         Stacker(twice).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score_range": (0, np.inf)}, "score_range must be a lower and a higher bound, both fin"),
+        ({"score_range": 10}, "score_range must be a lower"),
+        ({"score_range": (0, 10, 1)}, "score_range must be a lower"),
+        ({"score_range": (0, None)}, "score_range must be a lower"),
+        ({"learners": "paper"}, "'paper' is a preset: write preset='paper'"),
+        ({"learners": [LinearRegression()]}, r"learners must be a list of \(name, regressor\)"),
+        ({"learners": LinearRegression()}, r"learners must be a list of \(name, regressor\)"),
+        ({"learners": {"linear": LinearRegression()}}, "learners must be a list"),
+    ],
+)
+def test_settings_of_a_wrong_shape_are_told(rng, settings, message: str) -> None:
+    X, y = rng.normal(size=(30, 2)), rng.uniform(1, 9, size=30)
+    with pytest.raises(StackingError, match=message):
+        Stacker(**settings).fit(X, y)
+
+
+def test_pairs_without_scores_or_labels_are_told(problem) -> None:
+    X, y, _ = problem(60)
+    with pytest.raises(StackingError, match="no scores to fit on: y is None"):
+        Stacker().fit(X, None)
+    groups = [str(row // 2) for row in range(60)]
+    for nothing in (None, float("nan")):
+        with pytest.raises(StackingError, match="1 pairs have no label, the first is row 7"):
+            Stacker().fit(X, y, groups=[*groups[:7], nothing, *groups[8:]])
+    with pytest.raises(StackingError, match="expected one label for each of 60 pairs"):
+        Stacker().fit(X, y, groups=3)
+
+
+def test_a_table_with_its_blocks_changed_is_refused(problem) -> None:
+    X, y, _ = problem(60)
+    stacker = Stacker(preset="paper", random_state=0).fit(X, y)
+    names = list(X.blocks)
+    names[:2] = names[1::-1]
+    swapped = FeatureTable(
+        X.values, X.families, X.pair_ids, dict(zip(names, X.blocks.values(), strict=True))
+    )
+    with pytest.raises(StackingError, match="features of the blocks"):
+        stacker.predict(swapped)
+
+
+def test_a_fit_can_be_made_again_from_its_seed(problem) -> None:
+    X, y, groups = problem(60)
+    first = Stacker(preset="paper").fit(X, y, groups)
+    again = Stacker(preset="paper", random_state=first.seed_).fit(X, y, groups)
+    assert again.oof_predictions_.tobytes() == first.oof_predictions_.tobytes()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -178,6 +179,22 @@ class FeatureCache:
                     yield store, modality, paths
 
 
+class _Lock:
+    """A lock that pickles and copies as a new one."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Lock, ()
+
+
 class CachedPairs:
     """Pairs with their embeddings, row ``i`` of every array belonging to pair ``i``.
 
@@ -198,6 +215,7 @@ class CachedPairs:
         self._whole = pairs
         self._keys = keys
         self._places: dict[tuple[str, str], Places] = {}
+        self._lock = _Lock()
         self._rows: range | IntArray = range(len(pairs))
 
     @property
@@ -278,25 +296,27 @@ class CachedPairs:
         return self._read_with(encoder, "text", lambda places: places.read(self._rows, output))
 
     def _read_with(self, encoder: str, modality: str, read: Callable[[Places], T]) -> T:
+        places = self._found(encoder, modality)
         try:
-            return read(self._found(encoder, modality))
+            return read(places)
         except CacheError:
-            places = self._places.pop((encoder, modality), None)
-            if places is None or all(path.exists() for path in places.paths):
+            if all(path.exists() for path in places.paths):
                 raise
         # Another process compacted the store since we looked: the rows lie elsewhere now.
+        self._forget((encoder, modality), places)
         return read(self._found(encoder, modality))
 
     def _found(self, encoder: str, modality: str) -> Places:
         """Return where the vectors of the whole lie, once all those of this part are there."""
         place = (encoder, modality)
-        if place not in self._places:
-            index = Index.build(self._cache.root / self._store(encoder).folder, modality)
-            self._places[place] = index.locate(self._keys[modality])
-        places = self._places[place]
+        with self._lock:  # parts are read by several threads at once
+            if place not in self._places:
+                index = Index.build(self._cache.root / self._store(encoder).folder, modality)
+                self._places[place] = index.locate(self._keys[modality])
+            places = self._places[place]
         missing = places.missing(self._rows)
         if len(missing):
-            del self._places[place]  # they may be encoded before the next attempt
+            self._forget(place, places)  # they may be encoded before the next attempt
             ids = [self._whole.ids[self._rows[row]] for row in missing]
             raise CacheError(
                 f"{places.folder}: no {modality} row for {len(missing)} of {len(self)} pairs of "
@@ -304,6 +324,11 @@ class CachedPairs:
                 f"RECIPE):\n{bullet_list(ids)}"
             )
         return places
+
+    def _forget(self, place: tuple[str, str], places: Places) -> None:
+        with self._lock:
+            if self._places.get(place) is places:
+                del self._places[place]
 
     def _store(self, encoder: str) -> StoreId:
         stores = self._cache.stores(encoder)

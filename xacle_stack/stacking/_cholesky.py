@@ -57,10 +57,13 @@ def _call(routine: str, matrix: FloatArray) -> int:
 def _lapack(routine: str) -> "ctypes._FuncPointer":
     """Return a routine of LAPACK as SciPy exports it for Cython."""
     capsule = cython_lapack.__pyx_capi__[routine]
-    name = ctypes.pythonapi.PyCapsule_GetName
-    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    # Own prototypes: attributes of ctypes.pythonapi's functions are shared by the whole process.
+    name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(
+        ("PyCapsule_GetName", ctypes.pythonapi)
+    )
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
     integer = ctypes.POINTER(ctypes.c_int)
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p, integer, ctypes.c_void_p, integer, integer)
     return prototype(pointer(capsule, name(capsule)))

@@ -60,8 +60,7 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):  # type: ignore[misc] 
         Raises
         ------
         StackingError
-            If there is not one finite score for each finite prediction, or predictions fall as
-            scores rise.
+            If there is not one finite score for each finite prediction.
         """
         x, scores = _vector(X), _vector(y)
         if len(x) != len(scores) or not len(x):

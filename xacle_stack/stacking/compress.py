@@ -91,11 +91,15 @@ class BlockPCA:
         """Return the compressed form of rows that are at hand with all columns."""
         compressed = np.empty((len(table), self.n_features_out_), dtype=np.float32)
         for name, block in self.blocks.items():
-            Z = self._standardise(table, block)
             if name in self.axes_:
-                np.matmul(Z, self.axes_[name], out=compressed[:, self.blocks_[name]])
+                # (z − m) / s @ V in one product: this is bound by memory.
+                dtype = np.result_type(table.dtype, np.float32)
+                axes = self.axes_[name] / self.scale_[block, np.newaxis]
+                shift = self.mean_[block] @ axes
+                product = table[:, block].astype(dtype, copy=False) @ axes.astype(dtype)
+                compressed[:, self.blocks_[name]] = product - shift.astype(dtype)
             else:
-                compressed[:, self.blocks_[name]] = Z
+                compressed[:, self.blocks_[name]] = self._standardise(table, block)
         return compressed
 
     def _standardised(

@@ -52,7 +52,8 @@ class FamilyShare:
     ----------
     name : str
     share : float
-        Of the final score: its learners' shares; a learner on several families is divided by the
+        Of the final score (an auxiliary that stands in every family counts for the first): its
+        learners' shares; a learner on several families is divided by the
         total relevance or gain that it learned for their columns.  NaN if a learner does not tell.
     srcc_without : float
         Out-of-fold SRCC of the stack when it is fitted without the family; NaN if it is the only
@@ -74,7 +75,8 @@ class Explanation:
     Attributes
     ----------
     oof_srcc : float
-        Of the meta-regressor on the out-of-fold predictions.
+        Of the meta-regressor on the out-of-fold predictions that it was trained on: its few
+        weights make it a little better than on new pairs.
     learners : tuple of LearnerShare
     families : tuple of FamilyShare
     """
@@ -182,10 +184,10 @@ def explain_stack(
     whole = srcc(y, stacker.meta_predict(oof))
     final = stacker.meta_.predict(oof)
     variance = float(np.var(final)) or 1.0
-    coef = getattr(stacker.meta_, "coef_", np.full(oof.shape[1], np.nan))
-    parts = np.atleast_1d(coef) * (oof - oof.mean(axis=0))
+    coef = np.ravel(getattr(stacker.meta_, "coef_", np.full(oof.shape[1], np.nan)))
+    parts = coef * (oof - oof.mean(axis=0))
     shares = (parts * (final - final.mean())[:, np.newaxis]).mean(axis=0) / variance
-    weights = np.atleast_1d(coef) * oof.std(axis=0) / np.sqrt(variance)
+    weights = coef * oof.std(axis=0) / np.sqrt(variance)
     learners = tuple(
         LearnerShare(name, srcc(y, oof[:, place]), float(weights[place]), float(shares[place]))
         for place, name in enumerate(stacker.level0_names_)
@@ -195,7 +197,7 @@ def explain_stack(
     for name in stacker.families_:
         without = float("nan")
         if len(stacker.families_) > 1:
-            rest: Any = clone(stacker)
+            rest: Any = clone(stacker).set_params(random_state=stacker.seed_)
             rest.fit(_WithoutFamily(columns, name), y, groups, sample_weight)
             without = srcc(y, rest.meta_predict(rest.oof_predictions_))
         families.append(FamilyShare(name, of_families[name], without, whole - without))

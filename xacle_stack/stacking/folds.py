@@ -67,13 +67,24 @@ def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
     if groups is None:
         return np.arange(n_pairs)
     # A dictionary, not an array: one long caption would pad all others to its length.
-    listed = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # type: ignore[arg-type]
-    if len(listed) != n_pairs or any(isinstance(label, list) for label in listed):
+    try:
+        listed = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # type: ignore[arg-type]
+        unusable = len(listed) != n_pairs or any(isinstance(label, list) for label in listed)
+        numbers: dict[object, int] = {}
+        places = [numbers.setdefault(label, len(numbers)) for label in listed]
+    except TypeError:  # no sequence, or of things that are no labels
+        unusable = True
+    if unusable:
         raise StackingError(
             f"groups: expected one label for each of {n_pairs} pairs, got shape {np.shape(groups)}."
         )
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(label, len(numbers)) for label in listed], dtype=np.intp)
+    missing = [row for row, label in enumerate(listed) if label is None or label != label]
+    if missing:
+        raise StackingError(
+            f"groups: {len(missing)} pairs have no label, the first is row {missing[0]}. Give each "
+            "pair a label; one that stands for itself needs one of its own."
+        )
+    return np.array(places, dtype=np.intp)
 
 
 def fold_numbers(folds: list[Fold]) -> IntArray:

@@ -35,6 +35,10 @@ _RELEVANCE_SD, _NOISE_SD = 2.0, 1.0
 _START_NOISE = 0.1
 _BOUNDS = {"relevance": (-14.0, 5.0), "amplitude": (-8.0, 4.0), "noise": (-7.0, 3.0)}
 _MAX_ITERATIONS = 40
+_NOT_DEFINITE = (
+    "the kernel matrix is singular: rows with very large weights coincide. Give smaller weights, "
+    "or leave duplicate rows out."
+)
 # Rows whose kernel is computed at a time, always as many: a pair alone gets the bits that it gets
 # among others.
 _TILE = 256
@@ -202,7 +206,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         )
         relevance, amplitude, noise = problem.unpack(found.x)
         self.relevance_, self.amplitude_, self.noise_ = relevance, amplitude, float(noise)
-        self.log_likelihood_ = -float(found.fun) / len(X)
+        self.log_likelihood_ = -float(found.fun)
 
     def _kernels(self, X: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
         """Yield the kernel between tiles of rows and the landmarks, float32.
@@ -235,9 +239,9 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         for rows, kernel in self._kernels(self.landmarks_):
             among[:, rows] = kernel[: rows.stop - rows.start].T
         # Landmarks that nearly coincide leave the matrix singular in float32.
-        among[np.diag_indices(n_landmarks)] = self.amplitude_.sum() * (1 + 1e-5)
+        among[np.diag_indices(n_landmarks)] = self.amplitude_.sum() * (1 + 1e-4)
         if not factor_upper(among):
-            raise AssertionError("a kernel matrix is positive definite")
+            raise StackingError(_NOT_DEFINITE)
         # Whitened columns: sums of their products keep their digits.
         inverse, _ = linalg.lapack.dtrtri(among, lower=0, overwrite_c=1)
         inverse = np.triu(inverse)
@@ -298,11 +302,13 @@ class _MarginalLikelihood:
         n_rows = len(self.y)
         kernels = np.exp(-relevance.astype(np.float32) @ self.distances)
         kernels *= amplitude.astype(np.float32)[:, np.newaxis]
-        gram = np.zeros((n_rows, n_rows), order="F")
-        gram.ravel("K")[self.couples] = kernels.sum(axis=0)
-        gram[np.diag_indices(n_rows)] = amplitude.sum() + noise / self.weights + 1e-6
-        if not factor_upper(gram):
-            return np.inf, np.zeros_like(parameters)
+        diagonal = amplitude.sum() + noise / self.weights
+        for jitter in (1e-6, 1e-5, 1e-4, 1e-3):  # of float32 rounding
+            gram = np.zeros((n_rows, n_rows), order="F")
+            gram.ravel("K")[self.couples] = kernels.sum(axis=0)
+            gram[np.diag_indices(n_rows)] = diagonal + jitter * amplitude.sum()
+            if factor_upper(gram):
+                break
         solved = linalg.cho_solve((gram, False), self.y, check_finite=False)
         value = 0.5 * self.y @ solved + np.log(gram.diagonal()).sum()
         # Half the derivative by the kernel matrix: ½ (K⁻¹ − ααᵀ), equation 5.9; each couple counts
@@ -319,7 +325,9 @@ class _MarginalLikelihood:
         # The prior: normal in the logarithms.
         sd = np.repeat([_RELEVANCE_SD, np.inf, _NOISE_SD], [relevance.size, len(amplitude), 1])
         distance = (parameters - self.start) / sd
-        return float(value + 0.5 * distance @ distance), gradient + distance / sd
+        value += 0.5 * distance @ distance
+        # Per row: the optimiser's first step has the gradient's length.
+        return float(value) / n_rows, (gradient + distance / sd) / n_rows
 
 
 def _square_distances(A: FloatArray, B: FloatArray) -> FloatArray:
@@ -333,6 +341,6 @@ def _square_distances(A: FloatArray, B: FloatArray) -> FloatArray:
 
 def _solve_definite(gram: FloatArray, right: FloatArray) -> FloatArray:
     if not factor_upper(gram):
-        raise AssertionError("noise keeps the kernel matrix positive definite")
+        raise StackingError(_NOT_DEFINITE)
     solution: FloatArray = linalg.cho_solve((gram, False), right, check_finite=False)
     return solution

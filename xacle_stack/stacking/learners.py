@@ -152,7 +152,7 @@ def _of_best(blocks: Mapping[str, slice], random_state: int) -> list[Level0Learn
     boosting = _boosting(random_state).set_params(colsample_bytree=0.2)
     families: dict[str, list[IntArray]] = {}
     for name, block in blocks.items():
-        family = name.partition("/")[0] if "/" in name else "all"
+        family = name.rpartition("/")[0] if "/" in name else "all"
         families.setdefault(family, []).append(np.arange(block.start, block.stop))
     ridges = [
         Level0Learner(

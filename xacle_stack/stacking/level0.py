@@ -110,7 +110,7 @@ class Level0Task:
         if refits:
             splits.append((np.arange(len(self.scores)), None))
         seen = learner.select(table)
-        results = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+        results = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
             delayed(_fit_split)(
                 learner, seen, self.scores, self.weights, self.groups, split, keeps=not refits
             )

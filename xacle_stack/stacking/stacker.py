@@ -4,7 +4,8 @@ Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -55,7 +56,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     n_splits : int, optional
         Folds; by default 5 for "best" and 3 for "paper" and for `learners`.
     penalties : sequence of float, default=PENALTIES
-        Candidates of the ridges of "paper".
+        Candidates of the ridges of "paper"; nothing else uses them.
     n_components : int, optional
         Principal components that learners see instead of the columns: by default 128 of each
         block for "best", 64 of all columns for "paper".
@@ -85,7 +86,9 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     meta_ : regressor
     calibration_ : MonotoneCalibration or None
     compression_ : BlockPCA or None
-    families_ : dict of str to slice
+    families_, blocks_ : dict of str to slice
+    seed_ : int
+        The `random_state` that makes the same fit again; drawn if none was given.
 
     References
     ----------
@@ -162,10 +165,15 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         columns, scores = self._check_training(X, y)
         weights = row_weights(len(scores), sample_weight)
         self.families_ = dict(columns.families)
+        self.blocks_ = dict(columns.blocks)
         self._check_scores(scores)
         labels = None if groups is None else group_labels(len(scores), groups)
         n_splits = self._n_splits(labels, len(scores))
-        rng = check_random_state(self.random_state)
+        # One number that makes this fit again.
+        given = self.random_state
+        drawn = check_random_state(given).randint(2**31 - 1)
+        self.seed_ = int(given if isinstance(given, Integral) else drawn)
+        rng = check_random_state(self.seed_)
         folds = split_folds(len(scores), labels, n_splits, rng)
         if not all(weights[train].any() for train, _ in folds):
             raise StackingError(
@@ -269,7 +277,8 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             A table, as text, Markdown or a plot.
         """
         check_is_fitted(self)
-        return explain_stack(self, self._check_new(X), np.asarray(y), groups, sample_weight)
+        scores = column_or_1d(np.asarray(y, dtype=np.float64))
+        return explain_stack(self, self._check_new(X), scores, groups, sample_weight)
 
     def _level0_of(self, table: FloatArray) -> FloatArray:
         """Return the level-0 predictions of rows that are at hand with all columns."""
@@ -299,11 +308,15 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
                 raise StackingError(f"{name} must be one of {list(known)}, got {value!r}.")
         if self.n_components is not None and self.n_components < 1:
             raise StackingError(f"n_components must be 1 or more, got {self.n_components!r}.")
-        if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
-            raise StackingError(
-                f"score_range must be a lower and a higher bound, got {self.score_range!r}."
-            )
-        named = list(self.learners or ())
+        if self.score_range is not None:
+            bounds = np.asarray(self.score_range, dtype=object).ravel()
+            is_range = len(bounds) == 2 and all(isinstance(bound, Real) for bound in bounds)
+            if not is_range or not -np.inf < bounds[0] < bounds[1] < np.inf:
+                raise StackingError(
+                    "score_range must be a lower and a higher bound, both finite, got "
+                    f"{self.score_range!r}."
+                )
+        named = self._named_learners()
         names = [name for name, _ in named]
         if self.learners is not None and (not names or len(set(names)) != len(names)):
             raise StackingError(f"learners need different names and at least one, got {names}.")
@@ -313,6 +326,21 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
                     f"sample_weight: the learner {name!r} ({type(estimator).__name__}) takes none. "
                     "Leave the weights out, or give a learner that does."
                 )
+
+    def _named_learners(self) -> list[tuple[str, BaseEstimator]]:
+        learners: Any = [] if self.learners is None else self.learners
+        if isinstance(learners, str) and learners in PRESETS:
+            raise StackingError(f"{learners!r} is a preset: write preset={learners!r}.")
+        try:
+            named = [(name, estimator) for name, estimator in learners]
+        except (TypeError, ValueError):
+            named = [("", None)]
+        if not all(isinstance(name, str) and hasattr(one, "fit") for name, one in named):
+            raise StackingError(
+                "learners must be a list of (name, regressor), for example "
+                f"[('linear', LinearRegression())], got {self.learners!r}."
+            )
+        return named
 
     def _n_splits(self, labels: IntArray | None, n_pairs: int) -> int:
         n_splits = self.n_splits
@@ -333,16 +361,27 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     def _check_training(self, X: ArrayLike, y: ArrayLike) -> tuple[Columns, FloatArray]:
         scores: FloatArray
         if are_columns(X):
-            scores = column_or_1d(check_array(y, ensure_2d=False, dtype=np.float64), warn=True)
+            if y is None:
+                raise StackingError("there are no scores to fit on: y is None.")
+            scores = column_or_1d(
+                check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"), warn=True
+            )
             if len(scores) != X.shape[0]:
                 raise StackingError(f"{len(scores)} scores for {X.shape[0]} pairs.")
             self.n_features_in_ = X.shape[1]
+            if hasattr(self, "feature_names_in_"):  # of an earlier fit
+                del self.feature_names_in_
             return X, scores
         table, scores = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
         return ArrayColumns(table), scores.astype(np.float64)
 
     def _check_new(self, X: ArrayLike) -> Columns:
         if are_columns(X):
+            if dict(X.families) == self.families_ and dict(X.blocks) != self.blocks_:
+                raise StackingError(
+                    f"features of the blocks {list(X.blocks)}, but the stacker was fitted on "
+                    f"{list(self.blocks_)}. Use the FeatureBuilder that made the training table."
+                )
             if dict(X.families) != self.families_:
                 raise StackingError(
                     f"features of the families {_sizes(X.families)}, but the stacker was fitted on "
