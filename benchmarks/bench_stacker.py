@@ -106,7 +106,7 @@ def fit_composition(scale: float, tuned: bool) -> dict[str, float]:
             StandardScaler(),
             TruncatedSVD(64, random_state=0),
             HistGradientBoostingRegressor(
-                max_iter=300, learning_rate=0.03, max_leaf_nodes=15, random_state=0
+                max_iter=200, learning_rate=0.045, max_leaf_nodes=15, random_state=0
             ),
         )
 

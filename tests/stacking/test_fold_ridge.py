@@ -8,6 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from xacle_stack.errors import StackingError
 from xacle_stack.features import FeatureTable
+from xacle_stack.stacking import fold_ridge
+from xacle_stack.stacking._cholesky import factor_upper
 from xacle_stack.stacking.columns import ArrayColumns
 from xacle_stack.stacking.fold_ridge import FoldRidge
 
@@ -74,6 +76,30 @@ def test_tables_wider_than_a_tile(rng, n_columns: int) -> None:
         (model,) = ridge.fit((0,), [10.0])
         expected = make_pipeline(StandardScaler(), Ridge(10.0)).fit(X[::2], Y[::2]).predict(X)
         np.testing.assert_allclose(model.predict(X), expected.reshape(-1, 1), atol=1e-8)
+
+
+@pytest.mark.parametrize("penalty", [1e-2, 1.0, 1e4])
+def test_what_is_solved_in_float32_is_brought_to_float64(rng, monkeypatch, penalty: float) -> None:
+    monkeypatch.setattr(fold_ridge, "_LARGE", 10)
+    factors = []
+
+    def factor(matrix: np.ndarray) -> bool:
+        factors.append(matrix.dtype)
+        return factor_upper(matrix)
+
+    monkeypatch.setattr(fold_ridge, "factor_upper", factor)
+    X = 5 + rng.normal(size=(60, 90)) @ rng.normal(size=(90, 90))
+    Y = X[:, :2] + rng.normal(size=(60, 2))
+    fold_of = np.arange(60) % 3
+    assert_reference(X, Y, rng.uniform(0.2, 3, size=60), fold_of, penalty)
+    assert set(factors) == {np.dtype(np.float32)}
+
+
+def test_what_cannot_be_refined_is_solved_in_float64(rng, monkeypatch) -> None:
+    monkeypatch.setattr(fold_ridge, "_LARGE", 10)
+    monkeypatch.setattr(fold_ridge, "_MAX_REFINEMENTS", 1)
+    X = rng.normal(size=(60, 90))
+    assert_reference(X, X[:, :2] + 1, np.ones(60), np.arange(60) % 3, 0.1)
 
 
 def drawn(seed: int, n: int, p: int, n_folds: int, n_targets: int, offset: float, weighted: bool):

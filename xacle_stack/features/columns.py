@@ -1,6 +1,7 @@
 """Makes columns from embeddings, block by block: the only place that reads the cache for them."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ AGREEMENT = "agreement"
 PAIR_BLOCKS = ("audio", "text", "product", "difference", "square", "cosine")
 # Rows that are in work at once.  No value depends on it but, in fit, the last digits of sums.
 BLOCK_ROWS = 2048
+# Rows whose pair features are made at once: what they need stays in the processor's cache.
+_TILE_ROWS = 256
+_TILE_COLUMNS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +69,8 @@ class Columns:
     def build(self, rows: slice, family: str | None, out: FloatArray) -> None:
         """Write the columns of one family, or of all, for one block of rows.
 
-        Each row depends on its own pair only, to the last bit: no product goes through BLAS,
-        whose sums depend on how many rows there are.
+        Each row depends on its own pair only, to the last bit: there is no product of matrices,
+        whose sums may depend on how many rows there are.
 
         Parameters
         ----------
@@ -80,25 +84,60 @@ class Columns:
         FeatureError
             If an embedding is zero or not finite; the row is counted in the whole table.
         """
-        part = self.source.take(rows)
+        part, n_rows = self.source.take(rows), len(out)
         wants_agreement = family in (None, AGREEMENT)
+        places = self.families() if family is None else {family: slice(None)}
         auxiliary = (
             []
             if family == AGREEMENT
             else [auxiliary_block(part, name, rows.start) for name in self.auxiliary]
         )
-        places = self.families() if family is None else {family: slice(None)}
         cosines, projections = [], []
         for space in self.spaces if wants_agreement else [str(family)]:
-            block = pair_block(part, space, rows.start)
-            if space in places:
-                np.concatenate([block, *auxiliary], axis=1, out=out[:, places[space]])
-            if wants_agreement:
-                cosines.append(block[:, -1])  # φ ends with aᵀb
-                axes = np.ascontiguousarray(self.projections[space].T, dtype=block.dtype)
-                projections.append(np.einsum("nd,kd->nk", block, axes))
+            audio, text = part.audio(space), part.text(space)
+            n_features = n_pair_features(self.spaces[space])
+            axes = self.projections[space].T
+            projections.append(np.empty((n_rows, len(axes)), dtype=np.float32))
+            cosines.append(np.empty(n_rows, dtype=np.float32))
+            for start in range(0, n_rows, _TILE_ROWS):
+                tile = slice(start, min(start + _TILE_ROWS, n_rows))
+                if space in places:
+                    features = out[tile, places[space]][:, :n_features]
+                else:
+                    features = np.empty((tile.stop - start, n_features), dtype=np.float32)
+                with _naming(f"space {space!r}"):
+                    pair_features(
+                        audio[tile], text[tile], first_row=rows.start + start, out=features
+                    )
+                if wants_agreement:
+                    cosines[-1][tile] = features[:, -1]  # φ ends with aᵀb
+                    projections[-1][tile] = _project(features, axes)
+            if space in places and auxiliary:
+                np.concatenate(auxiliary, axis=1, out=out[:, places[space]][:, n_features:])
         if wants_agreement:
             out[:, places[AGREEMENT]] = agreement_features(np.column_stack(cosines), projections)
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say in front of a message what it is about."""
+    try:
+        yield
+    except FeatureError as error:
+        raise FeatureError(f"{what}: {error}") from None
+
+
+def _project(features: FloatArray, axes: FloatArray) -> FloatArray:
+    """Return the products of rows with axes; each row's bits depend on that row only.
+
+    One product of a matrix and a vector for each row, in pieces that no BLAS cuts up for threads.
+    """
+    axes = axes.astype(features.dtype, copy=False)
+    projected: FloatArray = np.zeros((len(features), len(axes)), dtype=features.dtype)
+    for start in range(0, features.shape[1], _TILE_COLUMNS):
+        tile = slice(start, start + _TILE_COLUMNS)
+        projected += (features[:, np.newaxis, tile] @ axes[:, tile].T)[:, 0]
+    return projected
 
 
 def row_blocks(start: int, stop: int) -> Iterator[slice]:
@@ -147,23 +186,18 @@ def n_auxiliary_columns(X: EmbeddingSource, name: str) -> int:
 
 def pair_block(X: EmbeddingSource, space: str, first_row: int) -> FloatArray:
     """Return the pair features of one space, for a block that begins with a certain row."""
-    audio, text = X.audio(space), X.text(space)
-    try:
-        return pair_features(audio, text, first_row=first_row)
-    except FeatureError as error:
-        raise FeatureError(f"space {space!r}: {error}") from None
+    with _naming(f"space {space!r}"):
+        return pair_features(X.audio(space), X.text(space), first_row=first_row)
 
 
 def auxiliary_block(X: EmbeddingSource, name: str, first_row: int) -> FloatArray:
     """Return the columns of one auxiliary, for a block that begins with a certain row."""
     encoder, output = _of_auxiliary(name)
     if output == WORDS:
-        try:
+        with _naming(f"auxiliary {name!r}"):
             return lexical_overlap(
                 X.audio(encoder, WORDS), X.text(encoder, WORDS), first_row=first_row
             )
-        except FeatureError as error:
-            raise FeatureError(f"auxiliary {name!r}: {error}") from None
     with np.errstate(over="ignore"):  # what float32 cannot hold is found below
         values = np.asarray(X.audio(encoder, output)).astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))

@@ -57,7 +57,8 @@ def normalised_pairs(
                 "the item again."
             )
         array = array / largest
-        arrays.append(array / np.linalg.norm(array, axis=1, keepdims=True))
+        array /= np.linalg.norm(array, axis=1, keepdims=True)
+        arrays.append(array)
     if arrays[0].shape != arrays[1].shape:
         raise FeatureError(
             f"audio embeddings of shape {arrays[0].shape} but text embeddings of shape "
@@ -93,7 +94,9 @@ def cosine_similarity(audio: ArrayLike, text: ArrayLike) -> FloatArray:
     return similarity
 
 
-def pair_features(audio: ArrayLike, text: ArrayLike, *, first_row: int = 0) -> FloatArray:
+def pair_features(
+    audio: ArrayLike, text: ArrayLike, *, first_row: int = 0, out: FloatArray | None = None
+) -> FloatArray:
     """Return ``φ(a, b) = [a, b, a⊙b, |a−b|, (a−b)², aᵀb]`` for unit a and b.
 
     Parameters
@@ -101,6 +104,8 @@ def pair_features(audio: ArrayLike, text: ArrayLike, *, first_row: int = 0) -> F
     audio, text : array-like of shape (n_pairs, n_dims)
     first_row : int, default=0
         What the first row is called in messages, where these are a block of more rows.
+    out : ndarray of shape (n_pairs, 5 * n_dims + 1), optional
+        Where to write them, for example columns of a wider table.
 
     Returns
     -------
@@ -123,15 +128,15 @@ def pair_features(audio: ArrayLike, text: ArrayLike, *, first_row: int = 0) -> F
     """
     a, b = normalised_pairs(audio, text, first_row=first_row)
     n_pairs, n_dims = a.shape
-    features = np.empty((n_pairs, 5 * n_dims + 1), dtype=a.dtype)
+    features = np.empty((n_pairs, 5 * n_dims + 1), dtype=a.dtype) if out is None else out
     audio_block, text_block, product, distance, square = (
         features[:, i * n_dims : (i + 1) * n_dims] for i in range(5)
     )
     audio_block[:], text_block[:] = a, b
+    features[:, -1] = np.clip(np.einsum("nd,nd->n", a, b), -1.0, 1.0)
     np.multiply(a, b, out=product)
     np.abs(a - b, out=distance)
     np.square(distance, out=square)
-    features[:, -1] = np.clip(product.sum(axis=1), -1.0, 1.0)
     return features
 
 

@@ -9,7 +9,7 @@ has fewer rows than columns, the same coefficients come from its rows:
 next to nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,14 @@ from xacle_stack.stacking.columns import Columns, column_moments, row_blocks
 _LARGE = 1000
 # Columns that are standardised at a time where products of rows are formed.
 _TILE = 512
+# Refinement stops where a step changes this little, relatively, or after so many.
+_REFINED, _MAX_REFINEMENTS = 1e-9, 30
 # A column that varies this much less within a subset than in the whole table counts as constant.
 _NEGLIGIBLE = 1e-7
+
+
+class _NotRefinedError(ArithmeticError):
+    """A float32 factor was too coarse to start from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +51,8 @@ class LinearModel:
     intercept: FloatArray
 
     def predict(self, table: FloatArray) -> FloatArray:
-        """Return predictions of shape (n_rows, n_targets)."""
-        predicted: FloatArray = table @ self.coef + self.intercept
+        """Return predictions of shape (n_rows, n_targets), as precise as the table's own type."""
+        predicted: FloatArray = table @ self.coef.astype(table.dtype, copy=False) + self.intercept
         return predicted
 
 
@@ -111,7 +117,10 @@ class FoldRidge:
 
     def fit(self, subset: tuple[int, ...], penalties: Sequence[float]) -> list[LinearModel]:
         """Return one model of all targets for each penalty, trained on some folds."""
-        return self._fit(subset, penalties, np.float64)
+        if self._n_rows(subset) >= self._n_features:
+            return self._fit_sums(subset, penalties, np.float64)
+        precision = self._precision_to_judge(subset, penalties)
+        return self._fit_rows(subset, penalties, precision, to_float64=True)
 
     def fit_to_judge(
         self, subset: tuple[int, ...], penalties: Sequence[float]
@@ -121,17 +130,18 @@ class FoldRidge:
         Large systems are solved in float32 where its rounding, at most its precision times the
         trace, is smaller than the weakest penalty: then it changes no penalty by more than that.
         """
+        precision = self._precision_to_judge(subset, penalties)
+        if self._n_rows(subset) >= self._n_features:
+            return self._fit_sums(subset, penalties, precision)
+        return self._fit_rows(subset, penalties, precision, to_float64=False)
+
+    def _precision_to_judge(
+        self, subset: tuple[int, ...], penalties: Sequence[float]
+    ) -> type[np.floating[Any]]:
         n_rows = self._n_rows(subset)
         rounding = np.finfo(np.float32).eps * n_rows * self._n_features
         is_enough = min(n_rows, self._n_features) >= _LARGE and rounding < min(penalties)
-        return self._fit(subset, penalties, np.float32 if is_enough else np.float64)
-
-    def _fit(
-        self, subset: tuple[int, ...], penalties: Sequence[float], precision: type[np.floating[Any]]
-    ) -> list[LinearModel]:
-        if self._n_rows(subset) < self._n_features:
-            return self._fit_rows(subset, penalties, precision)
-        return self._fit_sums(subset, penalties, precision)
+        return np.float32 if is_enough else np.float64
 
     def errors(self, fold: int, models: Sequence[LinearModel]) -> FloatArray:
         """Return the weighted sums of squared errors on a fold, shape (n_models, n_targets)."""
@@ -234,8 +244,14 @@ class FoldRidge:
         return models
 
     def _fit_rows(
-        self, subset: tuple[int, ...], penalties: Sequence[float], precision: type[np.floating[Any]]
+        self,
+        subset: tuple[int, ...],
+        penalties: Sequence[float],
+        precision: type[np.floating[Any]],
+        *,
+        to_float64: bool,
     ) -> list[LinearModel]:
+        """Fit in the dual form; what is solved in float32 may be refined to float64."""
         table = self._rows
         assert table is not None
         chosen = np.flatnonzero(np.isin(self._fold_of, subset))
@@ -244,23 +260,40 @@ class FoldRidge:
         y_mean = w @ self._Y[chosen] / weight
         root = np.sqrt(w)[:, np.newaxis]
         gram = np.zeros((len(chosen), len(chosen)), order="F", dtype=precision)
-        x_mean, scale = np.zeros(self._n_features), np.full(self._n_features, np.inf)
+        x_mean, scale = np.zeros(self._n_features), np.empty(self._n_features)
         tiles = list(row_blocks(self._n_features, _TILE))
+        for tile in tiles:
+            Z = (table[chosen, tile] - self._mean[tile]) / self._scale[tile]
+            x_mean[tile] = w @ Z / weight
+            Z -= x_mean[tile]
+            deviation = np.sqrt(np.einsum("n,np,np->p", w, Z, Z) / weight)
+            scale[tile] = self._subset_scale(deviation, x_mean[tile], tile)
+        # ((x − m) / s − m') / s' in two steps: x − m first, where digits would be lost.
+        shift = np.multiply(x_mean, self._scale, where=np.isfinite(self._scale), out=x_mean.copy())
+        factor = 1 / (self._scale * scale)
 
         def weighted(tile: slice) -> FloatArray:
-            Z: FloatArray = (table[chosen, tile] - self._mean[tile]) / self._scale[tile]
-            if np.isinf(scale[tile]).all():  # the first time
-                x_mean[tile] = w @ Z / weight
-                deviation = np.sqrt(w @ np.square(Z - x_mean[tile]) / weight)
-                scale[tile] = self._subset_scale(deviation, x_mean[tile], tile)
-            Z -= x_mean[tile]
-            Z /= scale[tile]
+            Z: FloatArray = table[chosen, tile] - self._mean[tile]
+            Z -= shift[tile]
+            Z *= factor[tile]
             Z *= root
-            return Z.astype(precision, copy=False)
+            return Z
+
+        def times(dual: FloatArray) -> FloatArray:
+            product = np.zeros_like(dual)
+            for tile in tiles:
+                Z = weighted(tile)
+                product += Z @ (Z.T @ dual)
+            return product
 
         for tile in tiles:
-            _add_products(gram, weighted(tile))
-        solutions = list(_solve(gram, root * (self._Y[chosen] - y_mean), penalties))
+            _add_products(gram, weighted(tile).astype(precision, copy=False))
+        right = root * (self._Y[chosen] - y_mean)
+        refines = to_float64 and precision != np.float64
+        try:
+            solutions = list(_solve(gram, right, penalties, times if refines else None))
+        except _NotRefinedError:
+            return self._fit_rows(subset, penalties, np.float64, to_float64=True)
         dual = np.concatenate(solutions, axis=1)
         coef = np.concatenate([weighted(tile).T @ dual for tile in tiles]) / scale[:, np.newaxis]
         n_targets = self._Y.shape[1]
@@ -284,19 +317,24 @@ class FoldRidge:
 
 def _add_products(gram: FloatArray, rows: FloatArray) -> None:
     """Add ``R Rᵀ`` to a matrix, in its lower triangle."""
-    for tile in row_blocks(len(gram), 2 * _TILE):
-        for below in row_blocks(len(gram), 2 * _TILE):
+    for tile in row_blocks(len(gram), _TILE):
+        for below in row_blocks(len(gram), _TILE):
             if below.start >= tile.start:  # small products: large ones are new memory every time
-                gram[below, tile] += rows[below] @ rows[tile].T
+                gram[below, tile] += (rows[tile] @ rows[below].T).T  # in the matrix's own order
 
 
-def _solve(gram: FloatArray, right: FloatArray, penalties: Sequence[float]) -> Iterator[FloatArray]:
+def _solve(
+    gram: FloatArray,
+    right: FloatArray,
+    penalties: Sequence[float],
+    times: Callable[[FloatArray], FloatArray] | None = None,
+) -> Iterator[FloatArray]:
     """Yield ``(G + λI)⁻¹ R`` for each penalty, in the precision of G.
 
     G is given by its lower triangle, which is left as it is: each factor is made in the upper one,
-    so that no penalty needs a matrix of its own.
+    so that no penalty needs a matrix of its own.  If `times` multiplies with G in float64,
+    the solutions are brought to float64.
     """
-    right = right.astype(gram.dtype, copy=False)
     diagonal = gram.diagonal().copy()
     on_diagonal = np.diag_indices(len(gram))
     for penalty in penalties:
@@ -306,10 +344,47 @@ def _solve(gram: FloatArray, right: FloatArray, penalties: Sequence[float]) -> I
             gram[tile, tile] = lower + np.tril(lower, -1).T
         gram[on_diagonal] = diagonal + penalty
         if factor_upper(gram):
-            yield linalg.cho_solve((gram, False), right, check_finite=False)
+            solution = _solve_factored(gram, right)
+            yield solution if times is None else _refine(solution, gram, right, penalty, times)
         else:  # singular to working precision
             gram[on_diagonal] = diagonal
             values, vectors = linalg.eigh(gram, lower=True, check_finite=False)
             # Rounding leaves eigenvalues a little below zero.
             shrunk = (vectors.T @ right) / (np.maximum(values, 0.0) + penalty)[:, np.newaxis]
             yield vectors @ shrunk
+
+
+def _solve_factored(factor: FloatArray, right: FloatArray) -> FloatArray:
+    right = right.astype(factor.dtype, copy=False)
+    solution: FloatArray = linalg.cho_solve((factor, False), right, check_finite=False)
+    return solution
+
+
+def _refine(
+    solution: FloatArray,
+    factor: FloatArray,
+    right: FloatArray,
+    penalty: float,
+    times: Callable[[FloatArray], FloatArray],
+) -> FloatArray:
+    """Bring a float32 solution of ``(G + λI) X = R`` to float64, by its residuals.
+
+    The factor's rounding is below λ, so every step shrinks the error.
+
+    Raises
+    ------
+    _NotRefinedError
+        If it does not after all.
+
+    References
+    ----------
+    Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapter 12.
+    """
+    refined = solution.astype(np.float64)
+    for _ in range(_MAX_REFINEMENTS):
+        residual = right - times(refined) - penalty * refined
+        step = _solve_factored(factor, residual)
+        refined += step
+        if linalg.norm(step) <= _REFINED * linalg.norm(refined):
+            return refined
+    raise _NotRefinedError
