@@ -68,6 +68,20 @@ def test_captions_are_the_default_groups_where_there_are_enough(tmp_path: Path, 
     assert read_recipe(write(tmp_path, insisting)).groups(few) == captions[:58]
 
 
+@pytest.mark.parametrize("preset", ["best", "paper"])
+def test_penalties_that_nothing_uses_are_told(tmp_path: Path, caplog, preset: str) -> None:
+    content = f'spaces = ["mini-mel"]\n[stacker]\npreset = "{preset}"\n'
+    read_recipe(write(tmp_path, content))
+    assert caplog.text == ""
+    recipe = read_recipe(write(tmp_path, f"{content}penalties = [1.0, 10.0]"))
+    unused = 'mine.toml: the preset "best" does not use penalties under [stacker]'
+    assert (unused in caplog.text) == (preset == "best")
+    assert len(caplog.records) == (preset == "best")
+    caplog.clear()
+    recipe.override(precision="bfloat16")  # told once
+    assert caplog.text == ""
+
+
 def test_paths_are_relative_to_the_recipe(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "mine.py").write_text((TESTS / "toy_encoder.py").read_text())
     (tmp_path / "weights").touch()

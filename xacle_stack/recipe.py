@@ -211,7 +211,16 @@ def read_recipe(path: Path | str) -> Recipe:
     if "name" in settings:
         raise RecipeError(f"{path}: 'name' is not a setting: a recipe is called like its file.")
     settings = _beside(path.resolve().parent, settings) | {"name": path.stem}
-    return recipe_from(settings, source=str(path))
+    recipe = recipe_from(settings, source=str(path))
+    preset = recipe.stacker.preset
+    if "penalties" in recipe.stacker.model_fields_set and not PRESETS[preset].ridges:
+        logger.warning(
+            '%s: the preset "%s" does not use penalties under [stacker]: it has its own. '
+            'Leave them out, or set preset = "paper".',
+            path,
+            preset,
+        )
+    return recipe
 
 
 def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_rows_have_the_same_bits_in_every_block(n_components: int, dtype: str, r
     values = table.values
     np.testing.assert_array_equal(values, table.values)
     for size in (1, 2, 3, 5, 8, 31, 64, 333, n_pairs):
-        for start in rng.integers(0, n_pairs, size=4).tolist():
+        for start in rng.integers(0, n_pairs, size=2).tolist():
             rows = slice(start, start + size)
             assert table.rows(rows).tobytes() == values[rows].tobytes()
             for name, columns in table.families.items():
@@ -159,6 +159,43 @@ def test_a_table_may_be_an_array() -> None:
     np.testing.assert_array_equal(table.values, values)
     np.testing.assert_array_equal(table.rows(slice(1, 3), "late"), values[1:3, 1:])
     np.testing.assert_array_equal(np.asarray(table), values)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pair_ids": ("a", "b")}, "values: 3 rows for 2 pair_ids; expected one row a pair"),
+        ({"values": np.ones(3)}, r"values: expected shape \(n_pairs, n_features\), got \(3,\)"),
+        ({"families": {"one": slice(0, 3)}}, "families must cover each of the 4 columns once"),
+        ({"families": {}}, "families must cover each of the 4 columns once"),
+        ({"families": {"one": slice(None)}}, "families: expected a slice with a start and a stop"),
+        ({"families": {"one": slice(0, 3), "two": slice(2, 4)}}, "families.* 'two' begins at col"),
+        ({"blocks": {"one/all": slice(0, 2)}}, "blocks must cover each of the 4 columns once"),
+        (
+            {"blocks": {"x": slice(0, 1), "y": slice(1, 4)}},
+            "block 'y' has columns 1 to 3, which ar",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_told(given, message: str) -> None:
+    parts = {
+        "values": np.ones((3, 4)),
+        "families": {"one": slice(0, 2), "two": slice(2, 4)},
+        "pair_ids": ("a", "b", "c"),
+    }
+    FeatureTable(**parts)
+    with pytest.raises(FeatureError, match=message):
+        FeatureTable(**{**parts, **given})
+
+
+def test_what_makes_the_values_must_fit_too() -> None:
+    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
+    again = FeatureTable(table._values, table.families, table.pair_ids, table.blocks)
+    np.testing.assert_array_equal(again.values, table.values)
+    with pytest.raises(FeatureError, match="values: 40 rows for 39 pair_ids"):
+        FeatureTable(table._values, table.families, table.pair_ids[1:])
+    with pytest.raises(FeatureError, match="families must cover each of the 34 columns once"):
+        FeatureTable(table._values, {"one": slice(0, 31)}, table.pair_ids)
 
 
 def test_a_table_keeps_what_it_was_made_with() -> None:
@@ -242,12 +279,36 @@ def test_numpy_takes_the_table_as_an_array() -> None:
         table.family("two")
 
 
+def test_an_array_without_a_copy_is_one_that_is_there() -> None:
+    # Called as NumPy 2 does for `copy=False`; NumPy 1 knows no such thing.
+    made = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
+    values = np.ones((2, 3), dtype=np.float32)
+    held = FeatureTable(values, {"one": slice(0, 3)}, ("a", "b"))
+    for table, dtype in ((made, None), (made, np.float32), (held, np.float64)):
+        with pytest.raises(ValueError, match="this table is no array without a copy"):
+            table.__array__(dtype, copy=False)
+        for copy in (True, None):
+            np.testing.assert_array_equal(table.__array__(dtype, copy=copy), table.values)
+            assert table.__array__(dtype, copy=copy).dtype == (dtype or np.float32)
+    for dtype in (None, np.float32, "f4"):
+        assert np.shares_memory(held.__array__(dtype, copy=False), values)
+    assert np.shares_memory(np.asarray(held), values)
+    assert not np.shares_memory(held.__array__(copy=True), values)
+    assert not np.shares_memory(np.array(held), values)
+
+
 def test_bad_settings_are_told() -> None:
     source = embeddings(0)
     for settings, message in {
         "spaces='one'": "spaces must be a list of encoder names, got 'one'",
         "spaces=[]": r"spaces must be a list of encoder names, got \[\]",
+        "spaces=None": "spaces must be a list of encoder names, got None",
+        "spaces=[('one', 2)]": "spaces must be a list of encoder names",
+        "spaces=['agreement']": "no space may be called 'agreement': that is the family of the ag",
+        "spaces=['one'], auxiliary='tags:logits'": "'encoder:output', got 'tags:logits'. For one",
+        "spaces=['one'], auxiliary=None": "auxiliary must be a list of 'encoder:output', got None",
         "spaces=['one', 'one']": r"the same thing twice: \['one'\]",
+        "spaces=['one'], auxiliary=['one']": r"the same thing twice: \['one'\]",
         "spaces=['one'], auxiliary=['text']": r"called like blocks of pair features: \['text'\]",
         "spaces=['one'], n_components=0": "n_components must be 1 or more, got 0",
         "spaces=['one'], n_components=99": "n_components=99 needs as many .* 40 pairs with 31",
@@ -287,6 +348,41 @@ def test_arrays_of_different_lengths_are_told() -> None:
         PairEmbeddings({"one": (a, a[:3])})
     with pytest.raises(FeatureError, match="every array needs one row a pair"):
         PairEmbeddings({"one": (a, a)}, pair_ids=["x"])
+
+
+def test_spaces_and_auxiliaries_that_are_mixed_up_are_told() -> None:
+    a = np.ones((4, 3))
+    of_clips = "Vectors of clips alone go into auxiliary, as 'beats:embedding'"
+    for given, shape in (
+        (a, r"ndarray of shape \(4, 3\)"),
+        (a[:2], r"ndarray of shape \(2, 3\)"),
+        ((a,), r"tuple of shape \[\(4, 3\)\]"),
+        ((a, a, a), "tuple of shape"),
+        ((a, a[0]), r"tuple of shape \[\(4, 3\), \(3,\)\]"),
+    ):
+        with pytest.raises(FeatureError, match=rf"space 'beats': .* got a {shape}.*\. {of_clips}"):
+            PairEmbeddings({"beats": given})
+    with pytest.raises(
+        FeatureError, match="auxiliary 'beats': the name says no output. Write 'bea"
+    ):
+        PairEmbeddings({"one": (a, a)}, {"beats": a})
+    with pytest.raises(
+        FeatureError, match="'one:embedding': these are the clips of the space 'one'"
+    ):
+        PairEmbeddings({"one": (a, a)}, {"one:embedding": a})
+    # What is called by its encoder alone is its embedding.
+    rng = np.random.default_rng(0)
+    one, beats = tuple(rng.normal(size=(2, 9, 2))), rng.normal(size=(9, 3)).astype(np.float32)
+    source = PairEmbeddings({"one": one}, {"beats:embedding": beats})
+    for name in ("beats", "beats:embedding"):
+        table = FeatureBuilder(["one"], [name], n_components=1).fit_transform(source)
+        np.testing.assert_array_equal(table.family("one")[:, -3:], beats)
+    with pytest.raises(
+        UnknownNameError, match=r"'tags:embedding'.*without an output stands for it"
+    ):
+        FeatureBuilder(["one"], ["tags"]).fit(source)
+    two_sides = PairEmbeddings({"one": np.stack(one)})  # one array of both
+    np.testing.assert_array_equal(two_sides.text("one"), one[1])
 
 
 def test_an_auxiliary_row_that_is_not_finite_is_named() -> None:

@@ -8,7 +8,11 @@ from sklearn.utils import get_tags
 
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import ktau, mse, srcc
-from xacle_stack.stacking.calibration import MonotoneCalibration, keep_in_range
+from xacle_stack.stacking.calibration import (
+    MonotoneCalibration,
+    check_in_range,
+    keep_in_range,
+)
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -139,3 +143,9 @@ def test_the_range_bounds_and_keeps_the_order(rng, low: float, high: float) -> N
     np.testing.assert_allclose(bent[inside], scores[inside], rtol=1e-14, atol=1e-15)
     far = keep_in_range(np.array([-1e9, 1e9]), low, high)
     assert low <= far[0] < far[1] <= high
+
+
+def test_scores_outside_the_range_are_counted() -> None:
+    check_in_range(np.array([0.0, 10.0, 3.0]), 0, 10)
+    with pytest.raises(StackingError, match=r"2 scores lie outside score_range=\(0, 10\), the fir"):
+        check_in_range(np.array([5.0, -0.1, 10.1]), 0, 10)

@@ -8,6 +8,7 @@ from xacle_stack.stacking.columns import (
     BLOCK_ROWS,
     ArrayColumns,
     are_columns,
+    check_same_columns,
     column_moments,
     row_blocks,
 )
@@ -26,6 +27,15 @@ def test_only_tables_of_families_are_columns() -> None:
     assert are_columns(ArrayColumns(np.zeros((2, 3))))
     for other in (np.zeros((2, 3)), pd.DataFrame({"families": [1], "rows": [2]}), [[1, 2]], None):
         assert not are_columns(other)
+
+
+def test_a_table_of_other_families_or_blocks_is_told() -> None:
+    table = FeatureTable(np.zeros((2, 3)), {"a": slice(0, 1), "b": slice(1, 3)}, ("x", "y"))
+    check_same_columns(table, {"b": slice(1, 3), "a": slice(0, 1)}, dict(table.blocks))
+    with pytest.raises(StackingError, match=r"families {'a': 1, 'b': 2}, but .* on {'a': 3}"):
+        check_same_columns(table, {"a": slice(0, 3)}, dict(table.blocks))
+    with pytest.raises(StackingError, match=r"blocks \['a/all', 'b/all'\], but .* on \['a/all'\]"):
+        check_same_columns(table, dict(table.families), {"a/all": slice(0, 3)})
 
 
 def test_blocks_of_rows_cover_all_rows() -> None:

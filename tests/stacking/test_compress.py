@@ -3,7 +3,8 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from xacle_stack.stacking.columns import ArrayColumns
+from xacle_stack.stacking import compress
+from xacle_stack.stacking.columns import ArrayColumns, column_moments
 from xacle_stack.stacking.compress import BlockPCA
 
 
@@ -57,6 +58,36 @@ def test_blocks_with_equal_moments_are_no_copies(rng) -> None:
     ranks = np.column_stack([rng.permutation(50) for _ in range(6)]).astype(float)
     blocks = {"a": slice(0, 3), "b": slice(3, 6)}
     assert list(BlockPCA(blocks, 2, 0).fit(ArrayColumns(ranks), np.ones(50)).blocks_) == ["a", "b"]
+
+
+def test_sums_that_differ_by_rounding_are_of_copies(rng, monkeypatch) -> None:
+    X = rng.normal(size=(300, 3)) * [1, 1e-9, 1e9] + [100, 0, 0]
+    X = np.hstack([X, np.full((300, 1), 7.3)])
+    blocks = {"a": slice(0, 4), "copy": slice(4, 8)}
+
+    def rounded_otherwise(columns, weights):
+        mean, scale = column_moments(columns, weights)
+        direction = np.repeat([1, -1], 4)
+        return mean * (1 + 1e-15 * direction) + 1e-25 * direction, scale * (1 + 1e-14 * direction)
+
+    monkeypatch.setattr(compress, "column_moments", rounded_otherwise)
+    table = ArrayColumns(np.hstack([X, X]))
+    assert list(BlockPCA(blocks, 2, 0).fit(table, np.ones(300)).blocks_) == ["a"]
+
+
+@pytest.mark.parametrize("row", [0, 130, 299])
+def test_a_difference_in_a_sampled_row_or_in_the_moments_makes_no_copy(rng, row: int) -> None:
+    X = rng.normal(size=(300, 2))
+    blocks = {"a": slice(0, 2), "b": slice(2, 4)}
+    for at, shift in ((row, np.finfo(float).eps), (200, 0.1)):  # sampled; not sampled
+        other = X.copy()
+        other[at, 1] += shift * np.abs(other[at, 1])
+        table = ArrayColumns(np.hstack([X, other]))
+        assert list(BlockPCA(blocks, 2, 0).fit(table, np.ones(300)).blocks_) == ["a", "b"]
+    # The first rows alike, and so are the moments.
+    later = np.vstack([X[:64], rng.permutation(X[64:])])
+    table = ArrayColumns(np.hstack([X, later]))
+    assert list(BlockPCA(blocks, 2, 0).fit(table, np.ones(300)).blocks_) == ["a", "b"]
 
 
 def test_constant_columns_become_zero(rng) -> None:

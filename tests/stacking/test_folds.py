@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.folds import group_labels, split_folds
+from xacle_stack.stacking.folds import (
+    check_enough_groups,
+    check_fold_weights,
+    group_labels,
+    split_folds,
+)
 
 
 @pytest.mark.parametrize("groups", [None, [f"caption {i // 4}" for i in range(50)]])
@@ -34,8 +39,9 @@ def test_too_few_groups_are_told() -> None:
         split_folds(6, list("aaabbb"), 3, 0)
     with pytest.raises(StackingError, match="5 folds need at least 5 pairs, got n_samples = 4"):
         split_folds(4, None, 5, 0)
-    with pytest.raises(StackingError, match="n_splits must be 2 or more, got 1"):
-        split_folds(4, None, 1, 0)
+    for n_splits in (1, 2.0, "2", True):
+        with pytest.raises(StackingError, match="n_splits must be a whole number, 2 or more, got"):
+            split_folds(4, None, n_splits, 0)
     with pytest.raises(StackingError, match=r"one label for each of 4 pairs, got shape \(3,\)"):
         split_folds(4, list("abc"), 2, 0)
 
@@ -47,3 +53,21 @@ def test_labels_count_from_zero() -> None:
     assert group_labels(3, None).tolist() == [0, 1, 2]
     with pytest.raises(StackingError, match=r"got shape \(2, 2\)"):
         group_labels(2, np.zeros((2, 2)))
+
+
+def test_folds_without_a_weight_to_train_on_are_told() -> None:
+    folds = split_folds(9, None, 3, 0)
+    weights = np.ones(9)
+    weights[folds[1][0]] = 0  # all rows but those that fold 1 holds out
+    message = "trained on have weight 0: only 3 of 9 rows have one above 0. .* leave out those wit"
+    with pytest.raises(StackingError, match=message):
+        check_fold_weights(folds, weights)
+    weights[folds[1][0][0]] = 0.1
+    check_fold_weights(folds, weights)
+
+
+def test_groups_must_be_enough_to_choose_within() -> None:
+    check_enough_groups(3, np.array([0, 1, 2]), 3)
+    check_enough_groups(2, None, 4)
+    with pytest.raises(StackingError, match="2 folds need at least 4 groups .* in 3 groups"):
+        check_enough_groups(2, np.array([0, 1, 2, 2]), 4)

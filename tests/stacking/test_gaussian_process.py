@@ -4,6 +4,7 @@ from scipy.spatial.distance import cdist
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Sum
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess, _MarginalLikelihood
@@ -227,6 +228,29 @@ def test_degenerate_data(rng) -> None:
     for max_exact in (29, 2):  # landmarks that coincide
         few = BlockGaussianProcess(max_exact=max_exact).fit(X[twice], y[twice])
         assert np.isfinite(few.predict(X)).all()
+
+
+def test_the_number_of_threads_changes_no_bit_and_is_left_as_it_was(rng) -> None:
+    X = rng.normal(size=(400, 6))
+    y = np.sin(X[:, 0]) + 0.1 * rng.normal(size=400)
+    predicted = []
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads, user_api="blas"):
+            before = threadpool_info()
+            model = BlockGaussianProcess(n_learn=200).fit(X, y)
+            predicted.append(model.predict(X).tobytes())
+            assert threadpool_info() == before
+    assert predicted[0] == predicted[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("n_learn", 1), ("n_learn", 30.0), ("max_exact", "x")]
+)
+def test_bad_settings_are_told(rng, setting: str, value) -> None:
+    X, y = problem(rng, 20)
+    message = f"{setting} must be a whole number, 2 or more, got {value!r}"
+    with pytest.raises(StackingError, match=message):
+        BlockGaussianProcess(**{setting: value}).fit(X, y)
 
 
 @pytest.mark.parametrize(

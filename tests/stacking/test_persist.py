@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,31 +17,43 @@ from xacle_stack.stacking import GroupedRidge, Stacker, load_card, load_model, s
 
 # Every kind of stack that is saved.
 STACKS = {
-    "best": {},
-    "best rank": {"target": "rank", "score_range": (-100, 100)},
+    "best": {"n_splits": 2},
+    "best rank": {"n_splits": 2, "target": "rank", "score_range": (-100, 100)},
     "paper": {"preset": "paper", "n_components": 8},
     "learners": {"learners": [("linear", LinearRegression()), ("ridge", GroupedRidge())]},
 }
 
 
-@pytest.fixture(scope="module", params=list(STACKS))
-def fitted(request):
+@pytest.fixture(scope="module")
+def fitted():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 90, 5))
     source = PairEmbeddings({"one": (a, b)})
     builder = FeatureBuilder(["one"], n_components=2)
-    X = builder.fit_transform(source)
-    return builder, Stacker(random_state=0, **STACKS[request.param]).fit(X, (a * b).sum(1)), source
+    X, y = builder.fit_transform(source), (a * b).sum(1)
+    stackers = {name: Stacker(random_state=0, **given).fit(X, y) for name, given in STACKS.items()}
+    return builder, stackers, source
+
+
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory) -> Path:
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    folder = tmp_path_factory.mktemp("saved")
+    return save_model(folder, Stacker(n_splits=2, random_state=0).fit(X, X[:, 0]))
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    X = np.random.default_rng(0).normal(size=(60, 4))
-    return save_model(tmp_path / "model.skops", Stacker(random_state=0).fit(X, X[:, 0]))
+def saved(saved_once: Path, tmp_path: Path) -> Path:
+    """Return a saved model that a test may spoil."""
+    for path in (saved_once, saved_once.with_suffix(".json")):
+        shutil.copy(path, tmp_path)
+    return tmp_path / saved_once.name
 
 
-def test_a_round_trip_is_exact(fitted, tmp_path: Path) -> None:
-    builder, stacker, source = fitted
+@pytest.mark.parametrize("name", STACKS)
+def test_a_round_trip_is_exact(fitted, tmp_path: Path, name: str) -> None:
+    builder, stackers, source = fitted
+    stacker = stackers[name]
     path = save_model(tmp_path / "model.skops", {"builder": builder, "stacker": stacker}, {"x": 1})
     loaded = load_model(path)
     X = builder.transform(source)
@@ -52,20 +65,25 @@ def test_a_round_trip_is_exact(fitted, tmp_path: Path) -> None:
 
 
 def test_another_process_predicts_the_same(fitted, tmp_path: Path) -> None:
-    builder, stacker, source = fitted
+    builder, stackers, source = fitted
     X = builder.transform(source).values
-    save_model(tmp_path / "model.skops", stacker)
     np.save(tmp_path / "X.npy", X)
-    kept = json.dumps(sorted(vars(stacker)))
+    for name, stacker in stackers.items():
+        save_model(tmp_path / name, stacker)
+    kept = json.dumps({name: sorted(vars(stacker)) for name, stacker in stackers.items()})
     code = """
 import json, sys, numpy as np
+from pathlib import Path
 from xacle_stack import load_model
-stacker = load_model(sys.argv[1] + "/model.skops")
-np.save(sys.argv[1] + "/y.npy", stacker.predict(np.load(sys.argv[1] + "/X.npy")))
-assert sorted(vars(stacker)) == json.loads(sys.argv[2])
+folder = Path(sys.argv[1])
+for name, kept in json.loads(sys.argv[2]).items():
+    stacker = load_model(folder / name)
+    np.save(folder / name / "y.npy", stacker.predict(np.load(folder / "X.npy")))
+    assert sorted(vars(stacker)) == kept
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path), kept], check=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), stacker.predict(X))
+    for name, stacker in stackers.items():
+        np.testing.assert_array_equal(np.load(tmp_path / name / "y.npy"), stacker.predict(X))
 
 
 def test_the_card_is_readable_json(tmp_path: Path) -> None:

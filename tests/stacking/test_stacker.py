@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import KNeighborsRegressor
@@ -22,7 +23,7 @@ PRESETS = ("best", "paper")
 
 
 @parametrize_with_checks(
-    [Stacker(preset=preset, random_state=0) for preset in PRESETS],
+    [Stacker(n_splits=2, random_state=0), Stacker(preset="paper", random_state=0)],
     expected_failed_checks=lambda _: {
         "check_sample_weight_equivalence_on_dense_data": "folds, and the rows that trees and "
         "kernels are learned on, are drawn over rows: repeated rows are drawn otherwise"
@@ -75,7 +76,7 @@ def test_stack_is_wolperts_by_hand(rng) -> None:
 def test_no_own_label_moves_an_oof_prediction(problem, preset: str, grouped: bool) -> None:
     X, y, groups = problem(60)
     groups = groups if grouped else None
-    stacker = Stacker(preset=preset, random_state=0, target="rank")
+    stacker = Stacker(preset=preset, n_splits=3, random_state=0, target="rank")
     before = stacker.fit(X, y, groups)
     oof, folds = before.oof_predictions_, before.folds_
     if grouped:
@@ -134,16 +135,16 @@ def test_learners_of_best_are_trained_once_more_on_all_rows(problem) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_it_learns_and_the_table_makes_families(problem, preset: str) -> None:
-    X, y, groups = problem(600)
-    stacker = Stacker(preset=preset, random_state=0).fit(X, y, groups=groups)
+    X, y, groups = problem(300)
+    stacker = Stacker(preset=preset, n_splits=3, random_state=0).fit(X, y, groups=groups)
     assert list(stacker.families_) == ["one", "two", "agreement"]
-    assert stacker.oof_predictions_.shape == (600, len(stacker.level0_names_))
+    assert stacker.oof_predictions_.shape == (300, len(stacker.level0_names_))
     stacked = srcc(y, stacker.meta_predict(stacker.oof_predictions_))
     if preset == "paper":
         assert len(stacker.level0_names_) == 7
         of_single_spaces = [srcc(y, column) for column in stacker.oof_predictions_[:, :4].T]
         assert stacked > max(of_single_spaces) + 0.1  # each space knows half of the truth
-    new, truth, _ = problem(600, seed=1)
+    new, truth, _ = problem(300, seed=1)
     assert min(stacked, srcc(truth, stacker.predict(new))) > 0.6
 
 
@@ -152,14 +153,14 @@ def test_a_plain_array_is_one_family(problem) -> None:
     stacker = Stacker(preset="paper", random_state=0).fit(X.values, y)
     assert stacker.families_ == {"all": slice(0, X.shape[1])}
     assert stacker.level0_names_ == ["ridge all/score", "ridge all/rank", "boosting/score"]
-    stacker = Stacker(random_state=0).fit(X.values, y)
+    stacker = Stacker(n_splits=2, random_state=0).fit(X.values, y)
     assert {"gaussian process/score", "boosting/score"} <= set(stacker.level0_names_)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_same_seed_same_bytes_whatever_the_workers(problem, preset: str) -> None:
-    X, y, groups = problem()
-    given = {"preset": preset, "target": "rank", "score_range": (-100, 100)}
+    X, y, groups = problem(60)
+    given = {"preset": preset, "n_splits": 3, "target": "rank", "score_range": (-100, 100)}
     first, second, parallel = (
         Stacker(**given, random_state=0, n_jobs=n_jobs).fit(X, y, groups) for n_jobs in (1, 1, 2)
     )
@@ -173,9 +174,9 @@ def test_same_seed_same_bytes_whatever_the_workers(problem, preset: str) -> None
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_score_range_bends_the_predictions_inside(problem, preset: str) -> None:
-    X, y, _ = problem()
+    X, y, _ = problem(60)
     y = np.clip(y, 0, 10)
-    given = {"preset": preset, "random_state": 0}
+    given = {"preset": preset, "n_splits": 2, "random_state": 0}
     new = X.values * 3
     free = Stacker(**given).fit(X, y).predict(new)
     bounded = Stacker(**given, score_range=(0, 10)).fit(X, y).predict(new)
@@ -185,16 +186,16 @@ def test_score_range_bends_the_predictions_inside(problem, preset: str) -> None:
     if preset == "paper":
         assert free.min() < 0
     with pytest.raises(StackingError, match=r"1 scores lie outside score_range=\(0, 10\).* row 4"):
-        Stacker(score_range=(0, 10)).fit(X, np.where(np.arange(150) == 4, 11.0, y))
+        Stacker(score_range=(0, 10)).fit(X, np.where(np.arange(60) == 4, 11.0, y))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_predicted_ranks_are_brought_to_the_scale_of_the_scores(problem, preset: str) -> None:
-    X, y, groups = problem(300)
-    new, truth, _ = problem(300, seed=1)
+    X, y, groups = problem(150)
+    new, truth, _ = problem(150, seed=1)
     y, truth = (np.clip(10 / (1 + np.exp(-(scores - 5))), 0, 10) for scores in (y, truth))
     of = {
-        target: Stacker(preset=preset, random_state=0, target=target).fit(X, y, groups)
+        target: Stacker(preset=preset, n_splits=3, random_state=0, target=target).fit(X, y, groups)
         for target in ("score", "rank")
     }
     assert of["score"].calibration_ is None
@@ -214,7 +215,7 @@ def test_inputs_stay_untouched(problem, preset: str) -> None:
     X, y, groups = problem(60)
     table = FeatureTable(X.values, X.families, X.pair_ids, X.blocks)
     values, scores, weights = table.values.copy(), y.copy(), np.arange(1.0, 61.0)
-    Stacker(preset=preset, random_state=0).fit(table, y, groups, weights).predict(table)
+    Stacker(preset=preset, n_splits=2, random_state=0).fit(table, y, groups, weights).predict(table)
     np.testing.assert_array_equal(table.values, values)
     np.testing.assert_array_equal(y, scores)
     np.testing.assert_array_equal(weights, np.arange(1.0, 61.0))
@@ -224,16 +225,16 @@ def test_inputs_stay_untouched(problem, preset: str) -> None:
 def test_a_table_of_values_is_a_table_that_makes_them(problem, preset: str) -> None:
     X, y, _ = problem(60)
     made = FeatureTable(X.values, X.families, X.pair_ids, X.blocks)
-    lazy = Stacker(preset=preset, random_state=0).fit(X, y)
-    eager = Stacker(preset=preset, random_state=0).fit(made, y)
+    lazy = Stacker(preset=preset, n_splits=2, random_state=0).fit(X, y)
+    eager = Stacker(preset=preset, n_splits=2, random_state=0).fit(made, y)
     assert eager.oof_predictions_.tobytes() == lazy.oof_predictions_.tobytes()
     assert eager.predict(X).tobytes() == lazy.predict(made).tobytes() == lazy.predict(X).tobytes()
     np.testing.assert_allclose(lazy.predict(X.values), lazy.predict(X), rtol=1e-6)
     # As one family it is the array, where both have the same blocks.
     blocks = {str(column): slice(column, column + 1) for column in range(20)}
     one = FeatureTable(X.values[:, :20], {"all": slice(0, 20)}, X.pair_ids, blocks)
-    of_table = Stacker(preset=preset, random_state=0).fit(one, y)
-    of_array = Stacker(preset=preset, random_state=0).fit(X.values[:, :20], y)
+    of_table = Stacker(preset=preset, n_splits=2, random_state=0).fit(one, y)
+    of_array = Stacker(preset=preset, n_splits=2, random_state=0).fit(X.values[:, :20], y)
     assert of_table.oof_predictions_.tobytes() == of_array.oof_predictions_.tobytes()
     assert of_table.predict(one).tobytes() == of_array.predict(one.values).tobytes()
 
@@ -242,7 +243,7 @@ def test_a_table_of_values_is_a_table_that_makes_them(problem, preset: str) -> N
 def test_any_layout_and_type_of_the_values(rng, preset: str) -> None:
     X = rng.integers(-20, 20, size=(60, 5)).astype(float)
     y = rng.integers(0, 11, size=60)
-    stacker = Stacker(preset=preset, random_state=0)
+    stacker = Stacker(preset=preset, n_splits=2, random_state=0)
     expected = stacker.fit(X, y).predict(X)
     wide = np.empty((120, 10))
     wide[::2, ::2] = X
@@ -306,7 +307,7 @@ def test_degenerate_data(rng, preset: str, target: str, change: Changed) -> None
 def test_a_group_larger_than_a_fold_stays_together(rng, preset: str) -> None:
     X, y = rng.normal(size=(60, 4)), rng.normal(size=60)
     groups = np.r_[np.zeros(40, dtype=int), np.arange(1, 21)]
-    stacker = Stacker(preset=preset, random_state=0).fit(X, y, groups)
+    stacker = Stacker(preset=preset, n_splits=3, random_state=0).fit(X, y, groups)
     assert len(set(stacker.folds_[:40])) == 1
     assert np.isfinite(stacker.oof_predictions_).all()
 
@@ -325,7 +326,7 @@ def test_a_weight_of_zero_moves_no_model_of_paper(problem) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_weights_of_one_are_no_weights(problem, preset: str) -> None:
     X, y, groups = problem(60)
-    stacker = Stacker(preset=preset, random_state=0)
+    stacker = Stacker(preset=preset, n_splits=2, random_state=0)
     plain = stacker.fit(X, y, groups).predict(X)
     np.testing.assert_array_equal(stacker.fit(X, y, groups, np.ones(60)).predict(X), plain)
     weights = np.arange(1, 61)
@@ -334,7 +335,7 @@ def test_weights_of_one_are_no_weights(problem, preset: str) -> None:
 
 def test_other_families_are_refused(problem) -> None:
     X, y, _ = problem(60)
-    stacker = Stacker(random_state=0).fit(X, y)
+    stacker = Stacker(preset="paper", random_state=0).fit(X, y)
     families = dict(reversed(X.families.items()))
     swapped = FeatureTable(X.values, families, X.pair_ids, X.blocks)
     stacker.predict(swapped)  # the same columns under the same names
@@ -357,7 +358,7 @@ def test_the_meta_regressor_gets_the_groups(problem) -> None:
 def test_a_data_frame_with_a_column_called_families_is_a_plain_array(problem) -> None:
     X, y, _ = problem(60)
     frame = pd.DataFrame(X.values[:, :3], columns=["families", "b", "c"])
-    stacker = Stacker(random_state=0).fit(frame, y)
+    stacker = Stacker(preset="paper", random_state=0).fit(frame, y)
     assert list(stacker.families_) == ["all"]
     stacker.predict(frame)
 
@@ -398,7 +399,7 @@ def test_bad_data_are_told(problem, preset: str) -> None:
         (-np.ones(60), "60 weights are negative or not finite, the first is -1.0 in row 0"),
         (np.full(60, np.nan), "60 weights are negative or not finite, the first is nan in row 0"),
         (np.zeros(60), "all weights are zero; nothing is left to train on"),
-        (np.eye(60)[4], "all rows that one fold is trained on have weight 0"),
+        (np.eye(60)[4], "trained on have weight 0: only 1 of 60 rows have one above 0. Give more"),
     ],
 )
 def test_bad_weights_are_told(problem, preset: str, weights, message: str) -> None:
@@ -414,7 +415,7 @@ def test_learners_that_take_no_weights_are_told(problem) -> None:
     for stacker, name in (
         (Stacker([("near", neighbours)]), "near"),
         (Stacker([("linear", LinearRegression())], neighbours), "meta"),
-        (Stacker(meta=neighbours), "meta"),
+        (Stacker(meta=neighbours, n_splits=2), "meta"),
         (Stacker(preset="paper", meta=neighbours), "meta"),
     ):
         with pytest.raises(StackingError, match=message.format(name)):
@@ -427,10 +428,9 @@ def test_bad_settings_are_told(problem) -> None:
     for given, message in (
         ({"preset": "worst"}, r"preset must be one of \['best', 'paper'\], got 'worst'"),
         ({"target": "ranks"}, r"target must be one of \['score', 'rank'\], got 'ranks'"),
-        ({"n_splits": 1}, "n_splits must be 2 or more, got 1"),
-        ({"n_components": 0}, "n_components must be 1 or more, got 0"),
-        ({"preset": "paper", "penalties": []}, "penalties must be numbers above 0"),
-        ({"score_range": (5, 5)}, r"higher bound, both finite, got \(5, 5\)"),
+        ({"n_splits": 2.5}, "n_splits must be a whole number, 2 or more, got 2.5"),
+        ({"n_components": "8"}, "n_components must be a whole number, 1 or more, got '8'"),
+        ({"preset": "paper", "penalties": "x"}, "penalties must be numbers above 0 .* got 'x'"),
         ({"score_range": (10, 0)}, r"higher bound, both finite, got \(10, 0\)"),
         ({"learners": []}, "need different names and at least one"),
     ):
@@ -441,28 +441,6 @@ def test_bad_settings_are_told(problem) -> None:
     for preset in PRESETS:
         stacker = Stacker(preset=preset, n_splits=2, random_state=0)
         stacker.fit(X, y, groups=["a", "b", "c", "d"] * 15)
-    twice = [("same", LinearRegression()), ("same", LinearRegression())]
-    with pytest.raises(StackingError, match=r"need different names .* got \['same', 'same'\]"):
-        Stacker(twice).fit(X, y)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"score_range": (0, np.inf)}, "score_range must be a lower and a higher bound, both fin"),
-        ({"score_range": 10}, "score_range must be a lower"),
-        ({"score_range": (0, 10, 1)}, "score_range must be a lower"),
-        ({"score_range": (0, None)}, "score_range must be a lower"),
-        ({"learners": "paper"}, "'paper' is a preset: write preset='paper'"),
-        ({"learners": [LinearRegression()]}, r"learners must be a list of \(name, regressor\)"),
-        ({"learners": LinearRegression()}, r"learners must be a list of \(name, regressor\)"),
-        ({"learners": {"linear": LinearRegression()}}, "learners must be a list"),
-    ],
-)
-def test_settings_of_a_wrong_shape_are_told(rng, settings, message: str) -> None:
-    X, y = rng.normal(size=(30, 2)), rng.uniform(1, 9, size=30)
-    with pytest.raises(StackingError, match=message):
-        Stacker(**settings).fit(X, y)
 
 
 def test_pairs_without_scores_or_labels_are_told(problem) -> None:
@@ -494,3 +472,19 @@ def test_a_fit_can_be_made_again_from_its_seed(problem) -> None:
     first = Stacker(preset="paper").fit(X, y, groups)
     again = Stacker(preset="paper", random_state=first.seed_).fit(X, y, groups)
     assert again.oof_predictions_.tobytes() == first.oof_predictions_.tobytes()
+
+
+class Idle(RegressorMixin, BaseEstimator):
+    """Says the same of all rows, but for what looks like rounding."""
+
+    def fit(self, X, y):
+        return self
+
+    def predict(self, X):
+        return 5 + 1e-9 * X[:, 0]
+
+
+def test_a_learner_that_says_nearly_nothing_is_not_blown_up(rng) -> None:
+    X = rng.normal(size=(60, 2))
+    stacker = Stacker([("idle", Idle()), ("mean", DummyRegressor())]).fit(X, X[:, 0])
+    assert np.ptp(stacker.predict(1e6 * X)) < 1e-3

@@ -47,7 +47,8 @@ class PairEmbeddings:
     Raises
     ------
     FeatureError
-        If the numbers of rows differ.
+        If the numbers of rows differ, a space is no two arrays, or an auxiliary is named without
+        its output or like a space's clips.
 
     Examples
     --------
@@ -64,9 +65,29 @@ class PairEmbeddings:
         auxiliary: Mapping[str, FloatArray | tuple[FloatArray, FloatArray]] | None = None,
         pair_ids: Sequence[str] | None = None,
     ) -> None:
-        self._text = {f"{name}:embedding": np.asarray(pair[1]) for name, pair in spaces.items()}
-        self._audio = {f"{name}:embedding": np.asarray(pair[0]) for name, pair in spaces.items()}
+        self._audio: dict[str, FloatArray] = {}
+        self._text: dict[str, FloatArray] = {}
+        for name, pair in spaces.items():
+            shapes = pair.shape if isinstance(pair, np.ndarray) else [*map(np.shape, pair)]
+            if len(pair) != 2 or any(np.ndim(side) != 2 for side in pair):
+                raise FeatureError(
+                    f"space {name!r}: expected two arrays (audio, text), both of shape (n_pairs, "
+                    f"n_dims), got a {type(pair).__name__} of shape {shapes}. Vectors of clips "
+                    f"alone go into auxiliary, as {f'{name}:embedding'!r}."
+                )
+            audio, text = map(np.asarray, pair)
+            self._audio[f"{name}:embedding"], self._text[f"{name}:embedding"] = audio, text
         for name, values in (auxiliary or {}).items():
+            if ":" not in name:
+                raise FeatureError(
+                    f"auxiliary {name!r}: the name says no output. Write {f'{name}:embedding'!r}, "
+                    f"or what else the vectors are, as in {f'{name}:logits'!r}."
+                )
+            if name in self._audio:
+                raise FeatureError(
+                    f"auxiliary {name!r}: these are the clips of the space "
+                    f"{name.partition(':')[0]!r}, which is there already; leave one out."
+                )
             if isinstance(values, tuple):
                 self._audio[name], self._text[name] = map(np.asarray, values)
             else:
@@ -128,5 +149,8 @@ class PairEmbeddings:
     @staticmethod
     def _get(arrays: Mapping[str, FloatArray], name: str) -> FloatArray:
         if name not in arrays:
-            raise UnknownNameError(f"no embeddings called {name!r}; at hand: {', '.join(arrays)}.")
+            raise UnknownNameError(
+                f"no embeddings called {name!r}; at hand: {', '.join(arrays)}. (A name without an "
+                "output stands for its 'embedding'.)"
+            )
         return arrays[name]

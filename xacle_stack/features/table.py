@@ -1,6 +1,6 @@
 """The feature table, and the estimator that turns embeddings into one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ from xacle_stack.features.columns import (
     row_blocks,
 )
 from xacle_stack.features.embeddings import EmbeddingSource
+from xacle_stack.features.spans import check_cover, check_within
 from xacle_stack.streamed_svd import streamed_svd
 
 
@@ -37,11 +38,17 @@ class FeatureTable:
     values : ndarray of shape (n_pairs, n_features), or Columns
         The features, or what makes them.
     families : mapping of str to slice
-        Columns of each family; together they cover all columns.
+        Columns of each family; together they cover all columns, each once.
     pair_ids : tuple of str
     blocks : mapping of str to slice, optional
-        Columns of each block, ``"FAMILY/BLOCK"``; by default every family is one,
-        ``"FAMILY/all"``.
+        Columns of each block, ``"FAMILY/BLOCK"``, which lies within one family; together they cover
+        all columns, each once.  By default every family is one block, ``"FAMILY/all"``.
+
+    Raises
+    ------
+    FeatureError
+        If the values are no matrix with one row a pair, or the families or blocks leave columns
+        out or share some.
 
     Attributes
     ----------
@@ -61,9 +68,25 @@ class FeatureTable:
         pair_ids: tuple[str, ...],
         blocks: Mapping[str, slice] | None = None,
     ) -> None:
+        if isinstance(values, Columns):
+            n_rows, n_features = len(values.source.pair_ids), _end(values.families())
+        else:
+            values = np.asarray(values)
+            if values.ndim != 2:
+                raise FeatureError(
+                    f"values: expected shape (n_pairs, n_features), got {values.shape}."
+                )
+            n_rows, n_features = values.shape
+        if n_rows != len(pair_ids):
+            raise FeatureError(
+                f"values: {n_rows} rows for {len(pair_ids)} pair_ids; expected one row a pair."
+            )
+        check_cover("families", families, n_features)
         if blocks is None:
             in_order = sorted(families.items(), key=lambda family: int(family[1].start))
             blocks = {f"{name}/all": columns for name, columns in in_order}
+        check_cover("blocks", blocks, n_features)
+        check_within(blocks, families)
         self._values = values
         self.families = families
         self.blocks = blocks
@@ -77,15 +100,21 @@ class FeatureTable:
     @property
     def shape(self) -> tuple[int, ...]:
         """``(n_pairs, n_features)``."""
-        return len(self.pair_ids), max(columns.stop for columns in self.families.values())
+        return len(self.pair_ids), _end(self.families)
 
     def __len__(self) -> int:
         return len(self.pair_ids)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
-        if copy:
-            return np.array(self.values, dtype=dtype)
-        return np.asarray(self.values, dtype=dtype)
+        held = None if isinstance(self._values, Columns) else self._values
+        is_same = held is not None and (dtype is None or np.dtype(dtype) == held.dtype)
+        if copy is False and not is_same:
+            raise FeatureError(
+                "this table is no array without a copy: its values are made when they are asked "
+                "for, or are of another type. Leave copy=False out."
+            )
+        values = self.values
+        return np.asarray(values, dtype) if held is None or not copy else np.array(values, dtype)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {s.stop - s.start}" for name, s in self.families.items())
@@ -132,6 +161,16 @@ class FeatureTable:
             out = values[block.start - start : block.stop - start]
             self._values.build(block, family, out)
         return values
+
+
+def _end(spans: Mapping[str, slice]) -> int:
+    return max(int(columns.stop) for columns in spans.values())
+
+
+def _are_names(value: object) -> bool:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        return False
+    return all(isinstance(name, str) for name in value)
 
 
 class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped base
@@ -278,15 +317,25 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         return np.ascontiguousarray(axes.T)
 
     def _check_settings(self) -> None:
-        if isinstance(self.spaces, str) or not self.spaces:
+        if not _are_names(self.spaces) or not len(self.spaces):
             raise FeatureError(
                 f"spaces must be a list of encoder names, got {self.spaces!r}. "
                 "For one space write spaces=['mini-mel']."
             )
+        if not _are_names(self.auxiliary):
+            raise FeatureError(
+                f"auxiliary must be a list of 'encoder:output', got {self.auxiliary!r}. "
+                "For one output write auxiliary=['beats:logits']."
+            )
+        if AGREEMENT in self.spaces:
+            raise FeatureError(
+                f"no space may be called {AGREEMENT!r}: that is the family of the agreement "
+                "features. Give the encoder another name."
+            )
         names = [*self.spaces, *self.auxiliary]
         twice = sorted({name for name in names if names.count(name) > 1})
-        if twice or AGREEMENT in self.spaces:
-            raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice or names}.")
+        if twice:
+            raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice}.")
         unclear = sorted({*self.auxiliary} & {*PAIR_BLOCKS})
         if unclear:
             raise FeatureError(

@@ -136,6 +136,16 @@ def keep_in_range(scores: FloatArray, low: float, high: float) -> FloatArray:
     return np.clip(bent, low, high)
 
 
+def check_in_range(scores: FloatArray, low: float, high: float) -> None:
+    """Check that scores lie in the range that predictions will be kept in."""
+    outside = np.flatnonzero((scores < low) | (scores > high))
+    if len(outside):
+        raise StackingError(
+            f"{len(outside)} scores lie outside score_range={(low, high)!r}, the first is "
+            f"{scores[outside[0]]} in row {outside[0]}. Rescale them or widen the range."
+        )
+
+
 def _vector(values: ArrayLike) -> FloatArray:
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:

@@ -68,6 +68,22 @@ def are_columns(X: object) -> TypeGuard[Columns]:
     return callable(getattr(X, "rows", None)) and isinstance(getattr(X, "families", None), Mapping)
 
 
+def check_same_columns(
+    columns: Columns, families: Mapping[str, slice], blocks: Mapping[str, slice]
+) -> None:
+    """Check that a table has the families and blocks of the one that was fitted."""
+    if dict(columns.families) != families:
+        raise StackingError(
+            f"features of the families {_sizes(columns.families)}, but the stacker was fitted on "
+            f"{_sizes(families)}. Use the FeatureBuilder that made the training table."
+        )
+    if dict(columns.blocks) != blocks:
+        raise StackingError(
+            f"features of the blocks {list(columns.blocks)}, but the stacker was fitted on "
+            f"{list(blocks)}. Use the FeatureBuilder that made the training table."
+        )
+
+
 def row_blocks(n_rows: int, height: int = BLOCK_ROWS) -> Iterator[slice]:
     """Cut the rows of a table into blocks.
 
@@ -126,3 +142,7 @@ def column_moments(
     scale = np.sqrt(squares / weight)
     # The rounding of the values themselves is no variation.
     return mean, np.where(scale > 8 * precision * np.abs(mean), scale, np.inf)
+
+
+def _sizes(families: Mapping[str, slice]) -> dict[str, int]:
+    return {name: span.stop - span.start for name, span in families.items()}

@@ -11,6 +11,10 @@ from xacle_stack.streamed_svd import streamed_svd
 
 # Wider blocks get a randomised decomposition, which needs more passes but no square matrix.
 _MAX_EXACT = 2048
+# Rows by which blocks are compared: so many runs of so many.
+_N_RUNS, _RUN = 8, 16
+# Relative differences of moments that are put down to the order of a sum.
+_ROUNDING = 1e-6
 
 
 class BlockPCA:
@@ -50,7 +54,7 @@ class BlockPCA:
     def fit(self, columns: Columns, weights: FloatArray) -> "BlockPCA":
         """Learn means, scales and axes from the rows of positive weight, weighted."""
         self.mean_, self.scale_ = column_moments(columns, weights)
-        self._drop_copies(columns.rows(slice(0, min(columns.shape[0], 64))))
+        self._drop_copies(_sampled_rows(columns))
         self.axes_: dict[str, FloatArray] = {}
         sizes = {name: block.stop - block.start for name, block in self.blocks.items()}
         exact = [n for n, size in sizes.items() if self.n_components < size <= _MAX_EXACT]
@@ -117,12 +121,29 @@ class BlockPCA:
         Z /= self.scale_[span].astype(dtype)
         return Z.astype(np.float32, copy=False)
 
-    def _drop_copies(self, first_rows: FloatArray) -> None:
-        seen = set()
+    def _drop_copies(self, sample: FloatArray) -> None:
+        kept: dict[bytes, list[slice]] = {}
         for name, block in list(self.blocks.items()):
             # Moments alone would not do: columns of ranks have all the same.
-            arrays = (self.mean_[block], self.scale_[block], first_rows[:, block])
-            content = tuple(array.tobytes() for array in arrays)
-            if content in seen and block.stop - block.start > 1:
+            alike = kept.setdefault(sample[:, block].tobytes(), [])
+            is_copy = any(self._has_same_moments(block, other) for other in alike)
+            if is_copy and block.stop - block.start > 1:
                 del self.blocks[name]
-            seen.add(content)
+            else:
+                alike.append(block)
+
+    def _has_same_moments(self, one: slice, other: slice) -> bool:
+        """Compare but for rounding: the same values add up otherwise elsewhere in a table."""
+        scales = self.scale_[one], self.scale_[other]
+        unit = np.where(np.isfinite(scales[0]), scales[0], 0) + np.abs(self.mean_[one])
+        is_near = np.abs(self.mean_[one] - self.mean_[other]) <= _ROUNDING * unit
+        return bool(is_near.all()) and np.allclose(*scales, rtol=_ROUNDING, atol=0)
+
+
+def _sampled_rows(columns: Columns) -> FloatArray:
+    """Return runs of rows from the whole length of a table."""
+    n_rows = columns.shape[0]
+    starts = {int(start) for start in np.linspace(0, max(n_rows - _RUN, 0), _N_RUNS)}
+    return np.concatenate(
+        [columns.rows(slice(start, min(start + _RUN, n_rows))) for start in sorted(starts)]
+    )

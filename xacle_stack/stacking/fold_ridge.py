@@ -105,8 +105,10 @@ class FoldRidge:
         self._weight = np.bincount(fold_of, weights, minlength=self._n_folds)
         if any(self._weight[list(subset)].sum() == 0 for subset in subsets):
             raise StackingError(
-                "all rows that one fold is trained on have weight 0. Give more rows a weight, or a "
-                "smaller n_splits."
+                "all rows that one fold is trained on have weight 0, where a penalty is chosen on "
+                f"folds within the training rows: only {np.count_nonzero(weights)} of "
+                f"{len(weights)} rows have one above 0. Give more rows a weight, or leave those "
+                "without out, so that the folds are made of the others."
             )
         n_rows = [self._n_rows(subset) for subset in subsets]
         self._has_sums = max(n_rows) >= self._n_features

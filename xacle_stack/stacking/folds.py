@@ -7,6 +7,7 @@ from sklearn.utils import check_random_state
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
+from xacle_stack.stacking.settings import check_whole_number
 
 Fold = tuple[IntArray, IntArray]
 
@@ -37,7 +38,8 @@ def split_folds(
     Raises
     ------
     StackingError
-        If there are fewer groups than folds, or another number of labels than rows.
+        If there are fewer groups than folds, another number of labels than rows, or `n_splits` is
+        no whole number of 2 or more.
 
     Examples
     --------
@@ -45,8 +47,7 @@ def split_folds(
     >>> len(train), len(held_out)
     (2, 2)
     """
-    if n_splits < 2:
-        raise StackingError(f"n_splits must be 2 or more, got {n_splits!r}.")
+    check_whole_number("n_splits", n_splits, least=2)
     labels = group_labels(n_pairs, groups)
     n_groups = int(labels.max(initial=-1)) + 1
     if n_groups < n_splits:
@@ -85,6 +86,37 @@ def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
             "pair a label; one that stands for itself needs one of its own."
         )
     return np.array(places, dtype=np.intp)
+
+
+def check_enough_groups(n_splits: int, labels: IntArray | None, n_pairs: int) -> None:
+    """Check that there are groups enough for folds whose models choose a penalty within theirs.
+
+    Parameters
+    ----------
+    n_splits : int
+    labels : ndarray of shape (n_pairs,) or None
+        From :func:`group_labels`.
+    n_pairs : int
+    """
+    n_groups = n_pairs if labels is None else int(labels.max()) + 1
+    # Two groups must stay to train on, or there is nothing to choose a penalty by.
+    n_needed = 4 if n_splits == 2 else n_splits
+    if n_groups < n_needed:
+        raise StackingError(
+            f"{n_splits} folds need at least {n_needed} groups of pairs (with the captions as "
+            f"groups: {n_needed} different captions), got n_samples = {n_pairs} in {n_groups} "
+            "groups. Give more data, or no groups."
+        )
+
+
+def check_fold_weights(folds: list[Fold], weights: FloatArray) -> None:
+    """Check that whatever fold is held out, rows of positive weight stay to train on."""
+    if not all(weights[train].any() for train, _ in folds):
+        raise StackingError(
+            "all rows that one fold is trained on have weight 0: only "
+            f"{np.count_nonzero(weights)} of {len(weights)} rows have one above 0. Give more rows "
+            "a weight, or leave out those without, so that the folds are made of the others."
+        )
 
 
 def fold_numbers(folds: list[Fold]) -> IntArray:

@@ -11,7 +11,9 @@ and 5.9; section 5.1 for automatic relevance determination; equation 8.14 for th
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -20,12 +22,14 @@ from scipy import linalg, optimize
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import ThreadpoolController
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking._cholesky import factor_upper, invert_upper
 from xacle_stack.stacking.columns import row_blocks
 from xacle_stack.stacking.folds import row_weights
+from xacle_stack.stacking.settings import check_whole_number
 
 # Where the relevances of each kernel start, and the centres of their prior: a wide kernel and a
 # narrow one.
@@ -73,6 +77,11 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
     landmarks_ : ndarray of shape (n_landmarks, n_features)
     dual_coef_ : ndarray of shape (n_landmarks,) or (n_landmarks, n_targets)
 
+    Notes
+    -----
+    While `fit` and `predict` run, BLAS has one thread in the whole process, so the machine's number
+    of processors changes no digit of a result.
+
     Examples
     --------
     >>> X = np.random.default_rng(0).normal(size=(80, 2))
@@ -111,7 +120,8 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         Raises
         ------
         StackingError
-            If the blocks do not fit the columns, or the weights leave nothing to train on.
+            If the blocks do not fit the columns, a number of rows is no whole number of 2 or more,
+            or the weights leave nothing to train on.
         """
         table: FloatArray
         scores: FloatArray
@@ -124,15 +134,31 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
             ensure_min_samples=2,
             dtype=[np.float64, np.float32],
         )
-        for name, least in (("n_learn", 2), ("max_exact", 2)):
-            if getattr(self, name) < least:
-                raise StackingError(f"{name} must be {least} or more, got {getattr(self, name)!r}.")
+        check_whole_number("n_learn", self.n_learn, least=2)
+        check_whole_number("max_exact", self.max_exact, least=2)
         weights = row_weights(len(table), sample_weight)
         table, scores = table[weights > 0], scores[weights > 0].astype(np.float64)
         weights = weights[weights > 0] / weights[weights > 0].mean()
         blocks = self._checked_blocks(table.shape[1])
-        rng = check_random_state(self.random_state)
+        with _one_thread():
+            self._fit(table, scores, weights, blocks)
+        return self
 
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Return predictions of shape (n_pairs,) or (n_pairs, n_targets)."""
+        check_is_fitted(self)
+        table = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        predicted = np.empty((len(table), *self.dual_coef_.shape[1:]))
+        with _one_thread():
+            for rows, kernel in self._kernels(self._standardise(table)):
+                of_tile = kernel.astype(np.float64) @ self.dual_coef_
+                predicted[rows] = of_tile[: rows.stop - rows.start] + self.y_mean_
+        return predicted
+
+    def _fit(
+        self, table: FloatArray, scores: FloatArray, weights: FloatArray, blocks: list[slice]
+    ) -> None:
+        rng = check_random_state(self.random_state)
         self.mean_: FloatArray = table.mean(axis=0, dtype=np.float64)
         of_columns = np.square(table - self.mean_).mean(axis=0)
         spread = np.array([np.sqrt(of_columns[block].sum()) for block in blocks])
@@ -155,17 +181,6 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
             self.landmarks_ = standardised[chosen]
             dual = self._solve_by_landmarks(standardised, centred, weights)
         self.dual_coef_: FloatArray = dual * y_scale
-        return self
-
-    def predict(self, X: ArrayLike) -> FloatArray:
-        """Return predictions of shape (n_pairs,) or (n_pairs, n_targets)."""
-        check_is_fitted(self)
-        table = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        predicted = np.empty((len(table), *self.dual_coef_.shape[1:]))
-        for rows, kernel in self._kernels(self._standardise(table)):
-            of_tile = kernel.astype(np.float64) @ self.dual_coef_
-            predicted[rows] = of_tile[: rows.stop - rows.start] + self.y_mean_
-        return predicted
 
     def _checked_blocks(self, n_features: int) -> list[slice]:
         if self.blocks is None:
@@ -328,6 +343,18 @@ class _MarginalLikelihood:
         value += 0.5 * distance @ distance
         # Per row: the optimiser's first step has the gradient's length.
         return float(value) / n_rows, (gradient + distance / sd) / n_rows
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Hold BLAS to one thread: the last digits of a product depend on their number."""
+    limit: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
+    return limit
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return NumPy's and SciPy's BLAS, looked for once: that takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _square_distances(A: FloatArray, B: FloatArray) -> FloatArray:

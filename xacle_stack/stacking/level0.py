@@ -1,6 +1,6 @@
-"""Trains level-0 learners out-of-fold."""
+"""Trains level-0 learners out-of-fold, and predicts with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,23 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import StackingError
 from xacle_stack.stacking.columns import Columns
 from xacle_stack.stacking.compress import BlockPCA
 from xacle_stack.stacking.folds import Fold
 from xacle_stack.stacking.learners import (
     ALL_COLUMNS,
+    COMPRESSED,
+    PRESETS,
     TARGETS,
     FittedLearner,
     Level0Learner,
     Preset,
 )
 from xacle_stack.stacking.ridge import fit_family
+
+# Of the target's: a learner that varies less says nothing.
+_LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +104,17 @@ class Level0Task:
             learners = preset.estimators(compression.blocks_, random_state)
             return [self._fit_estimator(learner, table, preset.refit) for learner in learners]
 
-        last, *first = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
-            [delayed(fit_estimators)(), *(delayed(fit_ridge)(ridge) for ridge in ridges)]
+        def width(ridge: Level0Learner) -> int:
+            columns = self.columns.families[ridge.sees]
+            return int(columns.stop - columns.start)
+
+        # The largest family first: what is left at the end is then small.
+        order = sorted(range(len(ridges)), key=lambda place: -width(ridges[place]))
+        *first, last = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
+            [*(delayed(fit_ridge)(ridges[place]) for place in order), delayed(fit_estimators)()]
         )
-        return [one for part in [*first, last] for one in part]
+        in_order = sorted(zip(order, first, strict=True), key=lambda one: one[0])
+        return [one for part in [*(found for _, found in in_order), last] for one in part]
 
     def _fit_estimator(
         self, learner: Level0Learner, table: FloatArray, refits: bool
@@ -163,8 +176,112 @@ def _fit_split(
     )
     if held_out is None:
         return model, None
-    predicted = np.asarray(model.predict(table[held_out])).reshape(len(held_out), -1)
+    predicted = _check_predicted(learner, model, model.predict(table[held_out]), len(held_out))
     return model if keeps else None, predicted
+
+
+def _check_predicted(
+    learner: Level0Learner, model: BaseEstimator, predicted: ArrayLike, n_pairs: int
+) -> FloatArray:
+    """Return predictions as an array of shape (n_pairs, n_targets), once they are numbers."""
+    values, n_targets = np.asarray(predicted), len(learner.targets)
+    what = f"the learner {learner.name!r} ({type(model).__name__})"
+    shapes = [(n_pairs, n_targets), (n_pairs,)][: 2 if n_targets == 1 else 1]
+    if values.shape not in shapes or values.dtype.kind not in "fiub":
+        raise StackingError(
+            f"{what} predicts an array of shape {values.shape} and type {values.dtype} for "
+            f"{n_pairs} pairs; expected numbers, of shape {shapes[-1]}."
+        )
+    n_bad = n_pairs - int(np.isfinite(values.reshape(n_pairs, -1)).all(axis=1).sum())
+    if n_bad:
+        raise StackingError(
+            f"{what} predicts NaN or infinity for {n_bad} of the {n_pairs} pairs of a fold."
+        )
+    return values.reshape(n_pairs, -1)
+
+
+def predict_level0(
+    learners: Sequence[FittedLearner],
+    names: Sequence[str],
+    table: FloatArray,
+    compression: BlockPCA | None,
+    families: Mapping[str, slice],
+) -> FloatArray:
+    """Return the level-0 predictions of rows that are at hand with all columns.
+
+    Parameters
+    ----------
+    learners : sequence of FittedLearner
+    names : sequence of str
+        Of their outputs, ``"learner/target"``.
+    table : ndarray of shape (n_rows, n_features)
+    compression : BlockPCA or None
+        None where no learner sees compressed blocks.
+    families : mapping of str to slice
+
+    Returns
+    -------
+    predictions : ndarray of shape (n_rows, n_level0)
+
+    Raises
+    ------
+    StackingError
+        If a learner predicts NaN or infinity.
+    """
+    views = {ALL_COLUMNS: table}
+    if compression is not None:
+        views[COMPRESSED] = compression.transform_rows(table)
+    predictions = np.column_stack(
+        [
+            learner.predict(
+                views[sees] if (sees := learner.sees) in views else table[:, families[sees]]
+            )
+            for learner in learners
+        ]
+    )
+    is_finite = np.isfinite(predictions)
+    for name, of_learner in zip(names, is_finite.T, strict=True):
+        if not of_learner.all():
+            raise StackingError(
+                f"the learner {name.rpartition('/')[0]!r} predicts NaN or infinity for "
+                f"{len(table) - of_learner.sum()} of {len(table)} pairs."
+            )
+    return predictions
+
+
+def named_learners(learners: object) -> list[tuple[str, BaseEstimator]]:
+    """Return a caller's learners, once each has a name of its own.
+
+    Raises
+    ------
+    StackingError
+        If they are no pairs of name and regressor, there are none, or two share a name.
+    """
+    if isinstance(learners, str) and learners in PRESETS:
+        raise StackingError(f"{learners!r} is a preset: write preset={learners!r}.")
+    try:
+        named = [(name, estimator) for name, estimator in learners]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        named = [("", None)]
+    if not all(isinstance(name, str) and hasattr(one, "fit") for name, one in named):
+        raise StackingError(
+            "learners must be a list of (name, regressor), for example "
+            f"[('linear', LinearRegression())], got {learners!r}."
+        )
+    names = [name for name, _ in named]
+    if not names or len(set(names)) != len(names):
+        raise StackingError(f"learners need different names and at least one, got {names}.")
+    return named
+
+
+def check_they_take_weights(named: Sequence[tuple[str, BaseEstimator]]) -> None:
+    """Check that the `fit` of every estimator takes ``sample_weight``."""
+    for name, estimator in named:
+        if not has_fit_parameter(estimator, "sample_weight"):
+            raise StackingError(
+                f"sample_weight: the learner {name!r} ({type(estimator).__name__}) takes none. "
+                "Leave the weights out, or give a learner that does."
+            )
 
 
 def fit_estimator(
@@ -182,3 +299,24 @@ def fit_estimator(
     if sample_weight is not None:
         extra["sample_weight"] = sample_weight
     return model.fit(X, y, **extra)
+
+
+def without_idle(oof: FloatArray, target_spreads: FloatArray) -> FloatArray:
+    """Return out-of-fold predictions with zeros where a learner says nearly the same of all rows.
+
+    A ridge at its strongest penalty is such a one.  Standardised, its rounding would look like
+    knowledge, and its model of all rows, which may vary more, would be blown up on new pairs.
+
+    Parameters
+    ----------
+    oof : ndarray of shape (n_pairs, n_level0)
+    target_spreads : ndarray of shape (n_level0,)
+        Standard deviations of what the learners are trained on.
+
+    Examples
+    --------
+    >>> without_idle(np.array([[4.0, 0.5], [6.0, 0.5001]]), np.array([3.0, 0.3]))
+    array([[4., 0.],
+           [6., 0.]])
+    """
+    return np.where(oof.std(axis=0) > _LEAST_SPREAD * target_spreads, oof, 0.0)

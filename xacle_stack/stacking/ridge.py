@@ -10,7 +10,6 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.errors import StackingError
 from xacle_stack.stacking.columns import ArrayColumns, Columns
 from xacle_stack.stacking.fold_ridge import FoldRidge, LinearModel
 from xacle_stack.stacking.folds import (
@@ -20,6 +19,7 @@ from xacle_stack.stacking.folds import (
     row_weights,
     split_folds,
 )
+from xacle_stack.stacking.settings import check_positive_numbers, check_whole_number
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
 
@@ -96,8 +96,8 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         Raises
         ------
         StackingError
-            If there are fewer than two groups, a penalty is not above zero, or the weights leave
-            nothing to train on.
+            If there are fewer than two groups, a penalty is not above zero, `n_splits` is no whole
+            number of 2 or more, or the weights leave nothing to train on.
         """
         table: FloatArray
         targets: FloatArray
@@ -112,6 +112,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         )
         weights = row_weights(len(table), sample_weight)
         penalties = check_penalties(self.penalties)
+        check_whole_number("n_splits", self.n_splits, least=2)
         n_groups = int(group_labels(len(table), groups).max()) + 1
         n_folds = max(2, min(self.n_splits, n_groups))
         fold_of = fold_numbers(split_folds(len(table), groups, n_folds, self.random_state))
@@ -238,10 +239,8 @@ def fit_family(
 
 def check_penalties(penalties: Sequence[float]) -> list[float]:
     """Return the candidates, the weakest first."""
-    checked = sorted(float(penalty) for penalty in penalties)
-    if not checked or not all(0 < penalty < np.inf for penalty in checked):
-        raise StackingError(f"penalties must be numbers above 0, got {penalties!r}.")
-    return checked
+    check_positive_numbers("penalties", penalties)
+    return sorted(float(penalty) for penalty in penalties)
 
 
 def _best(errors: FloatArray) -> IntArray:

@@ -3,34 +3,58 @@
 Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the preset "paper".
 """
 
-from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Literal, Self
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.calibration import MonotoneCalibration, keep_in_range
-from xacle_stack.stacking.columns import ArrayColumns, Columns, are_columns, row_blocks
+from xacle_stack.stacking.calibration import (
+    MonotoneCalibration,
+    check_in_range,
+    keep_in_range,
+)
+from xacle_stack.stacking.columns import (
+    ArrayColumns,
+    Columns,
+    are_columns,
+    check_same_columns,
+    row_blocks,
+)
 from xacle_stack.stacking.compress import BlockPCA
 from xacle_stack.stacking.explain import Explanation, explain_stack
-from xacle_stack.stacking.folds import fold_numbers, group_labels, row_weights, split_folds
-from xacle_stack.stacking.learners import (
-    ALL_COLUMNS,
-    COMPRESSED,
-    PRESETS,
-    TARGETS,
-    family_ridges,
+from xacle_stack.stacking.folds import (
+    check_enough_groups,
+    check_fold_weights,
+    fold_numbers,
+    group_labels,
+    row_weights,
+    split_folds,
 )
-from xacle_stack.stacking.level0 import Level0Task, fit_estimator
+from xacle_stack.stacking.learners import PRESETS, TARGETS, family_ridges
+from xacle_stack.stacking.level0 import (
+    Level0Task,
+    check_they_take_weights,
+    fit_estimator,
+    named_learners,
+    predict_level0,
+    without_idle,
+)
 from xacle_stack.stacking.ridge import PENALTIES, GroupedRidge
+from xacle_stack.stacking.settings import (
+    check_choice,
+    check_positive_numbers,
+    check_score_range,
+    check_whole_number,
+)
 
 # Columns of the meta-regressor are few and already predictions: weaker penalties than level 0.
 META_PENALTIES = tuple(float(penalty) for penalty in np.logspace(-2, 4, 13))
@@ -89,6 +113,11 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     families_, blocks_ : dict of str to slice
     seed_ : int
         The `random_state` that makes the same fit again; drawn if none was given.
+
+    Notes
+    -----
+    While `fit` and `predict` run, BLAS has one thread in the whole process; so fit several stacks
+    one after another or in processes of their own, for the first to end gives back the threads.
 
     References
     ----------
@@ -158,28 +187,29 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         Raises
         ------
         StackingError
-            If there are too few groups for the folds, scores outside `score_range`, an unknown
-            setting, or weights that a learner cannot take.
+            If there are too few groups for the folds, scores outside `score_range`, a setting of
+            an unknown name or a wrong type, weights that a learner cannot take or that leave a
+            fold nothing to be trained on, or a learner that predicts no finite number a pair.
         """
         self._check_settings(sample_weight is not None)
         columns, scores = self._check_training(X, y)
         weights = row_weights(len(scores), sample_weight)
         self.families_ = dict(columns.families)
         self.blocks_ = dict(columns.blocks)
-        self._check_scores(scores)
+        if self.score_range is not None:
+            check_in_range(scores, *self.score_range)
         labels = None if groups is None else group_labels(len(scores), groups)
-        n_splits = self._n_splits(labels, len(scores))
+        n_splits = self.n_splits
+        if n_splits is None:
+            n_splits = PRESETS["paper" if self.learners is not None else self.preset].n_splits
+        check_enough_groups(n_splits, labels, len(scores))
         # One number that makes this fit again.
         given = self.random_state
         drawn = check_random_state(given).randint(2**31 - 1)
         self.seed_ = int(given if isinstance(given, Integral) else drawn)
         rng = check_random_state(self.seed_)
         folds = split_folds(len(scores), labels, n_splits, rng)
-        if not all(weights[train].any() for train, _ in folds):
-            raise StackingError(
-                "all rows that one fold is trained on have weight 0. Give more rows a weight, or a "
-                "smaller n_splits."
-            )
+        check_fold_weights(folds, weights)
         seed = int(rng.randint(2**31 - 1))
         self.folds_ = fold_numbers(folds)
 
@@ -200,7 +230,10 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
             targets = TARGETS[self.target](scores, weights)
             meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
-            self.meta_ = fit_estimator(meta, self.oof_predictions_, targets, labels, sample_weight)
+            of_level0 = [name.rpartition("/")[2] for name in self.level0_names_]
+            spreads = np.array([TARGETS[name](scores, weights).std() for name in of_level0])
+            evidence = without_idle(self.oof_predictions_, spreads)
+            self.meta_ = fit_estimator(meta, evidence, targets, labels, sample_weight)
             self.calibration_ = None
             if self.target != "score":
                 ranks = self.meta_.predict(self.oof_predictions_)
@@ -223,7 +256,8 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         Raises
         ------
         StackingError
-            If a FeatureTable has other families than the one given to `fit`.
+            If a FeatureTable has other families than the one given to `fit`, or a learner predicts
+            NaN or infinity.
         """
         return self.meta_predict(self.level0_predict(X))
 
@@ -234,13 +268,21 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         -------
         predictions : ndarray of shape (n_pairs, n_level0)
             Columns as in `level0_names_`.
+
+        Raises
+        ------
+        StackingError
+            As `predict`.
         """
         check_is_fitted(self)
         columns = self._check_new(X)
-        predictions = np.empty((columns.shape[0], len(self.level0_names_)))
+        learners, names = self.level0_models_, self.level0_names_
+        predictions = np.empty((columns.shape[0], len(names)))
 
         def score(rows: slice) -> None:
-            predictions[rows] = self._level0_of(columns.rows(rows))
+            predictions[rows] = predict_level0(
+                learners, names, columns.rows(rows), self.compression_, self.families_
+            )
 
         with threadpool_limits(1):
             Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
@@ -280,19 +322,6 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         scores = column_or_1d(np.asarray(y, dtype=np.float64))
         return explain_stack(self, self._check_new(X), scores, groups, sample_weight)
 
-    def _level0_of(self, table: FloatArray) -> FloatArray:
-        """Return the level-0 predictions of rows that are at hand with all columns."""
-        compressed = None if self.compression_ is None else self.compression_.transform_rows(table)
-        predictions = []
-        for learner in self.level0_models_:
-            if learner.sees == COMPRESSED:
-                predictions.append(learner.predict(compressed))  # type: ignore[arg-type]
-            elif learner.sees == ALL_COLUMNS:
-                predictions.append(learner.predict(table))
-            else:
-                predictions.append(learner.predict(table[:, self.families_[learner.sees]]))
-        return np.column_stack(predictions)
-
     def _new_compression(self, columns: Columns, seed: int) -> BlockPCA:
         preset = PRESETS[self.preset]
         n_components = preset.n_components if self.n_components is None else self.n_components
@@ -300,63 +329,19 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         return BlockPCA(columns.blocks if preset.by_block else everything, n_components, seed)
 
     def _check_settings(self, has_weights: bool) -> None:
-        for name, value, known in (
-            ("preset", self.preset, PRESETS),
-            ("target", self.target, TARGETS),
-        ):
-            if value not in known:
-                raise StackingError(f"{name} must be one of {list(known)}, got {value!r}.")
-        if self.n_components is not None and self.n_components < 1:
-            raise StackingError(f"n_components must be 1 or more, got {self.n_components!r}.")
+        check_choice("preset", self.preset, PRESETS)
+        check_choice("target", self.target, TARGETS)
+        if self.n_splits is not None:
+            check_whole_number("n_splits", self.n_splits, least=2)
+        if self.n_components is not None:
+            check_whole_number("n_components", self.n_components, least=1)
+        check_positive_numbers("penalties", self.penalties)
         if self.score_range is not None:
-            bounds = np.asarray(self.score_range, dtype=object).ravel()
-            is_range = len(bounds) == 2 and all(isinstance(bound, Real) for bound in bounds)
-            if not is_range or not -np.inf < bounds[0] < bounds[1] < np.inf:
-                raise StackingError(
-                    "score_range must be a lower and a higher bound, both finite, got "
-                    f"{self.score_range!r}."
-                )
-        named = self._named_learners()
-        names = [name for name, _ in named]
-        if self.learners is not None and (not names or len(set(names)) != len(names)):
-            raise StackingError(f"learners need different names and at least one, got {names}.")
-        for name, estimator in [*named, ("meta", self.meta)] if has_weights else ():
-            if estimator is not None and not has_fit_parameter(estimator, "sample_weight"):
-                raise StackingError(
-                    f"sample_weight: the learner {name!r} ({type(estimator).__name__}) takes none. "
-                    "Leave the weights out, or give a learner that does."
-                )
-
-    def _named_learners(self) -> list[tuple[str, BaseEstimator]]:
-        learners: Any = [] if self.learners is None else self.learners
-        if isinstance(learners, str) and learners in PRESETS:
-            raise StackingError(f"{learners!r} is a preset: write preset={learners!r}.")
-        try:
-            named = [(name, estimator) for name, estimator in learners]
-        except (TypeError, ValueError):
-            named = [("", None)]
-        if not all(isinstance(name, str) and hasattr(one, "fit") for name, one in named):
-            raise StackingError(
-                "learners must be a list of (name, regressor), for example "
-                f"[('linear', LinearRegression())], got {self.learners!r}."
-            )
-        return named
-
-    def _n_splits(self, labels: IntArray | None, n_pairs: int) -> int:
-        n_splits = self.n_splits
-        if n_splits is None:
-            preset = "paper" if self.learners is not None else self.preset
-            n_splits = PRESETS[preset].n_splits
-        n_groups = n_pairs if labels is None else int(labels.max()) + 1
-        # Two groups must stay to train on, or there is nothing to choose a penalty by.
-        n_needed = 4 if n_splits == 2 else n_splits
-        if n_groups < n_needed:
-            raise StackingError(
-                f"{n_splits} folds need at least {n_needed} groups of pairs (with the captions as "
-                f"groups: {n_needed} different captions), got n_samples = {n_pairs} in {n_groups} "
-                "groups. Give more data, or no groups."
-            )
-        return n_splits
+            check_score_range(self.score_range)
+        learners = [] if self.learners is None else named_learners(self.learners)
+        if has_weights:
+            meta = [] if self.meta is None else [("meta", self.meta)]
+            check_they_take_weights([*learners, *meta])
 
     def _check_training(self, X: ArrayLike, y: ArrayLike) -> tuple[Columns, FloatArray]:
         scores: FloatArray
@@ -377,31 +362,6 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
 
     def _check_new(self, X: ArrayLike) -> Columns:
         if are_columns(X):
-            if dict(X.families) == self.families_ and dict(X.blocks) != self.blocks_:
-                raise StackingError(
-                    f"features of the blocks {list(X.blocks)}, but the stacker was fitted on "
-                    f"{list(self.blocks_)}. Use the FeatureBuilder that made the training table."
-                )
-            if dict(X.families) != self.families_:
-                raise StackingError(
-                    f"features of the families {_sizes(X.families)}, but the stacker was fitted on "
-                    f"{_sizes(self.families_)}. Use the FeatureBuilder that made the training "
-                    "table."
-                )
+            check_same_columns(X, self.families_, self.blocks_)
             return X
         return ArrayColumns(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
-
-    def _check_scores(self, y: FloatArray) -> None:
-        if self.score_range is None:
-            return
-        low, high = self.score_range
-        outside = np.flatnonzero((y < low) | (y > high))
-        if len(outside):
-            raise StackingError(
-                f"{len(outside)} scores lie outside score_range={self.score_range!r}, the first is "
-                f"{y[outside[0]]} in row {outside[0]}. Rescale them or widen the range."
-            )
-
-
-def _sizes(families: Mapping[str, slice]) -> dict[str, int]:
-    return {name: columns.stop - columns.start for name, columns in families.items()}

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import LinearRegression
+
+from xacle_stack.errors import StackingError
+from xacle_stack.stacking import Stacker
+from xacle_stack.stacking.level0 import check_they_take_weights, named_learners
+
+
+class Returns(RegressorMixin, BaseEstimator):
+    """Predict whatever a function makes of the rows."""
+
+    def __init__(self, predicted) -> None:
+        self.predicted = predicted
+
+    def fit(self, X, y) -> "Returns":
+        self.is_fitted_ = True
+        return self
+
+    def predict(self, X):
+        return self.predicted(X)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "message"),
+    [
+        (lambda X: np.where(np.arange(len(X)) < 3, np.nan, 1), "NaN or infinity for 3 of the 20"),
+        (lambda X: np.full(len(X), np.inf), "NaN or infinity for 20 of the 20 pairs of a fold"),
+        (
+            lambda X: np.ones((len(X), 2)),
+            r"shape \(20, 2\) and type float64 for 20 pairs; expected",
+        ),
+        (lambda X: np.ones(len(X) - 1), r"shape \(19,\) .* expected numbers, of shape \(20,\)"),
+        (lambda X: np.ones((1, len(X))), r"an array of shape \(1, 20\)"),
+        (lambda X: 1.0, r"an array of shape \(\)"),
+        (lambda X: ["a"] * len(X), r"shape \(20,\) and type <U1"),
+        (lambda X: [None] * len(X), r"shape \(20,\) and type object"),
+    ],
+)
+def test_a_learner_that_predicts_no_number_a_pair_is_named(rng, predicted, message: str) -> None:
+    X, y = rng.normal(size=(60, 2)), rng.normal(size=60)
+    learners = [("linear", LinearRegression()), ("strange", Returns(predicted))]
+    with pytest.raises(StackingError, match=rf"the learner 'strange' \(Returns\) pred.*{message}"):
+        Stacker(learners, random_state=0).fit(X, y)
+
+
+def test_a_column_of_numbers_of_any_kind_is_taken(rng) -> None:
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    for kind in (np.float32, int, bool):
+        learners = [("column", Returns(lambda X, kind=kind: X[:, :1].astype(kind)))]
+        stacker = Stacker(learners, random_state=0).fit(X, y)
+        np.testing.assert_array_equal(stacker.oof_predictions_, X[:, :1].astype(kind))
+
+
+def test_a_learner_that_fails_on_new_pairs_is_named(rng) -> None:
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    learners = [
+        ("linear", LinearRegression()),
+        ("strange", Returns(lambda X: np.where(X[:, 0] > 50, np.nan, X[:, 0]))),
+    ]
+    stacker = Stacker(learners, random_state=0).fit(X, y)
+    assert np.isfinite(stacker.predict(X)).all()
+    X[3:5, 0] = 99
+    with pytest.raises(
+        StackingError, match="the learner 'strange' predicts NaN or infinity for 2 of 30"
+    ):
+        stacker.predict(X)
+
+
+@pytest.mark.parametrize(
+    ("learners", "message"),
+    [
+        ("paper", "'paper' is a preset: write preset='paper'"),
+        ("papr", r"learners must be a list of \(name, regressor\)"),
+        (3, "learners must be a list"),
+        (LinearRegression(), r"for example \[\('linear', LinearRegression\(\)\)\], got LinearReg"),
+        ([LinearRegression()], "learners must be a list"),
+        ([(LinearRegression(), "linear")], "learners must be a list"),
+        ({"linear": LinearRegression()}, "learners must be a list"),
+        ([], r"need different names and at least one, got \[\]"),
+        ([("a", LinearRegression()), ("a", LinearRegression())], r"got \['a', 'a'\]"),
+    ],
+)
+def test_what_are_no_learners_is_told(learners, message: str) -> None:
+    with pytest.raises(StackingError, match=message):
+        named_learners(learners)
+
+
+def test_learners_that_take_no_weights_are_named() -> None:
+    check_they_take_weights([("linear", LinearRegression())])
+    with pytest.raises(StackingError, match=r"the learner 'strange' \(Returns\) takes none"):
+        check_they_take_weights([("linear", LinearRegression()), ("strange", Returns(None))])
