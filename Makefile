@@ -28,7 +28,7 @@ ENCODER_OPTIONS := $(if $(PRECISION),--precision $(PRECISION)) \
 	$(foreach place,$(CHECKPOINTS),--checkpoint "$(place)") $(foreach folder,$(CODE),--code "$(folder)")
 
 .DEFAULT_GOAL := help
-.PHONY: help features stack test lint bench notebooks checkpoints clean
+.PHONY: help features stack compare test lint bench notebooks checkpoints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
@@ -45,6 +45,9 @@ features: $(VENV)/core $(filter data/demo,$(patsubst %/,%,$(DATA)))  ## encode D
 
 stack: features  ## fit the stack on DATA and print the results table
 	@$(BIN)/xacle-stack stack --data "$(DATA)" --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS) $(ENCODER_OPTIONS)
+
+compare: $(VENV)/neural features  ## train every system of RECIPE on DATA and compare them in one table
+	@$(BIN)/xacle-stack compare "$(RECIPE)" --data "$(DATA)" --store "$(STORE)" --jobs $(JOBS) $(ENCODER_OPTIONS)
 
 test: $(VENV)/dev  ## run the tests
 	$(BIN)/python -m pytest
@@ -82,6 +85,11 @@ $(VENV)/core: pyproject.toml
 $(VENV)/dev: $(VENV)/core
 	@echo "Installing what the tests need into $(VENV)"
 	@$(PIP) --editable '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@touch $@
+
+$(VENV)/neural: $(VENV)/core
+	@echo "Installing what the systems that train a network need into $(VENV)"
+	@$(PIP) --editable '.[neural,notebooks]'
 	@touch $@
 
 $(VENV)/notebooks: $(VENV)/core

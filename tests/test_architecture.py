@@ -21,6 +21,7 @@ RANKS = {
     "pairs": 1,
     "audio": 1,
     "metrics": 1,
+    "listeners": 1,
     "streamed_svd": 1,
     "synth": 1,
     "encoders": 2,
@@ -30,11 +31,13 @@ RANKS = {
     "extract": 3,
     "features": 4,
     "stacking": 4,
-    "systems": 4,
-    "recipe": 5,
-    "demo": 5,
-    "experiment": 6,
-    "cli": 7,
+    "systems": 5,
+    "contenders": 6,
+    "recipe": 7,
+    "demo": 7,
+    "experiment": 8,
+    "comparison": 8,
+    "cli": 9,
 }
 # Within rank 0, nothing but errors is imported.
 ALLOWED_SIDEWAYS = {("_optional", "errors"), ("_csv_table", "errors")}

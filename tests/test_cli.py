@@ -196,3 +196,21 @@ class Needy(ToySpace):
     done = run("features", "--data", make_data(train=3), "--recipe", recipe, cwd=tmp_path)
     assert done.returncode == 1
     assert "pip install 'xacle-stack[encoders]'" in done.stderr
+
+
+def test_ensemble_combines_files_by_pair_id(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("wav_file_name,pred_score\na.wav,1\nb.wav,5\nc.wav,9\n")
+    (tmp_path / "b.csv").write_text("wav_file_name,prediction_score\nc.wav,3\nb.wav,2\na.wav,1\n")
+    done = run("ensemble", "a.csv", "b.csv", "--method", "mean", "--out", "m.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    mean = "wav_file_name,pred_score\na.wav,1.00\nb.wav,3.50\nc.wav,6.00\n"
+    assert (tmp_path / "m.csv").read_text() == mean
+    done = run("ensemble", "b.csv", "a.csv", "--split", "test", cwd=tmp_path)
+    assert "3 scores of 2 systems: ensemble-test.csv" in done.stdout
+    ranks = "wav_file_name,prediction_score\nc.wav,10.00\nb.wav,5.00\na.wav,0.00\n"
+    assert (tmp_path / "ensemble-test.csv").read_text() == ranks
+    (tmp_path / "c.csv").write_text("wav_file_name,pred_score\na.wav,1\na.wav,5\nx.wav,9\n")
+    done = run("ensemble", "a.csv", "c.csv", cwd=tmp_path)
+    assert done.returncode == 1
+    for part in ("c.csv: 4 mistake(s)", "second prediction for 'a.wav'", "'x.wav' is no pair"):
+        assert part in done.stderr

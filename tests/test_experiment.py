@@ -194,3 +194,14 @@ def test_few_captions_are_warned_of_once(
     fill_cache(data, recipe, tmp_path / "store", **QUIET)
     run_experiment(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
     assert caplog.text.count("too few to hold some of them out") == 1
+
+
+def test_views_of_train_only_are_cached(make_data: WriteData, tmp_path: Path) -> None:
+    data = make_data(train=6, validation=4)
+    settings = {"name": "x", "spaces": ["mini-mel"], "views": {"mini-mel": 2}}
+    report = fill_cache(data, recipe_from(settings, source="a test"), tmp_path / "store")
+    assert {key: n for key, n in report.encoded.items() if key[1] == "audio"} == {
+        ("mini-mel", "audio"): 10,
+        ("mini-mel.view-1", "audio"): 6,
+        ("mini-mel.view-2", "audio"): 6,
+    }

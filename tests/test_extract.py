@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,23 @@ import soundfile
 from support import BATCH_TOY, TOY, WriteData
 
 from xacle_stack.audio import Clip, read_clip
-from xacle_stack.cache import FeatureCache
-from xacle_stack.encoders import EncoderChoice
+from xacle_stack.cache import FeatureCache, StoreWriter
+from xacle_stack.encoders import EncoderChoice, view_name
 from xacle_stack.errors import EncoderError
 from xacle_stack.extract import extract_embeddings, store_id
 from xacle_stack.pairs import Pairs, read_pairs
+
+FRAMES_TOY = EncoderChoice(TOY.name.replace("ToySpace", "ToyFrames"))
 
 
 def table(root: Path, pairs: Pairs, encoder: str = "toy") -> bytes:
     """Return every vector of the pairs as bytes."""
     cached = FeatureCache(root).load(pairs)
-    return b"".join(
-        array.tobytes()
-        for array in (cached.audio(encoder), cached.audio(encoder, "level"), cached.text(encoder))
-    )
+    arrays = [cached.audio(encoder), cached.audio(encoder, "level"), cached.text(encoder)]
+    if encoder != "toy":
+        arrays += cached.audio_sequences(encoder)[:]
+        arrays += cached.text_sequences(encoder, "letters")[:]
+    return b"".join(array.tobytes() for array in arrays)
 
 
 def test_the_cache_holds_what_the_encoder_returns(make_data: WriteData, tmp_path: Path) -> None:
@@ -39,6 +43,29 @@ def test_the_cache_holds_what_the_encoder_returns(make_data: WriteData, tmp_path
     )
     assert report.encoded == {("toy", "audio"): 20, ("toy", "text"): len(set(pairs.captions))}
     assert not report.failures
+
+
+def test_the_cache_holds_the_sequences_that_the_encoder_returns(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    soundfile.write(pairs.audio_paths[3], np.full(30, 0.25), 8000)
+    extract_embeddings([pairs], [FRAMES_TOY], tmp_path / "store")
+    encoder = FRAMES_TOY.encoder.load()
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    clips = [read_clip(path).mono(8000) for path in pairs.audio_paths]
+    frames = encoder.encode_audio(clips)["frames"]
+    letters = encoder.encode_text(pairs.captions)["letters"]
+    assert len({len(sequence) for sequence in letters}) > 1
+    for found, sequence in zip(cached.audio_sequences("toy-frames")[:], frames, strict=True):
+        np.testing.assert_array_equal(found, sequence.astype(np.float16))
+    assert cached.audio_sequences("toy-frames").lengths.tolist() == [16] * 3 + [1] + [16] * 16
+    found = cached.text_sequences("toy-frames", "letters")
+    for row, sequence in enumerate(letters):
+        np.testing.assert_array_equal(found[row], sequence.astype(np.float32))
+    np.testing.assert_array_equal(
+        cached.audio("toy-frames"), encoder.encode_audio(clips)["embedding"].astype(np.float32)
+    )
 
 
 def test_a_second_run_encodes_nothing(make_data: WriteData, tmp_path: Path, monkeypatch) -> None:
@@ -100,6 +127,23 @@ def test_bad_files_are_listed_and_the_others_kept(make_data: WriteData, tmp_path
     for path in (cut, text, empty, nan):
         soundfile.write(path, np.full(800, 0.1 + len(path.name) / 100), 8000)
     assert extract_embeddings([pairs], [TOY], tmp_path / "store").encoded["toy", "audio"] == 1
+
+
+def test_a_sequence_that_breaks_the_contract_stores_nothing_of_that_batch(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=6), "train")
+    good = FRAMES_TOY.encoder.encode_audio
+    monkeypatch.setattr(
+        FRAMES_TOY.encoder,
+        "encode_audio",
+        lambda self, clips: good(self, clips) | {"frames": [np.zeros((0, 100)) for _ in clips]},
+    )
+    with pytest.raises(EncoderError, match=r"'frames', item 0 of a batch of 6: .*got \(0, 100\)"):
+        extract_embeddings([pairs], [FRAMES_TOY], tmp_path / "store")
+    monkeypatch.undo()
+    report = extract_embeddings([pairs], [FRAMES_TOY], tmp_path / "store")
+    assert report.encoded["toy-frames", "audio"] == 6
 
 
 def test_silence_is_encoded(make_data: WriteData, tmp_path: Path) -> None:
@@ -167,8 +211,9 @@ def run_extract(data: Path, store: Path, limit: int) -> subprocess.CompletedProc
 
 
 def test_killed_and_started_again_gives_the_same_bytes(
-    make_data: WriteData, tmp_path: Path
+    make_data: WriteData, tmp_path: Path, monkeypatch
 ) -> None:
+    monkeypatch.setitem(StoreWriter.__init__.__kwdefaults__, "segment_rows", 4)
     data = make_data(train=40)
     pairs = read_pairs(data, "train")
     n_calls = int(run_extract(data, tmp_path / "expected", 0).stdout)
@@ -178,7 +223,7 @@ def test_killed_and_started_again_gives_the_same_bytes(
         store = tmp_path / f"killed-{number}"
         assert run_extract(data, store, limit).returncode == -9
         n_kept.append(len(list(store.rglob("*.h5"))))
-        assert run_extract(data, store, 0).returncode == 0
+        extract_embeddings([pairs], [TOY, BATCH_TOY], store, batch_size=3)
         assert [table(store, pairs, name) for name in ("toy", "batch-toy")] == expected
         assert all(fault is None for _, fault in FeatureCache(store).verify())
     assert len(set(n_kept)) > 3  # killed at different places, with some rows kept
@@ -210,6 +255,29 @@ def test_two_runs_at_once(make_data: WriteData, tmp_path: Path) -> None:
     assert [run.wait() for run in runs] == [0, 0]
     assert table(tmp_path / "store", pairs) == table(tmp_path / "expected", pairs)
     assert all(fault is None for _, fault in FeatureCache(tmp_path / "store").verify())
+
+
+def test_views_are_encoded_by_one_model_beside_the_plain_clips(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=6), "train")
+    plain = EncoderChoice("mini-mel")
+    extract_embeddings([pairs], [plain], tmp_path / "store")
+    before = FeatureCache(tmp_path / "store").load(pairs).audio("mini-mel")
+    n_loaded, load = [], plain.encoder.load
+    monkeypatch.setattr(plain.encoder, "load", lambda *args: n_loaded.append(1) or load(*args))
+    choices = [replace(plain, view=view) for view in (0, 1, 2)]
+    report = extract_embeddings([pairs], choices, tmp_path / "store")
+    assert report.encoded == {(f"mini-mel.view-{view}", "audio"): 6 for view in (1, 2)}
+    assert n_loaded == [1]
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    np.testing.assert_array_equal(cached.audio("mini-mel"), before)
+    views = [cached.audio(view_name("mini-mel", view)) for view in (0, 1, 2)]
+    clips = [read_clip(path).mono(16_000) for path in pairs.audio_paths]
+    for number, found in enumerate(views):
+        expected = load().with_view(number).encode_audio(clips)["embedding"]
+        np.testing.assert_array_equal(found, expected)
+    assert len({found.tobytes() for found in views}) == 3
 
 
 def test_a_changed_checkpoint_is_another_store(make_data: WriteData, tmp_path: Path) -> None:

@@ -2,8 +2,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xacle_stack.errors import MetricError
-from xacle_stack.metrics import Estimate, Evaluation, evaluate, ktau, lcc, mse, rank_systems, srcc
+from xacle_stack.errors import MetricError, UnknownNameError
+from xacle_stack.metrics import (
+    METRICS,
+    Estimate,
+    Evaluation,
+    evaluate,
+    ktau,
+    lcc,
+    mse,
+    probability_better,
+    rank_systems,
+    srcc,
+    srcc_gain,
+)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -87,6 +99,72 @@ def test_same_seed_same_interval(rng: np.random.Generator) -> None:
     assert evaluate(a, b, n_bootstrap=50) != evaluate(a, b, n_bootstrap=50, random_state=1)
 
 
+def plain_paired_bootstrap(
+    truth: np.ndarray, a: np.ndarray, b: np.ndarray, name: str, n_bootstrap: int, seed: int
+) -> np.ndarray:
+    """Return each resample's two metrics, by SciPy and plain loops."""
+    by_scipy = {
+        "SRCC": lambda x, y: stats.spearmanr(x, y).statistic,
+        "LCC": lambda x, y: stats.pearsonr(x, y).statistic,
+        "KTAU": lambda x, y: stats.kendalltau(x, y).statistic,
+        "MSE": lambda x, y: ((x - y) ** 2).mean(),
+    }[name]
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n_bootstrap):
+        rows = rng.integers(len(truth), size=len(truth))
+        found.append([by_scipy(truth[rows], system[rows]) for system in (a, b)])
+    return np.round(found, 10)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_probability_better_equals_a_plain_loop(metric: str) -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 11, size=40).astype(float)
+    better, worse = truth + rng.normal(size=40), truth + rng.normal(scale=1.2, size=40)
+    pairs = plain_paired_bootstrap(truth, better, worse, metric, 150, 7)
+    sign = -1 if metric == "MSE" else 1
+    expected = np.mean([1.0 if x > y else 0.5 if x == y else 0.0 for x, y in sign * pairs])
+    found = probability_better(truth, better, worse, metric=metric, n_bootstrap=150, random_state=7)
+    assert 0 < found < 1
+    assert found == expected
+    turned = probability_better(
+        truth, worse, better, metric=metric, n_bootstrap=150, random_state=7
+    )
+    assert turned == pytest.approx(1 - expected)
+
+
+def test_gain_and_probability_see_the_same_resamples(rng: np.random.Generator) -> None:
+    truth = rng.normal(size=50)
+    a, b = truth + rng.normal(size=50), truth + rng.normal(scale=1.1, size=50)
+    pairs = plain_paired_bootstrap(truth, a, b, "SRCC", 200, 5)
+    gains = pairs[:, 0] - pairs[:, 1]
+    gain = srcc_gain(truth, a, b, n_bootstrap=200, random_state=5)
+    np.testing.assert_allclose([gain.low, gain.high], np.quantile(gains, [0.025, 0.975]), atol=1e-9)
+    assert gain.value == pytest.approx(srcc(truth, a) - srcc(truth, b))
+    probability = probability_better(truth, a, b, n_bootstrap=200, random_state=5)
+    assert probability == np.mean(gains > 0)
+    assert gain != srcc_gain(truth, a, b, n_bootstrap=200, random_state=6)
+
+
+def test_equal_systems_tie(rng: np.random.Generator) -> None:
+    truth, system = rng.normal(size=(2, 30))
+    assert probability_better(truth, system, system, n_bootstrap=50) == 0.5
+    # A strictly increasing map changes no rank.
+    assert probability_better(truth, np.exp(system), system, n_bootstrap=50) == 0.5
+    assert probability_better(truth, 2 * truth, truth, metric="MSE", n_bootstrap=50) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_an_undefined_metric_is_the_worst(rng: np.random.Generator) -> None:
+    truth, constant = rng.normal(size=30), np.ones(30)
+    for metric in ("SRCC", "LCC", "KTAU"):
+        assert probability_better(truth, constant, -truth, metric=metric, n_bootstrap=9) == 0.0
+        assert probability_better(truth, constant, constant, metric=metric, n_bootstrap=9) == 0.5
+    gain = srcc_gain(truth, constant, truth, n_bootstrap=9)
+    assert np.isnan([gain.value, gain.low, gain.high]).all()
+
+
 def make(srcc: float, lcc: float, ktau: float, mse: float) -> Evaluation:
     estimates = [Estimate(value, value, value) for value in (srcc, lcc, ktau, mse)]
     return Evaluation(*estimates, n_pairs=10, confidence=0.95)
@@ -130,6 +208,17 @@ def test_a_split_without_scores_is_explained() -> None:
         evaluate([1, 2], [1, 2], confidence=95)
     with pytest.raises(MetricError, match="n_bootstrap must be 1 or more, got 0"):
         evaluate([1, 2], [1, 2], n_bootstrap=0)
+    for compare in (probability_better, srcc_gain):
+        with pytest.raises(MetricError, match="this split has none"):
+            compare(None, [1, 2], [1, 2])
+        with pytest.raises(MetricError, match="2 human scores but 3 predicted"):
+            compare([1, 2], [1, 2], [1, 2, 3])
+        with pytest.raises(MetricError, match="n_bootstrap must be 1 or more, got 0"):
+            compare([1, 2], [1, 2], [1, 2], n_bootstrap=0)
+    with pytest.raises(MetricError, match="confidence must lie between 0 and 1, got 1.5"):
+        srcc_gain([1, 2], [1, 2], [2, 1], confidence=1.5)
+    with pytest.raises(UnknownNameError, match="'srcc'. Expected one of: SRCC, LCC, KTAU, MSE"):
+        probability_better([1, 2], [1, 2], [1, 2], metric="srcc")
 
 
 def test_repr_shows_all_metrics() -> None:

@@ -152,3 +152,25 @@ def test_a_missing_recipe_lists_the_projects(tmp_path: Path, monkeypatch) -> Non
 def test_an_unknown_encoder_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown encoder 'clap'. Known: .*mini-mel"):
         read_recipe(write(tmp_path, 'spaces = ["clap"]'))
+
+
+def test_augmented_views() -> None:
+    settings = {
+        "name": "x",
+        "spaces": ["mini-mel", "mini-mod"],
+        "auxiliary": ["beats:logits"],
+        "views": {"mini-mel": 2},
+    }
+    recipe = recipe_from(settings, source="a test")
+    assert [choice.info.name for choice in recipe.view_encoders] == [
+        "mini-mel.view-1",
+        "mini-mel.view-2",
+    ]
+    for change, message in (
+        ({"views": {"beats": 1}}, "views: 'beats' makes no augmented views"),
+        ({"views": {"mini-mfcc": 1}}, "views: 'mini-mfcc' is no encoder of this recipe"),
+        ({"views": {"mini-mel": 0}}, "views.mini-mel: input should be greater than 0"),
+        ({"auxiliary": ["byol-a:frames"]}, "'byol-a:frames' is a sequence of vectors a clip"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            recipe_from({**settings, **change}, source="a test")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xacle_stack.errors import SubmissionError
-from xacle_stack.submission import read_predictions, write_predictions
+from xacle_stack.submission import predicted_ids, read_predictions, write_predictions
 
 IDS = ("b.wav", "a.wav", "c.wav")
 
@@ -74,3 +74,14 @@ def test_decimal_commas_and_double_ids_are_refused(tmp_path: Path) -> None:
         write_predictions(path, ["a.wav", "a.wav"], [1, 2], "test")
     with pytest.raises(SubmissionError, match="unknown split 'eval'"):
         write_predictions(path, IDS, [1, 2, 3], "eval")
+
+
+def test_the_pairs_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("wav_file_name,pred_score\nc.wav,3\nb.wav,1\nc.wav,2\n")
+    assert predicted_ids(path) == ("c.wav", "b.wav")
+    path.write_text("wav_file_name,pred_score\n")
+    with pytest.raises(SubmissionError, match="a header but no predictions"):
+        predicted_ids(path)
+    with pytest.raises(SubmissionError, match="no such file of predictions"):
+        predicted_ids(tmp_path / "other.csv")

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from xacle_stack import Encoder, EncoderInfo
-from xacle_stack.encoders.base import FloatArray
+from xacle_stack.encoders.base import FloatArray, Output
 
 # Which sixth of the spectrum holds the tone that a word names.
 BANDS = {"low": 0, "middle": 1, "high": 4}
@@ -42,15 +42,42 @@ class ToySpace(Encoder):
         return {"embedding": rows}
 
 
-class BatchToy(ToySpace):
+class ToyFrames(ToySpace):
+    """The same, with sequences beside the vectors: the samples in frames, and the letters."""
+
+    info = replace(
+        ToySpace.info,
+        name="toy-frames",
+        audio_outputs={**ToySpace.info.audio_outputs, "frames": 100},
+        text_outputs={**ToySpace.info.text_outputs, "letters": 2},
+        sequences={"frames": "float16", "letters": "float32"},
+    )
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, Output]:
+        frames = [clip[: max(100, len(clip) // 100 * 100)] for clip in clips]
+        frames = [np.pad(clip, (0, -len(clip) % 100)).reshape(-1, 100) for clip in frames]
+        return {**super().encode_audio(clips), "frames": frames}
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Output]:
+        letters = [np.array([[ord(letter), 0.1] for letter in caption]) for caption in captions]
+        return {**super().encode_text(captions), "letters": letters}
+
+
+class BatchToy(ToyFrames):
     """Breaks the contract on purpose: every vector tells which batch it came in."""
 
-    info = replace(ToySpace.info, name="batch-toy")
+    info = replace(ToyFrames.info, name="batch-toy")
 
-    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
-        outputs = super().encode_audio(clips)
-        return {name: rows + rows.sum() for name, rows in outputs.items()}
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, Output]:
+        return _mark(super().encode_audio(clips))
 
-    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
-        rows = super().encode_text(captions)["embedding"]
-        return {"embedding": rows + rows.sum()}
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Output]:
+        return _mark(super().encode_text(captions))
+
+
+def _mark(outputs: dict[str, Output]) -> dict[str, Output]:
+    mark = outputs["embedding"].sum()
+    return {
+        name: [rows + mark for rows in values] if isinstance(values, list) else values + mark
+        for name, values in outputs.items()
+    }

@@ -21,11 +21,19 @@ if TYPE_CHECKING:
         cosine_similarity,
         pair_features,
     )
+    from xacle_stack.listeners import ListenerModel
     from xacle_stack.metrics import Evaluation, evaluate
     from xacle_stack.pairs import Pairs, list_splits, read_pairs
     from xacle_stack.stacking import Stacker, load_card, load_model, save_model
     from xacle_stack.submission import read_predictions, write_predictions
-    from xacle_stack.systems import rank_average
+    from xacle_stack.systems import (
+        GatedRegressor,
+        LSTMRegressor,
+        ProjectionHeadRegressor,
+        TransformerRegressor,
+        average,
+        rank_average,
+    )
 
 _HOMES = {
     "read_clip": "audio",
@@ -42,6 +50,7 @@ _HOMES = {
     "agreement_features": "features",
     "cosine_similarity": "features",
     "pair_features": "features",
+    "ListenerModel": "listeners",
     "Evaluation": "metrics",
     "evaluate": "metrics",
     "Pairs": "pairs",
@@ -53,6 +62,11 @@ _HOMES = {
     "save_model": "stacking",
     "read_predictions": "submission",
     "write_predictions": "submission",
+    "GatedRegressor": "systems",
+    "LSTMRegressor": "systems",
+    "ProjectionHeadRegressor": "systems",
+    "TransformerRegressor": "systems",
+    "average": "systems",
     "rank_average": "systems",
 }
 
@@ -65,11 +79,17 @@ __all__ = [
     "FeatureBuilder",
     "FeatureCache",
     "FeatureTable",
+    "GatedRegressor",
+    "LSTMRegressor",
+    "ListenerModel",
     "PairEmbeddings",
     "Pairs",
+    "ProjectionHeadRegressor",
     "Stacker",
+    "TransformerRegressor",
     "XacleStackError",
     "agreement_features",
+    "average",
     "cosine_similarity",
     "evaluate",
     "extract_embeddings",

@@ -14,7 +14,7 @@ class XacleStackError(Exception):
 
 
 class PairsError(XacleStackError, ValueError):
-    """A data folder or one of its CSV files breaks the XACLE layout."""
+    """A data folder, one of its CSV files, or its ratings cannot be used."""
 
 
 class AudioError(XacleStackError, ValueError):

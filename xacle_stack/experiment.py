@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -59,16 +60,22 @@ def fill_cache(
     n_jobs: int = 1,
     progress: bool = False,
 ) -> ExtractionReport:
-    """Encode every split of a data set with every encoder of a recipe."""
-    return extract_embeddings(
-        read_splits(data).values(),
-        recipe.encoders,
-        store,
+    """Encode every split of a data set with every encoder of a recipe; of train, views as well."""
+    splits = read_splits(data)
+    encode = partial(
+        extract_embeddings,
+        root=store,
         device=device,
         batch_size=batch_size,
         n_jobs=n_jobs,
         progress=progress,
     )
+    report = encode(splits.values(), recipe.encoders)
+    if recipe.view_encoders and "train" in splits:
+        of_views = encode([splits["train"]], recipe.view_encoders)
+        report.encoded += of_views.encoded
+        report.reused += of_views.reused
+    return report
 
 
 def run_experiment(

@@ -182,7 +182,7 @@ class _Share:
                 modality: [
                     _Task(choice, fingerprint, modality, self, loaded, report)
                     for choice, fingerprint in self.fingerprints.items()
-                    if choice.encoder.info.outputs(modality)
+                    if choice.info.outputs(modality)
                 ]
                 for modality in MODALITIES
             }
@@ -206,10 +206,11 @@ class _Loaded:
         self._encoders: dict[EncoderChoice, Encoder] = {}
 
     def get(self, choice: EncoderChoice) -> Encoder:
-        if choice not in self._encoders:
+        model = choice.unaugmented  # which all views share
+        if model not in self._encoders:
             with _anybodys_code(choice.name, "load"):
-                self._encoders[choice] = choice.load(self._device)
-        return self._encoders[choice]
+                self._encoders[model] = model.load(self._device)
+        return self._encoders[model].with_view(choice.view)
 
 
 @contextmanager
@@ -244,7 +245,7 @@ class _Task:
         loaded: _Loaded,
         report: ExtractionReport,
     ) -> None:
-        self.info = choice.encoder.info
+        self.info = choice.info
         self.sample_rate_hz = self.info.sample_rate_hz or 0  # 0 for text, where it means nothing
         self._choice = choice
         self._modality = modality

@@ -3,7 +3,8 @@
 Conventions: SRCC is Spearman's correlation with average ranks for ties, LCC is Pearson's, KTAU
 is Kendall's tau-b, MSE the mean squared error on the scale of the scores.  A correlation with a
 constant is undefined: it is NaN, as in SciPy.  Intervals are percentile bootstrap intervals over
-pairs.  Systems are ranked by SRCC, ties by LCC, then KTAU, then MSE.
+pairs; two systems are compared on the same resamples.  Systems are ranked by SRCC, ties by LCC,
+then KTAU, then MSE.
 
 Source: Okamoto et al., XACLE challenge 2026.
 """
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from xacle_stack._types import FloatArray
-from xacle_stack.errors import MetricError
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import MetricError, UnknownNameError
 
 
 def srcc(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -158,31 +159,18 @@ def evaluate(
     >>> float(evaluation.srcc)
     1.0
     """
-    if y_true is None:
-        raise MetricError(
-            "there are no human scores to compare with: this split has none. "
-            "Evaluate on a split whose *_average.csv holds scores."
-        )
-    y_true, y_pred = _check(y_true, y_pred)
-    if not 0 < confidence < 1:
-        raise MetricError(f"confidence must lie between 0 and 1, got {confidence!r}.")
-    if n_bootstrap < 1:
-        raise MetricError(f"n_bootstrap must be 1 or more, got {n_bootstrap!r}.")
-    rng = np.random.default_rng(random_state)
-    resampled = np.empty((n_bootstrap, len(METRICS)))
-    with warnings.catch_warnings():  # a resample may be constant, which SciPy warns of
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        for resample in resampled:
-            rows = rng.integers(len(y_true), size=len(y_true))
-            a, b = y_true[rows], y_pred[rows]
-            resample[:] = [metric(a, b) for metric in METRICS.values()]
-    tails = (1 - confidence) / 2, (1 + confidence) / 2
+    truth, predicted = _check(_existing(y_true), y_pred)
+    resampled = _bootstrap(
+        lambda rows: [metric(truth[rows], predicted[rows]) for metric in METRICS.values()],
+        len(truth),
+        n_bootstrap,
+        random_state,
+    )
     estimates = {}
     for column, (name, metric) in enumerate(METRICS.items()):
-        defined = resampled[:, column][~np.isnan(resampled[:, column])]
-        low, high = np.quantile(defined, tails) if len(defined) else (np.nan, np.nan)
-        estimates[name.lower()] = Estimate(metric(y_true, y_pred), float(low), float(high))
-    return Evaluation(**estimates, n_pairs=len(y_true), confidence=confidence)
+        low, high = _interval(resampled[:, column], confidence)
+        estimates[name.lower()] = Estimate(metric(truth, predicted), low, high)
+    return Evaluation(**estimates, n_pairs=len(truth), confidence=confidence)
 
 
 def srcc_gain(
@@ -221,16 +209,74 @@ def srcc_gain(
     >>> srcc_gain([1, 2, 3, 4], [1, 2, 3, 4], [1, 3, 2, 4]).value
     0.2
     """
-    truth, predicted = _check(y_true, y_pred)
-    _, reference = _check(y_true, y_reference)
-    rng = np.random.default_rng(random_state)
-    gains = []
-    for _ in range(n_bootstrap):
-        rows = rng.integers(len(truth), size=len(truth))
-        gains.append(srcc(truth[rows], predicted[rows]) - srcc(truth[rows], reference[rows]))
-    low, high = np.nanquantile(gains, [(1 - confidence) / 2, (1 + confidence) / 2])
+    truth, predicted, reference = _check_both(y_true, y_pred, y_reference)
+    resampled = _bootstrap(
+        lambda rows: [srcc(truth[rows], system[rows]) for system in (predicted, reference)],
+        len(truth),
+        n_bootstrap,
+        random_state,
+    )
+    low, high = _interval(resampled[:, 0] - resampled[:, 1], confidence)
     value = round(srcc(truth, predicted) - srcc(truth, reference), 12)
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, low, high)
+
+
+def probability_better(
+    y_true: ArrayLike | None,
+    y_pred: ArrayLike,
+    y_reference: ArrayLike,
+    *,
+    metric: str = "SRCC",
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+) -> float:
+    """Return how probable it is that a system is better than another, by a paired bootstrap.
+
+    The share of resamples of the pairs in which its metric is better (higher; of MSE lower); a tie
+    counts half.
+
+    Parameters
+    ----------
+    y_true, y_pred, y_reference : array-like of shape (n_pairs,)
+        Human scores, the system's and the other's; row ``i`` of all belongs to pair ``i``.
+    metric : {"SRCC", "LCC", "KTAU", "MSE"}, default="SRCC"
+        An undefined one counts as the worst value, as in `rank_systems`.
+    n_bootstrap : int, default=1000
+        Number of resamples; both systems see the same pairs in each.
+    random_state : int, default=0
+
+    Returns
+    -------
+    probability : float
+        In [0, 1]; 0.5 of two systems that are the same.
+
+    Raises
+    ------
+    MetricError
+        As :func:`evaluate`.
+    UnknownNameError
+        If there is no such metric.
+
+    Examples
+    --------
+    >>> truth = np.arange(20)
+    >>> probability_better(truth, truth, -truth), probability_better(truth, truth, truth)
+    (1.0, 0.5)
+    """
+    if metric not in METRICS:
+        raise UnknownNameError(f"unknown metric {metric!r}. Expected one of: {', '.join(METRICS)}.")
+    truth, predicted, reference = _check_both(y_true, y_pred, y_reference)
+    compute = METRICS[metric]
+    resampled = _bootstrap(
+        lambda rows: [compute(truth[rows], system[rows]) for system in (predicted, reference)],
+        len(truth),
+        n_bootstrap,
+        random_state,
+    )
+    if metric == "MSE":
+        resampled = -resampled
+    own, other = np.where(np.isnan(resampled), -np.inf, resampled).T
+    return float(np.mean((own > other) + 0.5 * (own == other)))
 
 
 def rank_systems(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -247,6 +293,28 @@ def rank_systems(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return sorted(evaluations, key=worst_first, reverse=True)
 
 
+def _bootstrap(
+    compute: Callable[[IntArray], list[float]], n_pairs: int, n_bootstrap: int, random_state: int
+) -> FloatArray:
+    """Return what is computed from resampled rows, shape (n_bootstrap, n_values)."""
+    if n_bootstrap < 1:
+        raise MetricError(f"n_bootstrap must be 1 or more, got {n_bootstrap!r}.")
+    rng = np.random.default_rng(random_state)
+    with warnings.catch_warnings():  # a resample may be constant, which SciPy warns of
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        return np.array([compute(rng.integers(n_pairs, size=n_pairs)) for _ in range(n_bootstrap)])
+
+
+def _interval(resampled: FloatArray, confidence: float) -> tuple[float, float]:
+    if not 0 < confidence < 1:
+        raise MetricError(f"confidence must lie between 0 and 1, got {confidence!r}.")
+    defined = resampled[~np.isnan(resampled)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 def _pearson(a: FloatArray, b: FloatArray) -> float:
     if (a == a[0]).all() or (b == b[0]).all():  # means round, so centred constants may not be 0
         return float("nan")
@@ -254,6 +322,22 @@ def _pearson(a: FloatArray, b: FloatArray) -> float:
     # Scaled first: 1e-200 squared would underflow.
     a, b = a / np.abs(a).max(), b / np.abs(b).max()
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+
+
+def _existing(y_true: ArrayLike | None) -> ArrayLike:
+    if y_true is None:
+        raise MetricError(
+            "there are no human scores to compare with: this split has none. "
+            "Evaluate on a split whose *_average.csv holds scores."
+        )
+    return y_true
+
+
+def _check_both(
+    y_true: ArrayLike | None, y_pred: ArrayLike, y_reference: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    truth, predicted = _check(_existing(y_true), y_pred)
+    return truth, predicted, _check(truth, y_reference)[1]
 
 
 def _check(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[FloatArray, FloatArray]:

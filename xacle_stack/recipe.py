@@ -17,11 +17,17 @@ A recipe is a TOML file::
     [code]                                 # code that you allow to be run, for encoders that need
     m2d-clap = "path/to/clone/of/m2d"      # yours
 
+    [views]                                # augmented views of each training clip, beside it
+    m2d-clap = 4
+
     [features]
     n_components = 8
 
     [stacker]
     preset = "best"                        # or "paper", the published system
+
+    [systems.mine]                         # what `xacle-stack compare` compares; see
+    kind = "stack"                         # xacle_stack/contenders.py for the kinds
 """
 
 import difflib
@@ -29,11 +35,19 @@ import logging
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
+from xacle_stack.contenders import (
+    AnyContender,
+    CacheNames,
+    EnsembleContender,
+    default_contenders,
+    mistakes_in,
+)
 from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
@@ -91,8 +105,16 @@ class Recipe(_Settings):
     compare : tuple of str
         Which smaller stacks are fitted beside that of all spaces.
     checkpoints, code : mapping of str to str
+    views : mapping of str to int
+        How many augmented views of each training clip are cached, by encoder.
     features : FeatureSettings
     stacker : StackerSettings
+    systems : mapping of str to settings
+        See :mod:`xacle_stack.contenders`.
+    seeds : int
+        Fits of each system that another seed changes.
+    reference : str, optional
+        The system that others are set against; by default the first.
     """
 
     name: str
@@ -102,16 +124,46 @@ class Recipe(_Settings):
     compare: tuple[Literal["singles", "couples"], ...] = ("singles", "couples")
     checkpoints: Mapping[str, str] = Field(default_factory=dict)
     code: Mapping[str, str] = Field(default_factory=dict)
+    views: Mapping[str, PositiveInt] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     stacker: StackerSettings = StackerSettings()
+    systems: Mapping[str, AnyContender] = Field(default_factory=dict)
+    seeds: PositiveInt = 5
+    reference: str | None = None
+
+    @property
+    def contenders(self) -> Mapping[str, AnyContender]:
+        """The systems to compare, the reference first; where none are named, one of each kind."""
+        systems = self.systems or default_contenders(self.spaces)
+        first = self.reference or next(iter(systems))
+        return {first: systems[first], **systems}
+
+    @property
+    def cache_names(self) -> CacheNames:
+        """What the encoders and their views are called in the cache."""
+        views: dict[str, tuple[str, ...]] = {}
+        for choice in self.view_encoders:
+            views[choice.name] = (*views.get(choice.name, ()), choice.info.name)
+        return CacheNames({choice.name: choice.info.name for choice in self.encoders}, views)
 
     @property
     def encoders(self) -> list[EncoderChoice]:
         """Every encoder that the recipe needs, each once, with its checkpoint."""
         names = [*self.spaces, *(_encoder_of(name) for name in self.auxiliary)]
+        for system in self.systems.values():
+            names += [] if isinstance(system, EnsembleContender) else system.encoders_named
         return [
             EncoderChoice(name, self.checkpoints.get(name), self.precision, self.code.get(name))
             for name in dict.fromkeys(names)
+        ]
+
+    @property
+    def view_encoders(self) -> list[EncoderChoice]:
+        """Every augmented view; only training needs them."""
+        return [
+            replace(choice, view=number)
+            for choice in self.encoders
+            for number in range(1, self.views.get(choice.name, 0) + 1)
         ]
 
     def override(
@@ -130,7 +182,7 @@ class Recipe(_Settings):
 
     def fingerprints(self) -> dict[str, str]:
         """Return the store that each encoder's vectors are in, by the encoder's own name."""
-        found = fingerprints_of(self.encoders).values()
+        found = fingerprints_of([*self.encoders, *self.view_encoders]).values()
         return {fingerprint.encoder: fingerprint.digest for fingerprint in found}
 
     def builder(self, spaces: tuple[str, ...] | None = None) -> FeatureBuilder:
@@ -237,7 +289,7 @@ def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     for key in ("spaces", "auxiliary"):
         if isinstance(found.get(key), list):
             found[key] = [absolute(value) for value in found[key]]
-    for key in ("checkpoints", "code"):
+    for key in ("checkpoints", "code", "views"):
         if isinstance(found.get(key), dict):
             found[key] = {absolute(name): absolute(value) for name, value in found[key].items()}
     return found
@@ -255,15 +307,25 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
     named = [choice.name for choice in recipe.encoders]
     mistakes = [
         f"{key}: {name!r} is no encoder of this recipe; it has {named}"
-        for key, of_encoders in (("checkpoints", recipe.checkpoints), ("code", recipe.code))
+        for key, of_encoders in (
+            ("checkpoints", recipe.checkpoints),
+            ("code", recipe.code),
+            ("views", recipe.views),
+        )
         for name in of_encoders
         if name not in named
+    ]
+    mistakes += [
+        f"views: {choice.name!r} makes no augmented views; leave it out"
+        for choice in recipe.encoders
+        if choice.name in recipe.views and choice.info.views is None
     ]
     mistakes += [
         f"code: {choice.name!r} runs no code of yours; leave it out"
         for choice in recipe.encoders
         if choice.code is not None and choice.encoder.info.code is None
     ]
+    mistakes += mistakes_in(recipe.systems, recipe.reference, recipe.spaces)
     for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
         mistakes += [f"{kind}: {n!r} stands twice" for n in sorted({*names}) if names.count(n) > 1]
     called: dict[str, str] = {}
@@ -286,6 +348,11 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
             mistakes.append(
                 f"auxiliary: {name!r} is no audio output; expected one of "
                 f"{[f'{_encoder_of(name)}:{output}' for output in info.audio_outputs]}"
+            )
+        elif output in info.sequences:
+            mistakes.append(
+                f"auxiliary: {name!r} is a sequence of vectors a clip, not one vector; leave it to "
+                "systems that take sequences"
             )
         elif output == WORDS and info.text_outputs.get(WORDS) != info.audio_outputs[WORDS]:
             mistakes.append(

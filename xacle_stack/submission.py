@@ -85,23 +85,7 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
     SubmissionError
         With every missing, extra, duplicate or unusable prediction, at most 20 shown.
     """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise SubmissionError(f"{path}: no such file of predictions. Check the path.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: not readable as a UTF-8 CSV file ({error}).") from None
-    column = next((name for name in sorted(set(_SCORES.values())) if name in header), None)
-    if _ID not in header or column is None:
-        raise SubmissionError(
-            f"{path}: expected the columns '{_ID}' and 'pred_score' or 'prediction_score', "
-            f"found {header}. Rename them in the first line."
-        )
+    rows, column = _read_rows(Path(path))
     expected = set(pair_ids)
     scores: dict[str, float] = {}
     mistakes = []
@@ -129,3 +113,38 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
             + bullet_list(mistakes)
         )
     return np.array([scores[pair_id] for pair_id in pair_ids])
+
+
+def predicted_ids(path: Path | str) -> tuple[str, ...]:
+    """Return the pairs that a file of predictions names, each once, in its order.
+
+    Raises
+    ------
+    SubmissionError
+        If it is no file of predictions, or holds none.
+    """
+    rows, _ = _read_rows(Path(path))
+    if not rows:
+        raise SubmissionError(f"{path}: the file has a header but no predictions.")
+    return tuple(dict.fromkeys((row[_ID] or "").strip() for _, row in rows))
+
+
+def _read_rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
+    """Return each row with its line number, and the name of the column of scores."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = header
+            rows = [(reader.line_num, row) for row in reader]
+    except FileNotFoundError:
+        raise SubmissionError(f"{path}: no such file of predictions. Check the path.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SubmissionError(f"{path}: not readable as a UTF-8 CSV file ({error}).") from None
+    column = next((name for name in sorted(set(_SCORES.values())) if name in header), None)
+    if _ID not in header or column is None:
+        raise SubmissionError(
+            f"{path}: expected the columns '{_ID}' and 'pred_score' or 'prediction_score', "
+            f"found {header}. Rename them in the first line."
+        )
+    return rows, column

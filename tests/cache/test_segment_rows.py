@@ -7,7 +7,8 @@ from support import STORE
 
 from xacle_stack.cache import text_key
 from xacle_stack.cache.schema import KEY_DTYPE
-from xacle_stack.cache.segment_rows import SegmentRows
+from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences
+from xacle_stack.cache.sequences import Sequences
 from xacle_stack.cache.writer import write_segment
 from xacle_stack.errors import CacheError, UnknownNameError
 
@@ -35,6 +36,26 @@ def test_every_reading_is_exact(tmp_path: Path, rng) -> None:
         wanted = np.flatnonzero(rng.random(N_ROWS) < rng.choice([0.002, 0.05, 1.0])).tolist()
         if wanted:
             np.testing.assert_array_equal(read(rows, wanted), values[wanted])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_every_reading_of_sequences_is_exact(tmp_path: Path, rng, dtype: str) -> None:
+    lengths = rng.integers(1, 90, size=60)
+    sequences = [rng.normal(size=(length, 200)).astype(dtype) for length in lengths]
+    keys = np.array([text_key(str(row)) for row in range(60)], dtype=KEY_DTYPE)
+    path = write_segment(tmp_path, STORE, "audio", keys, {"frames": Sequences.join(sequences)})
+    with h5py.File(path) as file:
+        assert file["outputs/frames/frames"].id.get_num_chunks() >= 4
+    rows = SegmentSequences(path, "frames")
+    assert (rows.frame_shape, rows.dtype) == ((200,), np.dtype(dtype))
+    np.testing.assert_array_equal(rows.lengths, lengths)
+    for _ in range(20):  # some chunks through HDF5, some in place, some half and half
+        wanted = np.flatnonzero(rng.random(60) < rng.choice([0.03, 0.3, 1.0]))
+        if len(wanted):
+            found = rows.read(wanted)
+            for number, sequence in zip(wanted, found, strict=True):
+                np.testing.assert_array_equal(sequence, sequences[number])
+                assert sequence.dtype == dtype
 
 
 def test_a_chunk_is_verified_before_it_is_read_in_place(tmp_path: Path, rng) -> None:

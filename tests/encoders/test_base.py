@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,64 @@ def test_outputs_that_break_the_contract_are_told() -> None:
         check_outputs(info, "audio", {"embedding": np.zeros((3, 6)), "level": good["level"]}, 3)
     with pytest.raises(EncoderError, match="'embedding': a vector holds NaN or infinite"):
         check_outputs(info, "audio", {**good, "embedding": np.full((2, 6), np.nan)}, 2)
+
+
+def frames_info() -> EncoderInfo:
+    return EncoderInfo(
+        "e", "", audio_outputs={"frames": 3}, sample_rate_hz=8000, sequences={"frames": "float16"}
+    )
+
+
+def test_sequences_that_break_the_contract_are_told() -> None:
+    info = frames_info()
+    good = [np.ones((2, 3)), np.ones((5, 3))]
+    (checked,) = check_outputs(info, "audio", {"frames": good}, 2).values()
+    assert [(len(sequence), sequence.dtype) for sequence in checked] == [(2, "f2"), (5, "f2")]
+    bad: dict[str, object] = {
+        "a list with one array for each of the 2 items is expected; got ndarray": np.ones(
+            (2, 4, 3)
+        ),
+        "a list with one array for each of the 2 items is expected; got 1": good[:1],
+        r"item 1 of a batch of 2: expected a sequence of shape \(n_frames, 3\) .* got \(5, 4\)": [
+            good[0],
+            np.ones((5, 4)),
+        ],
+        r"item 0 of a batch of 2: expected .* at least one frame, got \(0, 3\)": [
+            np.ones((0, 3)),
+            good[1],
+        ],
+        r"item 1 of a batch of 2: expected .* got \(3,\)": [good[0], np.ones(3)],
+        "item 0 of a batch of 2: frame 1 holds NaN, infinite": [
+            np.array([[1, 1, 1], [1, 1, np.nan]]),
+            good[1],
+        ],
+        "item 1 of a batch of 2: frame 4 holds NaN, infinite values, or some that float16 cannot": [
+            good[0],
+            good[1] + 1e5 * (np.arange(5) == 4)[:, None],
+        ],
+        "item 1 of a batch of 2: not an array of numbers": [good[0], [["a", "b", "c"]]],
+    }
+    for message, sequences in bad.items():
+        with pytest.raises(EncoderError, match=f"'e', audio output 'frames'.*{message}"):
+            check_outputs(info, "audio", {"frames": sequences}, 2)
+
+
+def test_a_declared_sequence_must_make_sense() -> None:
+    for sequences in ({"other": "float16"}, {"frames": "float64"}, {"embedding": "float16"}):
+        with pytest.raises(EncoderError, match="its info declares the sequence .* of type 'float"):
+            replace(frames_info(), audio_outputs={"frames": 3, "embedding": 3}, sequences=sequences)
+
+
+def test_the_type_that_sequences_are_stored_in_is_part_of_the_fingerprint() -> None:
+    class Half(TOY.encoder):
+        info = replace(TOY.encoder.info, sequences={"level": "float16"})
+
+    class Single(TOY.encoder):
+        info = replace(TOY.encoder.info, sequences={"level": "float32"})
+
+    digests = {encoder.fingerprint().digest for encoder in (TOY.encoder, Half, Single)}
+    assert len(digests) == 3
+    assert "sequences" not in TOY.encoder.fingerprint().facts
 
 
 def test_a_modality_that_is_not_there_is_told() -> None:

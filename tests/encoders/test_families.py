@@ -1,5 +1,6 @@
 """What every pretrained encoder keeps, run over tiny checkpoints in the real files' format."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +12,18 @@ import pytest
 from random_checkpoints import WRITERS, choose, write_checkpoint
 from support import WriteData
 
+from xacle_stack.audio import read_clip
 from xacle_stack.cache import FeatureCache
-from xacle_stack.encoders import Encoder, EncoderChoice, encoder_names, get_encoder
+from xacle_stack.encoders import (
+    Encoder,
+    EncoderChoice,
+    EncoderInfo,
+    encoder_names,
+    get_encoder,
+)
 from xacle_stack.errors import EncoderError
 from xacle_stack.experiment import fill_cache, run_experiment
+from xacle_stack.extract import extract_embeddings
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import recipe_from
 
@@ -71,14 +80,21 @@ def clips(encoder: Encoder) -> list[np.ndarray]:
     return [tone[: 3 * rate], noise[: 3 * rate], noise[: 4 * rate + 17], tone, noise[: rate // 2]]
 
 
-def encode(encoder: Encoder, items: list[Any] | None = None) -> dict[str, np.ndarray]:
-    """Encode clips and captions, or the given items of one kind."""
-    found = {}
+def encode(encoder: Encoder, items: list[Any] | None = None) -> dict[str, Any]:
+    """Encode clips and captions, or the given items of one kind.
+
+    For each sequence its mean stands, a vector.
+    """
+    found: dict[str, Any] = {}
     if items is None or not isinstance(items[0], str):
         audio = clips(encoder) if items is None else items
         if encoder.info.audio_outputs and audio:
             outputs = encoder.encode_audio(audio)
             found |= {f"audio {name}": values for name, values in outputs.items()}
+            for name in encoder.info.sequences:
+                sequences = found.pop(f"audio {name}")
+                assert isinstance(sequences, list)
+                found[f"audio {name}"] = np.stack([frames.mean(axis=0) for frames in sequences])
     if encoder.info.text_outputs and (items is None or isinstance(items[0], str)):
         outputs = encoder.encode_text(CAPTIONS if items is None else items)
         found |= {f"text {name}": values for name, values in outputs.items()}
@@ -108,6 +124,32 @@ def test_alone_equals_together_in_any_order(loaded, name: str) -> None:
             assert_close(alone, together[key])
             assert_close(backwards[key][::-1], together[key])
             assert together[key].dtype == np.float32
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if get_encoder(n).info.sequences])
+def test_sequences_alone_equal_those_together(loaded, name: str) -> None:
+    encoder = loaded(name)
+    together = encoder.encode_audio(clips(encoder))
+    for output, n_dims in encoder.info.audio_outputs.items():
+        if output not in encoder.info.sequences:
+            continue
+        for clip, sequence in zip(clips(encoder), together[output], strict=True):
+            (alone,) = encoder.encode_audio([clip])[output]
+            assert alone.shape == sequence.shape == (len(sequence), n_dims)
+            assert_close(alone, sequence)
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if get_encoder(n).info.views])
+def test_views_alone_equal_those_together(loaded, name: str) -> None:
+    encoder = loaded(name)
+    views = [encode(encoder.with_view(view), clips(encoder)) for view in (0, 1, 2)]
+    for key, values in views[1].items():
+        backwards = encode(encoder.with_view(1), clips(encoder)[::-1])[key]
+        alone = [encode(encoder.with_view(1), [clip])[key] for clip in clips(encoder)]
+        assert_close(np.concatenate(alone), values)
+        assert_close(backwards[::-1], values)
+        for other in (views[0][key], views[2][key]):
+            assert (np.abs(values - other).max(axis=1) > 1e-3 * np.abs(values).max()).all()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -213,7 +255,7 @@ def test_a_missing_and_a_surplus_tensor_are_named(written, tmp_path: Path, name:
     def rename_a_weight(tensors: dict[str, Any]) -> None:
         matrices = [key for key, value in tensors.items() if getattr(value, "ndim", 0) == 2]
         weights = [key for key in matrices if tensors[key].is_floating_point()]
-        key = next(key for key in weights if "decoder" not in key)
+        key = next(key for key in weights if not re.search("decoder|lm_head", key))
         removed.append(key.rpartition(".")[2])
         tensors[f"{key}_renamed"] = tensors.pop(key)
 
@@ -263,30 +305,53 @@ def test_a_checkpoint_of_another_model_is_refused(written, name: str) -> None:
             foreign.load()
 
 
+def auxiliary_of(info: EncoderInfo) -> list[str]:
+    return [output for output in info.audio_outputs if output not in info.sequences]
+
+
 def test_a_recipe_of_all_families_runs(written, make_data: WriteData, tmp_path: Path) -> None:
     choices = [written(name) for name in FAMILIES if get_encoder(name).info.is_installed]
     contrastive = [c for c in choices if c.encoder.info.is_contrastive]
-    others = [c for c in choices if not c.encoder.info.is_contrastive]
+    others = [
+        c for c in choices if not c.encoder.info.is_contrastive and auxiliary_of(c.encoder.info)
+    ]
     settings = {
         "name": "all",
         "spaces": [choice.name for choice in contrastive],
-        "auxiliary": [f"{c.name}:{out}" for c in others for out in c.encoder.info.audio_outputs],
-        "checkpoints": {choice.name: choice.checkpoint for choice in choices},
-        "code": {choice.name: choice.code for choice in choices if choice.code},
+        "auxiliary": [f"{c.name}:{out}" for c in others for out in auxiliary_of(c.encoder.info)],
+        "checkpoints": {choice.name: choice.checkpoint for choice in contrastive + others},
+        "code": {choice.name: choice.code for choice in contrastive + others if choice.code},
         "compare": [],
+        "stacker": {"preset": "paper"},
     }
     recipe = recipe_from(settings, source="a test")
-    data = make_data(train=24, validation=8)
+    data = make_data(train=15, validation=6)
     store, out = tmp_path / "store", tmp_path / "out"
     report = fill_cache(data, recipe, store, n_jobs=2)
     assert not report.failures
-    assert {name for name, _ in report.encoded} == {choice.name for choice in choices}
+    assert {name for name, _ in report.encoded} == {c.name for c in contrastive + others}
     results, _ = run_experiment(data, recipe, store, out, n_jobs=1, progress=False)
     assert [result.split for result in results] == ["validation"]
     again = fill_cache(data, recipe, store)
     assert again.encoded.total() == 0
     cached = FeatureCache(store).load(read_pairs(data, "train"), recipe.fingerprints())
-    assert cached.audio("beats", "logits").shape == (24, 527)
+    assert cached.audio("beats", "logits").shape == (15, 527)
+
+
+def test_what_the_baseline_needs_is_cached(written, make_data: WriteData, tmp_path: Path) -> None:
+    pairs = read_pairs(make_data(train=12), "train")
+    choices = [written(name) for name in ("byol-a", "roberta-large")]
+    report = extract_embeddings([pairs], choices, tmp_path / "store")
+    assert report.encoded["byol-a", "audio"] == 12
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    assert cached.text("roberta-large").shape == (12, 1024)
+    frames = cached.audio_sequences("byol-a")
+    assert frames.lengths.tolist() == [5] * 12  # 0.2 s
+    encoder = choices[0].load()
+    clips = [read_clip(path).mono(16_000) for path in pairs.audio_paths]
+    for found, sequence in zip(frames[:], encoder.encode_audio(clips)["frames"], strict=True):
+        np.testing.assert_allclose(found, sequence, rtol=2e-3, atol=1e-4)
+    assert not extract_embeddings([pairs], choices, tmp_path / "store").encoded
 
 
 def test_checkpoints_are_found_in_the_hubs_cache_by_default(tmp_path: Path, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from random_checkpoints.m2d_clap import PORTABLE_M2D
 
 from xacle_stack.audio import fixed_windows
 from xacle_stack.encoders import EncoderChoice, get_encoder
+from xacle_stack.encoders.masks import hidden_parts
 from xacle_stack.errors import EncoderError
 
 torch = pytest.importorskip("torch")
@@ -63,6 +64,40 @@ def test_clips_have_the_vectors_of_the_clone(encoder, rng) -> None:
     ours = encoder.encode_audio([short, whole, long])["embedding"]
     assert_close(ours, torch.cat(theirs).numpy())
     assert not np.allclose(np.linalg.norm(ours, axis=1), 1)
+
+
+def test_a_view_hides_parts_of_the_clones_spectrogram(encoder, rng) -> None:
+    clone = encoder.model["audio"]
+    clips = [
+        rng.normal(scale=0.1, size=n).astype(np.float32) for n in (3 * RATE, 10 * RATE, 3 * RATE)
+    ]
+    view = encoder.with_view(2)
+    together = view.encode_audio(clips)["embedding"]
+    spectrogram = clone.to_spec.forward
+
+    def masked(samples):
+        (clip,), power = samples.numpy(), spectrogram(samples)
+        level = (power + torch.finfo().eps).log()
+        mean = level.mean()
+        level[0, torch.from_numpy(hidden_parts(clip, 2, *power.shape[1:]))] = mean
+        return level.exp() - torch.finfo().eps
+
+    plain = encoder.encode_audio(clips)["embedding"]
+    for clip, vector, unmasked in zip(clips, together, plain, strict=True):
+        assert_close(view.encode_audio([clip])["embedding"][0], vector)
+        with mock.patch.object(clone.to_spec, "forward", masked), torch.inference_mode():
+            theirs = clone.encode_clap_audio(torch.from_numpy(clip)[None])[0].numpy()
+        np.testing.assert_allclose(vector, theirs, atol=1e-4 * np.abs(theirs).max())
+        assert np.abs(vector - unmasked).max() > 1e-3 * np.abs(unmasked).max()
+    assert not clone.to_spec._forward_hooks
+
+
+def test_every_window_of_a_long_clip_is_masked_by_itself(encoder, rng) -> None:
+    long = rng.normal(scale=0.1, size=15 * RATE).astype(np.float32)
+    view = encoder.with_view(1)
+    windows = list(fixed_windows(long, 10 * RATE))
+    alone = view.encode_audio(windows)["embedding"].mean(axis=0)
+    assert_close(view.encode_audio([long])["embedding"][0], alone)
 
 
 def test_captions_have_the_vectors_of_the_clone(choice: EncoderChoice, encoder) -> None:

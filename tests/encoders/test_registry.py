@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from xacle_stack.encoders import (
     fingerprints_of,
     get_encoder,
 )
+from xacle_stack.encoders.masks import MASKS
 from xacle_stack.encoders.registry import BUILT_IN
 from xacle_stack.errors import EncoderError, UnknownNameError
 
@@ -90,6 +92,28 @@ def test_an_installed_package_adds_encoders(tmp_path: Path, monkeypatch) -> None
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "ours" in encoder_names()
     assert get_encoder("ours").info.name == "toy"
+
+
+def test_a_view_is_an_encoder_of_its_own_in_the_cache() -> None:
+    plain = EncoderChoice("mini-mel")
+    views = [replace(plain, view=view) for view in (1, 2)]
+    assert [choice.info.name for choice in views] == ["mini-mel.view-1", "mini-mel.view-2"]
+    assert views[0].info.audio_outputs == plain.info.audio_outputs
+    assert views[0].info.text_outputs == {}
+    assert views[0].unaugmented == plain
+    assert plain.info is plain.encoder.info
+    fingerprints = [choice.fingerprint() for choice in (plain, *views)]
+    assert len({fingerprint.digest for fingerprint in fingerprints}) == 3
+    assert "view" not in fingerprints[0].facts
+    assert fingerprints[1].facts["checkpoint"] == fingerprints[0].facts["checkpoint"]
+    assert fingerprints[1].facts["view"] == {"number": 1, "made by": MASKS}
+
+
+def test_a_view_that_is_not_there_is_told() -> None:
+    with pytest.raises(EncoderError, match="'mini-mel': there is no view -1; expected 0, 1, 2"):
+        EncoderChoice("mini-mel", view=-1).info
+    with pytest.raises(EncoderError, match="'toy': there is no view 1; it makes none"):
+        replace(TOY, view=1).fingerprint()
 
 
 def test_every_missing_checkpoint_is_told_at_once(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from xacle_stack.encoders import EncoderChoice, get_encoder
 WRITERS: dict[str, str] = {
     "audiomae": "audiomae",
     "beats": "beats",
+    "byol-a": "byol_a",
     "eat": "eat",
     "laion-clap-fused": "laion_clap",
     "laion-clap-larger-general": "laion_clap",
@@ -28,6 +29,7 @@ WRITERS: dict[str, str] = {
     "ms-clap-2022": "ms_clap",
     "ms-clap-2023": "ms_clap",
     "pe-audio": "pe_audio",
+    "roberta-large": "roberta",
     "wav2vec2-ctc": "wav2vec2_ctc",
     "wavlm-large": "wavlm",
     "whisper-base": "whisper",

@@ -1,13 +1,15 @@
 """Embeddings on disk: content-addressed, immutable, checksummed."""
 
+from xacle_stack.cache.cached_pairs import CachedPairs, CachedSequences
 from xacle_stack.cache.keys import AudioKeys, FileStatus, file_status
-from xacle_stack.cache.reader import CachedPairs, FeatureCache, StoreSummary
+from xacle_stack.cache.reader import FeatureCache, StoreSummary
 from xacle_stack.cache.schema import StoreId, text_key
 from xacle_stack.cache.writer import StoreWriter
 
 __all__ = [
     "AudioKeys",
     "CachedPairs",
+    "CachedSequences",
     "FeatureCache",
     "FileStatus",
     "StoreId",

@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.cache.schema import KEY_DTYPE, KeyArray, read_keys, segment_paths
-from xacle_stack.cache.segment_rows import SegmentRows
+from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences
 from xacle_stack.errors import CacheError
 
 # Rows of a segment that are read at once: what is read beside the result stays this small.
 _PIECE_ROWS = 4096
+_PIECE_SEQUENCES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,7 @@ class Places:
     segments: NDArray[np.int32]
     rows: NDArray[np.int32]
     _open: dict[tuple[int, str], SegmentRows] = field(default_factory=dict)
+    _open_sequences: dict[tuple[int, str], SegmentSequences] = field(default_factory=dict)
 
     def missing(self, items: range | IntArray) -> IntArray:
         """Return which of some items have no row, as positions in `items`."""
@@ -111,7 +113,7 @@ class Places:
         segments, rows = self.segments[_selector(items)], self.rows[_selector(items)]
         first_segment = self._segment(int(segments[0]), output)
         table = np.empty((len(rows), *first_segment.row_shape), dtype=first_segment.dtype)
-        for wanted in _pieces(segments, rows):
+        for wanted in _pieces(segments, rows, _PIECE_ROWS):
             segment = self._segment(int(segments[wanted[0]]), output)
             ascending, which = np.unique(rows[wanted], return_inverse=True)
             first, last = int(wanted[0]), int(wanted[-1])
@@ -122,6 +124,50 @@ class Places:
                 segment.read(ascending, values)
                 table[wanted] = values[which]
         return table
+
+    def frame_type(self, items: range | IntArray, output: str) -> tuple[int, np.dtype[Any]]:
+        """Return the number of dimensions and the type of sequences."""
+        if not len(items):
+            raise _nothing()
+        segment = self._segment_of_sequences(int(self.segments[items[0]]), output)
+        return segment.frame_shape[0], segment.dtype
+
+    def lengths(self, items: range | IntArray, output: str) -> IntArray:
+        """Return how many frames the sequences of some items have, shape (n_items,)."""
+        segments, rows = self.segments[_selector(items)], self.rows[_selector(items)]
+        lengths = np.empty(len(rows), dtype=np.intp)
+        for number in np.unique(segments).tolist():
+            here = segments == number
+            lengths[here] = self._segment_of_sequences(number, output).lengths[rows[here]]
+        return lengths
+
+    def read_sequences(self, items: range | IntArray, output: str) -> list[FloatArray]:
+        """Return the sequences of some items, all of which have a row.
+
+        Parameters
+        ----------
+        items : range or ndarray of int
+        output : str
+
+        Returns
+        -------
+        sequences : list of ndarray of shape (n_frames, n_dims)
+            In the order of the items; no two of them share memory.
+        """
+        segments, rows = self.segments[_selector(items)], self.rows[_selector(items)]
+        sequences: dict[int, FloatArray] = {}
+        for wanted in _pieces(segments, rows, _PIECE_SEQUENCES):
+            segment = self._segment_of_sequences(int(segments[wanted[0]]), output)
+            ascending, which = np.unique(rows[wanted], return_inverse=True)
+            found = segment.read(ascending)
+            for item, place in zip(wanted.tolist(), which.tolist(), strict=True):
+                sequences[item] = found[place].copy()
+        return [sequences[item] for item in range(len(rows))]
+
+    def _segment_of_sequences(self, number: int, output: str) -> SegmentSequences:
+        if (number, output) not in self._open_sequences:
+            self._open_sequences[number, output] = SegmentSequences(self.paths[number], output)
+        return self._open_sequences[number, output]
 
     def _segment(self, number: int, output: str) -> SegmentRows:
         if (number, output) not in self._open:
@@ -137,12 +183,12 @@ def _selector(items: range | IntArray) -> slice | IntArray:
     return slice(items.start, stop, items.step)
 
 
-def _pieces(segments: NDArray[np.int32], rows: NDArray[np.int32]) -> Iterator[IntArray]:
+def _pieces(segments: NDArray[np.int32], rows: NDArray[np.int32], most: int) -> Iterator[IntArray]:
     """Yield positions of neighbouring rows of one segment, in the order of the store."""
     in_order = np.lexsort((rows, segments))
     for of_segment in np.split(in_order, np.flatnonzero(np.diff(segments[in_order])) + 1):
-        for start in range(0, len(of_segment), _PIECE_ROWS):
-            yield of_segment[start : start + _PIECE_ROWS]
+        for start in range(0, len(of_segment), most):
+            yield of_segment[start : start + most]
 
 
 def _nothing() -> CacheError:

@@ -5,18 +5,22 @@
     <store>/<encoder>-<fingerprint>/fingerprint.json
     <store>/<encoder>-<fingerprint>/<modality>-<hash of the file's bytes>.h5
         attributes  schema_version, encoder, fingerprint, modality
-        /keys             (n_rows,)         32 hexadecimal digits, the content key of each row
-        /outputs/<name>   (n_rows, n_dims)  float32
+        /keys                    (n_rows,)           32 hexadecimal digits, each row's content key
+        /outputs/<name>          (n_rows, n_dims)    float32, where a row is one vector
+        /outputs/<name>/frames   (n_frames, n_dims)  float16 or float32, where it is a sequence:
+        /outputs/<name>/offsets  (n_rows + 1,)       row i is frames[offsets[i]:offsets[i + 1]]
 
 Every data set is chunked with Fletcher32 and the file's own structures carry checksums (HDF5's
 1.10 format), so a flipped byte that matters is an error on reading.  The file's name is the hash
 of its bytes, so `verify` finds one anywhere.
 
-The layout may grow without a new :data:`SCHEMA_VERSION` (another attribute, another output).
-Whatever would make an older release read wrong rows raises it; the reader refuses versions that
-it does not know.
+The layout may grow without a new schema version (another attribute, another output).  Whatever
+would make an older release read wrong rows, or lose some, raises it; the reader refuses versions
+that it does not know.  A segment says the lowest version that describes it: 1, or 2 if it holds
+sequences, which a release of version 1 would leave out when it merges segments.
 """
 
+import errno
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
@@ -28,10 +32,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xacle_stack._types import FloatArray
+from xacle_stack.cache.sequences import Rows, Sequences
 from xacle_stack.errors import CacheError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_WITHOUT_SEQUENCES = 1
 FINGERPRINT_FILE = "fingerprint.json"
 KEY_DTYPE = np.dtype("S32")
 # Chunks of about this size keep a single row cheap to read and a whole table fast.
@@ -64,7 +69,7 @@ def bytes_digest(content: bytes) -> str:
 
 
 def segment_image(
-    store: StoreId, modality: str, keys: KeyArray, outputs: Mapping[str, FloatArray]
+    store: StoreId, modality: str, keys: KeyArray, outputs: Mapping[str, Rows]
 ) -> bytes:
     """Return the bytes of a segment file.
 
@@ -77,18 +82,23 @@ def segment_image(
     modality : {"audio", "text"}
     keys : ndarray of shape (n_rows,)
         Content keys.
-    outputs : mapping of str to ndarray of shape (n_rows, n_dims)
-        float32.
+    outputs : mapping of str to ndarray of shape (n_rows, n_dims), or Sequences
+        float32; sequences in the type that they are to have.
     """
+    sequences = any(isinstance(rows, Sequences) for rows in outputs.values())
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["schema_version"] = SCHEMA_VERSION if sequences else _WITHOUT_SEQUENCES
         file.attrs["encoder"] = store.encoder
         file.attrs["fingerprint"] = store.fingerprint
         file.attrs["modality"] = modality
         _write(file, "keys", keys)
-        for name, values in outputs.items():
-            _write(file, f"outputs/{name}", values)
+        for name, rows in outputs.items():
+            if isinstance(rows, Sequences):
+                _write(file, f"outputs/{name}/frames", rows.frames)
+                _write(file, f"outputs/{name}/offsets", rows.offsets)
+            else:
+                _write(file, f"outputs/{name}", rows)
     return image.getvalue()
 
 
@@ -104,9 +114,9 @@ def open_segment(path: Path) -> Iterator[h5py.File]:
     """Open a segment for reading; whatever fails inside becomes a CacheError that names it."""
     with segment_errors(path), h5py.File(path, "r") as file:
         found = int(file.attrs["schema_version"])
-        if found != SCHEMA_VERSION:
+        if not _WITHOUT_SEQUENCES <= found <= SCHEMA_VERSION:
             raise CacheError(
-                f"{path}: cache schema {found}, but this release reads {SCHEMA_VERSION}. "
+                f"{path}: cache schema {found}, but this release reads {SCHEMA_VERSION} and older. "
                 "Read it with the release that wrote it, or move the store away and rebuild "
                 "it with: make features"
             )
@@ -126,11 +136,18 @@ def segment_errors(path: Path) -> Iterator[None]:
             "another process?). Open the cache again."
         ) from None
     # What HDF5 raises on damage depends on which byte it meets first.
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
         raise CacheError(
             f"{path}: this segment is damaged ({type(error).__name__}: {error}). Delete the file "
             "and run `make features`: only its rows are encoded again."
         ) from error
+
+
+def is_shortage(error: Exception) -> bool:
+    """Tell whether the process lacks memory or open files; the file read may be sound."""
+    return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def read_keys(path: Path) -> KeyArray:
@@ -138,6 +155,25 @@ def read_keys(path: Path) -> KeyArray:
     with open_segment(path) as file:
         keys: KeyArray = file["keys"][:].astype(KEY_DTYPE, copy=False)
         return keys
+
+
+def read_offsets(sequences: h5py.Group) -> NDArray[np.int64]:
+    """Return where the sequences of one output begin and end, shape (n_rows + 1,)."""
+    offsets: NDArray[np.int64] = sequences["offsets"][:]
+    ends = 0, len(sequences["frames"])
+    if len(offsets) < 2 or (offsets[0], offsets[-1]) != ends or (np.diff(offsets) < 1).any():
+        raise ValueError(f"the offsets of {sequences.name} do not lead from {ends[0]} to {ends[1]}")
+    return offsets
+
+
+def read_outputs(file: h5py.File) -> dict[str, Rows]:
+    """Return everything that a segment holds beside its keys."""
+    return {
+        name: Sequences(found["frames"][:], read_offsets(found))
+        if isinstance(found, h5py.Group)
+        else found[:]
+        for name, found in file["outputs"].items()
+    }
 
 
 def segment_paths(folder: Path, modality: str) -> list[Path]:

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.cache.schema import open_segment, segment_errors
-from xacle_stack.errors import UnknownNameError
+from xacle_stack.cache.schema import open_segment, read_offsets, segment_errors
+from xacle_stack.cache.sequences import consecutive
+from xacle_stack.errors import CacheError, UnknownNameError
 
 # Neighbouring chunks that one call reads through HDF5: 4 MiB.
 _RUN_CHUNKS = 16
@@ -33,6 +34,7 @@ class SegmentRows:
     path : Path
         The segment.
     output : str
+        One whose rows are single vectors, or ``"<name>/frames"``.
 
     Attributes
     ----------
@@ -44,17 +46,18 @@ class SegmentRows:
     UnknownNameError
         If the segment has no such output.
     CacheError
-        If it is gone or damaged.
+        If its rows are sequences, or the segment is gone or damaged.
     """
 
     def __init__(self, path: Path, output: str) -> None:
         self._path, self._output = path, output
         with open_segment(path) as file:
-            if output not in file["outputs"]:
-                raise UnknownNameError(
-                    f"{path}: no output {output!r}. It holds: {', '.join(file['outputs'])}."
+            values = _find(path, file, output)
+            if isinstance(values, h5py.Group):
+                raise CacheError(
+                    f"{path}: the output {output!r} holds a sequence of vectors for each item, not "
+                    "one vector. Read it with audio_sequences or text_sequences."
                 )
-            values = file["outputs"][output]
             self.row_shape: tuple[int, ...] = values.shape[1:]
             self.dtype: np.dtype[Any] = values.dtype
             self._chunk_rows = int(values.chunks[0])
@@ -117,6 +120,70 @@ class SegmentRows:
                 file.seek(place)
                 if file.readinto(target[begin : begin + n_bytes]) != n_bytes:
                     raise OSError("shorter than it was")
+
+
+class SegmentSequences:
+    """Rows of one output of one segment that are sequences.
+
+    Parameters
+    ----------
+    path : Path
+        The segment.
+    output : str
+
+    Attributes
+    ----------
+    frame_shape : tuple of int
+    dtype : dtype
+    lengths : ndarray of shape (n_rows,)
+        Frames of each row.
+
+    Raises
+    ------
+    UnknownNameError
+        If the segment has no such output.
+    CacheError
+        If its rows are single vectors, or the segment is gone or damaged.
+    """
+
+    def __init__(self, path: Path, output: str) -> None:
+        with open_segment(path) as file:
+            found = _find(path, file, output)
+            if isinstance(found, h5py.Dataset):
+                raise CacheError(
+                    f"{path}: the output {output!r} holds one vector for each item, not a sequence "
+                    "of them. Read it with audio or text."
+                )
+            offsets = read_offsets(found)
+        self._starts, self.lengths = offsets[:-1], np.diff(offsets)
+        self._frames = SegmentRows(path, f"{output}/frames")
+        self.frame_shape, self.dtype = self._frames.row_shape, self._frames.dtype
+
+    def read(self, rows: IntArray) -> list[FloatArray]:
+        """Return sequences, arrays of shape (n_frames, *frame_shape) of the segment's type.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows,)
+            Ascending, each once.
+
+        Raises
+        ------
+        CacheError
+            If a checksum is wrong, or the file is gone or shorter than it was.
+        """
+        lengths = self.lengths[rows]
+        frames = np.empty((int(lengths.sum()), *self.frame_shape), dtype=self.dtype)
+        self._frames.read(consecutive(self._starts[rows], lengths), frames)
+        return np.split(frames, np.cumsum(lengths)[:-1])
+
+
+def _find(path: Path, file: h5py.File, output: str) -> h5py.Dataset | h5py.Group:
+    if output not in file["outputs"]:
+        raise UnknownNameError(
+            f"{path}: no output {output!r}. It holds: {', '.join(file['outputs'])}."
+        )
+    return file["outputs"][output]
 
 
 def _is_plain(values: h5py.Dataset) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: ``xacle-stack features | stack | score | evaluate | encoders | cache | demo``.
+"""The command line: features, stack, score, evaluate, compare, encoders, cache and demo.
 
 The only part that prints, configures logging or exits.  Commands import what they need themselves,
 so that help and mistakes answer at once.
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xacle_stack.cli.compare import compare
+from xacle_stack.cli.ensemble import ensemble
 from xacle_stack.cli.listing import cache_app, encoders
 from xacle_stack.cli.options import (
     DATA_HELP,
@@ -214,6 +216,8 @@ def evaluate(
     print_results(results, published_for(pairs))
 
 
+app.command()(compare)
+app.command()(ensemble)
 app.command()(encoders)
 app.add_typer(cache_app, name="cache")
 

@@ -52,7 +52,11 @@ def encoders(
         encoder = get_encoder(name)
         info = encoder.info
         audio, text = (
-            ", ".join(f"{output} {n_dims}" for output, n_dims in info.outputs(m).items()) or "–"
+            ", ".join(
+                f"{output} {'T × ' if output in info.sequences else ''}{n_dims}"
+                for output, n_dims in info.outputs(m).items()
+            )
+            or "–"
             for m in ("audio", "text")
         )
         is_here = info.weights is None or _is_here(encoder)
@@ -98,7 +102,10 @@ def cache_ls(store: Store = DEFAULT_STORE) -> None:
             summary.store.fingerprint,
             summary.modality,
             str(summary.n_rows),
-            ", ".join(f"{name} {n_dims}" for name, n_dims in summary.outputs.items()),
+            ", ".join(
+                f"{name} {'T × ' if name in summary.sequences else ''}{n_dims}"
+                for name, n_dims in summary.outputs.items()
+            ),
             str(summary.n_segments),
             f"{summary.n_bytes / 1e6:.1f}",
         )

@@ -9,9 +9,10 @@ from xacle_stack.encoders.base import (
     Fingerprint,
     Modality,
     Precision,
-    check_outputs,
+    view_name,
 )
 from xacle_stack.encoders.device import automatic_batch_size, resolve_devices
+from xacle_stack.encoders.outputs import check_outputs
 from xacle_stack.encoders.registry import (
     EncoderChoice,
     encoder_names,
@@ -35,4 +36,5 @@ __all__ = [
     "fingerprints_of",
     "get_encoder",
     "resolve_devices",
+    "view_name",
 ]

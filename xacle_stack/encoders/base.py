@@ -10,12 +10,12 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
-import numpy as np
 from packaging.requirements import Requirement
 
 from xacle_stack._types import FloatArray
@@ -25,9 +25,23 @@ from xacle_stack.errors import EncoderError
 
 Modality = Literal["audio", "text"]
 Precision = Literal["float32", "bfloat16", "float16"]
+SequenceType = Literal["float32", "float16"]
+# What an encoder returns for an output: a vector an item, or a list with a sequence an item.
+Output = FloatArray | Sequence[FloatArray]
 MODALITIES: tuple[Modality, ...] = ("audio", "text")
 EMBEDDING = "embedding"
 WORDS = "words"
+
+
+def view_name(encoder: str, view: int) -> str:
+    """Return what an augmented view of an encoder is called in the cache.
+
+    Examples
+    --------
+    >>> view_name("m2d-clap", 2), view_name("m2d-clap", 0)
+    ('m2d-clap.view-2', 'm2d-clap')
+    """
+    return f"{encoder}.view-{view}" if view else encoder
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,12 @@ class EncoderInfo:
         on a GPU.
     licence : str
         Of the weights.
+    sequences : mapping of str to str
+        Those outputs that are a sequence of vectors an item, and the type that they are stored in:
+        ``"float32"``, or ``"float16"`` for half the space.
+    views : str, optional
+        How augmented views of a clip are made, part of their fingerprint; None if the encoder makes
+        none.
     """
 
     name: str
@@ -89,6 +109,8 @@ class EncoderInfo:
     code: str | None = None
     item_mb: int = 0
     licence: str = "unknown"
+    sequences: Mapping[str, SequenceType] = field(default_factory=dict)
+    views: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
@@ -105,6 +127,17 @@ class EncoderInfo:
                 f"encoder {self.name!r}: it has audio outputs, so its info needs sample_rate_hz, "
                 f"a whole number above 0; got {self.sample_rate_hz!r}."
             )
+        for name, kind in self.sequences.items():
+            if (
+                kind not in get_args(SequenceType)
+                or name in (EMBEDDING, WORDS)
+                or name not in {**self.audio_outputs, **self.text_outputs}
+            ):
+                raise EncoderError(
+                    f"encoder {self.name!r}: its info declares the sequence {name!r} of type "
+                    f"{kind!r}; expected one of its outputs, not {EMBEDDING!r} or {WORDS!r}, and "
+                    f"one of {get_args(SequenceType)}."
+                )
 
     def outputs(self, modality: Modality) -> Mapping[str, int]:
         """Name and number of dimensions of each output for one modality."""
@@ -148,9 +181,17 @@ class Encoder(ABC):
 
     An item's vector must not depend on the other items in its batch, on their order or on any
     global random state.
+
+    Attributes
+    ----------
+    view : int
+        Which augmented view of clips is encoded; 0 is the clip as it is.  An encoder that makes
+        views says so in ``info.views`` and heeds it in ``encode_audio``; see
+        :func:`~xacle_stack.encoders.masks.hidden_parts`.
     """
 
     info: ClassVar[EncoderInfo]
+    view: int = 0
 
     @classmethod
     def find_checkpoint(cls, checkpoint: str | None, *, download: bool = True) -> Path | None:
@@ -197,6 +238,8 @@ class Encoder(ABC):
         if path is not None and cls.info.tokenizer is not None:
             files = find_tokenizer(cls.info.name, cls.info.tokenizer, path)
             facts["tokenizer"] = hash_files(files[0].parent, files)
+        if cls.info.sequences:
+            facts["sequences"] = dict(cls.info.sequences)
         return Fingerprint(
             cls.info.name,
             {
@@ -218,7 +261,15 @@ class Encoder(ABC):
         one that declares ``info.code`` the keyword ``code``, the folder that the user named.
         """
 
-    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
+    def with_view(self, view: int) -> Self:
+        """Return the encoder of a view, which shares the model."""
+        if view == self.view:
+            return self
+        other = copy(self)
+        other.view = view
+        return other
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> Mapping[str, Output]:
         """Encode mono clips.
 
         Parameters
@@ -229,13 +280,14 @@ class Encoder(ABC):
         Returns
         -------
         outputs : dict of str to ndarray of shape (n_clips, n_dims)
-            One float32 array for each name in ``info.audio_outputs``.
+            One float32 array for each name in ``info.audio_outputs``; for one that stands in
+            ``info.sequences`` a list with one array of shape (n_frames, n_dims) for each clip.
         """
         raise EncoderError(
             f"encoder {self.info.name!r} does not encode audio: it has no method encode_audio."
         )
 
-    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
+    def encode_text(self, captions: Sequence[str]) -> Mapping[str, Output]:
         """Encode captions.
 
         Parameters
@@ -245,56 +297,11 @@ class Encoder(ABC):
         Returns
         -------
         outputs : dict of str to ndarray of shape (n_captions, n_dims)
-            One float32 array for each name in ``info.text_outputs``.
+            One float32 array for each name in ``info.text_outputs``, or a list as above.
         """
         raise EncoderError(
             f"encoder {self.info.name!r} does not encode text: it has no method encode_text."
         )
-
-
-def check_outputs(
-    info: EncoderInfo, modality: Modality, outputs: Mapping[str, FloatArray], n_items: int
-) -> dict[str, FloatArray]:
-    """Return an encoder's outputs as float32, or say how they break the contract.
-
-    Raises
-    ------
-    EncoderError
-        If an output is missing or surplus, has another shape than declared, or is not finite.
-    """
-    declared = info.outputs(modality)
-    if not isinstance(outputs, Mapping):
-        raise EncoderError(
-            f"encoder {info.name!r} returned {type(outputs).__name__} for {modality}; expected a "
-            f"dict with one array for each of {sorted(declared)}."
-        )
-    if set(outputs) != set(declared):
-        raise EncoderError(
-            f"encoder {info.name!r} returned the {modality} outputs {sorted(outputs)}; its info "
-            f"declares {sorted(declared)}."
-        )
-    checked = {}
-    for name, n_dims in declared.items():
-        try:
-            values = np.asarray(outputs[name], dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise EncoderError(
-                f"encoder {info.name!r}, {modality} output {name!r}: not an array of numbers "
-                f"({error})."
-            ) from None
-        if values.shape != (n_items, n_dims):
-            raise EncoderError(
-                f"encoder {info.name!r}, {modality} output {name!r}: expected shape "
-                f"{(n_items, n_dims)}, got {values.shape}."
-            )
-        if not np.isfinite(values).all():
-            raise EncoderError(
-                f"encoder {info.name!r}, {modality} output {name!r}: a vector holds NaN or "
-                f"infinite values (item {np.flatnonzero(~np.isfinite(values).all(axis=1))[0]} of "
-                f"a batch of {n_items}). Nothing of this batch was stored."
-            )
-        checked[name] = values
-    return checked
 
 
 def hash_path(path: Path, weights: Weights | None = None) -> str:

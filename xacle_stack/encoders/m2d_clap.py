@@ -10,16 +10,9 @@ interface of that code and tested with a stand-in; it has not been run with the 
 """
 
 import argparse
-import importlib.util
-import io
-import logging
-import os
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,6 +27,7 @@ from xacle_stack.encoders.checkpoint import (
     read_tensors,
     state_dict_in,
 )
+from xacle_stack.encoders.masks import MASKS, hidden_parts
 from xacle_stack.encoders.text_towers import BERT, tokenise
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
@@ -44,9 +38,8 @@ from xacle_stack.encoders.torch_encoder import (
     in_order,
     parts_of,
 )
+from xacle_stack.encoders.users_code import build_with_script, find_script
 from xacle_stack.errors import EncoderError
-
-logger = logging.getLogger(__name__)
 
 N_DIMS = 768
 SAMPLE_RATE_HZ = 16_000
@@ -58,6 +51,7 @@ _WINDOW_S = 10.0
 # The frame of its spectrogram, which fills up clips by reflection and so needs more than half.
 _FRAME = 400
 _CLONE = "a clone of github.com/nttcslab/m2d"
+_SCRIPTS = ("examples/portable_m2d.py", "portable_m2d.py")
 _TEXT, _AUDIO = "text_encoder.text_encoder.", "backbone."
 _WEIGHTS = Weights(
     files=((FILE,),),
@@ -72,6 +66,10 @@ class M2dClap(TorchEncoder):
     -----
     The model takes any length up to its window of 10 s: shorter clips are given to it as they are,
     batched by equal length.  Of a longer clip, fixed windows are averaged.
+
+    In an augmented view, parts of the clone's mel spectrogram are hidden: filled with its mean on
+    the logarithmic scale that the model sees, where the published system fills with that of the
+    training data.  Each window of a longer clip is masked by itself.
     """
 
     info = EncoderInfo(
@@ -94,6 +92,7 @@ class M2dClap(TorchEncoder):
         code=_CLONE,
         item_mb=120,
         licence="NTT, for evaluation only",
+        views=MASKS,
     )
 
     @classmethod
@@ -138,12 +137,14 @@ class M2dClap(TorchEncoder):
             pieces += list(of_clip)
             counts.append(len(of_clip))
         groups = []
-        for indices, stacked in by_length(pieces):
-            parts = [
-                self.model["audio"].encode_clap_audio(self._on_device(part))
-                for part in parts_of(stacked.astype(np.float32, copy=False), len(clips))
-            ]
-            groups.append((indices, torch.cat(parts).float()))
+        audio = self.model["audio"]
+        with _masked(audio.to_spec, self.view):
+            for indices, stacked in by_length(pieces):
+                parts = [
+                    audio.encode_clap_audio(self._on_device(part))
+                    for part in parts_of(stacked.astype(np.float32, copy=False), len(clips))
+                ]
+                groups.append((indices, torch.cat(parts).float()))
         embedded = in_order(groups).split(counts)
         return {EMBEDDING: torch.stack([of_clip.mean(dim=0) for of_clip in embedded])}
 
@@ -155,69 +156,40 @@ class M2dClap(TorchEncoder):
         return {EMBEDDING: frames[:, 0]}
 
 
+@contextmanager
+def _masked(spectrogram: Any, view: int) -> Iterator[None]:
+    """Let the clone's spectrogram, of power, hide parts of what it returns."""
+    import torch
+
+    def hide(module: Any, inputs: tuple[Tensor, ...], power: Tensor) -> Tensor:
+        n_bands, n_frames = power.shape[1:]
+        clips = inputs[0].float().cpu().numpy()
+        hidden = np.stack([hidden_parts(clip, view, n_bands, n_frames) for clip in clips])
+        epsilon = torch.finfo(torch.float32).eps  # the model's own, within its logarithm
+        level = (power + epsilon).log().mean(dim=(1, 2), keepdim=True)
+        return torch.where(torch.from_numpy(hidden).to(power.device), level.exp() - epsilon, power)
+
+    if not view:
+        yield
+        return
+    handle = spectrogram.register_forward_hook(hide)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _build_audio(what: str, clone: Path, file: Path) -> Any:
     """Let the user's clone build its model."""
-    scripts = [clone / "examples" / "portable_m2d.py", clone / "portable_m2d.py"]
-    script = next((path for path in scripts if path.is_file()), None)
-    if script is None:
-        raise EncoderError(f"{what}: there is no {scripts[0]}. Name the folder of {_CLONE}.")
-    try:
-        with _contained(script.parent):
-            model = _import_script(script).PortableM2D(weight_file=str(file), flat_features=True)
-    except ModuleNotFoundError as error:
-        raise EncoderError(
-            f"{what}: {script} needs the package {error.name!r}, which is not installed. Install "
-            "what it imports: pip install timm einops nnAudio"
-        ) from error
-    except Exception as error:  # anybody's code
-        raise EncoderError(
-            f"{what}: {script} cannot build its model from {file}: {type(error).__name__}: {error}"
-        ) from error
-    return model
-
-
-def _import_script(script: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("_xacle_stack_user_m2d", script)
-    if spec is None or spec.loader is None:
-        raise EncoderError(f"{script}: not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _contained(folder: Path) -> Iterator[None]:
-    """Run the clone's code so that it leaves the process as it was.
-
-    It prints, changes ``sys.path``, logs in a way that gives the root logger a handler, and reads
-    its weights as a pickle that may hold code: PyTorch is told to refuse that.
-    """
-    settings = {
-        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
-        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": None,  # the two exclude each other
-    }
-    environment = {name: os.environ.get(name) for name in settings}
-    path, handlers = sys.path.copy(), logging.root.handlers.copy()
-    sys.path.insert(0, str(folder))
-    _set_environment(settings)
-    try:
-        with redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
-            # It imports timm.layers under its former name.
-            warnings.filterwarnings("ignore", r"Importing from timm\.", FutureWarning)
-            yield
-        logger.debug("%s: %s", folder, printed.getvalue())
-    finally:
-        _set_environment(environment)
-        sys.path[:], logging.root.handlers[:] = path, handlers
-
-
-def _set_environment(settings: Mapping[str, str | None]) -> None:
-    for name, value in settings.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    script = find_script(what, clone, _SCRIPTS, _CLONE)
+    return build_with_script(
+        what,
+        script,
+        lambda module: module.PortableM2D(weight_file=str(file), flat_features=True),
+        file,
+        "timm einops nnAudio",
+    )

@@ -15,7 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xacle_stack.encoders.base import Encoder, Fingerprint, Precision, hash_path
+from xacle_stack.encoders.base import (
+    Encoder,
+    EncoderInfo,
+    Fingerprint,
+    Precision,
+    hash_path,
+    view_name,
+)
 from xacle_stack.encoders.checkpoint import hash_files
 from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError, bullet_list
 
@@ -25,6 +32,7 @@ ENTRY_POINT_GROUP = "xacle_stack.encoders"
 BUILT_IN: Mapping[str, str] = {
     "audiomae": "xacle_stack.encoders.audiomae:AudioMae",
     "beats": "xacle_stack.encoders.beats:Beats",
+    "byol-a": "xacle_stack.encoders.byol_a:ByolA",
     "eat": "xacle_stack.encoders.eat:Eat",
     "laion-clap-fused": "xacle_stack.encoders.laion_clap:LaionClapFused",
     "laion-clap-larger-general": "xacle_stack.encoders.laion_clap:LaionClapLargerGeneral",
@@ -36,6 +44,7 @@ BUILT_IN: Mapping[str, str] = {
     "ms-clap-2022": "xacle_stack.encoders.ms_clap:MsClap2022",
     "ms-clap-2023": "xacle_stack.encoders.ms_clap:MsClap2023",
     "pe-audio": "xacle_stack.encoders.pe_audio:PeAudio",
+    "roberta-large": "xacle_stack.encoders.roberta:RobertaLarge",
     "wav2vec2-ctc": "xacle_stack.encoders.wav2vec2_ctc:Wav2Vec2Ctc",
     "wavlm-large": "xacle_stack.encoders.wavlm:WavLM",
     "whisper-base": "xacle_stack.encoders.whisper:Whisper",
@@ -149,17 +158,46 @@ class EncoderChoice:
     code : str, optional
         The folder of the model's own code, where it is neither ours nor in a package.  Naming it is
         the consent to run it.
+    view : int, default=0
+        Which augmented view of the clips to encode; 0 is the clip as it is.  Each view is an
+        encoder of its own in the cache, called as :func:`~xacle_stack.encoders.view_name` says; it
+        has no text side.
     """
 
     name: str
     checkpoint: str | None = None
     precision: Precision = "float32"
     code: str | None = None
+    view: int = 0
 
     @property
     def encoder(self) -> type[Encoder]:
         """The encoder's class."""
         return get_encoder(self.name)
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What is known of what it encodes: of a view, its own name and no text outputs.
+
+        Raises
+        ------
+        EncoderError
+            If the encoder does not make this view.
+        """
+        info = self.encoder.info
+        if not self.view:
+            return info
+        if info.views is None or self.view < 0:
+            raise EncoderError(
+                f"encoder {info.name!r}: there is no view {self.view!r}; "
+                + ("it makes none." if info.views is None else "expected 0, 1, 2, …")
+            )
+        return replace(info, name=view_name(info.name, self.view), text_outputs={})
+
+    @property
+    def unaugmented(self) -> "EncoderChoice":
+        """The same encoder, of clips as they are: a view is encoded by the same model."""
+        return replace(self, view=0)
 
     def fingerprint(self) -> Fingerprint:
         """Return what decides the vectors, without loading a model.
@@ -172,12 +210,14 @@ class EncoderChoice:
         facts: dict[str, object] = {}
         if len(encoder.info.precisions) > 1:
             facts["precision"] = self._precision
+        if self.view:
+            facts["view"] = {"number": self.view, "made by": encoder.info.views}
         if encoder.info.code is not None:
             folder = self._code_folder
             facts["code"] = hash_files(folder, sorted(folder.rglob("*.py")))
         if ".py:" in self.name:
             facts["source"] = hash_path(_split_file_name(self.name)[0])
-        return replace(fingerprint, facts={**fingerprint.facts, **facts})
+        return Fingerprint(self.info.name, {**fingerprint.facts, **facts})
 
     def load(self, device: str = "cpu") -> Encoder:
         """Load the model onto a device."""
@@ -187,7 +227,7 @@ class EncoderChoice:
             settings["precision"] = self._precision
         if encoder.info.code is not None:
             settings["code"] = self._code_folder
-        return encoder.load(self.checkpoint, device, **settings)
+        return encoder.load(self.checkpoint, device, **settings).with_view(self.view)
 
     @property
     def _precision(self) -> Precision:

@@ -15,7 +15,7 @@ import numpy as np
 from xacle_stack._optional import require, stand_ins
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.audio import fixed_windows
-from xacle_stack.encoders.base import Encoder, Precision
+from xacle_stack.encoders.base import Encoder, Output, Precision
 from xacle_stack.errors import EncoderError
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
@@ -102,21 +102,21 @@ class TorchEncoder(Encoder):
         """Import a module that this encoder's extra installs."""
         return require(module, extra=cls.info.extra or "encoders", purpose=cls._what())
 
-    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, Output]:
         """Encode mono clips; see :meth:`Encoder.encode_audio`."""
         with self._inference():
             return _to_numpy(self._embed_audio(clips))
 
-    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Output]:
         """Encode captions; see :meth:`Encoder.encode_text`."""
         with self._inference():
             return _to_numpy(self._embed_text(captions))
 
     def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
-        return super().encode_audio(clips)
+        return dict(super().encode_audio(clips))
 
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        return super().encode_text(captions)
+        return dict(super().encode_text(captions))
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -232,5 +232,10 @@ def pooled_statistics(frames: Tensor) -> Tensor:
     )
 
 
-def _to_numpy(outputs: dict[str, Tensor]) -> dict[str, FloatArray]:
-    return {name: values.float().cpu().numpy() for name, values in outputs.items()}
+def _to_numpy(outputs: dict[str, Tensor]) -> dict[str, Output]:
+    return {
+        name: [sequence.float().cpu().numpy() for sequence in values]
+        if isinstance(values, list)
+        else values.float().cpu().numpy()
+        for name, values in outputs.items()
+    }

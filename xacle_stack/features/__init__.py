@@ -4,6 +4,8 @@ from xacle_stack.features.agreement import agreement_features
 from xacle_stack.features.columns import AGREEMENT
 from xacle_stack.features.embeddings import PairEmbeddings
 from xacle_stack.features.pair import cosine_similarity, lexical_overlap, pair_features
+from xacle_stack.features.sequences import PairSequences, SequenceColumns
+from xacle_stack.features.spaces import SpaceColumns
 from xacle_stack.features.table import FeatureBuilder, FeatureTable
 
 __all__ = [
@@ -11,6 +13,9 @@ __all__ = [
     "FeatureBuilder",
     "FeatureTable",
     "PairEmbeddings",
+    "PairSequences",
+    "SequenceColumns",
+    "SpaceColumns",
     "agreement_features",
     "cosine_similarity",
     "lexical_overlap",

@@ -32,6 +32,13 @@ TRUSTED_TYPES = (
     "xacle_stack.stacking.learners.FittedLearner",
     "xacle_stack.stacking.ridge.GroupedRidge",
     "xacle_stack.stacking.stacker.Stacker",
+    "xacle_stack.features.sequences.SequenceColumns",
+    "xacle_stack.features.spaces.SpaceColumns",
+    "xacle_stack.systems.cosine.CosineRegressor",
+    "xacle_stack.systems.gate.GatedRegressor",
+    "xacle_stack.systems.lstm.LSTMRegressor",
+    "xacle_stack.systems.projection_head.ProjectionHeadRegressor",
+    "xacle_stack.systems.transformer.TransformerRegressor",
 )
 _LIBRARIES = ("xacle-stack", "numpy", "scikit-learn", "lightgbm", "skops")
 

@@ -1,4 +1,11 @@
-"""Ensembles of systems that are already fitted, on their scores."""
+"""Ensembles of systems that are already fitted, on their scores of the same pairs.
+
+`average` of a pair depends on that pair's scores only; `rank_average` on the whole set.  Regressors
+that are still to be fitted are averaged by ``sklearn.ensemble.VotingRegressor``, one on top of them
+is :class:`~xacle_stack.Stacker`.
+
+Source of the rank average: the TMU system of the XACLE challenge 2026.
+"""
 
 from collections.abc import Sequence
 
@@ -8,6 +15,51 @@ from scipy.stats import rankdata
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
+
+
+def average(systems: Sequence[ArrayLike], weights: ArrayLike | None = None) -> FloatArray:
+    """Return the mean score that several systems give each pair.
+
+    ``Σ_s w_s score_s(i) / Σ_s w_s``.  Systems on different scales should be brought to one first.
+
+    Parameters
+    ----------
+    systems : sequence of array-like of shape (n_pairs,)
+        Scores of the same pairs in the same order.
+    weights : array-like of shape (n_systems,), optional
+        Non-negative, not all zero; by default all systems count alike.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_pairs,)
+        On the scale of the systems.  Each value depends on its own pair only.
+
+    Raises
+    ------
+    StackingError
+        If there is no system, the lengths differ, a score is not finite, or the weights are not
+        one non-negative number a system.
+
+    Examples
+    --------
+    >>> average([[1.0, 5.0, 3.0], [2.0, 4.0, 9.0]])
+    array([1.5, 4.5, 6. ])
+    >>> average([[1.0, 5.0, 3.0], [2.0, 4.0, 9.0]], weights=[3, 1])
+    array([1.25, 4.75, 4.5 ])
+    """
+    scores = _check_systems(systems)
+    if weights is None:
+        mean: FloatArray = scores.mean(axis=0)
+        return mean
+    shares = np.asarray(weights, dtype=np.float64)
+    usable = shares.shape == (len(scores),) and np.isfinite(shares).all() and (shares >= 0).all()
+    if not usable or not shares.any():
+        raise StackingError(
+            f"weights: expected one number a system, {len(scores)} in all, none negative and not "
+            f"all zero, got {weights!r}."
+        )
+    weighted: FloatArray = shares / shares.sum() @ scores
+    return weighted
 
 
 def rank_average(
@@ -39,18 +91,29 @@ def rank_average(
     >>> rank_average([[1.0, 5.0, 3.0], [0.1, 0.2, 0.3]])
     array([0. , 7.5, 7.5])
     """
-    scores = [np.asarray(system, dtype=np.float64) for system in systems]
-    if not scores or len({s.shape for s in scores}) != 1 or scores[0].ndim != 1:
-        raise StackingError(
-            "a rank average needs one score a pair from every system, got arrays of shape "
-            f"{[s.shape for s in scores]}."
-        )
-    if not all(np.isfinite(s).all() for s in scores):
-        raise StackingError("a rank average needs finite scores; one of the systems has NaN.")
+    scores = _check_systems(systems)
     low, high = score_range
-    n_pairs = len(scores[0])
+    n_pairs = scores.shape[1]
     if n_pairs == 1:
         return np.array([(low + high) / 2])
     ranks = np.mean([rankdata(s) for s in scores], axis=0)
     averaged: FloatArray = low + (high - low) * (ranks - 1) / (n_pairs - 1)
     return averaged
+
+
+def _check_systems(systems: Sequence[ArrayLike]) -> FloatArray:
+    """Return the scores as one array of shape (n_systems, n_pairs)."""
+    scores = [np.asarray(system, dtype=np.float64) for system in systems]
+    if not scores or len({s.shape for s in scores}) != 1 or scores[0].ndim != 1:
+        raise StackingError(
+            "an ensemble needs one score a pair from every system, got arrays of shape "
+            f"{[s.shape for s in scores]}."
+        )
+    bad = [number for number, s in enumerate(scores) if not np.isfinite(s).all()]
+    if bad:
+        row = int(np.flatnonzero(~np.isfinite(scores[bad[0]]))[0])
+        raise StackingError(
+            f"an ensemble needs finite scores, but system {bad[0]} has {scores[bad[0]][row]} in "
+            f"row {row} (both counted from 0)."
+        )
+    return np.array(scores)

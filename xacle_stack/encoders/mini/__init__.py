@@ -18,6 +18,7 @@ import numpy as np
 
 from xacle_stack._types import FloatArray
 from xacle_stack.encoders.base import EMBEDDING, Encoder, EncoderInfo
+from xacle_stack.encoders.masks import MASKS
 from xacle_stack.encoders.mini.captions import CaptionReader
 from xacle_stack.encoders.mini.frontends import (
     SAMPLE_RATE_HZ,
@@ -41,6 +42,7 @@ def _info(name: str, summary: str) -> EncoderInfo:
         sample_rate_hz=SAMPLE_RATE_HZ,
         preprocessing="1",
         licence="MIT",
+        views=MASKS,
     )
 
 
@@ -60,7 +62,7 @@ class MiniEncoder(Encoder):
 
     @staticmethod
     @abstractmethod
-    def front_end(samples: FloatArray) -> FloatArray:
+    def front_end(samples: FloatArray, view: int = 0) -> FloatArray:
         """Return one clip's features, shape (n_features,)."""
 
     @classmethod
@@ -102,7 +104,7 @@ class MiniEncoder(Encoder):
     def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
         """Encode mono clips at 16 kHz, one by one; see :meth:`Encoder.encode_audio`."""
         cls = type(self)
-        vectors = [self.weights.embed_audio(cls.front_end(clip)) for clip in clips]
+        vectors = [self.weights.embed_audio(cls.front_end(clip, self.view)) for clip in clips]
         return {EMBEDDING: np.array(vectors, dtype=np.float32).reshape(-1, _N_DIMS)}
 
     def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:

@@ -7,7 +7,8 @@ Each front end hears one thing well and others badly, so that their spaces err d
 - ``modulation_features``: the rhythm of each broad band; hardly anything about timbre.
 
 All take mono float samples at 16 kHz of any length from one sample on, do not depend on the
-recording's level, and give finite values for silence.
+recording's level, and give finite values for silence.  Of an augmented view, parts of the
+spectrogram are filled with its mean level; see :func:`~xacle_stack.encoders.masks.hidden_parts`.
 """
 
 from functools import cache
@@ -16,6 +17,7 @@ import numpy as np
 from scipy import fft
 
 from xacle_stack._types import FloatArray
+from xacle_stack.encoders.masks import hidden_parts
 
 SAMPLE_RATE_HZ = 16_000
 _N_FFT = 512
@@ -25,13 +27,15 @@ _N_BANDS, _ENVELOPE_RATE_HZ = 12, 200
 _MODULATION_EDGES_HZ = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100)
 
 
-def mel_features(samples: FloatArray) -> FloatArray:
+def mel_features(samples: FloatArray, view: int = 0) -> FloatArray:
     """Return the clip's fine spectrum: mean and loud level of 64 mel bands, early against late.
 
     Parameters
     ----------
     samples : ndarray of shape (n_samples,)
         Mono at 16 kHz.
+    view : int, default=0
+        Which augmented view; 0 is the clip as it is.
 
     Returns
     -------
@@ -43,7 +47,7 @@ def mel_features(samples: FloatArray) -> FloatArray:
     >>> mel_features(np.zeros(1, dtype=np.float32)).shape
     (256,)
     """
-    level = _log_mel(samples, _N_MEL, hop=160)
+    level = _log_mel(samples, _N_MEL, hop=160, view=view)
     half = max(1, len(level) // 2)
     ordered, last = np.sort(level, axis=0), len(level) - 1
     loud, quiet = ordered[int(0.95 * last)], ordered[int(0.2 * last)]
@@ -51,13 +55,15 @@ def mel_features(samples: FloatArray) -> FloatArray:
     return np.concatenate([level.mean(axis=0), loud, quiet, early - late])
 
 
-def mfcc_features(samples: FloatArray) -> FloatArray:
+def mfcc_features(samples: FloatArray, view: int = 0) -> FloatArray:
     """Return the clip's coarse envelope: statistics of 16 MFCC and their first two derivatives.
 
     Parameters
     ----------
     samples : ndarray of shape (n_samples,)
         Mono at 16 kHz.
+    view : int, default=0
+        Which augmented view; 0 is the clip as it is.
 
     Returns
     -------
@@ -65,7 +71,8 @@ def mfcc_features(samples: FloatArray) -> FloatArray:
         float32: mean, spread, lower and upper decile, spread and mean size of the first
         derivative, spread of the second, correlation of neighbouring frames.
     """
-    cepstra = fft.dct(_log_mel(samples, _N_MEL_COARSE, hop=160), axis=1, norm="ortho")
+    level = _log_mel(samples, _N_MEL_COARSE, hop=160, view=view)
+    cepstra = fft.dct(level, axis=1, norm="ortho")
     cepstra = cepstra[:, :_N_MFCC]
     first = _slope(cepstra)
     second = _slope(first)
@@ -85,13 +92,15 @@ def mfcc_features(samples: FloatArray) -> FloatArray:
     return np.concatenate(parts)
 
 
-def modulation_features(samples: FloatArray) -> FloatArray:
+def modulation_features(samples: FloatArray, view: int = 0) -> FloatArray:
     """Return the clip's rhythm: the modulation spectrum of the level in 12 broad bands.
 
     Parameters
     ----------
     samples : ndarray of shape (n_samples,)
         Mono at 16 kHz.
+    view : int, default=0
+        Which augmented view; 0 is the clip as it is.
 
     Returns
     -------
@@ -99,7 +108,7 @@ def modulation_features(samples: FloatArray) -> FloatArray:
         float32: for each band the log power of its level's fluctuation between 1 and 100 Hz in
         17 steps, then its mean level, and how far its peaks stand out and it is skewed.
     """
-    level = _log_mel(samples, _N_BANDS, hop=SAMPLE_RATE_HZ // _ENVELOPE_RATE_HZ)
+    level = _log_mel(samples, _N_BANDS, hop=SAMPLE_RATE_HZ // _ENVELOPE_RATE_HZ, view=view)
     centred = level - level.mean(axis=0)
     spread = centred.std(axis=0)
     skew = (centred**3).mean(axis=0) / (spread + 1.0) ** 3
@@ -118,7 +127,7 @@ def modulation_features(samples: FloatArray) -> FloatArray:
     return features
 
 
-def _log_mel(samples: FloatArray, n_bands: int, hop: int) -> FloatArray:
+def _log_mel(samples: FloatArray, n_bands: int, hop: int, view: int) -> FloatArray:
     """Return levels of shape (n_frames, n_bands), in dB relative to the clip's mean, floored."""
     x = np.asarray(samples, dtype=np.float32)
     if len(x) < _N_FFT:
@@ -132,6 +141,8 @@ def _log_mel(samples: FloatArray, n_bands: int, hop: int) -> FloatArray:
     if mean_power < 1e-12:
         return np.full(power.shape, -_RANGE_DB, dtype=np.float32)
     level = 10 * np.log10(power / mean_power + 10 ** (-_RANGE_DB / 10))
+    if view:
+        level[hidden_parts(samples, view, n_bands, len(level)).T] = level.mean()
     return np.asarray(level, dtype=np.float32)
 
 

@@ -1,0 +1,217 @@
+import csv
+import math
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import TESTS, TOY, WriteData
+
+from xacle_stack.comparison import compare_systems, write_comparison, write_plots
+from xacle_stack.comparison.parameters import count_parameters
+from xacle_stack.errors import CacheError, PairsError, RecipeError
+from xacle_stack.experiment import fill_cache
+from xacle_stack.metrics import evaluate, probability_better, srcc
+from xacle_stack.pairs import read_pairs
+from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.stacking import load_card, load_model
+from xacle_stack.submission import read_predictions
+
+QUIET = {"n_jobs": 1, "progress": False}
+FRAMES = f"{TESTS / 'toy_encoder.py'}:ToyFrames"
+CHEAP = {
+    "linear": {"kind": "stack", "preset": "paper"},
+    "cosine": {"kind": "cosine", "space": TOY.name},
+    "both": {"kind": "ensemble", "of": ["linear", "cosine"], "method": "rank"},
+}
+
+
+def recipe_of(systems: dict[str, dict[str, object]], **more: object) -> Recipe:
+    settings = {
+        "name": "toy",
+        "spaces": [TOY.name],
+        "features": {"n_components": 2},
+        "systems": systems,
+        "seeds": 2,
+        **more,
+    }
+    return recipe_from(settings, "a test")
+
+
+@pytest.fixture
+def data(make_data: WriteData) -> Path:
+    return make_data(train=40, validation=24, test=16)
+
+
+def compared(data: Path, recipe: Recipe, tmp_path: Path) -> list:
+    fill_cache(data, recipe, tmp_path / "store", **QUIET)
+    *_, systems = compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
+    return systems
+
+
+def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> None:
+    recipe, out = recipe_of(CHEAP), tmp_path / "out"
+    linear, cosine, both = systems = compared(data, recipe, tmp_path)
+    assert [(s.name, s.kind, s.n_seeds) for s in systems] == [
+        ("linear", "stack", 2),
+        ("cosine", "cosine", 1),
+        ("both", "ensemble", 2),
+    ]
+    truth = read_pairs(data, "test").scores
+    model = load_model(out / "models" / "cosine.skops")
+    scores = model["stacker"].predict(
+        model["builder"].transform(_cached(recipe, data, tmp_path)["test"])
+    )
+    assert cosine.evaluations["test"] == evaluate(truth, scores)
+    written = read_predictions(out / "scores-test-cosine.csv", read_pairs(data, "test").ids)
+    np.testing.assert_allclose(written, scores, atol=0.006)
+    assert math.isnan(cosine.srcc_spread["test"])
+    assert linear.srcc_spread["test"] >= 0
+    assert math.isnan(linear.probability_better["test"])
+    assert 0 <= cosine.probability_better["test"] <= 1
+    model = load_model(out / "models" / "linear.skops")
+    assert linear.n_parameters == count_parameters([model["builder"], model["stacker"]])
+    assert load_card(out / "models" / "cosine.skops")["space"] == TOY.name
+    assert both.fit_s == pytest.approx(linear.fit_s + cosine.fit_s)
+    assert both.n_parameters == linear.n_parameters + cosine.n_parameters
+
+
+def test_seeds_are_averaged(data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of({"linear": CHEAP["linear"], "again": CHEAP["linear"]})
+    one, other = compared(data, recipe, tmp_path)
+    truth = read_pairs(data, "test").scores
+    singles = []
+    for seed in (0, 1):
+        alone = recipe.new_stacker().set_params(preset="paper", random_state=seed)
+        model = load_model(tmp_path / "out" / "models" / "linear.skops")
+        cached = _cached(recipe, data, tmp_path)
+        alone.fit(model["builder"].transform(cached["train"]), read_pairs(data, "train").scores)
+        scores = alone.predict(model["builder"].transform(cached["test"]))
+        singles.append(srcc(truth, scores))
+    assert one.evaluations["test"].srcc.value == pytest.approx(np.mean(singles))
+    assert one.srcc_spread["test"] == pytest.approx(np.std(singles, ddof=1))
+    assert other.probability_better["test"] == 0.5
+
+
+def _cached(recipe: Recipe, data: Path, tmp_path: Path) -> dict:
+    from xacle_stack.cache import FeatureCache
+
+    cache = FeatureCache(tmp_path / "store")
+    return {
+        split: cache.load(read_pairs(data, split), recipe.fingerprints())
+        for split in ("train", "test")
+    }
+
+
+def test_tables_and_plots(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    systems, out = compared(data, recipe_of(CHEAP), tmp_path), tmp_path / "out"
+    write_comparison(systems, data, out)
+    with (out / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], row["system"]) for row in rows] == [
+        (split, name) for split in ("validation", "test") for name in CHEAP
+    ]
+    best = max(systems, key=lambda s: s.evaluations["validation"].srcc.value)
+    assert next(r["system"] for r in rows if r["rank"] == "1") == best.name
+    assert float(rows[0]["SRCC"]) == pytest.approx(
+        systems[0].evaluations["validation"].srcc.value, abs=1e-6
+    )
+    text = (out / "comparison.md").read_text()
+    assert "## test: 16 pairs, 95% intervals" in text
+    assert "P(better than linear)" in text
+    paths = write_plots(systems, out)
+    assert [path.name for path in paths] == ["srcc.png", "srcc-mse.png", "validation-test.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_finished_systems_are_there_when_a_later_one_fails(data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(CHEAP)
+    fill_cache(data, recipe, tmp_path / "store", **QUIET)
+    steps = compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
+    assert [system.name for system in next(steps)] == ["linear"]
+    assert (tmp_path / "out" / "models" / "linear.skops").is_file()
+    assert not (tmp_path / "out" / "models" / "cosine.skops").exists()
+
+
+def test_the_reference_comes_first_and_averages_last(data: Path, tmp_path: Path) -> None:
+    systems = {"both": CHEAP["both"], "linear": CHEAP["linear"], "cosine": CHEAP["cosine"]}
+    found = compared(data, recipe_of(systems, reference="cosine", seeds=1), tmp_path)
+    assert [system.name for system in found] == ["cosine", "linear", "both"]
+    truth = read_pairs(data, "test").scores
+    cached = _cached(recipe_of(systems), data, tmp_path)
+    scores = {}
+    for name in ("cosine", "linear"):
+        model = load_model(tmp_path / "out" / "models" / f"{name}.skops")
+        scores[name] = model["stacker"].predict(model["builder"].transform(cached["test"]))
+    expected = probability_better(truth, scores["linear"], scores["cosine"])
+    assert found[1].probability_better["test"] == expected
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"kind": "transformer", "space": TOY.name, "epochs": 2, "gate": "batch"},
+        {"kind": "transformer", "space": TOY.name, "epochs": 2, "gate": "none"},
+        {"kind": "projection-head", "loss": "listnet"},
+        {"kind": "lstm", "frames": f"{FRAMES}:frames", "text": FRAMES, "epochs": 1},
+    ],
+    ids=["gated", "transformer", "head", "lstm"],
+)
+def test_networks_train_save_load_and_score(
+    data: Path, tmp_path: Path, system: dict[str, object]
+) -> None:
+    pytest.importorskip("torch")
+    if find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    recipe = recipe_of({"net": system}, seeds=1)
+    (net,) = compared(data, recipe, tmp_path)
+    assert net.n_parameters > 0
+    model = load_model(tmp_path / "out" / "models" / "net.skops")
+    cached = _cached(recipe, data, tmp_path)
+    again = model["stacker"].predict(model["builder"].transform(cached["test"]))
+    ids = read_pairs(data, "test").ids
+    written = read_predictions(tmp_path / "out" / "scores-test-net.csv", ids)
+    np.testing.assert_allclose(np.clip(again, 0, 10), np.clip(written, 0, 10), atol=0.006)
+
+
+def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: Path) -> None:
+    recipe = recipe_of(CHEAP)
+
+    def start(data: Path) -> None:
+        next(compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET))
+
+    with pytest.raises(PairsError, match="no train split with scores to fit on"):
+        start(make_data("a", validation=10))
+    with pytest.raises(PairsError, match="no split but train has scores"):
+        start(make_data("b", train=10))
+    with pytest.raises(CacheError, match="make features"):
+        start(make_data("c", train=10, validation=5))
+
+
+@pytest.mark.parametrize(
+    ("systems", "more", "message"),
+    [
+        ({"x": {"kind": "forest"}}, {}, "systems.x: .*'forest'"),
+        ({"x": {"kind": "cosine"}}, {}, "systems.x.cosine.space: field required"),
+        ({"x": {"kind": "cosine", "space": "mini-mel"}}, {}, "'mini-mel' is not among"),
+        ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x.stack.depth: unknown setting"),
+        (
+            {"x": {"kind": "ensemble", "of": ["y", "z"]}},
+            {},
+            "systems.x: 'y' is no system to average",
+        ),
+        (CHEAP, {"reference": "nobody"}, "reference: there is no system 'nobody'"),
+        (CHEAP, {"seeds": 0}, "seeds: input should be greater than 0"),
+    ],
+)
+def test_mistakes_in_a_recipe(systems, more, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe_of(systems, **more)
+
+
+def test_without_systems_one_of_each_kind_is_compared() -> None:
+    recipe = recipe_of({})
+    kinds = {system.kind for system in recipe.contenders.values()}
+    assert kinds == {"stack", "cosine", "transformer", "projection-head", "ensemble"}
+    assert next(iter(recipe.contenders)) == "stack"

@@ -1,0 +1,54 @@
+"""Rows for tests of the cache, of both kinds: single vectors, and sequences of both types.
+
+A row's content follows from its number, so that any process can write it and check it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xacle_stack.cache import FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.pairs import Pairs
+
+STORE = StoreId("toy", "0123456789abcdef")
+KINDS = ("vectors", "sequences")
+TYPES = ("float16", "float32")
+
+
+def outputs_of(row: int, kind: str) -> dict[str, np.ndarray | list[np.ndarray]]:
+    """Return what an encoder would have returned for this row alone."""
+    rng = np.random.default_rng(row)
+    if kind == "vectors":
+        return {"embedding": rng.normal(size=(1, 9)).astype("float32")}
+    shape = (1 + row % 4, 9)
+    return {name: [rng.normal(size=shape).astype(name)] for name in TYPES}
+
+
+def write_rows(root: Path, rows: Sequence[int], kind: str, segment_rows: int = 4096) -> None:
+    """Store rows as those of captions."""
+    with StoreWriter(root, STORE, "text", {}, segment_rows=segment_rows) as writer:
+        for row in rows:
+            writer.append([text_key(str(row))], outputs_of(row, kind))
+
+
+def pairs_of(rows: Sequence[int]) -> Pairs:
+    """Return pairs whose captions are the rows' numbers."""
+    names = tuple(map(str, rows))
+    return Pairs("test", names, (), names)
+
+
+def assert_rows(root: Path, rows: Sequence[int], kind: str) -> None:
+    """Read rows back and compare every bit."""
+    cached = FeatureCache(root).load(pairs_of(rows))
+    expected = [outputs_of(row, kind) for row in rows]
+    if kind == "vectors":
+        table = cached.text("toy")
+        assert table.tobytes() == b"".join(of_row["embedding"].tobytes() for of_row in expected)
+        return
+    for name in TYPES:
+        sequences = cached.text_sequences("toy", name)
+        for found, of_row in zip(sequences[:], expected, strict=True):
+            (sequence,) = of_row[name]
+            assert (found.shape, found.dtype) == (sequence.shape, sequence.dtype)
+            assert found.tobytes() == sequence.tobytes()

@@ -1,0 +1,195 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from xacle_stack.errors import StackingError
+from xacle_stack.metrics import mse, srcc
+from xacle_stack.stacking import GroupedRidge, Stacker, load_model, save_model
+from xacle_stack.systems import ProjectionHeadRegressor, projection_head
+
+torch = pytest.importorskip("torch")
+
+LOSSES = ("mse", "listnet", "pairwise")
+QUICK = ProjectionHeadRegressor(
+    n_dims=16,
+    dropout=0.0,
+    learning_rate=0.03,
+    warmup_epochs=0,
+    epochs=10,
+    batch_size=32,
+    random_state=1,
+)
+SPACES = [(slice(0, 8), slice(8, 16)), (slice(16, 20), slice(20, 26))]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small products are slower on several threads, much slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@parametrize_with_checks(
+    [clone(QUICK).set_params(loss=loss) for loss in LOSSES],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "a row of weight 2 is drawn once, and not "
+        "in two batches; a row of weight 0 is absent, as tested below"
+    },
+)
+def test_scikit_learn_checks(estimator, check) -> None:
+    check(estimator)
+
+
+def quick(**settings) -> ProjectionHeadRegressor:
+    return clone(QUICK).set_params(**settings)
+
+
+@pytest.fixture
+def problem(rng):
+    """Return pairs in two spaces; the score is how near they are in half of the first one."""
+
+    def make(n_pairs: int):
+        audio = rng.normal(size=(n_pairs, 8))
+        text = audio + rng.normal(size=(n_pairs, 8)) * rng.uniform(0.1, 1.5, (n_pairs, 1))
+        text[:, 4:] = rng.normal(size=(n_pairs, 4)) * 2
+        distance = np.square(audio - text)[:, :4].mean(axis=1)
+        other = rng.normal(size=(n_pairs, 10))
+        return np.hstack([audio, text, other]).astype(np.float32), 10 * np.exp(-distance)
+
+    return make
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_learns_where_to_look(problem, loss: str) -> None:
+    (X, y), (new, of_new) = problem(600), problem(300)
+    model = quick(spaces=SPACES, loss=loss, epochs=30).fit(X, y)
+    predicted = model.predict(new)
+    a, b = new[:, :8], new[:, 8:16]
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert srcc(of_new, predicted) > 0.5 > srcc(of_new, cosine) + 0.2
+    assert srcc(of_new, GroupedRidge().fit(X, y).predict(new)) < 0.3
+    # On the scale of the scores, whatever the loss knows of it.
+    assert mse(of_new, predicted) < 0.8 * of_new.var()
+
+
+def test_the_network_is_its_formula(rng) -> None:
+    torch.manual_seed(0)
+    network = projection_head._head([(5, 5), (4, 3)], 6, None, 0.3).eval()
+    vectors = [rng.normal(size=(7, n)).astype(np.float32) for n in (5, 5, 4, 3)]
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    parts = []
+    for space in range(2):
+        a, b = (
+            unit(
+                unit(vectors[2 * space + side]) @ state[f"{tower}.{space}.weight"].T
+                + state[f"{tower}.{space}.bias"]
+            )
+            for side, tower in enumerate(("audio", "text"))
+        )
+        parts += [(a * b).sum(1, keepdims=True), np.abs(a - b)]
+    expected = np.hstack(parts) @ state["output.weight"][0] + state["output.bias"]
+    with torch.no_grad():
+        found = network(*map(torch.from_numpy, vectors)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # Both towers of a common space begin as one.
+    assert (state["audio.0.weight"] == state["text.0.weight"]).all()
+
+
+def test_a_hidden_layer_is_one_more(problem) -> None:
+    X, y = problem(60)
+    linear = quick(spaces=SPACES).fit(X, y)
+    deep = quick(spaces=SPACES, hidden=12).fit(X, y)
+    widths = (8, 8, 4, 6)
+    output = 2 * 17 + 1
+    assert linear.n_parameters_ == sum(n * 16 + 16 for n in widths) + output
+    assert deep.n_parameters_ == sum(n * 12 + 12 + 12 * 16 + 16 for n in widths) + output
+    assert (linear.predict(X) != deep.predict(X)).any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_round_trip_is_exact(problem, tmp_path: Path, loss: str) -> None:
+    X, y = problem(60)
+    model = quick(spaces=SPACES, loss=loss, epochs=2).fit(X, y)
+    loaded = load_model(save_model(tmp_path / "model.skops", model))
+    assert loaded.predict(X).tobytes() == model.predict(X).tobytes()
+
+
+def test_two_fits_are_equal_and_seeds_differ(problem) -> None:
+    X, y = problem(60)
+    settings = {"spaces": SPACES, "epochs": 2, "dropout": 0.3, "hidden": 8}
+    one, two, other = (quick(**settings, random_state=s).fit(X, y).predict(X) for s in (1, 1, 2))
+    assert one.tobytes() == two.tobytes()
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_alone_equals_together(problem, loss: str) -> None:
+    X, y = problem(600)
+    model = quick(spaces=SPACES, loss=loss, epochs=2).fit(X, y)
+    together = model.predict(X)
+    alone = np.concatenate([model.predict(X[[row]]) for row in (0, 7, 599)])
+    np.testing.assert_allclose(alone, together[[0, 7, 599]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_row_of_weight_zero_is_absent(problem, rng, loss: str) -> None:
+    X, y = problem(60)
+    weights = rng.integers(0, 3, size=60).astype(float)
+    some = weights > 0
+    model = quick(epochs=2, loss=loss)
+    with_zeros = clone(model).fit(X, y, sample_weight=weights)
+    without = clone(model).fit(X[some], y[some], sample_weight=weights[some])
+    np.testing.assert_array_equal(with_zeros.predict(X), without.predict(X))
+    plain = clone(model).fit(X[some], y[some])
+    assert (plain.predict(X) != without.predict(X)).any()
+
+
+def test_a_rank_loss_never_turns_the_order_round(problem) -> None:
+    X, y = problem(60)
+    new, of_new = problem(50)
+    # Validation scores run against what is learned: the map is flat rather than falling.
+    model = quick(loss="pairwise", epochs=8).fit(X, y, eval_set=(new, of_new))
+    lowest_first = np.argsort(model.predict(new))
+    against = np.empty(50)
+    against[lowest_first] = np.arange(50)[::-1]
+    model._finish(model.predict(new), against)
+    assert model.calibration_.slopes_.min() > 0
+
+
+def test_equal_scores_are_predicted(problem) -> None:
+    X, _ = problem(60)
+    for loss in LOSSES:
+        predicted = quick(loss=loss, epochs=4).fit(X, np.full(60, 4.0)).predict(X)
+        np.testing.assert_allclose(predicted, 4, atol=1.5)
+
+
+def test_it_is_a_learner_of_the_stack(problem) -> None:
+    X, y = problem(90)
+    stack = Stacker([("head", quick(epochs=3, loss="listnet"))], random_state=0).fit(X, y)
+    assert stack.oof_predictions_.shape == (90, 1)
+    assert np.isfinite(stack.predict(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "l1"}, r"loss must be one of \['mse', 'listnet', 'pairwise'\], got 'l1'"),
+        ({"n_dims": 0}, "n_dims must be a whole number, 1 or more, got 0"),
+        ({"spaces": []}, r"spaces: expected a pair of slices \(audio, text\) for each, got \[\]"),
+        ({"spaces": [slice(0, 3)]}, "spaces: expected a pair of slices"),
+        ({"spaces": [(slice(0, 3), slice(30, 40))]}, "is empty or goes beyond the table"),
+    ],
+)
+def test_settings_are_checked(problem, settings, message: str) -> None:
+    X, y = problem(30)
+    with pytest.raises(StackingError, match=message):
+        quick(**settings).fit(X, y)

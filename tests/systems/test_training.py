@@ -1,0 +1,323 @@
+import threading
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from xacle_stack._optional import stand_ins
+from xacle_stack.errors import StackingError
+from xacle_stack.metrics import srcc
+from xacle_stack.systems.losses import weighted_mse
+from xacle_stack.systems.training import (
+    Examples,
+    TrainingPlan,
+    learning_rate_at,
+    load_network,
+    predict,
+    train,
+)
+
+torch = pytest.importorskip("torch")
+
+PLAN = TrainingPlan(epochs=6, batch_size=16, learning_rate=0.02)
+
+
+def build():
+    # With dropout: what is drawn in training must be reproducible as well.
+    return torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1)
+    ).append(torch.nn.Flatten(0))
+
+
+def examples(rng, n_rows: int, noise: float = 0.3) -> Examples:
+    X = rng.normal(size=(n_rows, 4)).astype(np.float32)
+    y = X @ [1.0, -1.0, 0.5, 0.0] + rng.normal(scale=noise, size=n_rows)
+    tensor = torch.from_numpy(X)
+    return Examples(lambda rows, _: (tensor[rows],), np.arange(n_rows), y, np.ones(n_rows))
+
+
+@pytest.fixture
+def data(rng):
+    return examples(rng, 70), examples(rng, 40)
+
+
+def outputs(training, data) -> np.ndarray:
+    return predict(load_network(build, training.weights, "cpu"), data.inputs, data.rows)
+
+
+def test_it_learns_and_keeps_the_best_epoch(data) -> None:
+    trained = train(build, weighted_mse, PLAN, *data, seed=0)
+    assert trained.validation_srcc.max() > 0.8
+    assert trained.validation_srcc[trained.best_epoch - 1] == trained.validation_srcc.max()
+    kept = srcc(data[1].targets, outputs(trained, data[1]))
+    assert kept == trained.validation_srcc.max()
+    assert len(trained.validation_srcc) == len(trained.validation_loss) == 6
+    assert trained.n_parameters == 4 * 8 + 8 + 8 + 1
+
+
+def test_the_best_epoch_may_be_the_first(data) -> None:
+    # A step that throws the network far away at every later epoch.
+    calls = []
+
+    def loss(predicted, target, weights):
+        calls.append(len(predicted))
+        sign = 1 if len(calls) <= 6 else -1  # five batches and one validation an epoch
+        return sign * weighted_mse(predicted, target, weights)
+
+    trained = train(build, loss, PLAN, *data, seed=0)
+    assert trained.best_epoch < 6
+    assert trained.validation_srcc[trained.best_epoch - 1] == trained.validation_srcc.max()
+    kept = srcc(data[1].targets, outputs(trained, data[1]))
+    assert kept == trained.validation_srcc.max() > trained.validation_srcc[-1]
+
+
+def test_equal_seeds_give_equal_bytes_and_no_visible_draw(data) -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002  # the state that must not move
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    threads = torch.get_num_threads()
+    one = train(build, weighted_mse, PLAN, *data, seed=3)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    torch.manual_seed(99)
+    two = train(build, weighted_mse, PLAN, *data, seed=3)
+    other = train(build, weighted_mse, PLAN, *data, seed=4)
+    for name, array in one.weights.items():
+        assert array.tobytes() == two.weights[name].tobytes()
+    assert any((array != other.weights[name]).any() for name, array in one.weights.items())
+    assert torch.get_num_threads() == threads
+
+
+def test_trainings_side_by_side_do_not_draw_each_others_numbers(data) -> None:
+    alone = train(build, weighted_mse, PLAN, *data, seed=3)
+    found = {}
+
+    def fit(seed: int) -> None:
+        found[seed] = train(build, weighted_mse, PLAN, *data, seed=seed)
+
+    threads = [threading.Thread(target=fit, args=(seed,)) for seed in (2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, array in alone.weights.items():
+        assert array.tobytes() == found[3].weights[name].tobytes()
+
+
+def test_a_stack_that_limits_threads_changes_nothing(data) -> None:
+    seen = []
+
+    def noting(*arguments):
+        seen.append(torch.get_num_threads())
+        return weighted_mse(*arguments)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(1):
+            assert torch.get_num_threads() == 1
+            train(build, noting, PLAN, *data, seed=0)
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {2}
+
+
+class Interrupting:
+    """A loss that is interrupted at one of its calls; five batches and a validation an epoch."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, predicted, target, weights):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return weighted_mse(predicted, target, weights)
+
+
+def test_an_interrupt_keeps_the_best_state_so_far(data) -> None:
+    undisturbed = train(build, weighted_mse, PLAN, *data, seed=0)
+    with pytest.warns(UserWarning, match=r"ended after 3 of 6 epochs \(interrupted\); the state"):
+        stopped = train(build, Interrupting(3 * 6 + 2), PLAN, *data, seed=0)
+    np.testing.assert_array_equal(stopped.validation_srcc, undisturbed.validation_srcc[:3])
+    assert stopped.best_epoch <= 3
+    kept = srcc(data[1].targets, outputs(stopped, data[1]))
+    assert kept == undisturbed.validation_srcc[:3].max()
+
+
+def test_an_interrupt_before_anything_is_kept_goes_on(data) -> None:
+    state = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        train(build, Interrupting(3), PLAN, *data, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Constant(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return self.level.expand(len(x))
+
+
+def test_constant_predictions_are_no_failure(rng) -> None:
+    tone = examples(rng, 70)
+    lifted = Examples(tone.inputs, tone.rows, tone.targets + 5, tone.weights)
+    trained = train(Constant, weighted_mse, PLAN, lifted, lifted, seed=0)
+    assert np.isnan(trained.validation_srcc).all()
+    assert trained.best_epoch == 1 + trained.validation_loss.argmin() == 6
+    assert 0 < trained.weights["level"][0] < 5
+
+
+def test_predictions_that_are_not_finite_are_told(data) -> None:
+    wild = TrainingPlan(epochs=6, batch_size=16, learning_rate=1e30, optimizer="adam")
+    with pytest.raises(StackingError, match="not finite after its first epoch. Give a smaller"):
+        train(build, lambda p, t, w: weighted_mse(p, t, w).exp() * 1e30, wild, *data, seed=0)
+    calls = []
+
+    def explodes_later(predicted, target, weights):
+        calls.append(1)
+        return weighted_mse(predicted, target, weights) * (1 if len(calls) < 13 else torch.inf)
+
+    with pytest.warns(UserWarning, match=r"after 2 of 6 epochs \(the predictions are no longer"):
+        trained = train(build, explodes_later, PLAN, *data, seed=0)
+    assert np.isfinite(outputs(trained, data[1])).all()
+
+
+def test_patience_ends_it(data) -> None:
+    calls = []
+
+    def worse_after_two(predicted, target, weights):
+        calls.append(1)
+        return weighted_mse(predicted, target, weights) * (1 if len(calls) <= 12 else -1)
+
+    plan = TrainingPlan(epochs=40, batch_size=16, learning_rate=0.02, patience=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained = train(build, worse_after_two, plan, *data, seed=0)
+    assert len(trained.validation_srcc) == trained.best_epoch + 3 < 40
+
+
+def test_the_cosine_is_timms(data) -> None:
+    with stand_ins(["torchvision"]):
+        scheduler = pytest.importorskip("timm.scheduler")
+    plan = TrainingPlan(20, 16, 3e-4, warmup_epochs=5, final_learning_rate=1e-7)
+    optimizer = torch.optim.SGD([torch.zeros(1)], plan.learning_rate)
+    timms = scheduler.CosineLRScheduler(optimizer, 20, lr_min=1e-7, warmup_t=5, warmup_lr_init=0)
+    for epoch in np.linspace(0, 19.9, 57):
+        timms.step(float(epoch))
+        rate = optimizer.param_groups[0]["lr"]
+        assert learning_rate_at(plan, float(epoch)) == pytest.approx(rate, rel=1e-12)
+
+
+def rates(plan: TrainingPlan, data, monkeypatch) -> list[float]:
+    """The learning rate of every step."""
+    seen = []
+    step = torch.optim.Adam.step
+
+    def noted(self, *args, **kwargs):
+        seen.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    train(build, weighted_mse, plan, *data, seed=0)
+    return seen
+
+
+def test_the_cosine_moves_every_step(data, monkeypatch) -> None:
+    plan = TrainingPlan(4, 16, 0.01, warmup_epochs=1, final_learning_rate=1e-5)
+    expected = [learning_rate_at(plan, (step + 1) / 5) for step in range(20)]
+    assert rates(plan, data, monkeypatch) == expected
+    assert expected[4] == max(expected)
+    assert expected[-1] == 1e-5
+
+
+def test_the_plateau_halves(data, monkeypatch) -> None:
+    # A rate at which nothing gets better after the start.
+    plan = TrainingPlan(8, 16, 3.0, schedule="plateau", plateau_patience=1)
+    seen = rates(plan, data, monkeypatch)[::5]
+    assert seen[0] == 3.0
+    assert seen[-1] < 3.0
+    assert all(later in (rate, rate / 2) for rate, later in pairwise(seen))
+
+
+def test_lars_is_timms(data) -> None:
+    with stand_ins(["torchvision"]):
+        pytest.importorskip("timm")
+    plan = TrainingPlan(6, 16, 0.05, optimizer="lars")
+    trained = train(build, weighted_mse, plan, *data, seed=0)
+    assert trained.validation_srcc.max() > 0.8
+    # Without weight decay it is gradient descent with momentum, to the last step.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build()
+        optimizer = torch.optim.SGD(network.parameters(), momentum=0.9)
+        order = np.random.default_rng(0)
+        targets = torch.from_numpy(data[0].targets.astype(np.float32))
+        for epoch in range(trained.best_epoch):
+            batches = np.array_split(order.permutation(70), range(16, 70, 16))
+            for step, rows in enumerate(batches):
+                optimizer.param_groups[0]["lr"] = learning_rate_at(plan, epoch + (step + 1) / 5)
+                optimizer.zero_grad()
+                network.train()
+                predicted = network(*data[0].inputs(rows, None))
+                weighted_mse(predicted, targets[rows], torch.ones(len(rows))).backward()
+                optimizer.step()
+    for name, tensor in network.state_dict().items():
+        np.testing.assert_allclose(trained.weights[name], tensor.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number, 1 or more, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"patience": 0}, "patience must be a whole number, 1 or more, got 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be numbers above 0"),
+        ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
+        ({"schedule": "step"}, r"schedule must be one of \['cosine', 'plateau'\]"),
+    ],
+)
+def test_settings_are_checked(settings, message: str) -> None:
+    with pytest.raises(StackingError, match=message):
+        TrainingPlan(**{"epochs": 1, "batch_size": 1, "learning_rate": 1e-3, **settings})
+
+
+def test_a_batch_may_draw_and_validation_may_not(data) -> None:
+    train_set, validation = data
+    seen = {"train": [], "validation": []}
+
+    def noted(name, inputs):
+        def draw(rows, rng):
+            seen[name].append(rng)
+            return inputs(rows, None)
+
+        return draw
+
+    train(
+        build,
+        weighted_mse,
+        PLAN,
+        Examples(noted("train", train_set.inputs), *vars_of(train_set)),
+        Examples(noted("validation", validation.inputs), *vars_of(validation)),
+        seed=0,
+    )
+    assert all(rng is not None for rng in seen["train"])
+    assert len(seen["train"]) == 30
+    assert seen["validation"] == [None] * 6
+
+
+def vars_of(data: Examples):
+    return data.rows, data.targets, data.weights
+
+
+def test_weights_that_may_not_be_written_are_loaded(data) -> None:
+    trained = train(build, weighted_mse, PLAN, *data, seed=0)
+    expected = outputs(trained, data[1])
+    for array in trained.weights.values():
+        array.flags.writeable = False
+    np.testing.assert_array_equal(outputs(trained, data[1]), expected)

@@ -1,0 +1,356 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import Ridge
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from xacle_stack._optional import stand_ins
+from xacle_stack.errors import MissingExtraError, StackingError, UnknownNameError
+from xacle_stack.metrics import srcc
+from xacle_stack.stacking import Stacker, load_model, save_model
+from xacle_stack.systems import TransformerRegressor, transformer
+from xacle_stack.systems.losses import weighted_mse
+
+torch = pytest.importorskip("torch")
+
+QUICK = TransformerRegressor(
+    score_weighting=0,
+    optimizer="adam",
+    learning_rate=0.01,
+    warmup_epochs=0,
+    epochs=15,
+    batch_size=16,
+    dropout=0.0,
+    hidden=64,
+    random_state=0,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small products are slower on several threads, much slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@parametrize_with_checks(
+    [clone(QUICK)],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "a row of weight 2 is drawn once, and it "
+        "is one row to the batch's normalisation; a row of weight 0 is absent, as tested below"
+    },
+)
+def test_scikit_learn_checks(estimator, check) -> None:
+    check(estimator)
+
+
+@pytest.fixture
+def problem(rng):
+    """Return pairs whose score is how near their two vectors are, 0–10."""
+
+    def make(n_pairs: int, n_dims: int = 6):
+        audio = rng.normal(size=(n_pairs, n_dims))
+        text = audio + rng.normal(size=(n_pairs, n_dims)) * rng.uniform(0.1, 2, (n_pairs, 1))
+        distance = np.square(audio - text).mean(axis=1)
+        return np.hstack([audio, text]).astype(np.float32), 10 * np.exp(-distance)
+
+    return make
+
+
+def quick(**settings) -> TransformerRegressor:
+    return clone(QUICK).set_params(**settings)
+
+
+def test_it_learns_what_no_linear_model_can(problem) -> None:
+    X, y = problem(600)
+    new, of_new = problem(300)
+    model = quick(epochs=25, dropout=0.1, batch_size=32).fit(X, y)
+    assert srcc(of_new, model.predict(new)) > 0.5
+    assert srcc(of_new, Ridge().fit(X, y).predict(new)) < 0.3
+
+
+@pytest.mark.parametrize("n_heads", [1, 3])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_a_standard_encoder(n_heads: int, training: bool) -> None:
+    torch.manual_seed(0)
+    network = transformer._two_token_network(12, 3, n_heads, 4, 0.0, 8).double()
+    layer = torch.nn.TransformerEncoderLayer(12, n_heads, 48, 0.0, batch_first=True)
+    plain = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).double()
+    for parameter in network.parameters():  # biases too
+        torch.nn.init.normal_(parameter, std=0.3)
+    plain.load_state_dict(network.encoder.state_dict())
+    network.pre_norm.running_mean.normal_()
+    network.mlp[2] = torch.nn.Identity()
+    network.train(training)
+    plain.train(training)
+    text, audio = torch.randn(2, 7, 12, dtype=torch.float64)
+    tokens = torch.stack([text, audio], dim=1)
+    if training:
+        mean, variance = tokens.mean((0, 1)), tokens.var((0, 1), correction=0)
+    else:
+        mean, variance = network.pre_norm.running_mean, network.pre_norm.running_var
+    encoded = plain((tokens - mean) / (variance + 1e-5).sqrt())
+    expected = network.mlp(network.norm(encoded)[:, 0]).flatten()
+    found = network(text, audio)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+    names = [n for n, _ in network.encoder.named_parameters()]
+    ours = torch.autograd.grad(found.square().sum(), list(network.encoder.parameters()))
+    theirs = torch.autograd.grad(expected.square().sum(), list(plain.parameters()))
+    for name, one, other in zip(names, ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-7, msg=name)
+
+
+def test_dropout_drops_its_share() -> None:
+    torch.manual_seed(0)
+    network = transformer._two_token_network(4, 1, 1, 4, 0.2, 8)
+    dropout = network.encoder.layers[0].dropout
+    ones = torch.ones(701, 999, requires_grad=True)
+    dropped = dropout.train()(ones)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.2, abs=0.002)
+    assert dropped.unique().tolist() == pytest.approx([0, 1.25], rel=1e-4)
+    assert torch.equal(torch.autograd.grad(dropped.sum(), ones)[0], dropped)
+    assert torch.equal(dropout.eval()(ones), ones)
+    # Neighbours share their random bits' source, not their fate.
+    kept = (dropped != 0).float()
+    assert (kept[:, 1:] * kept[:, :-1]).mean().item() == pytest.approx(0.64, abs=0.003)
+
+
+def test_the_defaults_are_the_published_configuration() -> None:
+    network = transformer._two_token_network(768, 2, 1, 4, 0.2, 512)
+    encoder = 2 * (4 * 768**2 + 4 * 768 + 2 * 4 * 768**2 + 5 * 768 + 4 * 768)
+    n_parameters = encoder + 2 * 768 + 768 * 512 + 512 + 512 + 1
+    assert sum(p.numel() for p in network.parameters()) == n_parameters
+    plan = TransformerRegressor()._plan()
+    assert (plan.optimizer, plan.batch_size, plan.epochs) == ("lars", 128, 100)
+    assert (plan.learning_rate, plan.final_learning_rate) == (3e-4, 1e-7)
+    assert (plan.warmup_epochs, plan.weight_decay, plan.patience) == (5, 0, None)
+    first, second = network.encoder.layers
+    assert torch.equal(first.linear1.weight, second.linear1.weight)
+    assert network.mlp[3].weight.std().item() == pytest.approx(0.01, rel=0.2)
+
+
+def test_the_published_optimiser_trains(problem) -> None:
+    with stand_ins(["torchvision"]):
+        pytest.importorskip("timm")
+    X, y = problem(200)
+    model = quick(optimizer="lars", learning_rate=0.01, score_weighting=2).fit(X, y)
+    assert model.predict(X).mean() == pytest.approx(y.mean(), abs=2)
+
+
+def test_two_fits_are_equal_and_seeds_differ(problem) -> None:
+    X, y = problem(100)
+    one, two, other = (quick(epochs=2, random_state=seed).fit(X, y) for seed in (1, 1, 2))
+    for name, array in one.weights_.items():
+        assert array.tobytes() == two.weights_[name].tobytes()
+    assert one.predict(X).tobytes() == two.predict(X).tobytes()
+    assert (one.predict(X) != other.predict(X)).any()
+    assert one.n_parameters_ == sum(
+        array.size for name, array in one.weights_.items() if not name.startswith("pre_norm")
+    )
+
+
+def test_alone_equals_together(problem) -> None:
+    X, y = problem(100)
+    new, _ = problem(1300)  # more than two blocks
+    model = quick(epochs=2).fit(X, y)
+    together = model.predict(new)
+    for row in (0, 511, 512, 1299):
+        np.testing.assert_allclose(model.predict(new[[row]]), together[row], rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(model.predict(new[::-1]), together[::-1], rtol=2e-6, atol=2e-6)
+
+
+def test_a_round_trip_is_exact(problem, tmp_path: Path) -> None:
+    X, y = problem(100)
+    audio = [slice(0, 6), slice(2, 8)]
+    model = quick(epochs=2, audio=audio, text=slice(6, 12)).fit(X, y)
+    path = save_model(tmp_path / "model.skops", {"transformer": model})
+    loaded = load_model(path)["transformer"]
+    assert loaded.predict(X).tobytes() == model.predict(X).tobytes()
+    assert loaded.get_params() == model.get_params()
+
+
+def test_it_is_a_learner_of_the_stack(problem) -> None:
+    X, y = problem(120)
+    learners = [("t", quick(epochs=3)), ("ridge", Ridge())]
+    stacks = [Stacker(learners, n_jobs=n, random_state=0).fit(X, y) for n in (1, 2)]
+    assert stacks[0].level0_names_ == ["t/score", "ridge/score"]
+    np.testing.assert_array_equal(*(stack.oof_predictions_ for stack in stacks))
+    np.testing.assert_array_equal(*(stack.predict(X) for stack in stacks))
+
+
+def test_the_epoch_is_chosen_on_rows_held_out(problem) -> None:
+    X, y = problem(100)
+    new, of_new = problem(40)
+    given = quick(epochs=3).fit(X, y, eval_set=(new, of_new))
+    kept = srcc(of_new, given.predict(new))
+    assert kept == pytest.approx(given.validation_srcc_[given.best_epoch_ - 1], abs=1e-3)
+    seen = noted_rows(quick(epochs=1), X, y)
+    assert len(seen["train"]) == 90
+    assert not seen["train"] & seen["validation"]
+    # Ten groups of ten: one is held out as a whole.
+    groups = [f"caption {number % 10}" for number in range(100)]
+    seen = noted_rows(quick(epochs=1), X, y, groups=groups)
+    assert {groups[row] for row in seen["train"]}.isdisjoint(
+        groups[row] for row in seen["validation"]
+    )
+    assert len(seen["validation"]) == 10
+    # Too few rows to hold any out.
+    seen = noted_rows(quick(epochs=1), X[:60], y[:60])
+    assert seen["train"] == seen["validation"] == set(range(60))
+
+
+def noted_rows(model, X, y, **fit):
+    """The rows that `fit` trains on and validates on."""
+    seen = {"train": set(), "validation": set()}
+    inputs = model._inputs
+
+    def noting(table, device):
+        draw = inputs(table, device)
+
+        def drawn(rows, rng):
+            seen["validation" if rng is None else "train"].update(rows.tolist())
+            return draw(rows, rng)
+
+        return drawn
+
+    model._inputs = noting
+    model.fit(X, y, **fit)
+    return seen
+
+
+def test_training_draws_among_the_views(problem) -> None:
+    X, y = problem(200)
+    views = [slice(0, 6), slice(12, 18), slice(18, 24)]
+    table = np.hstack([X, X[:, :6] + 10, X[:, :6] + 20])
+    model = quick(audio=views, text=slice(6, 12), epochs=1)
+    inputs = model._inputs(table, "cpu")
+    rows = np.arange(200)
+    text, audio = inputs(rows, np.random.default_rng(0))
+    assert (text.numpy() == X[:, 6:]).all()
+    drawn = np.round((audio.numpy() - X[:, :6]) / 10)
+    assert (drawn == drawn[:, :1]).all()
+    assert np.bincount(drawn[:, 0].astype(int), minlength=3).min() > 45
+    assert (inputs(rows, None)[1].numpy() == X[:, :6]).all()
+    fitted = model.fit(table, y)
+    other = table.copy()
+    other[:, 12:] = 0  # prediction sees the clip as it is
+    assert (fitted.predict(other) == fitted.predict(table)).all()
+
+
+def test_a_row_of_weight_zero_is_absent(problem, rng) -> None:
+    X, y = problem(60)
+    weights = rng.integers(0, 3, size=60).astype(float)
+    some = weights > 0
+    model = quick(epochs=2)
+    with_zeros = clone(model).fit(X, y, sample_weight=weights)
+    without = clone(model).fit(X[some], y[some], sample_weight=weights[some])
+    np.testing.assert_array_equal(with_zeros.predict(X), without.predict(X))
+    ones = clone(model).fit(X, y, sample_weight=np.full(60, 2))
+    np.testing.assert_allclose(ones.predict(X), clone(model).fit(X, y).predict(X), atol=1e-4)
+    assert (ones.predict(X) != with_zeros.predict(X)).any()
+
+
+def test_heavy_scores_pull(problem) -> None:
+    X, y = problem(300)
+    low, high = np.zeros((2, 300))
+    low[y < 5], high[y >= 5] = 1, 1
+    model = quick(epochs=4)
+    of_low = model.fit(X, y, sample_weight=low + 0.01).predict(X).mean()
+    of_high = model.fit(X, y, sample_weight=high + 0.01).predict(X).mean()
+    plain = model.fit(X, y).predict(X).mean()
+    assert of_low < plain < of_high
+    # The weights of the scores are those of the rows, type by type.
+    assert model.set_params(score_weighting=3).fit(X, y).predict(X).mean() > plain
+
+
+def test_an_interrupt_keeps_the_best_state(problem, monkeypatch) -> None:
+    X, y = problem(200)
+    undisturbed = quick(epochs=4).fit(X, y)
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 30:  # twelve batches and a validation an epoch: in the third
+            raise KeyboardInterrupt
+        return weighted_mse(*arguments)
+
+    monkeypatch.setattr(transformer, "weighted_mse", interrupted)
+    with pytest.warns(UserWarning, match=r"after 2 of 4 epochs \(interrupted\)") as caught:
+        stopped = quick(epochs=4).fit(X, y)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(stopped.validation_srcc_, undisturbed.validation_srcc_[:2])
+    assert stopped.predict(X).shape == (200,)
+
+
+def test_a_bar_counts_epochs(problem, capsys) -> None:
+    X, y = problem(40)
+    quick(epochs=2, verbose=True).fit(X, y)
+    shown = capsys.readouterr().err
+    assert "TransformerRegressor" in shown
+    assert "2/2" in shown
+    assert "validation SRCC" in shown
+    quick(epochs=2).fit(X, y)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"audio": slice(0, 5), "text": slice(6, 12)}, "vector has 5 columns and the caption's 6"),
+        ({"audio": slice(0, 6)}, "only one of audio and text says which columns"),
+        (
+            {"audio": slice(0, 6), "text": slice(9, 15)},
+            "text: .* is empty or goes beyond the table",
+        ),
+        ({"audio": [slice(0, 6), slice(2, 4)], "text": slice(6, 12)}, r"got widths \[6, 2\]"),
+        ({"audio": 3, "text": slice(6, 12)}, "expected a slice of columns such as"),
+        ({"n_heads": 4}, "n_heads must divide the vectors' length 6, got 4"),
+        ({"n_layers": 0}, "n_layers must be 1 or more, got 0"),
+        ({"dropout": 1.0}, "dropout must be 0 or more and below 1, got 1.0"),
+        ({"score_weighting": 5}, r"score weighting 5; expected one of \[0, 1, 2, 3\]"),
+        ({"validation_fraction": 0}, "validation_fraction must lie between 0 and 1, got 0"),
+        ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
+        ({"learning_rate": 1e30}, "not finite after its first epoch"),
+    ],
+)
+def test_settings_are_checked(problem, settings, message: str) -> None:
+    X, y = problem(30)
+    with pytest.raises((StackingError, UnknownNameError), match=message):
+        quick(**settings).fit(X, y)
+
+
+def test_scores_off_the_scale_need_no_weighting(problem) -> None:
+    X, y = problem(30)
+    with pytest.raises(StackingError, match="scores lie outside 0–10, the first is"):
+        quick(score_weighting=1).fit(X, y * 10)
+    assert quick(epochs=1).fit(X, y * 10).predict(X).shape == (30,)
+
+
+@pytest.mark.parametrize(
+    ("fit", "message"),
+    [
+        ({"eval_set": "X"}, r"eval_set: expected a pair \(X, y\)"),
+        ({"eval_set": (np.zeros((9, 12)), None)}, "eval_set has no scores, .* then 10% of the"),
+        ({"eval_set": (np.zeros((9, 12)), np.zeros(8))}, "eval_set: 8 scores for 9 pairs"),
+        ({"groups": ["a", "b"]}, r"one label for each of 30 pairs, got shape \(2,\)"),
+        ({"sample_weight": np.ones(7)}, "sample_weight: expected one number for each of 30 pairs"),
+        ({"sample_weight": np.eye(30)[0]}, "only one weight is above zero; give two or more"),
+        ({"sample_weight": np.full(30, -1.0)}, "sample_weight: 30 weights are negative"),
+    ],
+)
+def test_arguments_of_fit_are_checked(problem, fit, message: str) -> None:
+    X, y = problem(30)
+    with pytest.raises(StackingError, match=message):
+        quick().fit(X, y, **fit)
+
+
+def test_a_missing_package_is_named(problem, monkeypatch) -> None:
+    X, y = problem(30)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'xacle-stack\[neural\]'"):
+        quick().fit(X, y)

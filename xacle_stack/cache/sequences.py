@@ -1,0 +1,101 @@
+"""Sequences of vectors, each of its own length, kept end to end in one array."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xacle_stack._types import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Sequences of vectors.
+
+    Attributes
+    ----------
+    frames : ndarray of shape (n_frames, n_dims)
+        The vectors of the first sequence, then those of the next.
+    offsets : ndarray of shape (n_sequences + 1,)
+        Sequence ``i`` is ``frames[offsets[i]:offsets[i + 1]]``.
+    """
+
+    frames: FloatArray
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, parts: Sequence[FloatArray]) -> Self:
+        """Put sequences, arrays of shape (n_frames, n_dims), end to end.
+
+        Examples
+        --------
+        >>> Sequences.join([np.zeros((2, 3)), np.zeros((4, 3))]).offsets
+        array([0, 2, 6])
+        """
+        lengths = [len(part) for part in parts]
+        return cls(np.concatenate(parts), np.cumsum([0, *lengths], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """What the frames take."""
+        return self.frames.nbytes
+
+    def take(self, rows: IntArray) -> "Sequences":
+        """Return some of the sequences, in the order asked for."""
+        starts, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
+        return Sequences(
+            self.frames[consecutive(starts, lengths)],
+            np.cumsum([0, *lengths], dtype=np.int64),
+        )
+
+
+Rows = FloatArray | Sequences
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts; either all are arrays, or all sequences."""
+    arrays = [part for part in parts if not isinstance(part, Sequences)]
+    if arrays:
+        return np.concatenate(arrays)
+    joined = [part for part in parts if isinstance(part, Sequences)]
+    lengths = np.concatenate([np.diff(part.offsets) for part in joined])
+    frames = np.concatenate([part.frames for part in joined])
+    return Sequences(frames, np.cumsum([0, *lengths], dtype=np.int64))
+
+
+def describe(rows: Rows) -> str:
+    """Say what one row is; rows of which the same is said can stand in one table.
+
+    Examples
+    --------
+    >>> describe(np.zeros((2, 3), dtype=np.float32))
+    '3 float32'
+    >>> describe(Sequences.join([np.zeros((2, 3), dtype=np.float16)]))
+    'T × 3 float16'
+    """
+    if isinstance(rows, Sequences):
+        return f"T × {_size(rows.frames)}"
+    return _size(rows)
+
+
+def _size(vectors: FloatArray) -> str:
+    return f"{' × '.join(map(str, vectors.shape[1:]))} {vectors.dtype}"
+
+
+def consecutive(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> IntArray:
+    """Return ``starts[0]``, ``starts[0] + 1``, … for each start as many as its length says.
+
+    Examples
+    --------
+    >>> consecutive(np.array([7, 2]), np.array([3, 2]))
+    array([7, 8, 9, 2, 3])
+    """
+    ends = np.cumsum(lengths)
+    shifts = np.repeat(starts - (ends - lengths), lengths)
+    numbers: IntArray = np.arange(len(shifts)) + shifts
+    return numbers

@@ -1,0 +1,100 @@
+"""``xacle-stack compare``: every system of a recipe, in one table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Column, Table
+
+from xacle_stack.cli.options import (
+    DEFAULT_STORE,
+    Checkpoints,
+    Code,
+    Data,
+    Jobs,
+    PrecisionName,
+    Quiet,
+    Store,
+    chosen_recipe,
+)
+from xacle_stack.cli.show import console, error_console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xacle_stack.comparison import ComparedSystem
+
+
+def compare(
+    recipe: Annotated[Path, typer.Argument(help="TOML file that names encoders and systems.")],
+    data: Data,
+    store: Store = DEFAULT_STORE,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; default runs/compare-RECIPE-DATA."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Fits of each system; default the recipe's.")
+    ] = None,
+    precision: PrecisionName = None,
+    checkpoint: Checkpoints = None,
+    code: Code = None,
+    jobs: Jobs = -1,
+    quiet: Quiet = False,
+) -> None:
+    """Train every system of a recipe on the train split and compare them on the others."""
+    from xacle_stack.comparison import compare_systems, write_comparison
+    from xacle_stack.errors import MissingExtraError
+
+    settings = chosen_recipe(recipe, precision, checkpoint, code)
+    if seeds is not None:
+        settings = settings.model_copy(update={"seeds": seeds})
+    folder = out or Path("runs") / f"compare-{settings.name}-{data.resolve().name}"
+    systems: Sequence[ComparedSystem] = []
+    try:
+        for systems in compare_systems(
+            data, settings, store, folder, n_jobs=jobs, progress=not quiet
+        ):
+            write_comparison(systems, data, folder)
+    except KeyboardInterrupt:
+        error_console.print(f"\nStopped. The table of the {len(systems)} finished: {folder}")
+        raise
+    _print(systems)
+    try:
+        from xacle_stack.comparison import write_plots
+
+        write_plots(systems, folder)
+    except MissingExtraError as error:
+        console.print(f"No plots: {error}")
+    console.print(f"Tables, plots, scores and models: {folder}", soft_wrap=True)
+
+
+def _print(systems: "Sequence[ComparedSystem]") -> None:
+    from xacle_stack.comparison import cell, splits_of
+    from xacle_stack.results import METRIC_NAMES
+
+    for split in splits_of(systems):
+        evaluation = systems[0].evaluations[split]
+        table = Table(
+            Column("system", overflow="fold"),
+            "seeds",
+            *(Column(name, overflow="fold") for name in METRIC_NAMES),
+            f"P(> {systems[0].name})",
+            "fit, s",
+            "ms/pair",
+            title=f"{split}: {evaluation.n_pairs} pairs, {evaluation.confidence:.0%} intervals, "
+            "means over the seeds",
+            box=box.SIMPLE_HEAD,
+        )
+        for system in sorted(systems, key=lambda s: -s.evaluations[split].srcc.value):
+            better = system.probability_better[split]
+            table.add_row(
+                system.name,
+                str(system.n_seeds),
+                *map(cell, system.evaluations[split].as_dict().values()),
+                "–" if better != better else f"{better:.2f}",
+                f"{system.fit_s:.1f}",
+                f"{system.score_ms:.3f}",
+            )
+        console.print(table)

@@ -1,0 +1,236 @@
+"""Every system of a recipe on one data set: trained, scored, timed, and set side by side."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import has_fit_parameter
+
+from xacle_stack._optional import require
+from xacle_stack._progress import progress_bar
+from xacle_stack._types import FloatArray
+from xacle_stack.cache import CachedPairs, FeatureCache
+from xacle_stack.comparison.parameters import count_parameters
+from xacle_stack.contenders import Contender, EnsembleContender
+from xacle_stack.errors import PairsError
+from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better
+from xacle_stack.pairs import Pairs, read_splits
+from xacle_stack.recipe import Recipe
+from xacle_stack.stacking import save_model
+from xacle_stack.submission import write_predictions
+from xacle_stack.systems import average, rank_average
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedSystem:
+    """One row of the comparison.
+
+    Attributes
+    ----------
+    name, kind : str
+    n_seeds : int
+        Fits that the figures are means of.
+    evaluations : dict of str to Evaluation
+        For each split with scores, means over the seeds of the metrics and their intervals' ends.
+    srcc_spread : dict of str to float
+        Standard deviation of the SRCC over the seeds; NaN of a single fit.
+    probability_better : dict of str to float
+        That its SRCC is higher than the reference's, by paired bootstrap; mean over the seeds.
+    fit_s : float
+        Seconds to train, from the cached embeddings.
+    score_ms : float
+        Milliseconds to score a pair, from the cached embeddings.
+    n_parameters : int
+        Learned numbers that it needs to score.
+    """
+
+    name: str
+    kind: str
+    n_seeds: int
+    evaluations: Mapping[str, Evaluation]
+    srcc_spread: Mapping[str, float]
+    probability_better: Mapping[str, float]
+    fit_s: float
+    score_ms: float
+    n_parameters: int
+
+
+@dataclass(eq=False)
+class _Runs:
+    """What the fits of one system gave; one entry a seed in each list."""
+
+    kind: str
+    scores: dict[str, list[FloatArray]] = field(default_factory=dict)
+    fit_s: list[float] = field(default_factory=list)
+    score_ms: list[float] = field(default_factory=list)
+    n_parameters: int = 0
+
+
+def compare_systems(
+    data: Path, recipe: Recipe, store: Path, out: Path, *, n_jobs: int, progress: bool
+) -> Iterator[list[ComparedSystem]]:
+    """Train and evaluate every system of a recipe, one after the other.
+
+    Yields
+    ------
+    systems : list of ComparedSystem
+        Those that are finished, after each of them.  Their scores for every split but train and
+        the model of the first seed are then in `out`.
+
+    Raises
+    ------
+    PairsError
+        If there is no train split with scores, or no other split to evaluate on.
+    CacheError
+        If embeddings are missing.
+    MissingExtraError
+        If a system trains a network and PyTorch is not installed.
+    """
+    for name, settings in recipe.contenders.items():
+        if isinstance(settings, Contender) and settings.trains_a_network:
+            require("torch", extra="neural", purpose=f"the system {name!r}")
+            break
+    splits = read_splits(data)
+    train = splits.pop("train", None)
+    if train is None or train.scores is None:
+        raise PairsError(f"{data}: there is no train split with scores to fit on.")
+    judged = {split: pairs for split, pairs in splits.items() if pairs.scores is not None}
+    if not judged:
+        raise PairsError(
+            f"{data}: no split but train has scores, so no system can be compared; found "
+            f"{list(splits)} without. Add average scores to one of them."
+        )
+    cache, fingerprints = FeatureCache(store), recipe.fingerprints()
+    cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
+    # Once: the choice of groups may warn.
+    groups = recipe.groups(train)
+    task = _Task(recipe, cache.load(train, fingerprints), groups, cached, n_jobs, progress)
+    runs: dict[str, _Runs] = {}
+    finished: list[ComparedSystem] = []
+    n_fits = sum(task.n_seeds(settings) for settings in recipe.contenders.values())
+    # Averages are made of what is finished.
+    order = sorted(recipe.contenders.items(), key=lambda one: isinstance(one[1], EnsembleContender))
+    with progress_bar("comparing", n_fits, "fits", shown=progress) as bar:
+        for name, settings in order:
+            if isinstance(settings, EnsembleContender):
+                runs[name] = _ensemble(settings, runs)
+            else:
+                runs[name] = _Runs(settings.kind)
+                for seed in range(task.n_seeds(settings)):
+                    model = task.fit(settings, seed, runs[name])
+                    if seed == 0:
+                        path = out / "models" / f"{_file_name(name)}.skops"
+                        save_model(path, model, {"system": name, **settings.model_dump()})
+                    bar.update()
+            for split, pairs in splits.items():
+                path = out / f"scores-{split}-{_file_name(name)}.csv"
+                write_predictions(path, pairs.ids, runs[name].scores[split][0], split)
+            finished.append(_compared(name, runs, judged))
+            yield finished
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    recipe: Recipe
+    train: CachedPairs
+    groups: Sequence[str] | None
+    cached: Mapping[str, CachedPairs]
+    n_jobs: int
+    progress: bool
+
+    def n_seeds(self, settings: Contender | EnsembleContender) -> int:
+        if isinstance(settings, EnsembleContender):
+            return 0
+        return self.recipe.seeds if settings.is_stochastic else 1
+
+    def fit(self, settings: Contender, seed: int, runs: _Runs) -> dict[str, Any]:
+        """Train with one seed and score every split; return the model."""
+        pairs = self.train.pairs
+        start = time.perf_counter()
+        builder = settings.builder(self.recipe.cache_names, self.recipe.builder())
+        X = builder.fit_transform(self.train)
+        regressor = settings.regressor(builder, seed, self.n_jobs, self.progress)
+        extra: dict[str, Any] = {}
+        if has_fit_parameter(regressor, "groups"):
+            extra["groups"] = self.groups
+        validation = self.cached.get("validation")
+        chooses = has_fit_parameter(regressor, "eval_set")
+        if chooses and validation is not None and validation.pairs.scores is not None:
+            extra["eval_set"] = (builder.transform(validation), validation.pairs.scores)
+        regressor.fit(X, pairs.scores, **extra)
+        runs.fit_s.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for split, cached in self.cached.items():
+            scores = np.asarray(regressor.predict(builder.transform(cached)), dtype=np.float64)
+            runs.scores.setdefault(split, []).append(scores)
+        n_pairs = sum(len(cached.pairs) for cached in self.cached.values())
+        runs.score_ms.append(1e3 * (time.perf_counter() - start) / n_pairs)
+        runs.n_parameters = count_parameters([builder, regressor])
+        return {"builder": builder, "stacker": regressor}
+
+
+def _ensemble(settings: EnsembleContender, runs: Mapping[str, _Runs]) -> _Runs:
+    """Average the seeds of systems side by side; one with fewer seeds gives its first again."""
+    members = [runs[name] for name in settings.of]
+    n_seeds = max(len(member.fit_s) for member in members)
+    combined = _Runs(settings.kind)
+    method = rank_average if settings.method == "rank" else average
+    for split in members[0].scores:
+        combined.scores[split] = [
+            method([m.scores[split][seed % len(m.scores[split])] for m in members])
+            for seed in range(n_seeds)
+        ]
+    combined.fit_s = [sum(float(np.mean(member.fit_s)) for member in members)] * n_seeds
+    combined.score_ms = [sum(float(np.mean(member.score_ms)) for member in members)] * n_seeds
+    combined.n_parameters = sum(member.n_parameters for member in members)
+    return combined
+
+
+def _compared(name: str, runs: Mapping[str, _Runs], judged: Mapping[str, Pairs]) -> ComparedSystem:
+    own, reference = runs[name], next(iter(runs))
+    evaluations, spread, better = {}, {}, {}
+    for split, pairs in judged.items():
+        by_seed = [evaluate(pairs.scores, scores) for scores in own.scores[split]]
+        evaluations[split] = _mean_evaluation(by_seed)
+        srccs = [evaluation.srcc.value for evaluation in by_seed]
+        spread[split] = float(np.std(srccs, ddof=1)) if len(srccs) > 1 else float("nan")
+        of_reference = runs[reference].scores[split]
+        better[split] = float("nan")
+        if name != reference:
+            better[split] = float(
+                np.mean(
+                    [
+                        probability_better(
+                            pairs.scores, scores, of_reference[seed % len(of_reference)]
+                        )
+                        for seed, scores in enumerate(own.scores[split])
+                    ]
+                )
+            )
+    return ComparedSystem(
+        name,
+        own.kind,
+        len(own.fit_s),
+        evaluations,
+        spread,
+        better,
+        float(np.mean(own.fit_s)),
+        float(np.mean(own.score_ms)),
+        own.n_parameters,
+    )
+
+
+def _mean_evaluation(by_seed: list[Evaluation]) -> Evaluation:
+    metrics = {}
+    for name in by_seed[0].as_dict():
+        estimates = [evaluation.as_dict()[name] for evaluation in by_seed]
+        ends = np.mean([(e.value, e.low, e.high) for e in estimates], axis=0)
+        metrics[name.lower()] = Estimate(*map(float, ends))
+    return Evaluation(**metrics, n_pairs=by_seed[0].n_pairs, confidence=by_seed[0].confidence)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)

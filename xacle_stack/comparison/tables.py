@@ -1,0 +1,109 @@
+"""The comparison as CSV and as Markdown."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from xacle_stack._files import write_atomically
+from xacle_stack.comparison.run import ComparedSystem
+from xacle_stack.metrics import Estimate
+from xacle_stack.pairs import read_splits
+from xacle_stack.results import (
+    METRIC_NAMES,
+    PublishedResult,
+    SystemResult,
+    published_for,
+    rank_of,
+)
+
+
+def write_comparison(systems: Sequence[ComparedSystem], data: Path, out: Path) -> None:
+    """Write ``comparison.csv`` and ``comparison.md``, with published rows if the data is XACLE.
+
+    Parameters
+    ----------
+    systems : sequence of ComparedSystem
+        The first is the reference.
+    data : Path
+        The folder that they were compared on.
+    out : Path
+        An existing folder.
+    """
+    published = [row for pairs in read_splits(data).values() for row in published_for(pairs)]
+    write_atomically(out / "comparison.csv", comparison_csv(systems).encode())
+    write_atomically(out / "comparison.md", comparison_markdown(systems, published).encode())
+
+
+def comparison_csv(systems: Sequence[ComparedSystem]) -> str:
+    """Return one row a system and split, each metric with its interval."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    columns = [f"{name}{end}" for name in METRIC_NAMES for end in ("", "_low", "_high")]
+    first = ["split", "rank", "system", "kind", "n_seeds", "n_pairs"]
+    last = ["SRCC_spread", "probability_better", "fit_s", "score_ms", "n_parameters"]
+    writer.writerow([*first, *columns, *last])
+    for split in splits_of(systems):
+        ranks = rank_of(SystemResult(s.name, split, s.evaluations[split]) for s in systems)
+        for system in systems:
+            evaluation = system.evaluations[split]
+            numbers = [
+                number
+                for estimate in evaluation.as_dict().values()
+                for number in (estimate.value, estimate.low, estimate.high)
+            ]
+            numbers += [system.srcc_spread[split], system.probability_better[split]]
+            row = [split, ranks[system.name], system.name, system.kind, system.n_seeds]
+            row += [evaluation.n_pairs, *(f"{number:.6f}" for number in numbers)]
+            row += [f"{system.fit_s:.3f}", f"{system.score_ms:.6f}", system.n_parameters]
+            writer.writerow(row)
+    return file.getvalue()
+
+
+def comparison_markdown(
+    systems: Sequence[ComparedSystem], published: Sequence[PublishedResult]
+) -> str:
+    """Return a section a split, the best system first, published rows below.
+
+    The first system is the reference.
+    """
+    lines: list[str] = []
+    for split in splits_of(systems):
+        ranks = rank_of(SystemResult(s.name, split, s.evaluations[split]) for s in systems)
+        evaluation = systems[0].evaluations[split]
+        header = ["rank", "system", "seeds", *METRIC_NAMES, "± SRCC over seeds"]
+        header += [f"P(better than {systems[0].name})", "fit, s", "score, ms/pair", "parameters"]
+        lines += [
+            f"## {split}: {evaluation.n_pairs} pairs, {evaluation.confidence:.0%} intervals",
+            "",
+            "| " + " | ".join(header) + " |",
+            "|" + "---|" * len(header),
+        ]
+        for system in sorted(systems, key=lambda system: ranks[system.name]):
+            metrics = map(cell, system.evaluations[split].as_dict().values())
+            row = [str(ranks[system.name]), system.name, str(system.n_seeds), *metrics]
+            row += [_number(system.srcc_spread[split]), _number(system.probability_better[split])]
+            row += [f"{system.fit_s:.1f}", f"{system.score_ms:.3f}", f"{system.n_parameters:,}"]
+            lines.append("| " + " | ".join(row) + " |")
+        for row_published in published:
+            if row_published.split == split:
+                values = [f"{value:.4f}" for value in row_published.values]
+                row = ["–", f"published: {row_published.system}", "–", *values, *["–"] * 5]
+                lines.append("| " + " | ".join(row) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def splits_of(systems: Sequence[ComparedSystem]) -> list[str]:
+    """Return the splits that systems were evaluated on, in their order."""
+    return list(dict.fromkeys(split for system in systems for split in system.evaluations))
+
+
+def cell(estimate: Estimate) -> str:
+    """Return a metric with its interval, three digits."""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,325 @@
+"""The systems that a recipe can name, from their settings to unfitted estimators.
+
+Each kind is one class of settings: what it takes from the cache (`builder`) and what is trained on
+it (`regressor`).  A recipe gives them names::
+
+    [systems.trust-your-clap]
+    kind = "transformer"
+    space = "m2d-clap"
+    gate = "train"
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from sklearn.base import clone
+
+from xacle_stack.features import FeatureBuilder, SequenceColumns, SpaceColumns
+from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
+from xacle_stack.stacking import Stacker
+from xacle_stack.systems import (
+    CosineRegressor,
+    GatedRegressor,
+    LSTMRegressor,
+    ProjectionHeadRegressor,
+    TransformerRegressor,
+)
+
+SCORE_RANGE = (MIN_SCORE, MAX_SCORE)
+
+
+@dataclass(frozen=True)
+class CacheNames:
+    """What the encoders of a recipe are called in the cache.
+
+    Attributes
+    ----------
+    encoders : mapping of str to str
+    views : mapping of str to tuple of str
+        The augmented views of an encoder that has some.
+    """
+
+    encoders: Mapping[str, str]
+    views: Mapping[str, tuple[str, ...]]
+
+
+class Contender(BaseModel, ABC):
+    """Settings of one system.
+
+    Attributes
+    ----------
+    kind : str
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: str
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether another seed gives another model."""
+        return True
+
+    @property
+    def trains_a_network(self) -> bool:
+        """Whether it needs PyTorch and timm."""
+        return True
+
+    @property
+    def spaces_named(self) -> tuple[str, ...]:
+        """The spaces that the settings name; the recipe must have them."""
+        return ()
+
+    @property
+    def encoders_named(self) -> tuple[str, ...]:
+        """Encoders that the settings name beside the recipe's spaces."""
+        return ()
+
+    @abstractmethod
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> Any:
+        """Return an unfitted transformer from cached embeddings to what the regressor takes.
+
+        Parameters
+        ----------
+        names : CacheNames
+        features : FeatureBuilder
+            The recipe's, of all its spaces.
+        """
+
+    @abstractmethod
+    def regressor(self, builder: Any, random_state: int, n_jobs: int | None, verbose: bool) -> Any:
+        """Return an unfitted regressor for what a fitted builder makes."""
+
+
+class StackContender(Contender):
+    """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some."""
+
+    kind: Literal["stack"] = "stack"
+    preset: Literal["best", "paper"] = "best"
+    target: Literal["score", "rank"] = "score"
+    spaces: tuple[str, ...] = ()
+
+    @property
+    def trains_a_network(self) -> bool:
+        """Whether it needs PyTorch and timm."""
+        return False
+
+    @property
+    def spaces_named(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return self.spaces
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
+        """Return the recipe's builder, of some spaces or of all."""
+        if not self.spaces:
+            return features
+        spaces = [names.encoders[space] for space in self.spaces]
+        builder: FeatureBuilder = clone(features).set_params(spaces=spaces)
+        return builder
+
+    def regressor(
+        self, builder: FeatureBuilder, random_state: int, n_jobs: int | None, verbose: bool
+    ) -> Stacker:
+        """Return a stacker."""
+        return Stacker(
+            preset=self.preset,
+            target=self.target,
+            score_range=SCORE_RANGE,
+            n_jobs=n_jobs,
+            random_state=random_state,
+        )
+
+
+class CosineContender(Contender):
+    """One space's cosine, calibrated."""
+
+    kind: Literal["cosine"] = "cosine"
+    space: str
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether another seed gives another model."""
+        return False
+
+    @property
+    def trains_a_network(self) -> bool:
+        """Whether it needs PyTorch and timm."""
+        return False
+
+    @property
+    def spaces_named(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return (self.space,)
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> SpaceColumns:
+        """Return the columns of the space."""
+        return SpaceColumns([names.encoders[self.space]])
+
+    def regressor(
+        self, builder: SpaceColumns, random_state: int, n_jobs: int | None, verbose: bool
+    ) -> CosineRegressor:
+        """Return the cosine."""
+        return CosineRegressor()
+
+
+class TransformerContender(Contender):
+    """Trust-your-CLAP: a Transformer over the two vectors of one space, behind its gate or not."""
+
+    kind: Literal["transformer"] = "transformer"
+    space: str
+    gate: Literal["none", "train", "batch"] = "train"
+    score_weighting: Literal[0, 1, 2, 3] = 1
+    epochs: PositiveInt = 100
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 3e-4
+
+    @property
+    def spaces_named(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return (self.space,)
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> SpaceColumns:
+        """Return the columns of the space, and of the clips' augmented views if there are some."""
+        space = names.encoders[self.space]
+        return SpaceColumns([space], {space: names.views.get(self.space, ())})
+
+    def regressor(
+        self, builder: SpaceColumns, random_state: int, n_jobs: int | None, verbose: bool
+    ) -> TransformerRegressor | GatedRegressor:
+        """Return the Transformer, behind its gate."""
+        (audio, text), *_ = builder.slices_.values()
+        views = [audio, *next(iter(builder.view_slices_.values()))]
+        transformer = TransformerRegressor(
+            views,
+            text,
+            score_weighting=self.score_weighting,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        if self.gate == "none":
+            return transformer
+        return GatedRegressor(transformer, views, text, statistics=self.gate)
+
+
+class ProjectionHeadContender(Contender):
+    """A two-tower projection head on all spaces, or on some."""
+
+    kind: Literal["projection-head"] = "projection-head"
+    spaces: tuple[str, ...] = ()
+    loss: Literal["mse", "listnet", "pairwise"] = "mse"
+
+    @property
+    def spaces_named(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return self.spaces
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> SpaceColumns:
+        """Return the columns of the spaces."""
+        return SpaceColumns([names.encoders[s] for s in self.spaces] or list(features.spaces))
+
+    def regressor(
+        self, builder: SpaceColumns, random_state: int, n_jobs: int | None, verbose: bool
+    ) -> ProjectionHeadRegressor:
+        """Return the head."""
+        return ProjectionHeadRegressor(
+            spaces=list(builder.slices_.values()),
+            loss=self.loss,
+            random_state=random_state,
+            verbose=verbose,
+        )
+
+
+class LSTMContender(Contender):
+    """The organisers' baseline, on sequences of the clips' frames."""
+
+    kind: Literal["lstm"] = "lstm"
+    frames: str = Field(default="byol-a:frames", pattern=r".:[^:]+$")
+    text: str = "roberta-large"
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 12
+    learning_rate: PositiveFloat = 2e-5
+
+    @property
+    def encoders_named(self) -> tuple[str, ...]:
+        """The encoders of the frames and of the captions."""
+        return self.frames.rpartition(":")[0], self.text
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> SequenceColumns:
+        """Return the sequences."""
+        encoder, _, output = self.frames.rpartition(":")
+        return SequenceColumns(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
+
+    def regressor(
+        self, builder: SequenceColumns, random_state: int, n_jobs: int | None, verbose: bool
+    ) -> LSTMRegressor:
+        """Return the LSTM."""
+        return LSTMRegressor(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            random_state=random_state,
+            verbose=verbose,
+        )
+
+
+class EnsembleContender(BaseModel):
+    """An average of other systems' scores, or of their ranks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["ensemble"] = "ensemble"
+    of: tuple[str, ...] = Field(min_length=2)
+    method: Literal["mean", "rank"] = "rank"
+
+
+AnyContender = Annotated[
+    StackContender
+    | CosineContender
+    | TransformerContender
+    | ProjectionHeadContender
+    | LSTMContender
+    | EnsembleContender,
+    Field(discriminator="kind"),
+]
+
+
+def default_contenders(spaces: Sequence[str]) -> dict[str, AnyContender]:
+    """Return what is compared where a recipe names no systems."""
+    systems: dict[str, AnyContender] = {
+        "stack": StackContender(),
+        "paper": StackContender(preset="paper"),
+    }
+    for space in spaces:
+        systems[f"cosine of {space}"] = CosineContender(space=space)
+    systems[f"transformer on {spaces[0]}"] = TransformerContender(space=spaces[0])
+    systems["projection head"] = ProjectionHeadContender()
+    systems["ranks of stack and head"] = EnsembleContender(of=("stack", "projection head"))
+    return systems
+
+
+def mistakes_in(
+    systems: Mapping[str, AnyContender], reference: str | None, spaces: Sequence[str]
+) -> list[str]:
+    """Return what is wrong with the systems of a recipe that has these spaces."""
+    mistakes = []
+    if reference is not None and reference not in (systems or default_contenders(spaces)):
+        mistakes.append(f"reference: there is no system {reference!r}")
+    trained = [name for name, one in systems.items() if not isinstance(one, EnsembleContender)]
+    for name, system in systems.items():
+        if isinstance(system, EnsembleContender):
+            mistakes += [
+                f"systems.{name}: {member!r} is no system to average; there are {trained}"
+                for member in system.of
+                if member not in trained
+            ]
+        else:
+            mistakes += [
+                f"systems.{name}: {space!r} is not among the recipe's spaces {list(spaces)}"
+                for space in system.spaces_named
+                if space not in spaces
+            ]
+    return mistakes

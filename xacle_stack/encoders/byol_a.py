@@ -1,0 +1,153 @@
+"""BYOL-A v2: general-purpose audio frames, 25 a second, of 3,072 dimensions.
+
+Source: Niizumi et al., BYOL for Audio: Exploring pre-trained general-purpose audio representations,
+IEEE/ACM TASLP 31, 2023, arXiv:2204.07402.  Extra: ``encoders``.
+
+The network is code under an evaluation licence: it is run only from a clone that the user names.
+The spectrogram is ours; it follows the settings that the clone gives to nnAudio, and was compared
+with librosa's, on which nnAudio's is modelled.  This module was written to the public interface of
+that code and tested with a stand-in; it has met neither the code itself nor its weights.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xacle_stack._types import FloatArray
+from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
+from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors, state_dict_in
+from xacle_stack.encoders.frames import LONGEST_S, cut, most_at_once
+from xacle_stack.encoders.torch_encoder import (
+    PRECISIONS,
+    Tensor,
+    TorchEncoder,
+    by_length,
+    parts_of,
+)
+from xacle_stack.encoders.users_code import build_with_script, find_script
+from xacle_stack.errors import EncoderError
+
+SAMPLE_RATE_HZ = 16_000
+N_FFT, HOP, N_MELS = 1024, 160, 64
+LOWEST_HZ, HIGHEST_HZ = 60.0, 7800.0
+N_DIMS = 3072
+FRAMES = "frames"
+FILE = "AudioNTT2022-BYOLA-64x96d2048.pth"
+# Mean and deviation of the logarithmic spectrogram, from the example in the clone's v2/README.md.
+LEVEL_MEAN, LEVEL_DEVIATION = -9.660292, 4.7219563
+
+_CLONE = "a clone of github.com/nttcslab/byol-a"
+# The last is where the challenge's baseline keeps its copy.
+_SCRIPTS = ("v2/byol_a2/models.py", "byol_a2/models.py", "models/byola/v2/byol_a2/models.py")
+_WEIGHTS = Weights(
+    files=((FILE, f"*/{FILE}"),),
+    source=f"{FILE}, which lies in the folder v2 of github.com/nttcslab/byol-a",
+)
+
+
+class ByolA(TorchEncoder):
+    """The frames that ``AudioNTT2022Encoder`` gives, and the sum of their mean and maximum.
+
+    Notes
+    -----
+    The network is convolutional and takes any length, though it was trained on .95 s.  Of a clip
+    of more than 30 s, equal pieces are encoded by themselves and their frames put end to end.
+
+    The clone computes the mean and deviation that levels are normalised by from the data set at
+    hand, and so does the challenge's baseline.  A clip's frames would then depend on other clips,
+    so here they are fixed: those of the published example.  The baseline also fills clips with
+    zeros to 10 s, or cuts them; here a clip stays as long as it is.
+    """
+
+    info = EncoderInfo(
+        name="byol-a",
+        summary="BYOL-A v2: frames every 40 ms, and the sum of their mean and maximum",
+        audio_outputs={EMBEDDING: N_DIMS, FRAMES: N_DIMS},
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        preprocessing="fixed mean and deviation of levels, pieces of at most 30 s; mean + max",
+        weights=_WEIGHTS,
+        extra="encoders",
+        requires=("torch", "transformers>=4.57"),
+        precisions=PRECISIONS,
+        code=_CLONE,
+        item_mb=80,
+        licence="NTT, for evaluation only",
+        sequences={FRAMES: "float16"},
+    )
+
+    @classmethod
+    def _build(cls, path: Path, code: Path | None) -> tuple[Any, Any]:
+        what = cls._what()
+        torch = cls._require("torch")
+        audio_utils = cls._require("transformers.audio_utils")
+        if code is None:
+            raise EncoderError(f"{what}: it needs `code`, the folder of {_CLONE}.")
+        file = _WEIGHTS.file(path)
+        content = read_tensors(what, file)
+        script = find_script(what, Path(code), _SCRIPTS, _CLONE)
+        network = build_with_script(
+            what,
+            script,
+            lambda module: module.AudioNTT2022Encoder(n_mels=N_MELS, d=N_DIMS),
+            file,
+            "torch",
+        )
+        # What the clone's own loader makes of a file: the state dict wherever it stands, and of it
+        # what belongs to the network.
+        state = state_dict_in(what, state_dict_in(what, content, "state_dict", file), "model", file)
+        names = tuple(f"{name}." for name, _ in network.named_children())
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+        state = {key: value for key, value in state.items() if key.startswith(names)}
+        load_exactly(what, network, state, file)
+        filters = audio_utils.mel_filter_bank(
+            1 + N_FFT // 2,
+            N_MELS,
+            LOWEST_HZ,
+            HIGHEST_HZ,
+            SAMPLE_RATE_HZ,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        model = torch.nn.ModuleDict({"network": network})
+        model.register_buffer("mel_filters", torch.from_numpy(filters.T).float())
+        return model, None
+
+    def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
+        import torch
+
+        pieces, counts = cut(clips, LONGEST_S * SAMPLE_RATE_HZ)
+        # Shorter than a window of the spectrogram, no frame would be left.
+        pieces = [np.pad(piece, (0, max(0, N_FFT - len(piece)))) for piece in pieces]
+        frames: dict[int, Tensor] = {}
+        for indices, stacked in by_length(pieces):
+            most = most_at_once(len(clips), stacked.shape[1], SAMPLE_RATE_HZ)
+            parts = parts_of(stacked.astype(np.float32, copy=False), most)
+            for rows, part in zip(np.array_split(indices, len(parts)), parts, strict=True):
+                encoded = self.model["network"](self._log_mel(part)).float()
+                frames.update(zip(rows.tolist(), encoded, strict=True))
+        ends = np.cumsum(counts)
+        by_clip = [
+            torch.cat([frames[piece] for piece in range(end - count, end)])
+            for count, end in zip(counts, ends, strict=True)
+        ]
+        pooled = [of_clip.mean(dim=0) + of_clip.amax(dim=0) for of_clip in by_clip]
+        return {FRAMES: by_clip, EMBEDDING: torch.stack(pooled)}
+
+    def _log_mel(self, samples: FloatArray) -> Tensor:
+        """Return normalised logarithmic spectrograms, shape (n_clips, 1, 64, n_frames)."""
+        import torch
+
+        with self._full_precision():
+            spectrum = torch.stft(
+                self._on_device(samples),
+                N_FFT,
+                HOP,
+                window=torch.hann_window(N_FFT, device=self.device),
+                pad_mode="reflect",
+                return_complex=True,
+            )
+            power = self.model.mel_filters @ torch.view_as_real(spectrum).square().sum(dim=-1)
+            level = (power + torch.finfo(torch.float32).eps).log()
+            return ((level - LEVEL_MEAN) / LEVEL_DEVIATION).unsqueeze(1)

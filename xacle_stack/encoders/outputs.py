@@ -1,0 +1,105 @@
+"""What an encoder returns, held against what its info declares, before anything is stored."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from xacle_stack._types import FloatArray
+from xacle_stack.encoders.base import EncoderInfo, Modality, Output
+from xacle_stack.errors import EncoderError
+
+
+def check_outputs(
+    info: EncoderInfo, modality: Modality, outputs: Mapping[str, Output], n_items: int
+) -> dict[str, Output]:
+    """Return an encoder's outputs as they are stored, or say how they break the contract.
+
+    Parameters
+    ----------
+    info : EncoderInfo
+    modality : {"audio", "text"}
+    outputs : mapping of str to ndarray, or to a list of ndarray
+    n_items : int
+        How many clips or captions were encoded.
+
+    Returns
+    -------
+    checked : dict of str to ndarray of shape (n_items, n_dims), or to a list of ndarray
+        Vectors as float32, sequences in their declared type.
+
+    Raises
+    ------
+    EncoderError
+        If an output is missing or surplus, has another shape than declared, or is not finite, also
+        in the type that it would be stored in; or if a sequence is empty.
+    """
+    declared = info.outputs(modality)
+    if not isinstance(outputs, Mapping):
+        raise EncoderError(
+            f"encoder {info.name!r} returned {type(outputs).__name__} for {modality}; expected a "
+            f"dict with one array for each of {sorted(declared)}."
+        )
+    if set(outputs) != set(declared):
+        raise EncoderError(
+            f"encoder {info.name!r} returned the {modality} outputs {sorted(outputs)}; its info "
+            f"declares {sorted(declared)}."
+        )
+    checked: dict[str, Output] = {}
+    for name, n_dims in declared.items():
+        what = f"encoder {info.name!r}, {modality} output {name!r}"
+        if name in info.sequences:
+            kind = info.sequences[name]
+            checked[name] = _check_sequences(what, outputs[name], n_items, n_dims, kind)
+        else:
+            checked[name] = _check_vectors(what, outputs[name], n_items, n_dims)
+    return checked
+
+
+def _check_vectors(what: str, values: Output, n_items: int, n_dims: int) -> FloatArray:
+    array = _as_array(what, values, "float32")
+    if array.shape != (n_items, n_dims):
+        raise EncoderError(f"{what}: expected shape {(n_items, n_dims)}, got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise EncoderError(
+            f"{what}: a vector holds NaN or infinite values (item "
+            f"{np.flatnonzero(~np.isfinite(array).all(axis=1))[0]} of a batch of {n_items}). "
+            "Nothing of this batch was stored."
+        )
+    return array
+
+
+def _check_sequences(
+    what: str, values: Output, n_items: int, n_dims: int, kind: str
+) -> list[FloatArray]:
+    if not isinstance(values, Sequence) or len(values) != n_items:
+        found = f"{len(values)}" if isinstance(values, Sequence) else type(values).__name__
+        raise EncoderError(
+            f"{what}: it is declared as a sequence, so a list with one array for each of the "
+            f"{n_items} items is expected; got {found}."
+        )
+    checked = []
+    for item, value in enumerate(values):
+        here = f"{what}, item {item} of a batch of {n_items}"
+        array = _as_array(here, value, kind)
+        if array.ndim != 2 or array.shape[1] != n_dims or not len(array):
+            raise EncoderError(
+                f"{here}: expected a sequence of shape (n_frames, {n_dims}) with at least one "
+                f"frame, got {array.shape}. Nothing of this batch was stored."
+            )
+        if not np.isfinite(array).all():
+            frame = np.flatnonzero(~np.isfinite(array).all(axis=1))[0]
+            raise EncoderError(
+                f"{here}: frame {frame} holds NaN, infinite values, or some that {kind} cannot "
+                "hold. Nothing of this batch was stored."
+            )
+        checked.append(array)
+    return checked
+
+
+def _as_array(what: str, values: object, kind: str) -> FloatArray:
+    try:
+        with np.errstate(over="ignore"):  # what becomes infinite is told by the caller
+            array: FloatArray = np.asarray(values).astype(kind, copy=False)
+    except (TypeError, ValueError) as error:
+        raise EncoderError(f"{what}: not an array of numbers ({error}).") from None
+    return array

@@ -1,0 +1,176 @@
+"""Sequences of vectors of the clips beside one vector of each caption."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import FeatureError
+
+
+class Frames(Protocol):
+    """Sequences that are read where they are asked for, as those of the cache."""
+
+    @property
+    def n_dims(self) -> int:
+        """Length of each vector."""
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+
+    def __getitem__(self, rows: IntArray) -> list[FloatArray]:
+        """Return the sequences of some clips, (n_frames, n_dims) each."""
+
+
+class FramesAtHand:
+    """Sequences that are arrays in memory.
+
+    Parameters
+    ----------
+    sequences : sequence of array-like of shape (n_frames, n_dims)
+        Each of its own length, one frame or more.
+
+    Raises
+    ------
+    FeatureError
+        If there is none, one is empty or not finite, or they differ in `n_dims`.
+    """
+
+    def __init__(self, sequences: Sequence[ArrayLike]) -> None:
+        self._sequences = [np.asarray(sequence) for sequence in sequences]
+        widths = {array.shape[1:] for array in self._sequences}
+        if len(widths) != 1 or len(next(iter(widths))) != 1:
+            raise FeatureError(
+                "expected one sequence of shape (n_frames, n_dims) a clip, n_dims the same for "
+                f"all, got the shapes {sorted({array.shape for array in self._sequences})[:5]}."
+            )
+        for place, array in enumerate(self._sequences):
+            if not len(array) or not np.isfinite(array).all():
+                raise FeatureError(f"the sequence of clip {place} is empty or not finite.")
+        self.n_dims = int(next(iter(widths))[0])
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __getitem__(self, rows: IntArray) -> list[FloatArray]:
+        return [self._sequences[row] for row in rows]
+
+
+class PairSequences:
+    """Pairs as a sequence of frames of the clip and one vector of the caption.
+
+    Parameters
+    ----------
+    frames : Frames, or list of ndarray of shape (n_frames, n_dims)
+        Of the clips; :meth:`CachedPairs.audio_sequences` gives them from the cache.
+    text : array-like of shape (n_pairs, n_text_dims)
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Number of pairs, and the dimensions of a frame and a caption's vector together.
+
+    Raises
+    ------
+    FeatureError
+        If there is not one of each for every pair, or a value is not finite.
+
+    Examples
+    --------
+    >>> PairSequences([np.zeros((3, 2)), np.zeros((5, 2))], np.zeros((2, 4))).shape
+    (2, 6)
+    """
+
+    def __init__(self, frames: Frames | list[FloatArray], text: ArrayLike) -> None:
+        self.frames: Frames = FramesAtHand(frames) if isinstance(frames, list) else frames
+        self.text: FloatArray = np.asarray(text, dtype=np.float32)
+        if self.text.ndim != 2 or len(self.text) != len(self.frames):
+            raise FeatureError(
+                f"{len(self.frames)} sequences but captions of shape {self.text.shape}: expected "
+                "one vector of a caption for each."
+            )
+        if not np.isfinite(self.text).all():
+            raise FeatureError("the captions' vectors are not all finite. Encode them again.")
+        self.shape = (len(self.text), self.frames.n_dims + self.text.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __iter__(self) -> Iterator[tuple[FloatArray, FloatArray]]:
+        for row in range(len(self)):
+            yield self.frames[np.array([row])][0], self.text[row]
+
+
+class SequenceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped base
+    """Takes the clips' sequences and the captions' vectors out of the cache.
+
+    Parameters
+    ----------
+    frames : str
+        An audio output that is a sequence, ``"encoder:output"``, for example ``"byol-a:frames"``.
+    text : str
+        An encoder of captions, for example ``"roberta-large"``.
+
+    Attributes
+    ----------
+    n_dims_ : (int, int)
+        Dimensions of a frame and of a caption's vector.
+    """
+
+    def __init__(self, frames: str, text: str) -> None:
+        self.frames = frames
+        self.text = text
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Learn the dimensions.
+
+        Parameters
+        ----------
+        X : CachedPairs
+        y : ignored
+
+        Returns
+        -------
+        self : SequenceColumns
+        """
+        self.n_dims_ = self._dims(self._read(X))
+        return self
+
+    def transform(self, X: Any) -> PairSequences:
+        """Return the sequences, which are read where they are asked for.
+
+        Parameters
+        ----------
+        X : CachedPairs
+
+        Returns
+        -------
+        sequences : PairSequences
+
+        Raises
+        ------
+        FeatureError
+            If the dimensions are others than in `fit`.
+        CacheError
+            If an embedding is missing, or the output is no sequence.
+        """
+        check_is_fitted(self)
+        sequences = self._read(X)
+        if self._dims(sequences) != self.n_dims_:
+            raise FeatureError(
+                f"frames and captions of {self._dims(sequences)} dimensions, {self.n_dims_} when "
+                "fitted."
+            )
+        return sequences
+
+    def _read(self, X: Any) -> PairSequences:
+        encoder, _, output = self.frames.partition(":")
+        return PairSequences(X.audio_sequences(encoder, output or "frames"), X.text(self.text))
+
+    @staticmethod
+    def _dims(sequences: PairSequences) -> tuple[int, int]:
+        return sequences.frames.n_dims, sequences.text.shape[1]
