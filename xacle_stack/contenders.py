@@ -52,10 +52,13 @@ class Contender(BaseModel, ABC):
     Attributes
     ----------
     kind : str
+    seeds : int, optional
+        Fits; by default the recipe's, and one where the seed changes nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str
+    seeds: PositiveInt | None = None
 
     @property
     def is_stochastic(self) -> bool:
@@ -174,6 +177,7 @@ class TransformerContender(Contender):
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 3e-4
+    optimizer: Literal["lars", "adam"] = "lars"
 
     @property
     def spaces_named(self) -> tuple[str, ...]:
@@ -198,6 +202,7 @@ class TransformerContender(Contender):
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            optimizer=self.optimizer,
             random_state=random_state,
             verbose=verbose,
         )

@@ -35,7 +35,7 @@ def one_thread():
 
 
 @parametrize_with_checks(
-    [clone(QUICK).set_params(loss=loss) for loss in LOSSES],
+    [clone(QUICK).set_params(loss=loss) for loss in ("mse", "pairwise")],
     expected_failed_checks=lambda _: {
         "check_sample_weight_equivalence_on_dense_data": "a row of weight 2 is drawn once, and not "
         "in two batches; a row of weight 0 is absent, as tested below"

@@ -144,7 +144,9 @@ class _Task:
     def n_seeds(self, settings: Contender | EnsembleContender) -> int:
         if isinstance(settings, EnsembleContender):
             return 0
-        return self.recipe.seeds if settings.is_stochastic else 1
+        if not settings.is_stochastic:
+            return 1
+        return self.recipe.seeds if settings.seeds is None else settings.seeds
 
     def fit(self, settings: Contender, seed: int, runs: _Runs) -> dict[str, Any]:
         """Train with one seed and score every split; return the model."""

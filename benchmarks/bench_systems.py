@@ -1,0 +1,102 @@
+"""Every system in one table, on the demo data set and on ESC-10: `xacle-stack compare` does it.
+
+The embedded spaces stand for pretrained ones.  BYOL-A and RoBERTa, which the LSTM needs, have
+random weights in the real formats (the test suite writes them), and it is trained once and briefly:
+its figures show that it runs.
+"""
+
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from report import RESULTS, ROOT, real_data, report
+
+from xacle_stack.comparison import ComparedSystem, compare_systems, write_comparison, write_plots
+from xacle_stack.demo import write_demo
+from xacle_stack.experiment import fill_cache
+from xacle_stack.recipe import Recipe, recipe_from
+
+SPACES = ["mini-mfcc", "mini-mod", "mini-mel"]
+SMALL_DATA = {"optimizer": "adam", "learning_rate": 1e-3, "epochs": 40}
+SYSTEMS: dict[str, dict[str, object]] = {
+    "stack": {"kind": "stack"},
+    "paper": {"kind": "stack", "preset": "paper"},
+    **{f"cosine, {space}": {"kind": "cosine", "space": space} for space in SPACES},
+    **{
+        f"Trust-your-CLAP, gate {gate}": {"kind": "transformer", "space": SPACES[0], "gate": gate}
+        for gate in ("none", "train")
+    },
+    "Trust-your-CLAP, Adam 1e-3": {"kind": "transformer", "space": SPACES[0], **SMALL_DATA},
+    **{
+        f"head, {loss}": {"kind": "projection-head", "loss": loss}
+        for loss in ("mse", "listnet", "pairwise")
+    },
+    "ranks: stack + head": {"kind": "ensemble", "of": ["stack", "head, mse"]},
+    "mean: stack + head": {"kind": "ensemble", "of": ["stack", "head, mse"], "method": "mean"},
+}
+
+
+def recipe(root: Path) -> Recipe:
+    """Return the recipe, with random BYOL-A and RoBERTa where PyTorch is there to write them."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from random_checkpoints import choose
+
+    choices = [choose(root, name) for name in ("byol-a", "roberta-large")]
+    baseline = {"kind": "lstm", "epochs": 2, "learning_rate": 2e-4, "seeds": 1}
+    settings = {
+        "name": "systems",
+        "spaces": SPACES,
+        "views": {SPACES[0]: 3},
+        "systems": {**SYSTEMS, "LSTM, random frames, 2 epochs": baseline},
+        "checkpoints": {choice.name: choice.checkpoint for choice in choices},
+        "code": {choice.name: choice.code for choice in choices if choice.code},
+    }
+    return recipe_from(settings, "the benchmark")
+
+
+def main() -> None:
+    """Run it."""
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        write_demo(here / "demo", n_jobs=-1)
+        settings = recipe(here / "checkpoints")
+        for name, data in (("demo", here / "demo"), ("esc10", real_data("esc10"))):
+            fill_cache(data, settings, here / "store", n_jobs=-1, progress=False)
+            out = here / name
+            systems: list[ComparedSystem] = []
+            for systems in compare_systems(
+                data, settings, here / "store", out, n_jobs=-1, progress=True
+            ):
+                write_comparison(systems, data, out)
+            write_plots(systems, out)
+            for file in ("comparison.md", "srcc.png", "srcc-mse.png"):
+                shutil.copy(out / file, RESULTS / f"systems-{name}-{file}")
+            show(name, systems)
+
+
+def show(name: str, systems: list[ComparedSystem]) -> None:
+    """Print and write one table."""
+    split = list(systems[0].evaluations)[-1]
+    rows = [
+        [
+            system.name,
+            system.n_seeds,
+            system.evaluations[split].srcc,
+            system.evaluations[split].mse,
+            system.probability_better[split],
+            round(system.fit_s, 1),
+            round(system.score_ms, 3),
+            system.n_parameters,
+        ]
+        for system in systems
+    ]
+    header = ["system", "seeds", f"{split} SRCC", f"{split} MSE", "P(better than the stack)"]
+    header += ["fit, s", "score, ms/pair", "parameters"]
+    report(f"systems_{name}", f"Systems on {name}, means over seeds", header, rows)
+
+
+if __name__ == "__main__":
+    main()
