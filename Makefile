@@ -50,7 +50,8 @@ compare: $(VENV)/neural features  ## train every system of RECIPE on DATA and co
 	@$(BIN)/xacle-stack compare "$(RECIPE)" --data "$(DATA)" --store "$(STORE)" --jobs $(JOBS) $(ENCODER_OPTIONS)
 
 test: $(VENV)/dev  ## run the tests
-	$(BIN)/python -m pytest
+	@# Tests side by side, each with one thread: most are too small for two.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/dev  ## check format, style and types
 	$(BIN)/ruff format --check .

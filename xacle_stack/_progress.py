@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # A log file gets a line now and then, not one a redraw.
 _LOG_INTERVAL_S = 30.0
@@ -21,10 +21,14 @@ def progress_bar(title: str, total: int, unit: str, *, shown: bool) -> "tqdm[Any
         Plural: ``"clips"``.
     shown : bool
     """
-    return tqdm(
+    if not (shown and total):
+        return tqdm(disable=True)
+    # Only here: in a notebook without ipywidgets, tqdm warns of that when this is imported.
+    from tqdm.auto import tqdm as terminal_or_notebook
+
+    return terminal_or_notebook(
         total=total,
         desc=title,
         unit=f" {unit}",
-        disable=not (shown and total),
         mininterval=0.1 if sys.stderr.isatty() else _LOG_INTERVAL_S,
     )

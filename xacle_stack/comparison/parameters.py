@@ -14,7 +14,7 @@ def count_parameters(model: object) -> int:
 
     Examples
     --------
-    >>> from xacle_stack import GroupedRidge
+    >>> from xacle_stack.stacking import GroupedRidge
     >>> X = np.arange(12.0).reshape(6, 2)
     >>> count_parameters(GroupedRidge().fit(X, X[:, 0]))  # two coefficients, intercept, penalty
     4
