@@ -20,6 +20,7 @@ from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, read_recipe
 from xacle_stack.results import SystemResult
 from xacle_stack.submission import read_predictions
+from xacle_stack.targets import Targets
 
 UNSEEN = "all three, captions never seen in training"
 OTHERS = {
@@ -51,7 +52,7 @@ def main() -> None:
             settings = recipe.stacker.model_copy(update=changed)
             other = recipe.model_copy(update={"stacker": settings})
             of_train = FeatureCache(store).load(train, recipe.fingerprints())
-            system = fit_system(other, recipe.spaces, of_train, other.groups(train), n_jobs=-1)
+            system = fit_system(other, recipe.spaces, of_train, Targets.of(train, other), -1)
             scores[name] = system.score(cached)
             evaluation = evaluate(validation.scores, scores[name])
             results.append(SystemResult(name, "validation", evaluation))
@@ -92,8 +93,8 @@ def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np
         held_out = {validation.captions[row] for row in rows}
         kept = [i for i, caption in enumerate(train.captions) if caption not in held_out]
         rest = train.take(kept)
-        groups = recipe.groups(rest)
-        system = fit_system(recipe, recipe.spaces, cache.load(rest, prints), groups, n_jobs=-1)
+        targets = Targets.of(rest, recipe)
+        system = fit_system(recipe, recipe.spaces, cache.load(rest, prints), targets, n_jobs=-1)
         scores[rows] = system.score(cache.load(validation.take(rows), prints))
     return scores
 

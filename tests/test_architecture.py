@@ -35,9 +35,10 @@ RANKS = {
     "contenders": 6,
     "recipe": 7,
     "demo": 7,
-    "experiment": 8,
-    "comparison": 8,
-    "cli": 9,
+    "targets": 8,
+    "experiment": 9,
+    "comparison": 9,
+    "cli": 10,
 }
 # Within rank 0, nothing but errors is imported.
 ALLOWED_SIDEWAYS = {("_optional", "errors"), ("_csv_table", "errors")}

@@ -4,7 +4,6 @@ import pytest
 from support import TESTS, TOY
 
 from xacle_stack.errors import RecipeError, UnknownNameError
-from xacle_stack.pairs import Pairs
 from xacle_stack.recipe import read_recipe, recipe_from
 
 RECIPES = Path(__file__).parent.parent / "features" / "recipes"
@@ -50,22 +49,8 @@ penalties = [1, 10]
     stacker = recipe.new_stacker(n_jobs=2)
     assert (stacker.n_splits, stacker.penalties, stacker.n_jobs) == (4, (1, 10), 2)
     assert stacker.score_range == (0, 10)
-    pairs = Pairs("train", ("a", "b"), (), ("rain", "rain"))
-    assert recipe.groups(pairs) is None
     assert set(recipe.fingerprints()) == {"mini-mel", "toy"}
     assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
-
-
-def test_captions_are_the_default_groups_where_there_are_enough(tmp_path: Path, caplog) -> None:
-    recipe = read_recipe(write(tmp_path, 'spaces = ["mini-mel"]\n[stacker]\nn_splits = 3'))
-    captions = tuple(f"caption {number // 2}" for number in range(60))
-    assert recipe.groups(Pairs("train", captions, (), captions)) == captions
-    assert caplog.text == ""
-    few = Pairs("train", captions[:58], (), captions[:58])
-    assert recipe.groups(few) is None
-    assert "only 29 different captions: too few to hold some of them out" in caplog.text
-    insisting = 'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "caption"'
-    assert read_recipe(write(tmp_path, insisting)).groups(few) == captions[:58]
 
 
 @pytest.mark.parametrize("preset", ["best", "paper"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.encoders import EncoderChoice
 from xacle_stack.errors import ModelFileError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
-from xacle_stack.features import FeatureBuilder
 from xacle_stack.metrics import evaluate, srcc
 from xacle_stack.pairs import SPLITS, Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
@@ -29,9 +29,10 @@ from xacle_stack.results import (
     results_csv,
     results_markdown,
 )
-from xacle_stack.stacking import Stacker, load_card, load_model, save_model
+from xacle_stack.stacking import load_card, load_model, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import rank_average
+from xacle_stack.targets import Targets
 
 MODEL_FILE = "model.skops"
 RANK_ENSEMBLE = "rank ensemble of the singles"
@@ -39,13 +40,21 @@ RANK_ENSEMBLE = "rank ensemble of the singles"
 
 @dataclass(frozen=True, eq=False)
 class FittedSystem:
-    """A builder and a stacker that belong together: from embeddings to scores."""
+    """A builder and a regressor that belong together: from embeddings to scores.
 
-    builder: FeatureBuilder
-    stacker: Stacker
+    Attributes
+    ----------
+    builder : transformer
+        Of `xacle_stack.features`.
+    stacker : regressor
+        A :class:`~xacle_stack.Stacker`, or another system that was compared with it.
+    """
+
+    builder: Any
+    stacker: Any
 
     def score(self, embeddings: CachedPairs) -> FloatArray:
-        """Return a score in 0–10 for each pair, shape (n_pairs,)."""
+        """Return a score for each pair, shape (n_pairs,); a stack's lie in 0–10."""
         scores: FloatArray = self.stacker.predict(self.builder.transform(embeddings))
         return scores
 
@@ -117,11 +126,11 @@ def run_experiment(
     cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
 
     scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
-    groups = recipe.groups(train)  # once: it may warn
+    targets = Targets.of(train, recipe)  # once: it may warn
     subsets = space_subsets(recipe.spaces, recipe.compare)
     with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
         for spaces in subsets:
-            system = fit_system(recipe, spaces, cached_train, groups, n_jobs)
+            system = fit_system(recipe, spaces, cached_train, targets, n_jobs)
             for split in splits:
                 scores[split][system_name(spaces)] = system.score(cached[split])
             bar.update()
@@ -146,7 +155,7 @@ def run_experiment(
             path.unlink(missing_ok=True)
     write_atomically(out / "results.csv", results_csv(results).encode())
     write_atomically(out / "results.md", results_markdown(results, published).encode())
-    card = {"data": _data_digest(data), **_card(recipe, fingerprints, train, system, results)}
+    card = {"data": _data_digest(data), **_card(recipe, train, system, results)}
     save_model(out / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card)
     return results, published
 
@@ -181,16 +190,14 @@ def fit_system(
     recipe: Recipe,
     spaces: tuple[str, ...],
     train: CachedPairs,
-    groups: Sequence[str] | None,
+    targets: Targets,
     n_jobs: int | None = None,
 ) -> FittedSystem:
-    """Fit the stack of some of a recipe's spaces; `groups` as :meth:`Recipe.groups` gives them."""
-    if train.pairs.scores is None:
-        raise PairsError(f"the split {train.pairs.split!r} has no scores to fit on.")
+    """Fit the stack of some of a recipe's spaces."""
     builder = recipe.builder(spaces)
     table = builder.fit_transform(train)
     stacker = recipe.new_stacker(n_jobs)
-    stacker.fit(table, train.pairs.scores, groups=groups)
+    stacker.fit(table, targets.scores, targets.groups, targets.sample_weight)
     return FittedSystem(builder, stacker)
 
 
@@ -279,7 +286,8 @@ def score_pairs(
 def _check_fingerprints(
     path: Path | str, fitted: Mapping[str, str], installed: Mapping[str, str]
 ) -> None:
-    changed = [name for name in installed if fitted.get(name) != installed[name]]
+    # A recipe may name more encoders than one of its systems was fitted on.
+    changed = [name for name in fitted or installed if fitted.get(name) != installed.get(name)]
     if changed:
         raise ModelFileError(
             f"{path}: it was fitted on other embeddings than this installation makes, for: "
@@ -290,7 +298,6 @@ def _check_fingerprints(
 
 def _card(
     recipe: Recipe,
-    fingerprints: Mapping[str, str],
     train: Pairs,
     system: FittedSystem,
     results: list[SystemResult],
@@ -300,8 +307,7 @@ def _card(
     scores = np.asarray(train.scores)
     name = system_name(recipe.spaces)
     return {
-        "recipe": recipe.model_dump(mode="json"),
-        "fingerprints": dict(fingerprints),
+        **recipe.origin(),
         "families": {family: [s.start, s.stop] for family, s in stacker.families_.items()},
         "n_training_pairs": len(train),
         "oof_srcc": {learner: _or_none(srcc(scores, column)) for learner, column in oof},

@@ -10,6 +10,7 @@ A recipe is a TOML file::
 
     precision = "float32"                  # or bfloat16, float16: for the big encoders
     compare = ["singles", "couples"]       # the smaller stacks to fit beside that of all spaces
+    listener_model = true                  # train on scores freed of the listeners' habits
 
     [checkpoints]                          # where an encoder's default is not wanted
     beats = "path/to/weights.pt"
@@ -51,16 +52,13 @@ from xacle_stack.contenders import (
 from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
-from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
+from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.learners import PRESETS
 from xacle_stack.stacking.ridge import PENALTIES
 
 logger = logging.getLogger(__name__)
 
-# With fewer, what a fold is trained on says little about the captions held out: the out-of-fold
-# predictions can run against the scores, and the stack learns to turn them round.
-MIN_CAPTIONS_A_FOLD = 10
 # Where the project keeps its recipes, seen from its root.
 RECIPES = Path("features/recipes")
 
@@ -80,8 +78,8 @@ class StackerSettings(_Settings):
     """Settings of the :class:`~xacle_stack.Stacker`; None leaves a choice to the preset.
 
     ``group_by = "caption"`` holds a caption's pairs out together, ``"none"`` gives the published
-    system's plain folds, ``"auto"`` groups where there are :data:`MIN_CAPTIONS_A_FOLD` different
-    captions a fold or more.
+    system's plain folds, ``"auto"`` groups where there are ten different captions
+    a fold or more.
     """
 
     preset: Literal["best", "paper"] = "best"
@@ -104,6 +102,8 @@ class Recipe(_Settings):
     precision : str
     compare : tuple of str
         Which smaller stacks are fitted beside that of all spaces.
+    listener_model : bool
+        Whether to train on what a :class:`~xacle_stack.ListenerModel` makes of the single ratings.
     checkpoints, code : mapping of str to str
     views : mapping of str to int
         How many augmented views of each training clip are cached, by encoder.
@@ -122,6 +122,7 @@ class Recipe(_Settings):
     auxiliary: tuple[str, ...] = ()
     precision: Precision = "float32"
     compare: tuple[Literal["singles", "couples"], ...] = ("singles", "couples")
+    listener_model: bool = False
     checkpoints: Mapping[str, str] = Field(default_factory=dict)
     code: Mapping[str, str] = Field(default_factory=dict)
     views: Mapping[str, PositiveInt] = Field(default_factory=dict)
@@ -185,6 +186,29 @@ class Recipe(_Settings):
         found = fingerprints_of([*self.encoders, *self.view_encoders]).values()
         return {fingerprint.encoder: fingerprint.digest for fingerprint in found}
 
+    def for_scoring_with(self, name: str) -> "Recipe":
+        """Return what of the recipe one of its systems needs to score new pairs."""
+        system = self.contenders[name]
+        assert not isinstance(system, EnsembleContender)  # it is scores of others, not a model
+        smaller = self.model_copy(
+            update={
+                "spaces": system.spaces_named or self.spaces,
+                "systems": {name: system},
+                "reference": None,
+                "views": {},
+            }
+        )
+        named = {choice.name for choice in smaller.encoders}
+        places = {
+            key: {name: place for name, place in getattr(self, key).items() if name in named}
+            for key in ("checkpoints", "code")
+        }
+        return smaller.model_copy(update=places)
+
+    def origin(self) -> dict[str, object]:
+        """Return what a model's card says of the embeddings that it was fitted on."""
+        return {"recipe": self.model_dump(mode="json"), "fingerprints": self.fingerprints()}
+
     def builder(self, spaces: tuple[str, ...] | None = None) -> FeatureBuilder:
         """Return an unfitted builder for all spaces of the recipe, or for some of them."""
         wanted = self.spaces if spaces is None else spaces
@@ -207,27 +231,6 @@ class Recipe(_Settings):
             n_jobs=n_jobs,
             random_state=self.stacker.random_state,
         )
-
-    @property
-    def _n_splits(self) -> int:
-        n_splits = self.stacker.n_splits
-        return PRESETS[self.stacker.preset].n_splits if n_splits is None else n_splits
-
-    def groups(self, pairs: Pairs) -> tuple[str, ...] | None:
-        """Return what the folds keep together: the captions, or None for plain folds."""
-        if self.stacker.group_by == "none":
-            return None
-        n_captions, n_needed = len(set(pairs.captions)), MIN_CAPTIONS_A_FOLD * self._n_splits
-        if self.stacker.group_by == "auto" and n_captions < n_needed:
-            logger.warning(
-                "only %d different captions: too few to hold some of them out (that takes %d), so "
-                "plain folds are used; out-of-fold scores then speak of these captions only. "
-                'Set group_by = "caption" under [stacker] in the recipe to hold them out anyway.',
-                n_captions,
-                n_needed,
-            )
-            return None
-        return pairs.captions
 
 
 def read_recipe(path: Path | str) -> Recipe:

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import TESTS, TOY, WriteData
+from sklearn.base import clone
+from support import TESTS, TOY, WriteData, write_csv
 
 from xacle_stack.comparison import compare_systems, write_comparison, write_plots
 from xacle_stack.comparison.parameters import count_parameters
 from xacle_stack.errors import CacheError, PairsError, RecipeError
-from xacle_stack.experiment import fill_cache
+from xacle_stack.experiment import fill_cache, load_system, score_pairs
 from xacle_stack.metrics import evaluate, probability_better, srcc
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.stacking import load_card, load_model
 from xacle_stack.submission import read_predictions
+from xacle_stack.targets import Targets
 
 QUIET = {"n_jobs": 1, "progress": False}
 FRAMES = f"{TESTS / 'toy_encoder.py'}:ToyFrames"
@@ -71,7 +73,7 @@ def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> Non
     assert 0 <= cosine.probability_better["test"] <= 1
     model = load_model(out / "models" / "linear.skops")
     assert linear.n_parameters == count_parameters([model["builder"], model["stacker"]])
-    assert load_card(out / "models" / "cosine.skops")["space"] == TOY.name
+    assert set(load_card(out / "models" / "cosine.skops")["recipe"]["systems"]) == {"cosine"}
     assert both.fit_s == pytest.approx(linear.fit_s + cosine.fit_s)
     assert both.n_parameters == linear.n_parameters + cosine.n_parameters
 
@@ -167,12 +169,66 @@ def test_networks_train_save_load_and_score(
     recipe = recipe_of({"net": system}, seeds=1)
     (net,) = compared(data, recipe, tmp_path)
     assert net.n_parameters > 0
+    fitted, of_card = load_system(tmp_path / "out" / "models" / "net.skops", recipe)
+    test = read_pairs(data, "test")
+    again, _ = score_pairs(fitted, of_card, test, tmp_path / "another store")
+    written = read_predictions(tmp_path / "out" / "scores-test-net.csv", test.ids)
+    np.testing.assert_allclose(again, written, atol=0.006)
+
+
+def test_an_interrupted_training_stops_the_comparison_and_leaves_its_best_state(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from xacle_stack.systems import transformer
+
+    loss, calls = transformer.weighted_mse, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 5:  # a batch and a validation an epoch: in the third
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(transformer, "weighted_mse", interrupted)
+    system = {"kind": "transformer", "space": TOY.name, "epochs": 4, "optimizer": "adam"}
+    recipe = recipe_of({"cosine": CHEAP["cosine"], "net": system, "later": CHEAP["cosine"]})
+    fill_cache(data, recipe, tmp_path / "store", **QUIET)
+    finished = []
+
+    def start() -> None:
+        for systems in compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET):
+            finished[:] = [one.name for one in systems]
+
+    message = r"after 2 of 4 epochs \(interrupted\)"
+    with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
+        start()
+    assert finished == ["cosine"]
     model = load_model(tmp_path / "out" / "models" / "net.skops")
     cached = _cached(recipe, data, tmp_path)
-    again = model["stacker"].predict(model["builder"].transform(cached["test"]))
-    ids = read_pairs(data, "test").ids
-    written = read_predictions(tmp_path / "out" / "scores-test-net.csv", ids)
-    np.testing.assert_allclose(np.clip(again, 0, 10), np.clip(written, 0, 10), atol=0.006)
+    assert model["stacker"].was_interrupted_
+    assert model["stacker"].predict(model["builder"].transform(cached["test"])).shape == (16,)
+    assert not (tmp_path / "out" / "models" / "later.skops").exists()
+
+
+def test_targets_of_a_listener_model_reach_every_system(data: Path, tmp_path: Path) -> None:
+    file = data / "meta_data" / "train.csv"
+    rows = list(csv.reader(file.read_text().splitlines()))
+    for row in rows[4::4]:
+        row[2] = str(min(float(row[2]) + 1.5, 10))  # one lenient listener
+    write_csv(file, [row for number, row in enumerate(rows) if number % 7 != 1])
+    recipe = recipe_of(CHEAP, seeds=1, listener_model=True)
+    compared(data, recipe, tmp_path)
+    cached = _cached(recipe, data, tmp_path)["train"]
+    targets = Targets.of(cached.pairs, recipe)
+    assert (targets.scores != cached.pairs.scores).any()
+    assert np.ptp(targets.sample_weight) > 0
+    for name in ("linear", "cosine"):
+        model = load_model(tmp_path / "out" / "models" / f"{name}.skops")
+        table = model["builder"].transform(cached)
+        again = clone(model["stacker"])
+        again.fit(table, targets.scores, sample_weight=targets.sample_weight)
+        np.testing.assert_array_equal(again.predict(table), model["stacker"].predict(table))
 
 
 def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: Path) -> None:
@@ -215,3 +271,33 @@ def test_without_systems_one_of_each_kind_is_compared() -> None:
     kinds = {system.kind for system in recipe.contenders.values()}
     assert kinds == {"stack", "cosine", "transformer", "projection-head", "ensemble"}
     assert next(iter(recipe.contenders)) == "stack"
+
+
+def test_a_model_names_only_the_encoders_that_it_needs() -> None:
+    recipe = recipe_from(
+        {
+            "name": "several",
+            "spaces": ["mini-mel", "mini-mod"],
+            "views": {"mini-mod": 2},
+            "checkpoints": {"byol-a": "weights.pth"},
+            "systems": {
+                "zero-shot": {"kind": "cosine", "space": "mini-mod"},
+                "linear": {"kind": "stack"},
+                "frames": {"kind": "lstm"},
+            },
+            "reference": "linear",
+        },
+        "a test",
+    )
+    named = {
+        name: [choice.name for choice in recipe.for_scoring_with(name).encoders]
+        for name in recipe.contenders
+    }
+    assert named == {
+        "zero-shot": ["mini-mod"],
+        "linear": ["mini-mel", "mini-mod"],
+        "frames": ["mini-mel", "mini-mod", "byol-a", "roberta-large"],
+    }
+    card = recipe.for_scoring_with("zero-shot").origin()
+    assert recipe_from(card["recipe"], "a card").spaces == ("mini-mod",)
+    assert list(card["fingerprints"]) == ["mini-mod"]

@@ -22,6 +22,20 @@ class Returns(RegressorMixin, BaseEstimator):
         return self.predicted(X)
 
 
+class Interrupted(LinearRegression):
+    """It keeps what it has learned when Ctrl-C is pressed, as a network does."""
+
+    def fit(self, X, y) -> "Interrupted":
+        self.was_interrupted_ = True
+        return super().fit(X, y)
+
+
+def test_a_learner_that_was_interrupted_ends_the_stack(rng) -> None:
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    with pytest.raises(KeyboardInterrupt):
+        Stacker([("slow", Interrupted())], random_state=0).fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("predicted", "message"),
     [

@@ -58,7 +58,11 @@ def compare(
         ):
             write_comparison(systems, data, folder)
     except KeyboardInterrupt:
-        error_console.print(f"\nStopped. The table of the {len(systems)} finished: {folder}")
+        error_console.print(
+            f"\nStopped. {len(systems)} of {len(settings.contenders)} systems are finished; their "
+            f"table, and the models so far: {folder}",
+            soft_wrap=True,
+        )
         raise
     _print(systems)
     try:

@@ -1,7 +1,7 @@
 """Every system of a recipe on one data set: trained, scored, timed, and set side by side."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from xacle_stack.recipe import Recipe
 from xacle_stack.stacking import save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
+from xacle_stack.targets import Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,8 @@ def compare_systems(
 
     Raises
     ------
+    KeyboardInterrupt
+        At the user's.  A network in training leaves its best state so far among the models.
     PairsError
         If there is no train split with scores, or no other split to evaluate on.
     CacheError
@@ -105,9 +108,8 @@ def compare_systems(
         )
     cache, fingerprints = FeatureCache(store), recipe.fingerprints()
     cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
-    # Once: the choice of groups may warn.
-    groups = recipe.groups(train)
-    task = _Task(recipe, cache.load(train, fingerprints), groups, cached, n_jobs, progress)
+    targets = Targets.of(train, recipe)  # once: it may warn
+    task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress)
     runs: dict[str, _Runs] = {}
     finished: list[ComparedSystem] = []
     n_fits = sum(task.n_seeds(settings) for settings in recipe.contenders.values())
@@ -123,7 +125,10 @@ def compare_systems(
                     model = task.fit(settings, seed, runs[name])
                     if seed == 0:
                         path = out / "models" / f"{_file_name(name)}.skops"
-                        save_model(path, model, {"system": name, **settings.model_dump()})
+                        save_model(path, model, recipe.for_scoring_with(name).origin())
+                    if getattr(model["stacker"], "was_interrupted_", False):
+                        raise KeyboardInterrupt  # figures of a part of a training mislead
+                    task.score(model, runs[name])
                     bar.update()
             for split, pairs in splits.items():
                 path = out / f"scores-{split}-{_file_name(name)}.csv"
@@ -136,7 +141,7 @@ def compare_systems(
 class _Task:
     recipe: Recipe
     train: CachedPairs
-    groups: Sequence[str] | None
+    targets: Targets
     cached: Mapping[str, CachedPairs]
     n_jobs: int
     progress: bool
@@ -149,21 +154,25 @@ class _Task:
         return self.recipe.seeds if settings.seeds is None else settings.seeds
 
     def fit(self, settings: Contender, seed: int, runs: _Runs) -> dict[str, Any]:
-        """Train with one seed and score every split; return the model."""
-        pairs = self.train.pairs
+        """Train with one seed; return the model."""
         start = time.perf_counter()
         builder = settings.builder(self.recipe.cache_names, self.recipe.builder())
         X = builder.fit_transform(self.train)
         regressor = settings.regressor(builder, seed, self.n_jobs, self.progress)
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"sample_weight": self.targets.sample_weight}
         if has_fit_parameter(regressor, "groups"):
-            extra["groups"] = self.groups
+            extra["groups"] = self.targets.groups
         validation = self.cached.get("validation")
         chooses = has_fit_parameter(regressor, "eval_set")
         if chooses and validation is not None and validation.pairs.scores is not None:
             extra["eval_set"] = (builder.transform(validation), validation.pairs.scores)
-        regressor.fit(X, pairs.scores, **extra)
+        regressor.fit(X, self.targets.scores, **extra)
         runs.fit_s.append(time.perf_counter() - start)
+        return {"builder": builder, "stacker": regressor}
+
+    def score(self, model: Mapping[str, Any], runs: _Runs) -> None:
+        """Score every split."""
+        builder, regressor = model["builder"], model["stacker"]
         start = time.perf_counter()
         for split, cached in self.cached.items():
             scores = np.asarray(regressor.predict(builder.transform(cached)), dtype=np.float64)
@@ -171,7 +180,6 @@ class _Task:
         n_pairs = sum(len(cached.pairs) for cached in self.cached.values())
         runs.score_ms.append(1e3 * (time.perf_counter() - start) / n_pairs)
         runs.n_parameters = count_parameters([builder, regressor])
-        return {"builder": builder, "stacker": regressor}
 
 
 def _ensemble(settings: EnsembleContender, runs: Mapping[str, _Runs]) -> _Runs:

@@ -49,7 +49,7 @@ def hidden_parts(samples: FloatArray, view: int, n_bands: int, n_frames: int) ->
     Examples
     --------
     >>> hidden = hidden_parts(np.zeros(16_000), 1, 80, 101)
-    >>> hidden.any(axis=0).all(), hidden.mean() < 0.75
+    >>> bool(hidden.any(axis=0).all()), bool(hidden.mean() < 0.75)
     (True, True)
     """
     hidden = np.zeros((n_bands, n_frames), dtype=bool)

@@ -208,7 +208,7 @@ class ListenerModel(BaseEstimator):  # type: ignore[misc]  # untyped base
         missing = [repr(pair_id) for pair_id in asked if pair_id not in rows]
         if missing:
             raise PairsError(
-                f"{len(missing)} pair(s) have no rating; ask for rated pairs only:\n"
+                f"{len(missing)} pair(s) have no rating; add some, or leave these pairs out:\n"
                 + bullet_list(missing)
             )
         return [rows[pair_id] for pair_id in asked]

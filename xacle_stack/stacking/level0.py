@@ -298,7 +298,10 @@ def fit_estimator(
         extra["groups"] = labels
     if sample_weight is not None:
         extra["sample_weight"] = sample_weight
-    return model.fit(X, y, **extra)
+    fitted = model.fit(X, y, **extra)
+    if getattr(fitted, "was_interrupted_", False):
+        raise KeyboardInterrupt  # of one learner it kept the best state; a stack has none to keep
+    return fitted
 
 
 def without_idle(oof: FloatArray, target_spreads: FloatArray) -> FloatArray:

@@ -150,9 +150,11 @@ def load_card(path: Path | str) -> dict[str, Any]:
     card_path = path.with_suffix(".json")
     for needed in (path, card_path):
         if not needed.is_file():
+            others = sorted(other.name for other in path.parent.glob("*.skops") if other != path)
+            there = f" There are other models: {', '.join(others)}." if others else ""
             raise ModelFileError(
                 f"{needed}: no such file. A saved model is {path.name} and {card_path.name} in one "
-                "folder, which `make stack` writes."
+                f"folder, which `make stack` writes.{there}"
             )
     try:
         card: dict[str, Any] = json.loads(card_path.read_text(encoding="utf-8"))

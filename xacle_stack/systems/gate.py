@@ -48,6 +48,8 @@ class GatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # un
     mean_, deviation_, least_, greatest_ : float
         Of the training pairs' cosines; mean and deviation with the pairs' weights, least and
         greatest among those of weight above 0.
+    was_interrupted_ : bool
+        Whether Ctrl-C ended the regressor's training.
 
     References
     ----------
@@ -129,6 +131,7 @@ class GatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # un
                 )
             extra["sample_weight"] = sample_weight
         self.regressor_ = regressor.fit(table, scores, **extra)
+        self.was_interrupted_ = getattr(self.regressor_, "was_interrupted_", False)
         found = _Statistics.of(self._cosines(table), sample_weight)
         self.mean_, self.deviation_ = found.mean, found.deviation
         self.least_, self.greatest_ = found.least, found.greatest

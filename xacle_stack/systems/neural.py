@@ -46,6 +46,8 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         From 1.
     validation_srcc_, validation_loss_ : ndarray of shape (n_epochs,)
         After each epoch; an SRCC is NaN where it is undefined.
+    was_interrupted_ : bool
+        Whether Ctrl-C ended the training, with the best epoch until then.
     """
 
     validation_fraction: float
@@ -135,6 +137,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         self.best_epoch_ = trained.best_epoch
         self.validation_srcc_ = trained.validation_srcc
         self.validation_loss_ = trained.validation_loss
+        self.was_interrupted_ = trained.was_interrupted
         network = load_network(self._build, self.weights_, device)
         self._finish(predict(network, validation.inputs, validation.rows), of_validation)
         return self

@@ -120,6 +120,8 @@ class Training:
     validation_srcc : ndarray of shape (n_epochs,)
         NaN where it is undefined, because all predictions or all targets were equal.
     validation_loss : ndarray of shape (n_epochs,)
+    was_interrupted : bool
+        Whether a KeyboardInterrupt ended it.
     """
 
     weights: dict[str, Any]
@@ -127,6 +129,7 @@ class Training:
     best_epoch: int
     validation_srcc: FloatArray
     validation_loss: FloatArray
+    was_interrupted: bool
 
 
 def train(
@@ -183,6 +186,7 @@ def train(
             best_epoch=run.best_epoch,
             validation_srcc=np.array(run.validation_srcc),
             validation_loss=np.array(run.validation_loss),
+            was_interrupted=run.was_interrupted,
         )
 
 
@@ -266,6 +270,7 @@ class _Run:
         self.best_epoch = 0
         self.best = (-math.inf, -math.inf)
         self.best_state: dict[str, Tensor] = {}
+        self.was_interrupted = False
 
     def go(self, bar: "tqdm[Any]") -> None:
         """Train until the plan, the user or an output that is not finite ends it."""
@@ -283,6 +288,7 @@ class _Run:
         except KeyboardInterrupt:
             if not self.best_state:
                 raise
+            self.was_interrupted = True
             why = "interrupted"
         if not self.best_state:
             raise StackingError(

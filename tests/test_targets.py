@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import WriteData
+
+from xacle_stack import ListenerModel
+from xacle_stack.errors import PairsError
+from xacle_stack.pairs import Pairs, Ratings, read_pairs
+from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.targets import Targets
+
+
+def recipe_of(**settings: object) -> Recipe:
+    return recipe_from({"name": "mine", "spaces": ["mini-mel"], **settings}, "a test")
+
+
+def pairs_of(captions: tuple[str, ...], ratings: Ratings | None = None) -> Pairs:
+    return Pairs("train", captions, (), captions, np.arange(len(captions)) % 11.0, ratings)
+
+
+def rated(n_listeners: int) -> Pairs:
+    """Forty pairs, each with the ratings of all listeners, of whom every second is lenient."""
+    rng = np.random.default_rng(0)
+    names = [f"{number}.wav" for number in range(40)]
+    true = rng.uniform(2, 7, size=40)
+    rows = [(i, j) for i in range(40) for j in range(n_listeners)]
+    scores = [true[i] + 2 * (j % 2) + rng.normal(scale=0.3) for i, j in rows]
+    of_pairs, of_listeners = [names[i] for i, _ in rows], [f"listener {j}" for _, j in rows]
+    return pairs_of(tuple(names), Ratings(tuple(of_pairs), tuple(of_listeners), np.array(scores)))
+
+
+def test_the_mean_ratings_are_the_usual_scores() -> None:
+    pairs = rated(n_listeners=4)
+    targets = Targets.of(pairs, recipe_of())
+    assert targets.scores is pairs.scores
+    assert targets.sample_weight is None
+
+
+def test_a_listener_model_gives_scores_and_weights_in_the_order_of_the_pairs() -> None:
+    pairs = rated(n_listeners=4)
+    rows = np.random.default_rng(1).permutation(len(pairs.ratings))[:100]
+    ids = [pairs.ratings.pair_ids[row] for row in rows]
+    listeners = [pairs.ratings.listener_ids[row] for row in rows]
+    some = Ratings(tuple(ids), tuple(listeners), pairs.ratings.scores[rows])
+    pairs = pairs_of(tuple(sorted(set(ids))), some)
+    targets = Targets.of(pairs, recipe_of(listener_model=True))
+    model = ListenerModel(score_range=(0, 10)).fit(ids, listeners, some.scores)
+    np.testing.assert_array_equal(targets.scores, model.scores_for(pairs.ids))
+    np.testing.assert_array_equal(targets.sample_weight, model.weights_for(pairs.ids))
+    assert np.ptp(targets.sample_weight) > 0  # they have from one to four ratings
+
+
+def test_one_listener_leaves_the_scores_as_they_are(caplog) -> None:
+    pairs = rated(n_listeners=1)
+    targets = Targets.of(pairs, recipe_of(listener_model=True))
+    np.testing.assert_array_equal(targets.scores, pairs.ratings.scores)
+    np.testing.assert_array_equal(targets.sample_weight, 1)
+    assert "nobody can tell a good pair from a lenient listener" in caplog.text
+
+
+def test_ratings_are_needed(make_data: WriteData) -> None:
+    data: Path = make_data(train=4)
+    (data / "meta_data" / "train.csv").unlink(missing_ok=True)
+    with pytest.raises(PairsError, match="Add meta_data/train.csv with wav_file_name,text,score"):
+        Targets.of(read_pairs(data, "train"), recipe_of(listener_model=True))
+    pairs = pairs_of(("a", "b"), Ratings(("a",), ("listener",), np.array([3.0])))
+    with pytest.raises(PairsError, match="1 pair.s. have no rating; add some, or leave"):
+        Targets.of(pairs, recipe_of(listener_model=True))
+    with pytest.raises(PairsError, match="the split 'train' has no scores to fit on"):
+        Targets.of(Pairs("train", ("a",), (), ("a",)), recipe_of())
+
+
+def test_captions_are_the_default_groups_where_there_are_enough(caplog) -> None:
+    recipe = recipe_of(stacker={"n_splits": 3})
+    captions = tuple(f"caption {number // 2}" for number in range(60))
+    assert Targets.of(pairs_of(captions), recipe).groups == captions
+    assert caplog.text == ""
+    few = pairs_of(captions[:58])
+    assert Targets.of(few, recipe).groups is None
+    assert "only 29 different captions: too few to hold some of them out" in caplog.text
+    insisting = recipe_of(stacker={"group_by": "caption"})
+    assert Targets.of(few, insisting).groups == captions[:58]
+    caplog.clear()
+    assert Targets.of(pairs_of(captions), recipe_of(stacker={"group_by": "none"})).groups is None
+    assert caplog.text == ""

@@ -1,0 +1,84 @@
+"""What a fit takes beside the features: the scores to learn, their weights, what folds hold out."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import PairsError
+from xacle_stack.listeners import ListenerModel
+from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
+from xacle_stack.recipe import Recipe
+from xacle_stack.stacking.learners import PRESETS
+
+logger = logging.getLogger(__name__)
+
+# With fewer, what a fold is trained on says little about the captions held out: the out-of-fold
+# predictions can run against the scores, and the stack learns to turn them round.
+MIN_CAPTIONS_A_FOLD = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What pairs are trained with.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (n_pairs,)
+    sample_weight : ndarray of shape (n_pairs,), optional
+        None where all count alike.
+    groups : sequence of str of length n_pairs, optional
+        The captions, which folds hold out whole; None for plain folds.
+    """
+
+    scores: FloatArray
+    sample_weight: FloatArray | None = None
+    groups: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, pairs: Pairs, recipe: Recipe) -> Self:
+        """Return what a recipe trains with on these pairs.
+
+        The scores are the mean ratings, or with ``listener_model = true`` what a
+        :class:`~xacle_stack.ListenerModel` makes of the single ratings, weighted by how sure it is.
+
+        Raises
+        ------
+        PairsError
+            If the pairs have no scores, or the recipe asks for a listener model and a pair has no
+            rating.
+        """
+        if pairs.scores is None:
+            raise PairsError(f"the split {pairs.split!r} has no scores to fit on.")
+        groups = _groups(pairs, recipe)
+        if not recipe.listener_model:
+            return cls(pairs.scores, groups=groups)
+        ratings = pairs.ratings
+        if ratings is None:
+            raise PairsError(
+                f"listener_model = true in the recipe needs the rating of every listener, and the "
+                f"split {pairs.split!r} has only average scores. Add meta_data/{pairs.split}.csv "
+                "with wav_file_name,text,score,listener_id, or leave listener_model out."
+            )
+        model = ListenerModel(score_range=(MIN_SCORE, MAX_SCORE))
+        model.fit(ratings.pair_ids, ratings.listener_ids, ratings.scores)
+        return cls(model.scores_for(pairs.ids), model.weights_for(pairs.ids), groups)
+
+
+def _groups(pairs: Pairs, recipe: Recipe) -> Sequence[str] | None:
+    settings = recipe.stacker
+    if settings.group_by == "none":
+        return None
+    n_splits = settings.n_splits or PRESETS[settings.preset].n_splits
+    n_captions, n_needed = len(set(pairs.captions)), MIN_CAPTIONS_A_FOLD * n_splits
+    if settings.group_by == "auto" and n_captions < n_needed:
+        logger.warning(
+            "only %d different captions: too few to hold some of them out (that takes %d), so "
+            "plain folds are used; out-of-fold scores then speak of these captions only. "
+            'Set group_by = "caption" under [stacker] in the recipe to hold them out anyway.',
+            n_captions,
+            n_needed,
+        )
+        return None
+    return pairs.captions
