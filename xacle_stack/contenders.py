@@ -178,6 +178,7 @@ class TransformerContender(Contender):
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 3e-4
     optimizer: Literal["lars", "adam"] = "lars"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def spaces_named(self) -> tuple[str, ...]:
@@ -203,6 +204,7 @@ class TransformerContender(Contender):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             optimizer=self.optimizer,
+            precision=self.precision,
             random_state=random_state,
             verbose=verbose,
         )

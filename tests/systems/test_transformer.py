@@ -287,6 +287,19 @@ def test_an_interrupt_keeps_the_best_state(problem, monkeypatch) -> None:
     assert stopped.predict(X).shape == (200,)
 
 
+def test_bfloat16_trains_nearly_the_same_network_every_time(problem) -> None:
+    X, y = problem(400)
+    exact, fast, again = (
+        quick(epochs=3, learning_rate=1e-3, precision=precision).fit(X, y)
+        for precision in ("float32", "bfloat16", "bfloat16")
+    )
+    assert all(array.dtype == np.float32 for array in fast.weights_.values())
+    np.testing.assert_array_equal(fast.predict(X), again.predict(X))
+    difference = fast.predict(X) - exact.predict(X)
+    assert np.abs(difference).max() > 0
+    assert np.square(difference).mean() < 0.05 * exact.predict(X).var()
+
+
 def test_a_bar_counts_epochs(problem, capsys) -> None:
     X, y = problem(40)
     quick(epochs=2, verbose=True).fit(X, y)
@@ -315,6 +328,7 @@ def test_a_bar_counts_epochs(problem, capsys) -> None:
         ({"score_weighting": 5}, r"score weighting 5; expected one of \[0, 1, 2, 3\]"),
         ({"validation_fraction": 0}, "validation_fraction must lie between 0 and 1, got 0"),
         ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
+        ({"precision": "half"}, r"precision must be one of \['float32', 'bfloat16'\], got 'half'"),
         ({"learning_rate": 1e30}, "not finite after its first epoch"),
     ],
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -64,6 +65,8 @@ class TrainingPlan:
     plateau_patience : int
     patience : int, optional
         Stop after so many epochs without a better one; by default never.
+    precision : {"float32", "bfloat16"}
+        Of the products of matrices in training; weights, loss and validation stay float32.
     """
 
     epochs: int
@@ -76,6 +79,7 @@ class TrainingPlan:
     final_learning_rate: float = 0.0
     plateau_patience: int = 5
     patience: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_whole_number("epochs", self.epochs, least=1)
@@ -84,6 +88,7 @@ class TrainingPlan:
             check_whole_number("patience", self.patience, least=1)
         check_choice("optimizer", self.optimizer, _OPTIMIZERS)
         check_choice("schedule", self.schedule, ("cosine", "plateau"))
+        check_choice("precision", self.precision, ("float32", "bfloat16"))
         check_positive_numbers("learning_rate", [self.learning_rate])
 
 
@@ -261,6 +266,8 @@ class _Run:
         self.targets, self.weights = tensor(examples.targets), tensor(examples.weights)
         self.on_validation = tensor(validation.targets), tensor(validation.weights)
         self.tensor = tensor
+        where, enabled = torch.device(device).type, plan.precision == "bfloat16"
+        self.autocast = partial(torch.autocast, where, torch.bfloat16, enabled)
         self.optimizer = _OPTIMIZERS[plan.optimizer](torch, network.parameters(), plan)
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=0.5, patience=plan.plateau_patience
@@ -312,7 +319,10 @@ class _Run:
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
             batch = order[start : start + self.plan.batch_size]
-            predicted = self.network(*self.examples.inputs(self.examples.rows[batch], self.rng))
+            inputs = self.examples.inputs(self.examples.rows[batch], self.rng)
+            # Around the forward pass only: autocast keeps its copies of the weights until its end.
+            with self.autocast():
+                predicted = self.network(*inputs).float()
             loss = self.loss(predicted, self.targets[batch], self.weights[batch])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
