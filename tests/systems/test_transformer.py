@@ -293,7 +293,8 @@ def test_bfloat16_trains_nearly_the_same_network_every_time(problem) -> None:
         quick(epochs=3, learning_rate=1e-3, precision=precision).fit(X, y)
         for precision in ("float32", "bfloat16", "bfloat16")
     )
-    assert all(array.dtype == np.float32 for array in fast.weights_.values())
+    floats = [array for array in fast.weights_.values() if array.dtype.kind == "f"]
+    assert {array.dtype for array in floats} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(fast.predict(X), again.predict(X))
     difference = fast.predict(X) - exact.predict(X)
     assert np.abs(difference).max() > 0
