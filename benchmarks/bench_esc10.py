@@ -12,7 +12,7 @@ import numpy as np
 from report import RESULTS, ROOT, real_data, report
 from sklearn.model_selection import GroupKFold
 
-from xacle_stack.cache import FeatureCache
+from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.experiment import fill_cache, fit_system, run_experiment
 from xacle_stack.features import cosine_similarity
 from xacle_stack.metrics import Estimate, evaluate, srcc_gain
@@ -20,7 +20,8 @@ from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, read_recipe
 from xacle_stack.results import SystemResult
 from xacle_stack.submission import read_predictions
-from xacle_stack.targets import Targets
+from xacle_stack.systems.fitted import FittedSystem
+from xacle_stack.targets import Targets, fold_groups
 
 UNSEEN = "all three, captions never seen in training"
 OTHERS = {
@@ -52,7 +53,7 @@ def main() -> None:
             settings = recipe.stacker.model_copy(update=changed)
             other = recipe.model_copy(update={"stacker": settings})
             of_train = FeatureCache(store).load(train, recipe.fingerprints())
-            system = fit_system(other, recipe.spaces, of_train, Targets.of(train, other), -1)
+            system = fit_alone(other, of_train)
             scores[name] = system.score(cached)
             evaluation = evaluate(validation.scores, scores[name])
             results.append(SystemResult(name, "validation", evaluation))
@@ -81,6 +82,13 @@ def main() -> None:
     draw([*cosines, *results], len(cosines))
 
 
+def fit_alone(recipe: Recipe, train: CachedPairs) -> FittedSystem:
+    """Fit the stack of all spaces."""
+    groups = fold_groups(train.pairs, recipe, recipe.new_stacker())
+    targets = Targets.of(train.pairs, recipe)
+    return fit_system(recipe, recipe.spaces, train, targets, groups, n_jobs=-1)
+
+
 def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np.ndarray:
     """Score each validation pair by a stack that was trained without its caption.
 
@@ -93,8 +101,7 @@ def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np
         held_out = {validation.captions[row] for row in rows}
         kept = [i for i, caption in enumerate(train.captions) if caption not in held_out]
         rest = train.take(kept)
-        targets = Targets.of(rest, recipe)
-        system = fit_system(recipe, recipe.spaces, cache.load(rest, prints), targets, n_jobs=-1)
+        system = fit_alone(recipe, cache.load(rest, prints))
         scores[rows] = system.score(cache.load(validation.take(rows), prints))
     return scores
 

@@ -84,6 +84,29 @@ auxiliary = ["mine.py:ToySpace:level"]
     assert recipe.builder().auxiliary == ["toy:level"]
 
 
+def test_paths_of_systems_are_relative_to_the_recipe_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text((TESTS / "toy_encoder.py").read_text())
+    content = """
+spaces = ["mine.py:ToySpace"]
+[systems.cosine]
+kind = "cosine"
+space = "mine.py:ToySpace"
+[systems.head]
+kind = "projection-head"
+spaces = ["mine.py:ToySpace"]
+[systems.baseline]
+kind = "lstm"
+frames = "mine.py:ToyFrames:frames"
+text = "mine.py:ToyFrames"
+"""
+    systems = read_recipe(write(tmp_path, content)).systems
+    file = tmp_path / "mine.py"
+    assert systems["cosine"].space == f"{file}:ToySpace"
+    assert systems["head"].spaces == (f"{file}:ToySpace",)
+    assert systems["baseline"].frames == f"{file}:ToyFrames:frames"
+    assert systems["baseline"].text == f"{file}:ToyFrames"
+
+
 def test_two_encoders_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("one.py", "two.py"):
         (tmp_path / name).write_text((TESTS / "toy_encoder.py").read_text())

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from xacle_stack import ListenerModel
 from xacle_stack.errors import PairsError
 from xacle_stack.pairs import Pairs, Ratings, read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.targets import Targets
+from xacle_stack.targets import Targets, fold_groups
 
 
 def recipe_of(**settings: object) -> Recipe:
@@ -72,15 +73,25 @@ def test_ratings_are_needed(make_data: WriteData) -> None:
 
 
 def test_captions_are_the_default_groups_where_there_are_enough(caplog) -> None:
-    recipe = recipe_of(stacker={"n_splits": 3})
+    def groups_of(pairs: Pairs, **stacker: object) -> Sequence[str] | None:
+        recipe = recipe_of(stacker={"n_splits": 3, **stacker})
+        return fold_groups(pairs, recipe, recipe.new_stacker())
+
     captions = tuple(f"caption {number // 2}" for number in range(60))
-    assert Targets.of(pairs_of(captions), recipe).groups == captions
+    assert groups_of(pairs_of(captions)) == captions
     assert caplog.text == ""
     few = pairs_of(captions[:58])
-    assert Targets.of(few, recipe).groups is None
+    assert groups_of(few) is None
     assert "only 29 different captions: too few to hold some of them out" in caplog.text
-    insisting = recipe_of(stacker={"group_by": "caption"})
-    assert Targets.of(few, insisting).groups == captions[:58]
+    assert groups_of(few, group_by="caption") == captions[:58]
     caplog.clear()
-    assert Targets.of(pairs_of(captions), recipe_of(stacker={"group_by": "none"})).groups is None
+    assert groups_of(pairs_of(captions), group_by="none") is None
     assert caplog.text == ""
+
+
+def test_a_stacker_with_more_folds_needs_more_captions() -> None:
+    captions = tuple(f"caption {number}" for number in range(40))
+    paper = recipe_of(stacker={"preset": "paper"}).new_stacker()
+    best = recipe_of().new_stacker()
+    assert fold_groups(pairs_of(captions), recipe_of(), paper) == captions  # three folds
+    assert fold_groups(pairs_of(captions), recipe_of(), best) is None  # five

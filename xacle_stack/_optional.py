@@ -3,6 +3,7 @@
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,10 +45,20 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise MissingExtraError(
-            f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'xacle-stack[{extra}]'"
-        ) from None
+        raise _missing(package, extra, purpose) from None
+
+
+def check_installed(package: str, *, extra: str, purpose: str) -> None:
+    """Raise MissingExtraError if a package is absent, without importing it."""
+    if importlib.util.find_spec(package) is None:
+        raise _missing(package, extra, purpose)
+
+
+def _missing(package: str, extra: str, purpose: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{purpose} needs the package {package!r}, which is not installed. "
+        f"Install it with: pip install 'xacle-stack[{extra}]'"
+    )
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from sklearn.base import clone
 
 from xacle_stack.features import FeatureBuilder, SequenceColumns, SpaceColumns
-from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
 from xacle_stack.stacking import Stacker
 from xacle_stack.systems import (
     CosineRegressor,
@@ -27,8 +26,6 @@ from xacle_stack.systems import (
     ProjectionHeadRegressor,
     TransformerRegressor,
 )
-
-SCORE_RANGE = (MIN_SCORE, MAX_SCORE)
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,9 @@ class Contender(BaseModel, ABC):
         return True
 
     @property
-    def trains_a_network(self) -> bool:
-        """Whether it needs PyTorch and timm."""
-        return True
+    def packages(self) -> tuple[str, ...]:
+        """What it needs beside this library's own dependencies; the extra `neural` has them."""
+        return ()
 
     @property
     def spaces_named(self) -> tuple[str, ...]:
@@ -92,22 +89,47 @@ class Contender(BaseModel, ABC):
         """
 
     @abstractmethod
-    def regressor(self, builder: Any, random_state: int, n_jobs: int | None, verbose: bool) -> Any:
-        """Return an unfitted regressor for what a fitted builder makes."""
+    def regressor(self, builder: Any, stacker: Stacker, random_state: int, verbose: bool) -> Any:
+        """Return an unfitted regressor for what a fitted builder makes.
+
+        Parameters
+        ----------
+        builder : transformer
+        stacker : Stacker
+            The recipe's, unfitted.
+        random_state : int
+        verbose : bool
+        """
+
+
+class NetworkContender(Contender):
+    """Settings of a system that trains a network.
+
+    Attributes
+    ----------
+    choose_epoch_on : {"train", "validation"}
+        Where the best epoch is looked for: on captions of the train split that are held out, or on
+        the validation split, as published; its figures there are then not those of unseen pairs.
+    """
+
+    choose_epoch_on: Literal["train", "validation"] = "train"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """PyTorch."""
+        return ("torch",)
 
 
 class StackContender(Contender):
-    """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some."""
+    """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some.
+
+    What is not set here is as the recipe has it under ``[stacker]``.
+    """
 
     kind: Literal["stack"] = "stack"
-    preset: Literal["best", "paper"] = "best"
-    target: Literal["score", "rank"] = "score"
+    preset: Literal["best", "paper"] | None = None
+    target: Literal["score", "rank"] | None = None
     spaces: tuple[str, ...] = ()
-
-    @property
-    def trains_a_network(self) -> bool:
-        """Whether it needs PyTorch and timm."""
-        return False
 
     @property
     def spaces_named(self) -> tuple[str, ...]:
@@ -123,16 +145,13 @@ class StackContender(Contender):
         return builder
 
     def regressor(
-        self, builder: FeatureBuilder, random_state: int, n_jobs: int | None, verbose: bool
+        self, builder: FeatureBuilder, stacker: Stacker, random_state: int, verbose: bool
     ) -> Stacker:
-        """Return a stacker."""
-        return Stacker(
-            preset=self.preset,
-            target=self.target,
-            score_range=SCORE_RANGE,
-            n_jobs=n_jobs,
-            random_state=random_state,
-        )
+        """Return the recipe's stacker, or one that differs."""
+        own = {name: getattr(self, name) for name in ("preset", "target")}
+        changed = {name: value for name, value in own.items() if value is not None}
+        mine: Stacker = clone(stacker).set_params(**changed, random_state=random_state)
+        return mine
 
 
 class CosineContender(Contender):
@@ -147,11 +166,6 @@ class CosineContender(Contender):
         return False
 
     @property
-    def trains_a_network(self) -> bool:
-        """Whether it needs PyTorch and timm."""
-        return False
-
-    @property
     def spaces_named(self) -> tuple[str, ...]:
         """The spaces that the settings name."""
         return (self.space,)
@@ -161,13 +175,13 @@ class CosineContender(Contender):
         return SpaceColumns([names.encoders[self.space]])
 
     def regressor(
-        self, builder: SpaceColumns, random_state: int, n_jobs: int | None, verbose: bool
+        self, builder: SpaceColumns, stacker: Stacker, random_state: int, verbose: bool
     ) -> CosineRegressor:
         """Return the cosine."""
         return CosineRegressor()
 
 
-class TransformerContender(Contender):
+class TransformerContender(NetworkContender):
     """Trust-your-CLAP: a Transformer over the two vectors of one space, behind its gate or not."""
 
     kind: Literal["transformer"] = "transformer"
@@ -181,6 +195,11 @@ class TransformerContender(Contender):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """PyTorch, and timm where its optimiser is used."""
+        return ("torch", "timm") if self.optimizer == "lars" else ("torch",)
+
+    @property
     def spaces_named(self) -> tuple[str, ...]:
         """The spaces that the settings name."""
         return (self.space,)
@@ -191,7 +210,7 @@ class TransformerContender(Contender):
         return SpaceColumns([space], {space: names.views.get(self.space, ())})
 
     def regressor(
-        self, builder: SpaceColumns, random_state: int, n_jobs: int | None, verbose: bool
+        self, builder: SpaceColumns, stacker: Stacker, random_state: int, verbose: bool
     ) -> TransformerRegressor | GatedRegressor:
         """Return the Transformer, behind its gate."""
         (audio, text), *_ = builder.slices_.values()
@@ -213,7 +232,7 @@ class TransformerContender(Contender):
         return GatedRegressor(transformer, views, text, statistics=self.gate)
 
 
-class ProjectionHeadContender(Contender):
+class ProjectionHeadContender(NetworkContender):
     """A two-tower projection head on all spaces, or on some."""
 
     kind: Literal["projection-head"] = "projection-head"
@@ -230,7 +249,7 @@ class ProjectionHeadContender(Contender):
         return SpaceColumns([names.encoders[s] for s in self.spaces] or list(features.spaces))
 
     def regressor(
-        self, builder: SpaceColumns, random_state: int, n_jobs: int | None, verbose: bool
+        self, builder: SpaceColumns, stacker: Stacker, random_state: int, verbose: bool
     ) -> ProjectionHeadRegressor:
         """Return the head."""
         return ProjectionHeadRegressor(
@@ -241,7 +260,7 @@ class ProjectionHeadContender(Contender):
         )
 
 
-class LSTMContender(Contender):
+class LSTMContender(NetworkContender):
     """The organisers' baseline, on sequences of the clips' frames."""
 
     kind: Literal["lstm"] = "lstm"
@@ -262,7 +281,7 @@ class LSTMContender(Contender):
         return SequenceColumns(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
 
     def regressor(
-        self, builder: SequenceColumns, random_state: int, n_jobs: int | None, verbose: bool
+        self, builder: SequenceColumns, stacker: Stacker, random_state: int, verbose: bool
     ) -> LSTMRegressor:
         """Return the LSTM."""
         return LSTMRegressor(
@@ -297,7 +316,7 @@ AnyContender = Annotated[
 def default_contenders(spaces: Sequence[str]) -> dict[str, AnyContender]:
     """Return what is compared where a recipe names no systems."""
     systems: dict[str, AnyContender] = {
-        "stack": StackContender(),
+        "stack": StackContender(preset="best"),
         "paper": StackContender(preset="paper"),
     }
     for space in spaces:
@@ -308,14 +327,34 @@ def default_contenders(spaces: Sequence[str]) -> dict[str, AnyContender]:
     return systems
 
 
+def file_name(system: str) -> str:
+    """Return what a system is called in the names of files."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in system).lower()
+
+
 def mistakes_in(
     systems: Mapping[str, AnyContender], reference: str | None, spaces: Sequence[str]
 ) -> list[str]:
     """Return what is wrong with the systems of a recipe that has these spaces."""
     mistakes = []
-    if reference is not None and reference not in (systems or default_contenders(spaces)):
-        mistakes.append(f"reference: there is no system {reference!r}")
     trained = [name for name, one in systems.items() if not isinstance(one, EnsembleContender)]
+    if systems and not trained:
+        mistakes.append("systems: there are only averages; name what they are averages of")
+    known = systems or default_contenders(spaces)
+    if reference is not None and reference not in known:
+        mistakes.append(f"reference: there is no system {reference!r}")
+    elif reference is not None and isinstance(known[reference], EnsembleContender):
+        mistakes.append(
+            f"reference: {reference!r} is an average of others; name one that is trained: {trained}"
+        )
+    by_file: dict[str, str] = {}
+    for name in systems:
+        other = by_file.setdefault(file_name(name), name)
+        if other != name:
+            mistakes.append(
+                f"systems: the files of {other!r} and {name!r} would have the same name; "
+                "give one of them another"
+            )
     for name, system in systems.items():
         if isinstance(system, EnsembleContender):
             mistakes += [

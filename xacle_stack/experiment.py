@@ -1,14 +1,11 @@
 """One experiment from cache to results: fit every combination of spaces, score, evaluate, save."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,34 +26,15 @@ from xacle_stack.results import (
     results_csv,
     results_markdown,
 )
+from xacle_stack.run_folder import claim_folder, data_digest
 from xacle_stack.stacking import load_card, load_model, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import rank_average
-from xacle_stack.targets import Targets
+from xacle_stack.systems.fitted import FittedSystem
+from xacle_stack.targets import Targets, fold_groups
 
 MODEL_FILE = "model.skops"
 RANK_ENSEMBLE = "rank ensemble of the singles"
-
-
-@dataclass(frozen=True, eq=False)
-class FittedSystem:
-    """A builder and a regressor that belong together: from embeddings to scores.
-
-    Attributes
-    ----------
-    builder : transformer
-        Of `xacle_stack.features`.
-    stacker : regressor
-        A :class:`~xacle_stack.Stacker`, or another system that was compared with it.
-    """
-
-    builder: Any
-    stacker: Any
-
-    def score(self, embeddings: CachedPairs) -> FloatArray:
-        """Return a score for each pair, shape (n_pairs,); a stack's lie in 0–10."""
-        scores: FloatArray = self.stacker.predict(self.builder.transform(embeddings))
-        return scores
 
 
 def fill_cache(
@@ -119,18 +97,20 @@ def run_experiment(
     for split, pairs in splits.items():
         if pairs.scores is not None and len(pairs) < 2:
             raise PairsError(f"{data}: the split {split!r} has one pair; metrics need two or more.")
-    _claim(out, data)
+    claim_folder(out, data)
     fingerprints = recipe.fingerprints()
     cache = FeatureCache(store)
     cached_train = cache.load(train, fingerprints)
     cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
 
     scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
-    targets = Targets.of(train, recipe)  # once: it may warn
+    # Once: they may warn.
+    targets = Targets.of(train, recipe)
+    groups = fold_groups(train, recipe, recipe.new_stacker())
     subsets = space_subsets(recipe.spaces, recipe.compare)
     with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
         for spaces in subsets:
-            system = fit_system(recipe, spaces, cached_train, targets, n_jobs)
+            system = fit_system(recipe, spaces, cached_train, targets, groups, n_jobs)
             for split in splits:
                 scores[split][system_name(spaces)] = system.score(cached[split])
             bar.update()
@@ -155,35 +135,9 @@ def run_experiment(
             path.unlink(missing_ok=True)
     write_atomically(out / "results.csv", results_csv(results).encode())
     write_atomically(out / "results.md", results_markdown(results, published).encode())
-    card = {"data": _data_digest(data), **_card(recipe, train, system, results)}
+    card = {"data": data_digest(data), **_card(recipe, train, system, results)}
     save_model(out / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card)
     return results, published
-
-
-def _claim(out: Path, data: Path) -> None:
-    """Make the folder of the results before anything is fitted, or say why it cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / ".writable", b"")
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise ModelFileError(
-            f"{out}: cannot be written ({error.strerror}). Give another folder with --out."
-        ) from None
-    try:
-        card = load_card(out)
-    except ModelFileError:  # no finished run
-        return
-    if card.get("data", _data_digest(data)) != _data_digest(data):
-        raise ModelFileError(
-            f"{out}: it holds the results of another data set of the same name. Give another "
-            "folder with --out, or remove this one."
-        )
-
-
-def _data_digest(data: Path) -> str:
-    # Not the path itself: a model may be given away.
-    return hashlib.blake2b(str(data.resolve()).encode(), digest_size=8).hexdigest()
 
 
 def fit_system(
@@ -191,13 +145,14 @@ def fit_system(
     spaces: tuple[str, ...],
     train: CachedPairs,
     targets: Targets,
+    groups: Sequence[str] | None,
     n_jobs: int | None = None,
 ) -> FittedSystem:
-    """Fit the stack of some of a recipe's spaces."""
+    """Fit the stack of some of a recipe's spaces; `groups` as :func:`fold_groups` gives them."""
     builder = recipe.builder(spaces)
     table = builder.fit_transform(train)
     stacker = recipe.new_stacker(n_jobs)
-    stacker.fit(table, targets.scores, targets.groups, targets.sample_weight)
+    stacker.fit(table, targets.scores, groups, targets.sample_weight)
     return FittedSystem(builder, stacker)
 
 

@@ -53,6 +53,7 @@ from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_o
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
+from xacle_stack.recipe_paths import beside
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.learners import PRESETS
 from xacle_stack.stacking.ridge import PENALTIES
@@ -136,7 +137,8 @@ class Recipe(_Settings):
     def contenders(self) -> Mapping[str, AnyContender]:
         """The systems to compare, the reference first; where none are named, one of each kind."""
         systems = self.systems or default_contenders(self.spaces)
-        first = self.reference or next(iter(systems))
+        trained = (name for name, one in systems.items() if not isinstance(one, EnsembleContender))
+        first = self.reference or next(trained)
         return {first: systems[first], **systems}
 
     @property
@@ -180,6 +182,16 @@ class Recipe(_Settings):
         settings["code"] = {**self.code, **(code or {})}
         settings["precision"] = precision or self.precision
         return recipe_from(settings, source=self.name)
+
+    def with_seeds(self, seeds: int) -> "Recipe":
+        """Return the recipe with so many fits of each system, also of those with their own."""
+        systems = {
+            name: one
+            if isinstance(one, EnsembleContender)
+            else one.model_copy(update={"seeds": None})
+            for name, one in self.systems.items()
+        }
+        return self.model_copy(update={"systems": systems, "seeds": seeds})
 
     def fingerprints(self) -> dict[str, str]:
         """Return the store that each encoder's vectors are in, by the encoder's own name."""
@@ -265,7 +277,7 @@ def read_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"{path}: not readable as a TOML file: {error}.") from None
     if "name" in settings:
         raise RecipeError(f"{path}: 'name' is not a setting: a recipe is called like its file.")
-    settings = _beside(path.resolve().parent, settings) | {"name": path.stem}
+    settings = beside(path.resolve().parent, settings) | {"name": path.stem}
     recipe = recipe_from(settings, source=str(path))
     preset = recipe.stacker.preset
     if "penalties" in recipe.stacker.model_fields_set and not PRESETS[preset].ridges:
@@ -276,26 +288,6 @@ def read_recipe(path: Path | str) -> Recipe:
             preset,
         )
     return recipe
-
-
-def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Make the paths absolute that are relative to the recipe's folder."""
-
-    def absolute(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        file, colon, rest = value.partition(".py:")
-        there = folder / (f"{file}.py" if colon else value)
-        return f"{there}{':' + rest if colon else ''}" if there.exists() else value
-
-    found = dict(settings)
-    for key in ("spaces", "auxiliary"):
-        if isinstance(found.get(key), list):
-            found[key] = [absolute(value) for value in found[key]]
-    for key in ("checkpoints", "code", "views"):
-        if isinstance(found.get(key), dict):
-            found[key] = {absolute(name): absolute(value) for name, value in found[key].items()}
-    return found
 
 
 def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:

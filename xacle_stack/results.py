@@ -37,8 +37,12 @@ class PublishedResult:
     values: tuple[float, float, float, float]
 
 
-# Li, Li and Shinozaki 2026; Okamoto et al. 2026 for the baseline.  SRCC, LCC, KTAU, MSE.
+# Li, Li and Shinozaki 2026; Okamoto et al. 2026 for the baseline and the other teams (Niizumi et
+# al. for Trust-your-CLAP).  SRCC, LCC, KTAU, MSE.
 PUBLISHED = (
+    PublishedResult("first of the challenge", "test", (0.6402, 0.6873, 0.4612, 3.0111)),
+    PublishedResult("TMU, rank average", "test", (0.6327, 0.6426, 0.4564, 9.5999)),
+    PublishedResult("Trust-your-CLAP", "test", (0.5672, 0.6346, 0.4021, 3.9274)),
     PublishedResult("3-CLAP stack", "test", (0.5934, 0.6507, 0.4233, 2.9418)),
     PublishedResult("2-CLAP stack", "test", (0.5852, 0.6396, 0.4165, 3.0153)),
     PublishedResult("MS-CLAP single", "test", (0.5521, 0.6035, 0.3901, 3.2500)),
@@ -46,6 +50,8 @@ PUBLISHED = (
     PublishedResult("LAION fused single", "test", (0.5083, 0.5530, 0.3570, 3.5872)),
     PublishedResult("BEATs only", "test", (0.2584, 0.2686, 0.1747, 5.7734)),
     PublishedResult("organisers' baseline", "test", (0.3345, 0.3420, 0.2290, 4.8110)),
+    PublishedResult("first of the challenge", "validation", (0.6680, 0.6800, 0.4860, 3.3340)),
+    PublishedResult("TMU, rank average", "validation", (0.6780, 0.6716, 0.4939, 8.3798)),
     PublishedResult("3-CLAP stack (rank target)", "validation", (0.6476, 0.6718, 0.4698, 7.1189)),
     PublishedResult("2-CLAP stack (rank target)", "validation", (0.6439, 0.6671, 0.4664, 7.0548)),
     PublishedResult("CLAP rank ensemble", "validation", (0.6061, 0.6357, 0.4358, 7.0520)),

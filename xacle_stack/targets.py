@@ -10,6 +10,7 @@ from xacle_stack.errors import PairsError
 from xacle_stack.listeners import ListenerModel
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.recipe import Recipe
+from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.learners import PRESETS
 
 logger = logging.getLogger(__name__)
@@ -28,13 +29,10 @@ class Targets:
     scores : ndarray of shape (n_pairs,)
     sample_weight : ndarray of shape (n_pairs,), optional
         None where all count alike.
-    groups : sequence of str of length n_pairs, optional
-        The captions, which folds hold out whole; None for plain folds.
     """
 
     scores: FloatArray
     sample_weight: FloatArray | None = None
-    groups: Sequence[str] | None = None
 
     @classmethod
     def of(cls, pairs: Pairs, recipe: Recipe) -> Self:
@@ -51,9 +49,8 @@ class Targets:
         """
         if pairs.scores is None:
             raise PairsError(f"the split {pairs.split!r} has no scores to fit on.")
-        groups = _groups(pairs, recipe)
         if not recipe.listener_model:
-            return cls(pairs.scores, groups=groups)
+            return cls(pairs.scores)
         ratings = pairs.ratings
         if ratings is None:
             raise PairsError(
@@ -63,16 +60,16 @@ class Targets:
             )
         model = ListenerModel(score_range=(MIN_SCORE, MAX_SCORE))
         model.fit(ratings.pair_ids, ratings.listener_ids, ratings.scores)
-        return cls(model.scores_for(pairs.ids), model.weights_for(pairs.ids), groups)
+        return cls(model.scores_for(pairs.ids), model.weights_for(pairs.ids))
 
 
-def _groups(pairs: Pairs, recipe: Recipe) -> Sequence[str] | None:
-    settings = recipe.stacker
-    if settings.group_by == "none":
+def fold_groups(pairs: Pairs, recipe: Recipe, stacker: Stacker) -> Sequence[str] | None:
+    """Return what a stacker's folds keep together: the captions, or None for plain folds."""
+    if recipe.stacker.group_by == "none":
         return None
-    n_splits = settings.n_splits or PRESETS[settings.preset].n_splits
+    n_splits = stacker.n_splits or PRESETS[stacker.preset].n_splits
     n_captions, n_needed = len(set(pairs.captions)), MIN_CAPTIONS_A_FOLD * n_splits
-    if settings.group_by == "auto" and n_captions < n_needed:
+    if recipe.stacker.group_by == "auto" and n_captions < n_needed:
         logger.warning(
             "only %d different captions: too few to hold some of them out (that takes %d), so "
             "plain folds are used; out-of-fold scores then speak of these captions only. "

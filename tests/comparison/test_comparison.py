@@ -6,17 +6,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.dummy import DummyRegressor
 from support import TESTS, TOY, WriteData, write_csv
 
-from xacle_stack.comparison import compare_systems, write_comparison, write_plots
+from xacle_stack.comparison import (
+    CHOSEN_HERE,
+    ComparedSystem,
+    compare_systems,
+    ranked,
+    write_comparison,
+    write_plots,
+)
 from xacle_stack.comparison.parameters import count_parameters
-from xacle_stack.errors import CacheError, PairsError, RecipeError
+from xacle_stack.errors import (
+    CacheError,
+    MissingExtraError,
+    ModelFileError,
+    PairsError,
+    RecipeError,
+)
 from xacle_stack.experiment import fill_cache, load_system, score_pairs
-from xacle_stack.metrics import evaluate, probability_better, srcc
+from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better, srcc
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.stacking import load_card, load_model
+from xacle_stack.stacking.calibration import keep_in_range
 from xacle_stack.submission import read_predictions
+from xacle_stack.systems.fitted import FittedSystem
 from xacle_stack.targets import Targets
 
 QUIET = {"n_jobs": 1, "progress": False}
@@ -101,7 +117,7 @@ def _cached(recipe: Recipe, data: Path, tmp_path: Path) -> dict:
     cache = FeatureCache(tmp_path / "store")
     return {
         split: cache.load(read_pairs(data, split), recipe.fingerprints())
-        for split in ("train", "test")
+        for split in ("train", "validation", "test")
     }
 
 
@@ -204,11 +220,19 @@ def test_an_interrupted_training_stops_the_comparison_and_leaves_its_best_state(
     with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
         start()
     assert finished == ["cosine"]
-    model = load_model(tmp_path / "out" / "models" / "net.skops")
+    models = tmp_path / "out" / "models"
+    model = load_model(models / "net-interrupted.skops")
     cached = _cached(recipe, data, tmp_path)
     assert model["stacker"].was_interrupted_
     assert model["stacker"].predict(model["builder"].transform(cached["test"])).shape == (16,)
-    assert not (tmp_path / "out" / "models" / "later.skops").exists()
+    assert not (models / "net.skops").exists()
+    assert not (models / "later.skops").exists()
+
+    monkeypatch.setattr(transformer, "weighted_mse", loss)
+    *_, systems = compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
+    assert len(systems) == 3
+    assert sorted(path.stem for path in models.glob("*.skops")) == ["cosine", "later", "net"]
+    assert not (models / "net-interrupted.json").exists()
 
 
 def test_targets_of_a_listener_model_reach_every_system(data: Path, tmp_path: Path) -> None:
@@ -243,6 +267,9 @@ def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: P
         start(make_data("b", train=10))
     with pytest.raises(CacheError, match="make features"):
         start(make_data("c", train=10, validation=5))
+    recipe = recipe_of({"net": {"kind": "projection-head", "choose_epoch_on": "validation"}})
+    with pytest.raises(PairsError, match="no validation split with scores, where the system 'net'"):
+        start(make_data("d", train=10, test=5))
 
 
 @pytest.mark.parametrize(
@@ -259,6 +286,12 @@ def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: P
         ),
         (CHEAP, {"reference": "nobody"}, "reference: there is no system 'nobody'"),
         (CHEAP, {"seeds": 0}, "seeds: input should be greater than 0"),
+        (CHEAP, {"reference": "both"}, "reference: 'both' is an average of others; name one that"),
+        (
+            {"a b": CHEAP["cosine"], "A-b": CHEAP["cosine"]},
+            {},
+            "the files of 'a b' and 'A-b' would have the same name",
+        ),
     ],
 )
 def test_mistakes_in_a_recipe(systems, more, message: str) -> None:
@@ -301,3 +334,108 @@ def test_a_model_names_only_the_encoders_that_it_needs() -> None:
     card = recipe.for_scoring_with("zero-shot").origin()
     assert recipe_from(card["recipe"], "a card").spaces == ("mini-mod",)
     assert list(card["fingerprints"]) == ["mini-mod"]
+
+
+def test_a_network_may_choose_its_epoch_on_the_validation_split(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    head = {"kind": "projection-head", "loss": "mse"}
+    systems = {
+        "linear": CHEAP["linear"],
+        "apart": head,
+        "there": {**head, "choose_epoch_on": "validation"},
+        "mean": {"kind": "ensemble", "of": ["linear", "there"]},
+    }
+    recipe, out = recipe_of(systems, seeds=1), tmp_path / "out"
+    found = compared(data, recipe, tmp_path)
+    chosen = {system.name: system.chose_epoch_on_validation for system in found}
+    assert chosen == {"linear": False, "apart": False, "there": True, "mean": True}
+    models = {name: load_model(out / "models" / f"{name}.skops") for name in ("apart", "there")}
+    truth = read_pairs(data, "validation").scores
+    table = models["there"]["builder"].transform(_cached(recipe, data, tmp_path)["validation"])
+    there, apart = (models[name]["stacker"] for name in ("there", "apart"))
+    best = there.validation_srcc_[there.best_epoch_ - 1]
+    assert best == pytest.approx(srcc(truth, there.predict(table)))
+    assert apart.validation_srcc_[apart.best_epoch_ - 1] != pytest.approx(
+        srcc(truth, apart.predict(table))
+    )
+    write_comparison(found, data, out)
+    text = (out / "comparison.md").read_text()
+    validation, test = text.split("## test")
+    assert "| there † |" in validation
+    assert CHOSEN_HERE in validation
+    assert "†" not in test
+
+
+def test_a_stack_is_the_recipes_where_it_says_nothing_else(data: Path, tmp_path: Path) -> None:
+    systems = {"plain": {"kind": "stack"}, "ranks": {"kind": "stack", "target": "rank"}}
+    settings = {"preset": "paper", "n_splits": 2, "penalties": [1.0, 10.0], "random_state": 5}
+    recipe = recipe_of(systems, seeds=1, stacker=settings)
+    compared(data, recipe, tmp_path)
+    for name, target in (("plain", "score"), ("ranks", "rank")):
+        stacker = load_model(tmp_path / "out" / "models" / f"{name}.skops")["stacker"]
+        assert (stacker.preset, stacker.n_splits, stacker.target) == ("paper", 2, target)
+        assert (tuple(stacker.penalties), stacker.random_state) == ((1.0, 10.0), 5)
+
+
+def test_scores_lie_in_the_range_of_scores(data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of({"cosine": CHEAP["cosine"]})
+    compared(data, recipe, tmp_path)
+    model = load_model(tmp_path / "out" / "models" / "cosine.skops")
+    cached = _cached(recipe, data, tmp_path)["test"]
+    system = FittedSystem(model["builder"], model["stacker"])
+    raw = model["stacker"].predict(model["builder"].transform(cached))
+    np.testing.assert_array_equal(system.score(cached), keep_in_range(raw, 0, 10))
+    far = FittedSystem(model["builder"], DummyRegressor(constant=12, strategy="constant"))
+    far.stacker.fit(raw[:, None], raw)
+    assert 9 < far.score(cached).max() <= 10
+
+
+def test_what_an_earlier_comparison_left_is_no_longer_there(
+    data: Path, make_data: WriteData, tmp_path: Path
+) -> None:
+    compared(data, recipe_of(CHEAP, seeds=1), tmp_path)
+    compared(data, recipe_of({"cosine": CHEAP["cosine"]}), tmp_path)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.rglob("*.*") if path.is_file()) == [
+        "cosine.json",
+        "cosine.skops",
+        "scores-test-cosine.csv",
+        "scores-validation-cosine.csv",
+    ]
+    other = make_data("other", train=20, validation=5)
+    with pytest.raises(ModelFileError, match="it holds the results of another data set"):
+        next(compare_systems(other, recipe_of(CHEAP), tmp_path / "store", out, **QUIET))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelFileError, match="cannot be written"):
+        next(
+            compare_systems(
+                data, recipe_of(CHEAP), tmp_path / "store", tmp_path / "file" / "out", **QUIET
+            )
+        )
+
+
+def test_what_is_not_installed_is_told_before_anything_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = {"kind": "transformer", "space": TOY.name}
+    recipe = recipe_of({"cosine": CHEAP["cosine"], "net": network})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else name)
+    with pytest.raises(MissingExtraError, match=r"'net' needs the package 'timm'.*\[neural\]"):
+        next(compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET))
+
+
+def test_seeds_of_the_command_line_are_those_of_every_system() -> None:
+    recipe = recipe_of({"one": {"kind": "stack", "seeds": 7}, "two": {"kind": "stack"}})
+    fewer = recipe.with_seeds(2)
+    assert (fewer.seeds, [system.seeds for system in fewer.systems.values()]) == (2, [None, None])
+
+
+def test_the_official_order_breaks_ties_and_ends_with_the_undefined() -> None:
+    def system(name: str, value: float, mse: float) -> ComparedSystem:
+        metrics = {key: Estimate(value, value, value) for key in ("srcc", "lcc", "ktau")}
+        evaluation = Evaluation(**metrics, mse=Estimate(mse, mse, mse), n_pairs=5, confidence=0.95)
+        return ComparedSystem(name, "cosine", 1, {"test": evaluation}, {}, {}, 0.0, 0.0, 1)
+
+    systems = [system("a", 0.1, 1.0), system("constant", math.nan, 1.0), system("b", 0.9, 2.0)]
+    systems.append(system("c", 0.9, 1.0))
+    assert [one.name for one in ranked(systems, "test")] == ["c", "b", "a", "constant"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xacle_stack.errors import FeatureError
-from xacle_stack.features import PairEmbeddings, PairSequences, SpaceColumns
+from xacle_stack.features import PairEmbeddings, PairSequences, SequenceColumns, SpaceColumns
 
 
 def embeddings(rng, n_pairs: int = 5, n_dims: int = 3) -> PairEmbeddings:
@@ -34,6 +34,8 @@ def test_bad_spaces(rng) -> None:
     pairs = embeddings(rng)
     with pytest.raises(FeatureError, match="spaces must be a list of encoder names, got 'one'"):
         SpaceColumns("one").fit(pairs)
+    with pytest.raises(FeatureError, match=r"each encoder once, .* repeats \['one'\]"):
+        SpaceColumns(["one", "two", "one"]).fit(pairs)
     fitted = SpaceColumns(["one"]).fit(pairs)
     with pytest.raises(FeatureError, match="vectors of 4 dimensions, 3 when fitted"):
         fitted.transform(embeddings(rng, n_dims=4))
@@ -50,6 +52,8 @@ def test_bad_spaces(rng) -> None:
         ([np.full((2, 3), np.nan)], 1, "sequence of clip 0 is empty or not finite"),
         ([np.zeros((2, 3))], 2, "1 sequences but captions of shape"),
         ([np.zeros(3)], 1, "one sequence of shape"),
+        ((np.zeros((2, 3)),), 1, r"expected a list of arrays .*, got tuple. Write list\(frames\)"),
+        (np.zeros((1, 2, 3)), 1, "expected a list of arrays .*, got ndarray"),
     ],
 )
 def test_bad_sequences(frames, n_captions: int, message: str) -> None:
@@ -57,3 +61,29 @@ def test_bad_sequences(frames, n_captions: int, message: str) -> None:
         PairSequences(frames, np.zeros((n_captions, 2)))
     with pytest.raises(FeatureError, match="captions' vectors are not all finite"):
         PairSequences([np.zeros((2, 3))], [[np.nan]])
+
+
+class NotingSource:
+    """Embeddings that keep the names which they are asked for."""
+
+    def audio_sequences(self, encoder: str, output: str):
+        self.asked = encoder, output
+        return [np.zeros((2, 3))]
+
+    def text(self, encoder: str):
+        return np.zeros((1, 4))
+
+
+@pytest.mark.parametrize(
+    ("frames", "asked"),
+    [
+        ("byol-a:frames", ("byol-a", "frames")),
+        ("mine.py:Encoder:patches", ("mine.py:Encoder", "patches")),
+        ("byol-a", ("byol-a", "frames")),
+    ],
+)
+def test_the_output_follows_the_last_colon(frames: str, asked: tuple[str, str]) -> None:
+    source = NotingSource()
+    columns = SequenceColumns(frames, "captions").fit(source)
+    assert source.asked == asked
+    assert columns.n_dims_ == (3, 4)

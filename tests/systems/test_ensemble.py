@@ -63,3 +63,9 @@ def test_bad_systems_are_told(combine: object) -> None:
 def test_bad_weights_are_told(weights: object) -> None:
     with pytest.raises(StackingError, match="weights: expected one number a system, 2 in all"):
         average([[1, 2], [3, 4]], weights=weights)
+
+
+@pytest.mark.parametrize("score_range", [(10, 0), (5, 5), (0, np.inf), 10])
+def test_a_bad_score_range_is_told(score_range: object) -> None:
+    with pytest.raises(StackingError, match="score_range must be a lower and a higher bound"):
+        rank_average([[1, 2, 3]], score_range=score_range)

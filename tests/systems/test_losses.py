@@ -136,6 +136,9 @@ def test_score_weights_need_a_known_kind_and_scores_in_range() -> None:
         score_weights([1.0], 4)
     with pytest.raises(UnknownNameError, match="score weighting '1'"):
         score_weights([1.0], "1")
+    with pytest.raises(UnknownNameError, match="score weighting True"):
+        score_weights([1.0], True)
+    assert score_weights([1.0], np.int64(1)) == score_weights([1.0], 1)
     with pytest.raises(StackingError, match="1 scores lie outside 0–10, the first is -3.0 in row"):
         score_weights([1.0, -3.0], 1)
     assert score_weights([1.0, -3.0], 0).tolist() == [1, 1]

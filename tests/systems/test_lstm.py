@@ -11,6 +11,7 @@ from xacle_stack.metrics import srcc
 from xacle_stack.stacking import Stacker, load_model, save_model
 from xacle_stack.systems import LSTMRegressor, lstm
 from xacle_stack.systems.losses import class_balance_weights
+from xacle_stack.systems.plan import TrainingPlan
 
 torch = pytest.importorskip("torch")
 
@@ -112,6 +113,99 @@ def test_it_is_a_level_0_learner(rng) -> None:
     quick = clone(QUICK).set_params(epochs=2)
     stacker = Stacker([("lstm", quick)], n_splits=2, random_state=0).fit(X, X[:, 0] + 5)
     assert np.isfinite(stacker.predict(X)).all()
+
+
+def test_the_defaults_are_the_published_configuration() -> None:
+    assert LSTMRegressor()._plan() == TrainingPlan(
+        epochs=20,
+        batch_size=12,
+        learning_rate=2e-5,
+        optimizer="adam",
+        weight_decay=1e-5,
+        schedule="plateau",
+        plateau_patience=5,
+        patience=10,
+    )
+    model = LSTMRegressor()
+    model.n_dims_ = (3, 2)
+    network = model._build()
+    assert (network.lstm.hidden_size, network.lstm.bidirectional) == (512, True)
+    first, _, dropout, last = network.mlp
+    assert (first.in_features, first.out_features, last.in_features) == (1024, 2048, 2048)
+    assert dropout.p == 0.3
+
+
+def noted_weights(model, X, y, **fit) -> tuple[dict[float, float], dict[float, float]]:
+    """The loss weights of the targets that are trained on, and of those that are validated on."""
+    seen = {}, {}
+    loss = model._loss
+
+    def noting(predicted, target, weights):
+        note = seen[0] if predicted.requires_grad else seen[1]
+        note.update(zip(target.tolist(), weights.tolist(), strict=True))
+        return loss(predicted, target, weights)
+
+    model._loss = noting
+    model.fit(X, y, **fit)
+    return seen
+
+
+def test_scores_are_balanced_among_the_rows_of_their_kind(problem, rng) -> None:
+    X, y = problem(120)
+    sample_weights = rng.integers(0, 3, size=120).astype(float)
+    trained, validated = noted_weights(
+        clone(QUICK).set_params(epochs=1), X, y, sample_weight=sample_weights
+    )
+    assert (len(trained), len(validated)) == ((sample_weights > 0).sum() - 10, 10)
+    assert not set(trained) & set(validated)
+    for found in (trained, validated):
+        targets = QUICK._targets(y).astype(np.float32)
+        rows = [row for row in range(120) if float(targets[row]) in found]
+        expected = class_balance_weights(y[rows]) * sample_weights[rows]
+        np.testing.assert_allclose([found[float(t)] for t in targets[rows]], expected, rtol=1e-6)
+        assert np.ptp(class_balance_weights(y[rows])) > 0.01
+
+
+def test_a_row_of_weight_zero_is_absent(problem, rng) -> None:
+    X, y = problem(60)
+    weights = rng.integers(0, 3, size=60).astype(float)
+    some = np.flatnonzero(weights)
+    present = PairSequences(X.frames[some], X.text[some])
+    model = clone(QUICK).set_params(epochs=2)
+    with_zeros = clone(model).fit(X, y, sample_weight=weights)
+    without = clone(model).fit(present, y[some], sample_weight=weights[some])
+    np.testing.assert_array_equal(with_zeros.predict(X), without.predict(X))
+    plain = clone(model).fit(present, y[some])
+    assert (plain.predict(X) != without.predict(X)).any()
+
+
+def test_an_array_is_one_frame_and_a_caption_of_equal_lengths(rng) -> None:
+    frames = [rng.normal(size=(2, 4)) for _ in range(30)]
+    X, y = PairSequences(frames, rng.normal(size=(30, 3))), rng.uniform(0, 10, size=30)
+    model = clone(QUICK).set_params(epochs=1).fit(X, y)
+    for n_columns in (7, 8):
+        with pytest.raises(ValueError, match=r"\(4, 3\) when fitted|expecting 7 features"):
+            model.predict(np.zeros((5, n_columns)))
+    with pytest.raises(StackingError, match=r"\(4, 4\) dimensions, \(4, 3\) when fitted. An array"):
+        clone(QUICK).fit(X, y, eval_set=(np.zeros((9, 7)), np.arange(9.0)))
+    model.fit(np.zeros((30, 7)), y, eval_set=(np.zeros((9, 7)), np.arange(9.0)))
+    assert model.n_dims_ == (4, 4)
+    single = PairSequences([np.zeros((1, 4))], np.zeros((1, 4)))
+    np.testing.assert_array_equal(model.predict(single), model.predict(np.zeros((1, 7))))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden": 0}, "hidden must be a whole number, 1 or more, got 0"),
+        ({"mlp": 0}, "mlp must be a whole number, 1 or more, got 0"),
+        ({"dropout": 1}, "dropout must be 0 or more and below 1, got 1"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number, 0 or more, got -1"),
+    ],
+)
+def test_settings_are_checked(problem, settings, message: str) -> None:
+    with pytest.raises(StackingError, match=message):
+        clone(QUICK).set_params(**settings).fit(*problem(30))
 
 
 def test_bad_input(problem) -> None:

@@ -8,7 +8,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import mse, srcc
 from xacle_stack.stacking import GroupedRidge, Stacker, load_model, save_model
+from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems import ProjectionHeadRegressor, projection_head
+from xacle_stack.systems.training import load_network, predict
 
 torch = pytest.importorskip("torch")
 
@@ -161,15 +163,45 @@ def test_a_rank_loss_never_turns_the_order_round(problem) -> None:
     lowest_first = np.argsort(model.predict(new))
     against = np.empty(50)
     against[lowest_first] = np.arange(50)[::-1]
-    model._finish(model.predict(new), against)
+    model._finish(model.predict(new), against, np.ones(50))
     assert model.calibration_.slopes_.min() > 0
 
 
 def test_equal_scores_are_predicted(problem) -> None:
     X, _ = problem(60)
-    for loss in LOSSES:
-        predicted = quick(loss=loss, epochs=4).fit(X, np.full(60, 4.0)).predict(X)
-        np.testing.assert_allclose(predicted, 4, atol=1.5)
+    y = np.full(60, 4.0)
+    for loss in ("listnet", "pairwise"):
+        np.testing.assert_allclose(quick(loss=loss).fit(X, y).predict(X), 4, atol=0.01)
+    trained, untrained = (
+        np.abs(quick(epochs=20, learning_rate=rate).fit(X, y).predict(X) - 4).mean()
+        for rate in (0.03, 1e-9)
+    )
+    assert trained < 0.1 < 0.2 < untrained
+
+
+@pytest.mark.parametrize("loss", ["listnet", "pairwise"])
+def test_the_calibration_weighs_the_validation_rows(problem, loss: str) -> None:
+    X, y = problem(19)  # too few to hold any out
+    weights = np.linspace(0.1, 3, 19)
+    model = quick(loss=loss, epochs=2).fit(X, y, sample_weight=weights)
+    network = load_network(model._build, model.weights_, "cpu")
+    given = predict(network, model._inputs(X, "cpu"), np.arange(19))
+    expected = MonotoneCalibration().fit(given, y, weights)
+    np.testing.assert_array_equal(model.calibration_.values_, expected.values_)
+    assert (expected.values_ != MonotoneCalibration().fit(given, y).values_).any()
+
+
+def test_the_calibration_gets_the_weights_of_its_rows(problem, monkeypatch) -> None:
+    X, y = problem(60)
+    model, seen = quick(loss="pairwise", epochs=1), []
+    monkeypatch.setattr(model, "_finish", lambda *given: seen.append(given))
+    model.fit(X, y, sample_weight=y + 1)
+    model.fit(X, y, sample_weight=y + 1, eval_set=(X[:9], y[:9]))
+    (_, scores, weights), (_, of_eval_set, ones) = seen
+    assert len(scores) == 10
+    np.testing.assert_array_equal(weights, scores + 1)
+    np.testing.assert_array_equal(of_eval_set, y[:9])
+    np.testing.assert_array_equal(ones, np.ones(9))
 
 
 def test_it_is_a_learner_of_the_stack(problem) -> None:
@@ -184,6 +216,10 @@ def test_it_is_a_learner_of_the_stack(problem) -> None:
     [
         ({"loss": "l1"}, r"loss must be one of \['mse', 'listnet', 'pairwise'\], got 'l1'"),
         ({"n_dims": 0}, "n_dims must be a whole number, 1 or more, got 0"),
+        ({"hidden": 0}, "hidden must be a whole number, 1 or more, got 0"),
+        ({"dropout": -0.1}, "dropout must be 0 or more and below 1, got -0.1"),
+        ({"weight_decay": -0.1}, "weight_decay must be a finite number, 0 or more, got -0.1"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be a finite number, 0 or more, got -1"),
         ({"spaces": []}, r"spaces: expected a pair of slices \(audio, text\) for each, got \[\]"),
         ({"spaces": [slice(0, 3)]}, "spaces: expected a pair of slices"),
         ({"spaces": [(slice(0, 3), slice(30, 40))]}, "is empty or goes beyond the table"),

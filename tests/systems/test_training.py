@@ -9,15 +9,10 @@ from threadpoolctl import threadpool_limits
 from xacle_stack._optional import stand_ins
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
-from xacle_stack.systems.losses import weighted_mse
-from xacle_stack.systems.training import (
-    Examples,
-    TrainingPlan,
-    learning_rate_at,
-    load_network,
-    predict,
-    train,
-)
+from xacle_stack.systems import training
+from xacle_stack.systems.losses import contrastive, weighted_mse
+from xacle_stack.systems.plan import TrainingPlan, learning_rate_at
+from xacle_stack.systems.training import Examples, load_network, predict, train
 
 torch = pytest.importorskip("torch")
 
@@ -43,8 +38,8 @@ def data(rng):
     return examples(rng, 70), examples(rng, 40)
 
 
-def outputs(training, data) -> np.ndarray:
-    return predict(load_network(build, training.weights, "cpu"), data.inputs, data.rows)
+def outputs(trained, data) -> np.ndarray:
+    return predict(load_network(build, trained.weights, "cpu"), data.inputs, data.rows)
 
 
 def test_it_learns_and_keeps_the_best_epoch(data) -> None:
@@ -155,6 +150,33 @@ def test_an_interrupt_before_anything_is_kept_goes_on(data) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_validation_loss_is_that_of_blocks(data, rng, monkeypatch) -> None:
+    n_rows = []
+
+    def noting(predicted, target, weights):
+        if not predicted.requires_grad:
+            n_rows.append(len(predicted))
+        return contrastive(predicted, target, weights)
+
+    whole = train(build, contrastive, PLAN, *data, seed=0)
+    monkeypatch.setattr(training, "LOSS_ROWS", 40)
+    one = train(build, noting, PLAN, *data, seed=0)
+    assert n_rows == [40] * 6
+    assert one.validation_loss.tobytes() == whole.validation_loss.tobytes()
+    n_rows.clear()
+    monkeypatch.setattr(training, "LOSS_ROWS", 15)
+    several = train(build, noting, PLAN, *data, seed=0)
+    assert n_rows == [14, 14, 12] * 6
+    # The weights are equal and so every network: the loss of the last one by hand.
+    predicted = outputs(several, data[1])
+    tensors = [torch.from_numpy(v.astype(np.float32)) for v in (predicted, *vars_of(data[1])[1:])]
+    blocks = [[t[rows] for t in tensors] for rows in np.split(np.arange(40), [14, 28])]
+    expected = sum(float(contrastive(*block)) * len(block[0]) / 40 for block in blocks)
+    found = several.validation_loss[several.best_epoch - 1]
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found != whole.validation_loss[several.best_epoch - 1]
+
+
 class Constant(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -200,18 +222,6 @@ def test_patience_ends_it(data) -> None:
         warnings.simplefilter("error")
         trained = train(build, worse_after_two, plan, *data, seed=0)
     assert len(trained.validation_srcc) == trained.best_epoch + 3 < 40
-
-
-def test_the_cosine_is_timms(data) -> None:
-    with stand_ins(["torchvision"]):
-        scheduler = pytest.importorskip("timm.scheduler")
-    plan = TrainingPlan(20, 16, 3e-4, warmup_epochs=5, final_learning_rate=1e-7)
-    optimizer = torch.optim.SGD([torch.zeros(1)], plan.learning_rate)
-    timms = scheduler.CosineLRScheduler(optimizer, 20, lr_min=1e-7, warmup_t=5, warmup_lr_init=0)
-    for epoch in np.linspace(0, 19.9, 57):
-        timms.step(float(epoch))
-        rate = optimizer.param_groups[0]["lr"]
-        assert learning_rate_at(plan, float(epoch)) == pytest.approx(rate, rel=1e-12)
 
 
 def rates(plan: TrainingPlan, data, monkeypatch) -> list[float]:
@@ -269,22 +279,6 @@ def test_lars_is_timms(data) -> None:
                 optimizer.step()
     for name, tensor in network.state_dict().items():
         np.testing.assert_allclose(trained.weights[name], tensor.numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"epochs": 0}, "epochs must be a whole number, 1 or more, got 0"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number"),
-        ({"patience": 0}, "patience must be a whole number, 1 or more, got 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be numbers above 0"),
-        ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
-        ({"schedule": "step"}, r"schedule must be one of \['cosine', 'plateau'\]"),
-    ],
-)
-def test_settings_are_checked(settings, message: str) -> None:
-    with pytest.raises(StackingError, match=message):
-        TrainingPlan(**{"epochs": 1, "batch_size": 1, "learning_rate": 1e-3, **settings})
 
 
 def test_a_batch_may_draw_and_validation_may_not(data) -> None:

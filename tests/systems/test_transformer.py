@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -199,9 +200,59 @@ def test_the_epoch_is_chosen_on_rows_held_out(problem) -> None:
         groups[row] for row in seen["validation"]
     )
     assert len(seen["validation"]) == 10
-    # Too few rows to hold any out.
     seen = noted_rows(quick(epochs=1), X[:60], y[:60])
-    assert seen["train"] == seen["validation"] == set(range(60))
+    assert len(seen["validation"]) == 10
+    assert seen["train"] == set(range(60)) - seen["validation"]
+
+
+def test_a_group_of_most_rows_is_trained_on(problem) -> None:
+    X, y = problem(200)
+    groups = np.where(np.arange(200) < 150, 0, np.arange(200))
+    groups[150:160] = 1
+    for seed in range(12):
+        seen = noted_rows(quick(epochs=1, random_state=seed), X, y, groups=groups)
+        assert 20 <= len(seen["validation"]) <= 40
+        assert seen["train"] == set(range(200)) - seen["validation"]
+        assert set(range(150)) <= seen["train"]
+
+
+@pytest.mark.parametrize(("n_rows", "n_groups"), [(19, 19), (200, 1), (50, 2)])
+def test_too_few_rows_to_hold_out_are_told_once(problem, caplog, n_rows, n_groups) -> None:
+    X, y = problem(n_rows)
+    seen = noted_rows(quick(epochs=2), X, y, groups=np.arange(n_rows) % n_groups)
+    assert seen["train"] == seen["validation"] == set(range(n_rows))
+    (record,) = caplog.records
+    assert f"No rows are held out, {n_rows} in {n_groups} groups being too few" in record.message
+    assert "Give eval_set" in record.message
+    caplog.clear()
+    quick(epochs=1).fit(X, y, eval_set=(X, y))
+    assert not caplog.records
+
+
+def test_a_failed_fit_leaves_nothing_fitted(problem, monkeypatch) -> None:
+    X, y = problem(40)
+    model = quick(learning_rate=1e30)
+    with pytest.raises(StackingError, match="not finite"):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    assert model.set_params(learning_rate=0.01, epochs=1).fit(X, y).predict(X).shape == (40,)
+    monkeypatch.setattr(model, "_finish", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+def test_scores_without_weight_train_nothing(problem) -> None:
+    X, y = problem(40)
+    with pytest.raises(StackingError, match="has the weight 0 in the loss.* score_weighting=0, 1"):
+        quick(score_weighting=3).fit(X, y / 5)
+    # One score has a weight, but its row is not trained on.
+    high = np.where(np.arange(40) == 7, 9.0, y / 5)
+    with pytest.raises(StackingError, match="every row that is trained on has the weight 0"):
+        quick(score_weighting=3).fit(X, high, sample_weight=np.arange(40) != 7)
+    assert quick(score_weighting=3, epochs=1).fit(X, y, eval_set=(X, y / 5)).best_epoch_ == 1
 
 
 def noted_rows(model, X, y, **fit):
@@ -324,7 +375,12 @@ def test_a_bar_counts_epochs(problem, capsys) -> None:
         ({"audio": [slice(0, 6), slice(2, 4)], "text": slice(6, 12)}, r"got widths \[6, 2\]"),
         ({"audio": 3, "text": slice(6, 12)}, "expected a slice of columns such as"),
         ({"n_heads": 4}, "n_heads must divide the vectors' length 6, got 4"),
-        ({"n_layers": 0}, "n_layers must be 1 or more, got 0"),
+        ({"n_heads": 1.5}, "n_heads must be a whole number, 1 or more, got 1.5"),
+        ({"n_layers": 0}, "n_layers must be a whole number, 1 or more, got 0"),
+        ({"feedforward": 0}, "feedforward must be a whole number, 1 or more, got 0"),
+        ({"hidden": 0}, "hidden must be a whole number, 1 or more, got 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be a finite number, 0 or more, got -0.1"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be a finite number, 0 or more, got -1"),
         ({"dropout": 1.0}, "dropout must be 0 or more and below 1, got 1.0"),
         ({"score_weighting": 5}, r"score weighting 5; expected one of \[0, 1, 2, 3\]"),
         ({"validation_fraction": 0}, "validation_fraction must lie between 0 and 1, got 0"),

@@ -35,7 +35,7 @@ def compare(
         typer.Option("--out", help="Folder of the results; default runs/compare-RECIPE-DATA."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Fits of each system; default the recipe's.")
+        int | None, typer.Option(min=1, help="Fits of each system; default as in the recipe.")
     ] = None,
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
@@ -49,7 +49,7 @@ def compare(
 
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     if seeds is not None:
-        settings = settings.model_copy(update={"seeds": seeds})
+        settings = settings.with_seeds(seeds)
     folder = out or Path("runs") / f"compare-{settings.name}-{data.resolve().name}"
     systems: Sequence[ComparedSystem] = []
     try:
@@ -75,7 +75,7 @@ def compare(
 
 
 def _print(systems: "Sequence[ComparedSystem]") -> None:
-    from xacle_stack.comparison import cell, splits_of
+    from xacle_stack.comparison import CHOSEN_HERE, cell, ranked, shown_name, splits_of
     from xacle_stack.results import METRIC_NAMES
 
     for split in splits_of(systems):
@@ -91,10 +91,10 @@ def _print(systems: "Sequence[ComparedSystem]") -> None:
             "means over the seeds",
             box=box.SIMPLE_HEAD,
         )
-        for system in sorted(systems, key=lambda s: -s.evaluations[split].srcc.value):
+        for system in ranked(systems, split):
             better = system.probability_better[split]
             table.add_row(
-                system.name,
+                shown_name(system, split),
                 str(system.n_seeds),
                 *map(cell, system.evaluations[split].as_dict().values()),
                 "–" if better != better else f"{better:.2f}",
@@ -102,3 +102,5 @@ def _print(systems: "Sequence[ComparedSystem]") -> None:
                 f"{system.score_ms:.3f}",
             )
         console.print(table)
+        if any(shown_name(system, split) != system.name for system in systems):
+            console.print(CHOSEN_HERE)

@@ -2,12 +2,22 @@
 
 from xacle_stack.comparison.plots import write_plots
 from xacle_stack.comparison.run import ComparedSystem, compare_systems
-from xacle_stack.comparison.tables import cell, splits_of, write_comparison
+from xacle_stack.comparison.tables import (
+    CHOSEN_HERE,
+    cell,
+    ranked,
+    shown_name,
+    splits_of,
+    write_comparison,
+)
 
 __all__ = [
+    "CHOSEN_HERE",
     "ComparedSystem",
     "cell",
     "compare_systems",
+    "ranked",
+    "shown_name",
     "splits_of",
     "write_comparison",
     "write_plots",

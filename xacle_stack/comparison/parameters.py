@@ -4,7 +4,7 @@ import numpy as np
 from lightgbm import Booster
 
 # What a fitted estimator keeps as evidence, and does not score with.
-_EVIDENCE = {"oof_predictions_", "folds_", "cv_mse_"}
+_EVIDENCE = {"oof_predictions_", "folds_", "cv_mse_", "validation_srcc_", "validation_loss_"}
 
 
 def count_parameters(model: object) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from xacle_stack._optional import require
 from xacle_stack.comparison.run import ComparedSystem
-from xacle_stack.comparison.tables import splits_of
+from xacle_stack.comparison.tables import ranked, splits_of
 
 
 def write_plots(systems: Sequence[ComparedSystem], out: Path) -> list[Path]:
@@ -47,7 +47,7 @@ def _intervals(figure: Any, systems: Sequence[ComparedSystem], splits: list[str]
     picture = figure.Figure(
         figsize=(3 + 4 * len(splits), 1.2 + 0.34 * len(systems)), layout="constrained"
     )
-    order = sorted(systems, key=lambda system: system.evaluations[splits[-1]].srcc.value)
+    order = ranked(systems, splits[-1])[::-1]
     axes = picture.subplots(1, len(splits), sharey=True, squeeze=False)[0]
     for split, ax in zip(splits, axes, strict=True):
         estimates = [system.evaluations[split].srcc for system in order]

@@ -1,7 +1,7 @@
 """Every system of a recipe on one data set: trained, scored, timed, and set side by side."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,27 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import has_fit_parameter
 
-from xacle_stack._optional import require
+from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.comparison.parameters import count_parameters
-from xacle_stack.contenders import Contender, EnsembleContender
+from xacle_stack.contenders import (
+    Contender,
+    EnsembleContender,
+    NetworkContender,
+    file_name,
+)
 from xacle_stack.errors import PairsError
 from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe
-from xacle_stack.stacking import save_model
+from xacle_stack.run_folder import MODELS, claim_folder, data_digest
+from xacle_stack.stacking import Stacker, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
-from xacle_stack.targets import Targets
+from xacle_stack.systems.fitted import FittedSystem
+from xacle_stack.targets import Targets, fold_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +53,8 @@ class ComparedSystem:
         Milliseconds to score a pair, from the cached embeddings.
     n_parameters : int
         Learned numbers that it needs to score.
+    chose_epoch_on_validation : bool
+        So that its figures there are not those of unseen pairs.
     """
 
     name: str
@@ -57,6 +66,7 @@ class ComparedSystem:
     fit_s: float
     score_ms: float
     n_parameters: int
+    chose_epoch_on_validation: bool = False
 
 
 @dataclass(eq=False)
@@ -68,6 +78,7 @@ class _Runs:
     fit_s: list[float] = field(default_factory=list)
     score_ms: list[float] = field(default_factory=list)
     n_parameters: int = 0
+    chose_epoch_on_validation: bool = False
 
 
 def compare_systems(
@@ -84,18 +95,20 @@ def compare_systems(
     Raises
     ------
     KeyboardInterrupt
-        At the user's.  A network in training leaves its best state so far among the models.
+        At the user's.  A network in training leaves its best state so far among the models, as
+        ``NAME-interrupted.skops``.
     PairsError
         If there is no train split with scores, or no other split to evaluate on.
     CacheError
         If embeddings are missing.
+    ModelFileError
+        If `out` cannot be written, or holds the results of another data set.
     MissingExtraError
-        If a system trains a network and PyTorch is not installed.
+        If a system trains a network and what it needs is not installed.
     """
     for name, settings in recipe.contenders.items():
-        if isinstance(settings, Contender) and settings.trains_a_network:
-            require("torch", extra="neural", purpose=f"the system {name!r}")
-            break
+        for package in settings.packages if isinstance(settings, Contender) else ():
+            check_installed(package, extra="neural", purpose=f"the system {name!r}")
     splits = read_splits(data)
     train = splits.pop("train", None)
     if train is None or train.scores is None:
@@ -106,10 +119,19 @@ def compare_systems(
             f"{data}: no split but train has scores, so no system can be compared; found "
             f"{list(splits)} without. Add average scores to one of them."
         )
+    for name, settings in recipe.contenders.items():
+        chooses = isinstance(settings, NetworkContender) and settings.choose_epoch_on
+        if chooses == "validation" and "validation" not in judged:
+            raise PairsError(
+                f"{data}: there is no validation split with scores, where the system {name!r} "
+                'would choose its epoch. Leave choose_epoch_on = "validation" out: then some '
+                "captions of the train split are held out for that."
+            )
+    _prepare_folder(out, data, recipe)
     cache, fingerprints = FeatureCache(store), recipe.fingerprints()
     cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
-    targets = Targets.of(train, recipe)  # once: it may warn
-    task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress)
+    targets = Targets.of(train, recipe)
+    task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress, {})
     runs: dict[str, _Runs] = {}
     finished: list[ComparedSystem] = []
     n_fits = sum(task.n_seeds(settings) for settings in recipe.contenders.values())
@@ -123,16 +145,24 @@ def compare_systems(
                 runs[name] = _Runs(settings.kind)
                 for seed in range(task.n_seeds(settings)):
                     model = task.fit(settings, seed, runs[name])
-                    if seed == 0:
-                        path = out / "models" / f"{_file_name(name)}.skops"
-                        save_model(path, model, recipe.for_scoring_with(name).origin())
-                    if getattr(model["stacker"], "was_interrupted_", False):
+                    interrupted = getattr(model.stacker, "was_interrupted_", False)
+                    if seed == 0 or interrupted:
+                        origin = recipe.for_scoring_with(name).origin()
+                        save_model(
+                            _model_path(out, name, interrupted=interrupted),
+                            {"builder": model.builder, "stacker": model.stacker},
+                            {"data": data_digest(data), **origin},
+                        )
+                    if interrupted:
                         raise KeyboardInterrupt  # figures of a part of a training mislead
                     task.score(model, runs[name])
                     bar.update()
             for split, pairs in splits.items():
-                path = out / f"scores-{split}-{_file_name(name)}.csv"
+                path = out / f"scores-{split}-{file_name(name)}.csv"
                 write_predictions(path, pairs.ids, runs[name].scores[split][0], split)
+            left = _model_path(out, name, interrupted=True)
+            for path in (left, left.with_suffix(".json")):
+                path.unlink(missing_ok=True)
             finished.append(_compared(name, runs, judged))
             yield finished
 
@@ -145,6 +175,7 @@ class _Task:
     cached: Mapping[str, CachedPairs]
     n_jobs: int
     progress: bool
+    groups: dict[tuple[str, int | None], Sequence[str] | None]
 
     def n_seeds(self, settings: Contender | EnsembleContender) -> int:
         if isinstance(settings, EnsembleContender):
@@ -153,37 +184,46 @@ class _Task:
             return 1
         return self.recipe.seeds if settings.seeds is None else settings.seeds
 
-    def fit(self, settings: Contender, seed: int, runs: _Runs) -> dict[str, Any]:
-        """Train with one seed; return the model."""
+    def fit(self, settings: Contender, seed: int, runs: _Runs) -> FittedSystem:
+        """Train with one seed."""
         start = time.perf_counter()
         builder = settings.builder(self.recipe.cache_names, self.recipe.builder())
         X = builder.fit_transform(self.train)
-        regressor = settings.regressor(builder, seed, self.n_jobs, self.progress)
+        stacker = self.recipe.new_stacker(self.n_jobs)
+        random_state = self.recipe.stacker.random_state + seed
+        regressor = settings.regressor(builder, stacker, random_state, self.progress)
         extra: dict[str, Any] = {"sample_weight": self.targets.sample_weight}
         if has_fit_parameter(regressor, "groups"):
-            extra["groups"] = self.targets.groups
-        validation = self.cached.get("validation")
-        chooses = has_fit_parameter(regressor, "eval_set")
-        if chooses and validation is not None and validation.pairs.scores is not None:
+            extra["groups"] = self._groups(regressor)
+        if isinstance(settings, NetworkContender) and settings.choose_epoch_on == "validation":
+            validation = self.cached["validation"]
             extra["eval_set"] = (builder.transform(validation), validation.pairs.scores)
+            runs.chose_epoch_on_validation = True
         regressor.fit(X, self.targets.scores, **extra)
         runs.fit_s.append(time.perf_counter() - start)
-        return {"builder": builder, "stacker": regressor}
+        return FittedSystem(builder, regressor)
 
-    def score(self, model: Mapping[str, Any], runs: _Runs) -> None:
+    def _groups(self, regressor: Any) -> Sequence[str] | None:
+        pairs = self.train.pairs
+        if not isinstance(regressor, Stacker):  # it holds out a few captions, once
+            return None if self.recipe.stacker.group_by == "none" else pairs.captions
+        settings = (regressor.preset, regressor.n_splits)
+        if settings not in self.groups:  # once: it may warn
+            self.groups[settings] = fold_groups(pairs, self.recipe, regressor)
+        return self.groups[settings]
+
+    def score(self, model: FittedSystem, runs: _Runs) -> None:
         """Score every split."""
-        builder, regressor = model["builder"], model["stacker"]
         start = time.perf_counter()
         for split, cached in self.cached.items():
-            scores = np.asarray(regressor.predict(builder.transform(cached)), dtype=np.float64)
-            runs.scores.setdefault(split, []).append(scores)
+            runs.scores.setdefault(split, []).append(model.score(cached))
         n_pairs = sum(len(cached.pairs) for cached in self.cached.values())
         runs.score_ms.append(1e3 * (time.perf_counter() - start) / n_pairs)
-        runs.n_parameters = count_parameters([builder, regressor])
+        runs.n_parameters = count_parameters([model.builder, model.stacker])
 
 
 def _ensemble(settings: EnsembleContender, runs: Mapping[str, _Runs]) -> _Runs:
-    """Average the seeds of systems side by side; one with fewer seeds gives its first again."""
+    """Average the seeds of systems side by side; one with fewer seeds begins again."""
     members = [runs[name] for name in settings.of]
     n_seeds = max(len(member.fit_s) for member in members)
     combined = _Runs(settings.kind)
@@ -196,6 +236,7 @@ def _ensemble(settings: EnsembleContender, runs: Mapping[str, _Runs]) -> _Runs:
     combined.fit_s = [sum(float(np.mean(member.fit_s)) for member in members)] * n_seeds
     combined.score_ms = [sum(float(np.mean(member.score_ms)) for member in members)] * n_seeds
     combined.n_parameters = sum(member.n_parameters for member in members)
+    combined.chose_epoch_on_validation = any(m.chose_epoch_on_validation for m in members)
     return combined
 
 
@@ -230,6 +271,7 @@ def _compared(name: str, runs: Mapping[str, _Runs], judged: Mapping[str, Pairs])
         float(np.mean(own.fit_s)),
         float(np.mean(own.score_ms)),
         own.n_parameters,
+        own.chose_epoch_on_validation,
     )
 
 
@@ -242,5 +284,17 @@ def _mean_evaluation(by_seed: list[Evaluation]) -> Evaluation:
     return Evaluation(**metrics, n_pairs=by_seed[0].n_pairs, confidence=by_seed[0].confidence)
 
 
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
+def _prepare_folder(out: Path, data: Path, recipe: Recipe) -> None:
+    """Claim the folder, and remove what an earlier comparison left of systems that are no more."""
+    claim_folder(out, data)
+    names = {file_name(name) for name in recipe.contenders}
+    for path in (*out.glob("scores-*.csv"), *out.glob(f"{MODELS}/*")):
+        system = path.stem.removesuffix("-interrupted")
+        if path.suffix == ".csv":
+            system = system.split("-", 2)[-1]
+        if system not in names:
+            path.unlink()
+
+
+def _model_path(out: Path, name: str, *, interrupted: bool) -> Path:
+    return out / MODELS / f"{file_name(name)}{'-interrupted' if interrupted else ''}.skops"

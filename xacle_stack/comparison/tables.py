@@ -18,6 +18,9 @@ from xacle_stack.results import (
     rank_of,
 )
 
+# Explains the mark of `shown_name`.
+CHOSEN_HERE = "† It chose its epoch on this split: these are not figures on unseen pairs."
+
 
 def write_comparison(systems: Sequence[ComparedSystem], data: Path, out: Path) -> None:
     """Write ``comparison.csv`` and ``comparison.md``, with published rows if the data is XACLE.
@@ -41,7 +44,7 @@ def comparison_csv(systems: Sequence[ComparedSystem]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     columns = [f"{name}{end}" for name in METRIC_NAMES for end in ("", "_low", "_high")]
-    first = ["split", "rank", "system", "kind", "n_seeds", "n_pairs"]
+    first = ["split", "rank", "system", "kind", "chose_epoch_here", "n_seeds", "n_pairs"]
     last = ["SRCC_spread", "probability_better", "fit_s", "score_ms", "n_parameters"]
     writer.writerow([*first, *columns, *last])
     for split in splits_of(systems):
@@ -54,7 +57,9 @@ def comparison_csv(systems: Sequence[ComparedSystem]) -> str:
                 for number in (estimate.value, estimate.low, estimate.high)
             ]
             numbers += [system.srcc_spread[split], system.probability_better[split]]
-            row = [split, ranks[system.name], system.name, system.kind, system.n_seeds]
+            chosen_here = int(shown_name(system, split) != system.name)
+            row = [split, ranks[system.name], system.name, system.kind, chosen_here]
+            row += [system.n_seeds]
             row += [evaluation.n_pairs, *(f"{number:.6f}" for number in numbers)]
             row += [f"{system.fit_s:.3f}", f"{system.score_ms:.6f}", system.n_parameters]
             writer.writerow(row)
@@ -80,9 +85,10 @@ def comparison_markdown(
             "| " + " | ".join(header) + " |",
             "|" + "---|" * len(header),
         ]
-        for system in sorted(systems, key=lambda system: ranks[system.name]):
+        for system in ranked(systems, split):
             metrics = map(cell, system.evaluations[split].as_dict().values())
-            row = [str(ranks[system.name]), system.name, str(system.n_seeds), *metrics]
+            name = shown_name(system, split).replace("|", "\\|")
+            row = [str(ranks[system.name]), name, str(system.n_seeds), *metrics]
             row += [_number(system.srcc_spread[split]), _number(system.probability_better[split])]
             row += [f"{system.fit_s:.1f}", f"{system.score_ms:.3f}", f"{system.n_parameters:,}"]
             lines.append("| " + " | ".join(row) + " |")
@@ -92,7 +98,21 @@ def comparison_markdown(
                 row = ["–", f"published: {row_published.system}", "–", *values, *["–"] * 5]
                 lines.append("| " + " | ".join(row) + " |")
         lines.append("")
+        if any(shown_name(system, split) != system.name for system in systems):
+            lines += [CHOSEN_HERE, ""]
     return "\n".join(lines)
+
+
+def ranked(systems: Sequence[ComparedSystem], split: str) -> list[ComparedSystem]:
+    """Return the systems in their official order on a split, the best first."""
+    ranks = rank_of(SystemResult(s.name, split, s.evaluations[split]) for s in systems)
+    return sorted(systems, key=lambda system: ranks[system.name])
+
+
+def shown_name(system: ComparedSystem, split: str) -> str:
+    """Return a system's name, marked on the split that it chose its epoch on."""
+    chosen_here = split == "validation" and system.chose_epoch_on_validation
+    return f"{system.name} †" if chosen_here else system.name
 
 
 def splits_of(systems: Sequence[ComparedSystem]) -> list[str]:

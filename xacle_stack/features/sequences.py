@@ -77,7 +77,7 @@ class PairSequences:
     Raises
     ------
     FeatureError
-        If there is not one of each for every pair, or a value is not finite.
+        If `frames` is neither, there is not one of each for every pair, or a value is not finite.
 
     Examples
     --------
@@ -86,6 +86,11 @@ class PairSequences:
     """
 
     def __init__(self, frames: Frames | list[FloatArray], text: ArrayLike) -> None:
+        if not isinstance(frames, list) and not hasattr(frames, "n_dims"):
+            raise FeatureError(
+                "frames: expected a list of arrays of shape (n_frames, n_dims), or sequences of "
+                f"the cache, got {type(frames).__name__}. Write list(frames)."
+            )
         self.frames: Frames = FramesAtHand(frames) if isinstance(frames, list) else frames
         self.text: FloatArray = np.asarray(text, dtype=np.float32)
         if self.text.ndim != 2 or len(self.text) != len(self.frames):
@@ -112,6 +117,7 @@ class SequenceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
     ----------
     frames : str
         An audio output that is a sequence, ``"encoder:output"``, for example ``"byol-a:frames"``.
+        What follows the last colon is the output; without one it is "frames".
     text : str
         An encoder of captions, for example ``"roberta-large"``.
 
@@ -168,8 +174,10 @@ class SequenceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
         return sequences
 
     def _read(self, X: Any) -> PairSequences:
-        encoder, _, output = self.frames.partition(":")
-        return PairSequences(X.audio_sequences(encoder, output or "frames"), X.text(self.text))
+        encoder, colon, output = self.frames.rpartition(":")
+        if not colon:
+            encoder, output = self.frames, "frames"
+        return PairSequences(X.audio_sequences(encoder, output), X.text(self.text))
 
     @staticmethod
     def _dims(sequences: PairSequences) -> tuple[int, int]:

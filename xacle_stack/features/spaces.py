@@ -61,12 +61,17 @@ class SpaceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # un
         Raises
         ------
         FeatureError
-            If the clips' vectors of a space have another shape than the captions'.
+            If a space is named twice, or its clips' vectors have another shape than the captions'.
         """
         if isinstance(self.spaces, str) or not self.spaces:
             raise FeatureError(
                 f"spaces must be a list of encoder names, got {self.spaces!r}. "
                 "For one space write spaces=['mini-mel']."
+            )
+        repeated = sorted({space for space in self.spaces if list(self.spaces).count(space) > 1})
+        if repeated:
+            raise FeatureError(
+                f"spaces must name each encoder once, but {list(self.spaces)!r} repeats {repeated}."
             )
         self.slices_: dict[str, tuple[slice, slice]] = {}
         self.view_slices_: dict[str, list[slice]] = {}

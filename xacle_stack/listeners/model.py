@@ -33,7 +33,8 @@ _SCALE_ROUNDS = 3
 class ListenerModel(BaseEstimator):  # type: ignore[misc]  # untyped base
     """Estimate what all listeners together would say of each pair.
 
-    ``rating = scale_j · score_i + bias_j + noise``, with a noise variance for each listener j.
+    ``rating = μ + scale_j · (score_i − μ) + bias_j + noise`` with the mean rating μ, and a noise
+    variance for each listener j.
 
     Parameters
     ----------

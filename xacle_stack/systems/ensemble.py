@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
+from xacle_stack.stacking.settings import check_score_range
 
 
 def average(systems: Sequence[ArrayLike], weights: ArrayLike | None = None) -> FloatArray:
@@ -84,13 +85,15 @@ def rank_average(
     Raises
     ------
     StackingError
-        If there is no system, the lengths differ, or a score is not finite.
+        If there is no system, the lengths differ, a score is not finite, or `score_range` is not a
+        lower and a higher bound.
 
     Examples
     --------
     >>> rank_average([[1.0, 5.0, 3.0], [0.1, 0.2, 0.3]])
     array([0. , 7.5, 7.5])
     """
+    check_score_range(score_range)
     scores = _check_systems(systems)
     low, high = score_range
     n_pairs = scores.shape[1]

@@ -6,6 +6,7 @@ The scale of a batch's weights changes no gradient.
 """
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def score_weights(y: ArrayLike, kind: int) -> FloatArray:
     >>> score_weights([0, 2, 5, 10], 3)
     array([0. , 0. , 0.6, 1. ])
     """
-    if not isinstance(kind, int) or kind not in _SCORE_WEIGHTS:
+    if not _is_whole(kind) or kind not in _SCORE_WEIGHTS:
         raise UnknownNameError(f"score weighting {kind!r}; expected one of {list(_SCORE_WEIGHTS)}.")
     scores = np.asarray(y, dtype=np.float64)
     low, high = SCORE_RANGE
@@ -183,6 +184,10 @@ def pairwise_logistic(predicted: Tensor, target: Tensor, weights: Tensor) -> Ten
     pair_weights = weights.unsqueeze(1) * weights * (_differences(target) > 0)
     disorder = -_differences(predicted)
     return _mean(disorder.new_zeros(()).logaddexp(disorder), pair_weights)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

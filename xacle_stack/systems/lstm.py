@@ -11,10 +11,13 @@ from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.features import PairSequences
+from xacle_stack.stacking.settings import check_whole_number
 from xacle_stack.systems.losses import class_balance_weights, clipped_mse, contrastive
 from xacle_stack.systems.neural import NeuralRegressor, check_scores
 from xacle_stack.systems.pair_columns import pair_columns, width
-from xacle_stack.systems.training import Inputs, Module, Tensor, TrainingPlan
+from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.settings import check_share
+from xacle_stack.systems.training import Inputs, Module, Tensor
 
 # The middle of the scores and half of their range: (y − 5) / 5 is what the network gives.
 _MIDDLE, _HALF = 5.0, 5.0
@@ -25,7 +28,8 @@ class LSTMRegressor(NeuralRegressor):
 
     ``ŷ = 5 + 5 · MLP((o_1 + o_T) / 2)`` with the outputs o of both directions side by side and an
     MLP of one hidden layer.  It minimises ``clipped MSE + ½ contrastive`` on ``(y − 5) / 5``, both
-    weighted for the balance of the scores (see :mod:`xacle_stack.systems.losses`).
+    weighted for the balance of the scores (see :mod:`xacle_stack.systems.losses`), that of the rows
+    trained on and that of the rows held out each by itself.
 
     The defaults are the published configuration.  There the encoders BYOL-A and RoBERTa are trained
     as well; here they stay frozen, which leaves 26 million numbers to train and needs the frames
@@ -44,7 +48,8 @@ class LSTMRegressor(NeuralRegressor):
     patience : int, default=10
         Stop after so many epochs without a better validation SRCC.
     validation_fraction : float, default=0.1
-        Of the training rows, held out to choose the epoch where `fit` gets no `eval_set`.
+        Of the training rows, ten at least, held out to choose the epoch where `fit` gets no
+        `eval_set`.
     device : str, default="cpu"
         Or "auto": the first CUDA device if there is one.
     verbose : bool, default=False
@@ -100,21 +105,26 @@ class LSTMRegressor(NeuralRegressor):
         self.random_state = random_state
 
     def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, FloatArray | None]:
-        if not isinstance(X, PairSequences):
-            return super()._check_pairs(X, y, reset=reset)
-        dims = (X.frames.n_dims, X.text.shape[1])
+        if isinstance(X, PairSequences):
+            table, scores = X, None if y is None else check_scores(y, len(X))
+            dims = X.frames.n_dims, X.text.shape[1]
+        else:
+            table, scores = super()._check_pairs(X, y, reset=reset)
+            views, text = pair_columns(table.shape[1], None, None)
+            dims = width(views[0]), width(text)
         if reset:
-            self.n_features_in_, self.n_dims_ = X.shape[1], dims
+            self.n_features_in_, self.n_dims_ = table.shape[1], dims
         elif dims != self.n_dims_:
             raise StackingError(
-                f"frames and captions of {dims} dimensions, {self.n_dims_} when fitted."
+                f"frames and captions of {dims} dimensions, {self.n_dims_} when fitted. An array "
+                "is one frame and a caption of equal lengths; for others give PairSequences."
             )
-        return X, None if y is None else check_scores(y, len(X))
+        return table, scores
 
     def _prepare(self, table: Any, scores: FloatArray, weights: FloatArray) -> None:
-        if not isinstance(table, PairSequences):
-            views, text = pair_columns(table.shape[1], None, None)
-            self.n_dims_ = width(views[0]), width(text)
+        for name in ("hidden", "mlp"):
+            check_whole_number(name, getattr(self, name), least=1)
+        check_share("dropout", self.dropout)
 
     def _build(self) -> Module:
         return _frame_network(sum(self.n_dims_), self.hidden, self.mlp, self.dropout)
@@ -159,8 +169,8 @@ class LSTMRegressor(NeuralRegressor):
     def _targets(self, scores: FloatArray) -> FloatArray:
         return (scores - _MIDDLE) / _HALF
 
-    def _score_weights(self, scores: FloatArray) -> FloatArray:
-        return class_balance_weights(scores)
+    def _score_weights(self, scores: FloatArray, rows: IntArray) -> FloatArray:
+        return class_balance_weights(scores[rows])
 
     def _to_scores(self, predicted: FloatArray) -> FloatArray:
         return _MIDDLE + _HALF * predicted

@@ -1,5 +1,6 @@
 """What the systems that train a network share as estimators."""
 
+import logging
 from abc import abstractmethod
 from typing import Any, Self
 
@@ -13,16 +14,18 @@ from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.folds import group_labels, row_weights
+from xacle_stack.systems.plan import TrainingPlan
 from xacle_stack.systems.training import (
     Examples,
     Inputs,
     Module,
     Tensor,
-    TrainingPlan,
     load_network,
     predict,
     train,
 )
+
+logger = logging.getLogger(__name__)
 
 # Fewer rows than this choose no epoch that is better than another.
 LEAST_HELD_OUT = 10
@@ -54,6 +57,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
     device: str
     verbose: bool
     random_state: int | np.random.RandomState | None
+    weights_: dict[str, Any]
 
     def fit(
         self,
@@ -77,9 +81,10 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
             of weight 2 counts as two rows in the loss, but it is drawn once and it is one row to
             whatever else a batch decides, so that it is not the same as a row given twice.
         eval_set : (X, y), optional
-            Pairs to choose the epoch on.  By default `validation_fraction` of the training rows,
-            in whole groups, is held out for that; where that would leave fewer than ten rows,
-            the epoch is chosen on the rows that are trained on.
+            Pairs to choose the epoch on, of weight 1 each.  By default `validation_fraction` of the
+            training rows, ten at least, is held out for that, in whole groups.  A group that would
+            make them more than twice as many is trained on; where fewer than ten rows would be held
+            out or left, the epoch is chosen on the rows that are trained on, and that is logged.
 
         Returns
         -------
@@ -88,10 +93,13 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         Raises
         ------
         StackingError
-            If a setting, the weights or `eval_set` are unusable, or training diverges.
+            If a setting, the weights or `eval_set` are unusable, or training diverges.  What was
+            fitted before is lost then.
         MissingExtraError
             If PyTorch, or timm for LARS, is not installed.
         """
+        if hasattr(self, "weights_"):
+            del self.weights_
         table, scores = self._check_pairs(X, y, reset=True)
         if scores is None:
             raise StackingError("there are no scores to fit on: y is None.")
@@ -107,39 +115,46 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         self._prepare(table, scores, weights)
         rng = check_random_state(self.random_state)
         inputs = self._inputs(table, device)
-        targets, loss_weights = self._targets(scores), weights * self._score_weights(scores)
         if eval_set is None:
             labels = group_labels(len(scores), groups)
             rows, held_out = _hold_out(rows, labels, self.validation_fraction, rng)
-            validation = Examples(inputs, held_out, targets[held_out], loss_weights[held_out])
-            of_validation = scores[held_out]
+            validation = self._examples(inputs, held_out, scores, weights)
+            of_validation, validation_weights = scores[held_out], weights[held_out]
         else:
             other, of_validation = self._check_eval_set(eval_set)
-            validation = Examples(
+            validation_weights = np.ones(len(other))
+            validation = self._examples(
                 self._inputs(other, device),
                 np.arange(len(other)),
-                self._targets(of_validation),
-                self._score_weights(of_validation),
+                of_validation,
+                validation_weights,
+            )
+        examples = self._examples(inputs, rows, scores, weights)
+        if not examples.weights.any():
+            raise StackingError(
+                "every row that is trained on has the weight 0 in the loss, its score being so "
+                "low: nothing would be learned. Use score_weighting=0, 1 or 2, which weigh all."
             )
         trained = train(
             self._build,
             self._loss,
             self._plan(),
-            Examples(inputs, rows, targets[rows], loss_weights[rows]),
+            examples,
             validation,
             seed=int(rng.randint(2**31 - 1)),
             device=device,
             title=type(self).__name__,
             shown=self.verbose,
         )
-        self.weights_ = trained.weights
         self.n_parameters_ = trained.n_parameters
         self.best_epoch_ = trained.best_epoch
         self.validation_srcc_ = trained.validation_srcc
         self.validation_loss_ = trained.validation_loss
         self.was_interrupted_ = trained.was_interrupted
-        network = load_network(self._build, self.weights_, device)
-        self._finish(predict(network, validation.inputs, validation.rows), of_validation)
+        network = load_network(self._build, trained.weights, device)
+        predicted = predict(network, validation.inputs, validation.rows)
+        self._finish(predicted, of_validation, validation_weights)
+        self.weights_ = trained.weights  # last: without it nothing is fitted
         return self
 
     def predict(self, X: ArrayLike) -> FloatArray:
@@ -147,7 +162,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
 
         A pair's score depends on its own row only, but for rounding, about 1e-6 of it.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "weights_")
         table, _ = self._check_pairs(X, None, reset=False)
         device = resolve_devices(self.device)[0]
         network = load_network(self._build, self.weights_, device)
@@ -187,16 +202,23 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         """Return what the network is trained to give."""
         return scores
 
-    def _score_weights(self, scores: FloatArray) -> FloatArray:
-        """Return weights that the scores decide."""
-        return np.ones(len(scores))
+    def _score_weights(self, scores: FloatArray, rows: IntArray) -> FloatArray:
+        """Return weights that the scores decide, of the rows that are trained or validated on."""
+        return np.ones(len(rows))
 
-    def _finish(self, predicted: FloatArray, scores: FloatArray) -> None:
-        """Learn from what the trained network gives the validation pairs."""
+    def _finish(self, predicted: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
+        """Learn from what the trained network gives the validation pairs; `weights` are theirs."""
 
     def _to_scores(self, predicted: FloatArray) -> FloatArray:
         """Return the scores that the network's outputs stand for."""
         return predicted
+
+    def _examples(
+        self, inputs: Inputs, rows: IntArray, scores: FloatArray, weights: FloatArray
+    ) -> Examples:
+        """Return some rows of a table; the others are as if they were absent."""
+        loss_weights = weights[rows] * self._score_weights(scores, rows)
+        return Examples(inputs, rows, self._targets(scores[rows]), loss_weights)
 
     def _check_eval_set(self, eval_set: Any) -> tuple[FloatArray, FloatArray]:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
@@ -234,10 +256,29 @@ def check_scores(y: ArrayLike, n_pairs: int, where: str = "") -> FloatArray:
 def _hold_out(
     rows: IntArray, labels: IntArray, fraction: float, rng: np.random.RandomState
 ) -> tuple[IntArray, IntArray]:
-    """Split rows at random, groups kept whole; where too few would be held out, not at all."""
-    groups = np.unique(labels[rows])
-    n_held_out = max(1, round(fraction * len(groups)))
-    held_out = np.isin(labels[rows], rng.permutation(groups)[:n_held_out])
-    if held_out.sum() < LEAST_HELD_OUT or (~held_out).sum() < LEAST_HELD_OUT:
+    """Split rows at random, groups kept whole; where too few are held out or left, not at all.
+
+    Groups are drawn until `fraction` of the rows, ten at least, is held out.  One that would make
+    them more than twice as many is passed over.
+    """
+    _, group_of, sizes = np.unique(labels[rows], return_inverse=True, return_counts=True)
+    wanted = max(LEAST_HELD_OUT, round(fraction * len(rows)))
+    drawn, n_held_out = [], 0
+    for group in rng.permutation(len(sizes)):
+        if n_held_out >= wanted:
+            break
+        if n_held_out + sizes[group] <= 2 * wanted:
+            drawn.append(group)
+            n_held_out += sizes[group]
+    if n_held_out < LEAST_HELD_OUT or len(rows) - n_held_out < LEAST_HELD_OUT:
+        logger.warning(
+            "No rows are held out, %d in %d groups being too few to hold out %d and keep %d: the "
+            "epoch is chosen on the rows that are trained on. Give eval_set for a better choice.",
+            len(rows),
+            len(sizes),
+            LEAST_HELD_OUT,
+            LEAST_HELD_OUT,
+        )
         return rows, rows
+    held_out = np.isin(group_of, drawn)
     return rows[~held_out], rows[held_out]

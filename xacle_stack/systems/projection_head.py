@@ -13,7 +13,9 @@ from xacle_stack.stacking.settings import check_choice, check_whole_number
 from xacle_stack.systems.losses import listnet_top1, pairwise_logistic, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.pair_columns import pair_columns, width
-from xacle_stack.systems.training import Inputs, Module, Tensor, TrainingPlan
+from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.settings import check_share
+from xacle_stack.systems.training import Inputs, Module, Tensor
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "mse": weighted_mse,
@@ -55,7 +57,8 @@ class ProjectionHeadRegressor(NeuralRegressor):
     patience : int, optional
         Stop after so many epochs without a better validation SRCC; by default never.
     validation_fraction : float, default=0.1
-        Of the training rows, held out to choose the epoch where `fit` gets no `eval_set`.
+        Of the training rows, ten at least, held out to choose the epoch where `fit` gets no
+        `eval_set`.
     device : str, default="cpu"
         Or "auto": the first CUDA device if there is one.
     verbose : bool, default=False
@@ -115,6 +118,9 @@ class ProjectionHeadRegressor(NeuralRegressor):
     def _prepare(self, table: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
         check_choice("loss", self.loss, LOSSES)
         check_whole_number("n_dims", self.n_dims, least=1)
+        if self.hidden is not None:
+            check_whole_number("hidden", self.hidden, least=1)
+        check_share("dropout", self.dropout)
         self._columns(table.shape[1])
         mean = np.average(scores, weights=weights)
         deviation = np.sqrt(np.average(np.square(scores - mean), weights=weights))
@@ -167,9 +173,9 @@ class ProjectionHeadRegressor(NeuralRegressor):
     def _loss(self, predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
         return LOSSES[self.loss](predicted, target, weights)
 
-    def _finish(self, predicted: FloatArray, scores: FloatArray) -> None:
+    def _finish(self, predicted: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
         if self.loss != "mse":
-            self.calibration_ = MonotoneCalibration().fit(predicted, scores)
+            self.calibration_ = MonotoneCalibration().fit(predicted, scores, weights)
 
     def _to_scores(self, predicted: FloatArray) -> FloatArray:
         if self.calibration_ is not None:

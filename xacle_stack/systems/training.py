@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -25,7 +25,7 @@ from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
-from xacle_stack.stacking.settings import check_choice, check_positive_numbers, check_whole_number
+from xacle_stack.systems.plan import Optimizer, TrainingPlan, learning_rate_at
 
 Tensor = Any  # torch is imported where it is used
 Module = Any
@@ -36,60 +36,10 @@ Inputs = Callable[[IntArray, np.random.Generator | None], tuple[Tensor, ...]]
 
 MOMENTUM = 0.9
 BLOCK_ROWS = 512
+LOSS_ROWS = 2048  # losses of pairs of rows take memory by the square
 # PyTorch's dropout draws from one generator in the process: trainings in several threads, as in a
 # stack with n_jobs, would draw each other's numbers.  PyTorch fills the cores by itself.
 _ONE_TRAINING = threading.Lock()
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How a network is trained.
-
-    Attributes
-    ----------
-    epochs : int
-    batch_size : int
-        Rows a step; the last batch of an epoch may be shorter.
-    learning_rate : float
-        The highest.
-    optimizer : {"lars", "adam"}
-        LARS is timm's, with momentum 0.9.  Without weight decay timm's does not adapt to the
-        layers: it is gradient descent with momentum.
-    weight_decay : float
-    schedule : {"cosine", "plateau"}
-        Each step along a cosine to `final_learning_rate`, after a linear rise over the first
-        `warmup_epochs`; or half the rate whenever the validation loss has not fallen for more than
-        `plateau_patience` epochs.
-    warmup_epochs : float
-    final_learning_rate : float
-    plateau_patience : int
-    patience : int, optional
-        Stop after so many epochs without a better one; by default never.
-    precision : {"float32", "bfloat16"}
-        Of the products of matrices in training; weights, loss and validation stay float32.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: Literal["lars", "adam"] = "adam"
-    weight_decay: float = 0.0
-    schedule: Literal["cosine", "plateau"] = "cosine"
-    warmup_epochs: float = 0.0
-    final_learning_rate: float = 0.0
-    plateau_patience: int = 5
-    patience: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        check_whole_number("epochs", self.epochs, least=1)
-        check_whole_number("batch_size", self.batch_size, least=1)
-        if self.patience is not None:
-            check_whole_number("patience", self.patience, least=1)
-        check_choice("optimizer", self.optimizer, _OPTIMIZERS)
-        check_choice("schedule", self.schedule, ("cosine", "plateau"))
-        check_choice("precision", self.precision, ("float32", "bfloat16"))
-        check_positive_numbers("learning_rate", [self.learning_rate])
 
 
 @dataclass(frozen=True)
@@ -125,6 +75,7 @@ class Training:
     validation_srcc : ndarray of shape (n_epochs,)
         NaN where it is undefined, because all predictions or all targets were equal.
     validation_loss : ndarray of shape (n_epochs,)
+        Of more than 2048 rows the mean over blocks of about equal size, by their rows.
     was_interrupted : bool
         Whether a KeyboardInterrupt ended it.
     """
@@ -224,24 +175,6 @@ def load_network(build: Callable[[], Module], weights: Mapping[str, Any], device
     return network.to(device)
 
 
-def learning_rate_at(plan: TrainingPlan, epoch: float) -> float:
-    """Return the rate of the cosine schedule, `epoch` being a fraction of epochs done.
-
-    ``rate · t/warmup`` while t < warmup, then ``end + (rate − end)(1 + cos(π t/epochs))/2``: the
-    cosine begins at t = 0, under the rise, as in timm.
-
-    Examples
-    --------
-    >>> plan = TrainingPlan(10, 32, 1e-3, warmup_epochs=2)
-    >>> [round(learning_rate_at(plan, t), 6) for t in (1, 2, 5, 10)]
-    [0.0005, 0.000905, 0.0005, 0.0]
-    """
-    if epoch < plan.warmup_epochs:
-        return plan.learning_rate * epoch / plan.warmup_epochs
-    fall = (1 + math.cos(math.pi * epoch / plan.epochs)) / 2
-    return plan.final_learning_rate + (plan.learning_rate - plan.final_learning_rate) * fall
-
-
 class _Run:
     """One training: the state of the optimiser, and the best state of the network."""
 
@@ -334,7 +267,7 @@ class _Run:
         if not np.isfinite(predicted).all():
             return False
         rank = srcc(self.validation.targets, predicted)
-        loss = float(self.loss(self.tensor(predicted), *self.on_validation))
+        loss = self._validation_loss(predicted)
         if self.plan.schedule == "plateau":
             self.plateau.step(loss)
         reached = (-math.inf if math.isnan(rank) else rank, -loss)
@@ -344,6 +277,14 @@ class _Run:
         self.validation_srcc.append(rank)
         self.validation_loss.append(loss)
         return True
+
+    def _validation_loss(self, predicted: FloatArray) -> float:
+        """Return the mean loss of blocks of rows, by their number of rows."""
+        tensors = (self.tensor(predicted), *self.on_validation)
+        n_blocks = math.ceil(len(predicted) / LOSS_ROWS)
+        blocks = zip(*(tensor.chunk(n_blocks) for tensor in tensors), strict=True)
+        parts = [float(self.loss(*block)) * (len(block[0]) / len(predicted)) for block in blocks]
+        return sum(parts)
 
     def _is_out_of_patience(self) -> bool:
         patience = self.plan.patience
@@ -366,7 +307,7 @@ def _adam(torch: Any, parameters: Iterator[Tensor], plan: TrainingPlan) -> Any:
     )
 
 
-_OPTIMIZERS: Mapping[str, Callable[[Any, Iterator[Tensor], TrainingPlan], Any]] = {
+_OPTIMIZERS: Mapping[Optimizer, Callable[[Any, Iterator[Tensor], TrainingPlan], Any]] = {
     "lars": _lars,
     "adam": _adam,
 }

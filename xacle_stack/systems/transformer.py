@@ -13,10 +13,13 @@ import numpy as np
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
+from xacle_stack.stacking.settings import check_whole_number
 from xacle_stack.systems.losses import score_weights, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.pair_columns import AudioColumns, pair_columns, width
-from xacle_stack.systems.training import Inputs, Module, Tensor, TrainingPlan
+from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.settings import check_share
+from xacle_stack.systems.training import Inputs, Module, Tensor
 
 # Of the published code, beyond its configuration file.
 _MLP_DROPOUT = 0.5
@@ -56,7 +59,7 @@ class TransformerRegressor(NeuralRegressor):
     hidden : int, default=512
         Width of the MLP.
     optimizer : {"lars", "adam"}, default="lars"
-        See :class:`~xacle_stack.systems.training.TrainingPlan`: timm's LARS without weight decay,
+        See :class:`~xacle_stack.systems.plan.TrainingPlan`: timm's LARS without weight decay,
         which is what the published configuration runs, is gradient descent with momentum 0.9.
     learning_rate, final_learning_rate : float, default=3e-4, 1e-7
         The highest, and the one at the end of the cosine.
@@ -67,7 +70,8 @@ class TransformerRegressor(NeuralRegressor):
     patience : int, optional
         Stop after so many epochs without a better validation SRCC; by default never.
     validation_fraction : float, default=0.1
-        Of the training rows, held out to choose the epoch where `fit` gets no `eval_set`.
+        Of the training rows, ten at least, held out to choose the epoch where `fit` gets no
+        `eval_set`.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the products of matrices in training.  bfloat16 takes two thirds of the time on
         processors that have it (AVX-512 BF16, AMX) and is slower on others.
@@ -148,14 +152,13 @@ class TransformerRegressor(NeuralRegressor):
                 "but the two tokens of one sequence are equally long. Give vectors of one "
                 "contrastive space, or ProjectionHeadRegressor, which takes any."
             )
-        if self.n_heads < 1 or width(text) % self.n_heads:
+        for name in ("n_layers", "n_heads", "feedforward", "hidden"):
+            check_whole_number(name, getattr(self, name), least=1)
+        check_share("dropout", self.dropout)
+        if width(text) % self.n_heads:
             raise StackingError(
                 f"n_heads must divide the vectors' length {width(text)}, got {self.n_heads!r}."
             )
-        if self.n_layers < 1:
-            raise StackingError(f"n_layers must be 1 or more, got {self.n_layers!r}.")
-        if not 0 <= self.dropout < 1:
-            raise StackingError(f"dropout must be 0 or more and below 1, got {self.dropout!r}.")
 
     def _build(self) -> Module:
         text = pair_columns(self.n_features_in_, self.audio, self.text)[1]
@@ -192,8 +195,8 @@ class TransformerRegressor(NeuralRegressor):
     def _loss(self, predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
         return weighted_mse(predicted, target, weights)
 
-    def _score_weights(self, scores: FloatArray) -> FloatArray:
-        return score_weights(scores, self.score_weighting)
+    def _score_weights(self, scores: FloatArray, rows: IntArray) -> FloatArray:
+        return score_weights(scores, self.score_weighting)[rows]
 
 
 def _two_token_network(

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from xacle_stack._optional import stand_ins
+from xacle_stack.errors import StackingError
+from xacle_stack.systems.plan import TrainingPlan, learning_rate_at
+
+
+def test_the_cosine_is_timms() -> None:
+    torch = pytest.importorskip("torch")
+    with stand_ins(["torchvision"]):
+        scheduler = pytest.importorskip("timm.scheduler")
+    plan = TrainingPlan(20, 16, 3e-4, warmup_epochs=5, final_learning_rate=1e-7)
+    optimizer = torch.optim.SGD([torch.zeros(1)], plan.learning_rate)
+    timms = scheduler.CosineLRScheduler(optimizer, 20, lr_min=1e-7, warmup_t=5, warmup_lr_init=0)
+    for epoch in np.linspace(0, 19.9, 57):
+        timms.step(float(epoch))
+        rate = optimizer.param_groups[0]["lr"]
+        assert learning_rate_at(plan, float(epoch)) == pytest.approx(rate, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number, 1 or more, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"plateau_patience": -1}, "plateau_patience must be a whole number, 0 or more, got -1"),
+        ({"weight_decay": -1e-4}, "weight_decay must be a finite number, 0 or more, got -0.0001"),
+        ({"weight_decay": True}, "weight_decay must be a finite number, 0 or more, got True"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be a finite number, 0 or more, got -1"),
+        ({"final_learning_rate": np.nan}, "final_learning_rate must be a finite number, 0 or"),
+        ({"patience": 0}, "patience must be a whole number, 1 or more, got 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be numbers above 0"),
+        ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
+        ({"schedule": "step"}, r"schedule must be one of \['cosine', 'plateau'\]"),
+    ],
+)
+def test_settings_are_checked(settings, message: str) -> None:
+    with pytest.raises(StackingError, match=message):
+        TrainingPlan(**{"epochs": 1, "batch_size": 1, "learning_rate": 1e-3, **settings})

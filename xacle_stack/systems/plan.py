@@ -1,0 +1,84 @@
+"""How a network is trained, and its learning rate at every step."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from xacle_stack.stacking.settings import check_choice, check_positive_numbers, check_whole_number
+from xacle_stack.systems.settings import check_not_negative
+
+Optimizer = Literal["lars", "adam"]
+Schedule = Literal["cosine", "plateau"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    epochs : int
+    batch_size : int
+        Rows a step; the last batch of an epoch may be shorter.
+    learning_rate : float
+        The highest.
+    optimizer : {"lars", "adam"}
+        LARS is timm's, with momentum 0.9.  Without weight decay timm's does not adapt to the
+        layers: it is gradient descent with momentum.
+    weight_decay : float
+    schedule : {"cosine", "plateau"}
+        Each step along a cosine to `final_learning_rate`, after a linear rise over the first
+        `warmup_epochs`; or half the rate whenever the validation loss has not fallen for more than
+        `plateau_patience` epochs.
+    warmup_epochs : float
+    final_learning_rate : float
+    plateau_patience : int
+    patience : int, optional
+        Stop after so many epochs without a better one; by default never.
+    precision : {"float32", "bfloat16"}
+        Of the products of matrices in training; weights, loss and validation stay float32.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Optimizer = "adam"
+    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
+    warmup_epochs: float = 0.0
+    final_learning_rate: float = 0.0
+    plateau_patience: int = 5
+    patience: int | None = None
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        check_whole_number("epochs", self.epochs, least=1)
+        check_whole_number("batch_size", self.batch_size, least=1)
+        if self.patience is not None:
+            check_whole_number("patience", self.patience, least=1)
+        check_whole_number("plateau_patience", self.plateau_patience, least=0)
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
+        check_choice("schedule", self.schedule, get_args(Schedule))
+        check_choice("precision", self.precision, get_args(Precision))
+        check_positive_numbers("learning_rate", [self.learning_rate])
+        for name in ("weight_decay", "warmup_epochs", "final_learning_rate"):
+            check_not_negative(name, getattr(self, name))
+
+
+def learning_rate_at(plan: TrainingPlan, epoch: float) -> float:
+    """Return the rate of the cosine schedule, `epoch` being a fraction of epochs done.
+
+    ``rate · t/warmup`` while t < warmup, then ``end + (rate − end)(1 + cos(π t/epochs))/2``: the
+    cosine begins at t = 0, under the rise, as in timm.
+
+    Examples
+    --------
+    >>> plan = TrainingPlan(10, 32, 1e-3, warmup_epochs=2)
+    >>> [round(learning_rate_at(plan, t), 6) for t in (1, 2, 5, 10)]
+    [0.0005, 0.000905, 0.0005, 0.0]
+    """
+    if epoch < plan.warmup_epochs:
+        return plan.learning_rate * epoch / plan.warmup_epochs
+    fall = (1 + math.cos(math.pi * epoch / plan.epochs)) / 2
+    return plan.final_learning_rate + (plan.learning_rate - plan.final_learning_rate) * fall
