@@ -205,10 +205,11 @@ def test_ensemble_combines_files_by_pair_id(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     mean = "wav_file_name,pred_score\na.wav,1.00\nb.wav,3.50\nc.wav,6.00\n"
     assert (tmp_path / "m.csv").read_text() == mean
-    done = run("ensemble", "b.csv", "a.csv", "--split", "test", cwd=tmp_path)
+    done = run("ensemble", "b.csv", "a.csv", cwd=tmp_path)  # of test, as the first one's column
     assert "3 scores of 2 systems: ensemble-test.csv" in done.stdout
     ranks = "wav_file_name,prediction_score\nc.wav,10.00\nb.wav,5.00\na.wav,0.00\n"
     assert (tmp_path / "ensemble-test.csv").read_text() == ranks
+    assert "give two files or more" in run("ensemble", "a.csv", cwd=tmp_path).stderr
     (tmp_path / "c.csv").write_text("wav_file_name,pred_score\na.wav,1\na.wav,5\nx.wav,9\n")
     done = run("ensemble", "a.csv", "c.csv", cwd=tmp_path)
     assert done.returncode == 1

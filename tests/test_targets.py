@@ -66,7 +66,8 @@ def test_ratings_are_needed(make_data: WriteData) -> None:
     with pytest.raises(PairsError, match="Add meta_data/train.csv with wav_file_name,text,score"):
         Targets.of(read_pairs(data, "train"), recipe_of(listener_model=True))
     pairs = pairs_of(("a", "b"), Ratings(("a",), ("listener",), np.array([3.0])))
-    with pytest.raises(PairsError, match="1 pair.s. have no rating; add some, or leave"):
+    message = "listener_model = true in the recipe, split 'train': 1 pair.s. have no rating; add"
+    with pytest.raises(PairsError, match=message):
         Targets.of(pairs, recipe_of(listener_model=True))
     with pytest.raises(PairsError, match="the split 'train' has no scores to fit on"):
         Targets.of(Pairs("train", ("a",), (), ("a",)), recipe_of())

@@ -238,6 +238,9 @@ class ProjectionHeadContender(NetworkContender):
     kind: Literal["projection-head"] = "projection-head"
     spaces: tuple[str, ...] = ()
     loss: Literal["mse", "listnet", "pairwise"] = "mse"
+    epochs: PositiveInt = 40
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 1e-3
 
     @property
     def spaces_named(self) -> tuple[str, ...]:
@@ -255,6 +258,9 @@ class ProjectionHeadContender(NetworkContender):
         return ProjectionHeadRegressor(
             spaces=list(builder.slices_.values()),
             loss=self.loss,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
             random_state=random_state,
             verbose=verbose,
         )
@@ -311,6 +317,18 @@ AnyContender = Annotated[
     | EnsembleContender,
     Field(discriminator="kind"),
 ]
+
+
+_KINDS = (
+    StackContender,
+    CosineContender,
+    TransformerContender,
+    ProjectionHeadContender,
+    LSTMContender,
+    EnsembleContender,
+)
+# Every key that a system in a recipe may have.
+SYSTEM_SETTINGS = frozenset(name for kind in _KINDS for name in kind.model_fields)
 
 
 def default_contenders(spaces: Sequence[str]) -> dict[str, AnyContender]:

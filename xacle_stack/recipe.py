@@ -43,6 +43,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from xacle_stack.contenders import (
+    SYSTEM_SETTINGS,
     AnyContender,
     CacheNames,
     EnsembleContender,
@@ -382,7 +383,10 @@ _KNOWN = {*Recipe.model_fields, *FeatureSettings.model_fields, *StackerSettings.
 def _mistake(location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(str(part) for part in location)
     message = re.sub(r"\b[Tt]uple\b", "list", message).removesuffix(" after validation")
+    if message.startswith("Unable to extract tag"):
+        message = "the setting 'kind' is missing: say which kind of system this is"
     if message.startswith("Extra inputs"):
-        near = difflib.get_close_matches(str(location[-1]), _KNOWN - {"name"}, n=1)
+        known = SYSTEM_SETTINGS if location[0] == "systems" else _KNOWN - {"name"}
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
         message = "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
     return f"{where}: {message[0].lower()}{message[1:]}"

@@ -129,6 +129,12 @@ def predicted_ids(path: Path | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((row[_ID] or "").strip() for _, row in rows))
 
 
+def predicted_split(path: Path | str) -> str:
+    """Return "validation" or "test", whichever the column of scores is named for."""
+    _, column = _read_rows(Path(path))
+    return next(split for split in ("validation", "test") if _SCORES[split] == column)
+
+
 def _read_rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
     """Return each row with its line number, and the name of the column of scores."""
     try:

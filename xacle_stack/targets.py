@@ -59,8 +59,13 @@ class Targets:
                 "with wav_file_name,text,score,listener_id, or leave listener_model out."
             )
         model = ListenerModel(score_range=(MIN_SCORE, MAX_SCORE))
-        model.fit(ratings.pair_ids, ratings.listener_ids, ratings.scores)
-        return cls(model.scores_for(pairs.ids), model.weights_for(pairs.ids))
+        try:
+            model.fit(ratings.pair_ids, ratings.listener_ids, ratings.scores)
+            return cls(model.scores_for(pairs.ids), model.weights_for(pairs.ids))
+        except PairsError as error:
+            raise PairsError(
+                f"listener_model = true in the recipe, split {pairs.split!r}: {error}"
+            ) from None
 
 
 def fold_groups(pairs: Pairs, recipe: Recipe, stacker: Stacker) -> Sequence[str] | None:

@@ -265,6 +265,8 @@ def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: P
         start(make_data("a", validation=10))
     with pytest.raises(PairsError, match="no split but train has scores"):
         start(make_data("b", train=10))
+    with pytest.raises(PairsError, match="the split 'test' has one pair; metrics need two"):
+        start(make_data("one", train=10, validation=10, test=1))
     with pytest.raises(CacheError, match="make features"):
         start(make_data("c", train=10, validation=5))
     recipe = recipe_of({"net": {"kind": "projection-head", "choose_epoch_on": "validation"}})
@@ -279,6 +281,13 @@ def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: P
         ({"x": {"kind": "cosine"}}, {}, "systems.x.cosine.space: field required"),
         ({"x": {"kind": "cosine", "space": "mini-mel"}}, {}, "'mini-mel' is not among"),
         ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x.stack.depth: unknown setting"),
+        ({"x": {"kind": "lstm", "epoch": 3}}, {}, "unknown setting; did you mean 'epochs'"),
+        ({"x": {"preset": "paper"}}, {}, "systems.x: the setting 'kind' is missing: say which"),
+        (
+            {"x": {"kind": "ensemble", "of": ["x", "x"]}},
+            {},
+            "systems: there are only averages; name what they are averages of",
+        ),
         (
             {"x": {"kind": "ensemble", "of": ["y", "z"]}},
             {},
@@ -334,6 +343,15 @@ def test_a_model_names_only_the_encoders_that_it_needs() -> None:
     card = recipe.for_scoring_with("zero-shot").origin()
     assert recipe_from(card["recipe"], "a card").spaces == ("mini-mod",)
     assert list(card["fingerprints"]) == ["mini-mod"]
+
+
+def test_a_split_of_equal_scores_is_told(data: Path, tmp_path: Path, caplog) -> None:
+    file = data / "meta_data" / "test_average.csv"
+    header, *rows = csv.reader(file.read_text().splitlines())
+    write_csv(file, [header, *([name, text, 5.0] for name, text, _ in rows)])
+    *_, cosine = compared(data, recipe_of({"cosine": CHEAP["cosine"]}), tmp_path)
+    assert "all scores of the split 'test' are equal: correlations with them are" in caplog.text
+    assert math.isnan(cosine.evaluations["test"].srcc.value)
 
 
 def test_a_network_may_choose_its_epoch_on_the_validation_split(data: Path, tmp_path: Path) -> None:

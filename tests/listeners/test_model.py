@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 from simulated_ratings import Simulated, few_ratings, simulate
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from xacle_stack.errors import PairsError
 from xacle_stack.listeners import ListenerModel
@@ -316,6 +317,10 @@ def test_other_mistakes_are_told() -> None:
     model = ListenerModel().fit(["a", "a"], ["x", "y"], [1, 2])
     with pytest.raises(PairsError, match=r"2 pair\(s\) have no rating(.|\n)*'b'"):
         model.scores_for(["a", "b", "c"])
+    with pytest.raises(PairsError, match=r"expected a list of ids, got 'a'; write \['a'\]"):
+        model.weights_for("a")
+    with pytest.raises(NotFittedError):
+        ListenerModel().scores_for(["a"])
 
 
 def test_half_of_the_real_listeners_predict_the_others(real_data: Path) -> None:

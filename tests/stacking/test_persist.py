@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression, SGDRegressor
 
 from xacle_stack.errors import ModelFileError
 from xacle_stack.features import FeatureBuilder, PairEmbeddings
+from xacle_stack.listeners import ListenerModel
 from xacle_stack.stacking import GroupedRidge, Stacker, load_card, load_model, save_model
 
 # Every kind of stack that is saved.
@@ -212,6 +213,20 @@ def test_a_call_smuggled_into_a_model_does_not_run(saved: Path, tmp_path: Path) 
 def schema_of(content: bytes) -> bytes:
     with zipfile.ZipFile(BytesIO(content)) as archive:
         return archive.read("schema.json")
+
+
+def test_a_model_is_found_by_its_card_and_others_are_named(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "models" / "head.skops", GroupedRidge())
+    assert isinstance(load_model(path.with_suffix(".json")), GroupedRidge)
+    with pytest.raises(ModelFileError, match="There are other models: .*models/head.skops"):
+        load_model(tmp_path)
+
+
+def test_a_listener_model_is_saved(tmp_path: Path, rng) -> None:
+    pairs, listeners = rng.integers(20, size=200), rng.integers(5, size=200)
+    model = ListenerModel().fit(pairs, listeners, pairs % 7 + listeners % 2 + rng.normal(size=200))
+    again = load_model(save_model(tmp_path / "listeners.skops", model))
+    np.testing.assert_array_equal(again.scores_for([3, 4]), model.scores_for([3, 4]))
 
 
 def test_unusable_files_say_why(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_cosine_is_timms() -> None:
         ({"warmup_epochs": -1}, "warmup_epochs must be a finite number, 0 or more, got -1"),
         ({"final_learning_rate": np.nan}, "final_learning_rate must be a finite number, 0 or"),
         ({"patience": 0}, "patience must be a whole number, 1 or more, got 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be numbers above 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be a finite number above 0, got -1.0"),
         ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
         ({"schedule": "step"}, r"schedule must be one of \['cosine', 'plateau'\]"),
     ],

@@ -58,10 +58,10 @@ def compare(
         ):
             write_comparison(systems, data, folder)
     except KeyboardInterrupt:
+        n_finished, n_systems = len(systems), len(settings.contenders)
+        there = f"their table, and the models so far: {folder}" if systems else "no table yet."
         error_console.print(
-            f"\nStopped. {len(systems)} of {len(settings.contenders)} systems are finished; their "
-            f"table, and the models so far: {folder}",
-            soft_wrap=True,
+            f"\nStopped. {n_finished} of {n_systems} systems are finished; {there}", soft_wrap=True
         )
         raise
     _print(systems)

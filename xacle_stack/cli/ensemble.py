@@ -25,16 +25,25 @@ def ensemble(
         Method, typer.Option(help="Mean of the ranks, scaled to 0-10, or of the scores.")
     ] = Method.rank,
     split: Annotated[
-        str, typer.Option(help="Which split they predict: it names the score column.")
-    ] = "validation",
+        str | None,
+        typer.Option(help="Which split they predict; default as the first file's score column."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the CSV goes; default ensemble-SPLIT.csv.")
     ] = None,
 ) -> None:
     """Combine files of predictions; the first one says which pairs, in which order."""
-    from xacle_stack.submission import predicted_ids, read_predictions, write_predictions
+    from xacle_stack.submission import (
+        predicted_ids,
+        predicted_split,
+        read_predictions,
+        write_predictions,
+    )
     from xacle_stack.systems.ensemble import average, rank_average
 
+    if len(predictions) < 2:
+        raise typer.BadParameter("give two files or more to combine.")
+    split = split or predicted_split(predictions[0])
     pair_ids = predicted_ids(predictions[0])
     scores = [read_predictions(path, pair_ids) for path in predictions]
     combined = rank_average(scores) if method is Method.rank else average(scores)

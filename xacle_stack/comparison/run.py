@@ -1,5 +1,6 @@
 """Every system of a recipe on one data set: trained, scored, timed, and set side by side."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
 from xacle_stack.systems.fitted import FittedSystem
 from xacle_stack.targets import Targets, fold_groups
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +119,16 @@ def compare_systems(
     judged = {split: pairs for split, pairs in splits.items() if pairs.scores is not None}
     if not judged:
         raise PairsError(
-            f"{data}: no split but train has scores, so no system can be compared; found "
-            f"{list(splits)} without. Add average scores to one of them."
+            f"{data}: no split but train has scores, so no system can be compared. Add a split "
+            "validation or test with average scores."
         )
+    for split, pairs in judged.items():
+        if len(pairs) < 2:
+            raise PairsError(f"{data}: the split {split!r} has one pair; metrics need two or more.")
+        if np.ptp(np.asarray(pairs.scores)) == 0:
+            logger.warning(
+                "all scores of the split %r are equal: correlations with them are undefined.", split
+            )
     for name, settings in recipe.contenders.items():
         chooses = isinstance(settings, NetworkContender) and settings.choose_epoch_on
         if chooses == "validation" and "validation" not in judged:

@@ -122,7 +122,9 @@ def splits_of(systems: Sequence[ComparedSystem]) -> list[str]:
 
 def cell(estimate: Estimate) -> str:
     """Return a metric with its interval, three digits."""
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    # Adding zero turns a rounded -0.000 into 0.000.
+    value, low, high = (round(x, 3) + 0.0 for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _number(value: float) -> str:

@@ -194,7 +194,9 @@ class ListenerModel(BaseEstimator):  # type: ignore[misc]  # untyped base
         PairsError
             If a pair has no rating.
         """
-        return self.scores_[self._rows(pair_ids)]
+        rows = self._rows(pair_ids)
+        scores: FloatArray = self.scores_[rows]
+        return scores
 
     def weights_for(self, pair_ids: Sequence[Hashable] | ArrayLike) -> FloatArray:
         """Return the weights of some pairs, in the order asked for; errors as in `scores_for`."""
@@ -204,6 +206,10 @@ class ListenerModel(BaseEstimator):  # type: ignore[misc]  # untyped base
 
     def _rows(self, pair_ids: Sequence[Hashable] | ArrayLike) -> list[int]:
         check_is_fitted(self)
+        if isinstance(pair_ids, str):
+            raise PairsError(
+                f"pair_ids: expected a list of ids, got {pair_ids!r}; write [{pair_ids!r}]."
+            )
         asked = _as_list(pair_ids)
         rows = {pair_id: row for row, pair_id in enumerate(self.pair_ids_)}
         missing = [repr(pair_id) for pair_id in asked if pair_id not in rows]

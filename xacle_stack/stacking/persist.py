@@ -34,6 +34,7 @@ TRUSTED_TYPES = (
     "xacle_stack.stacking.stacker.Stacker",
     "xacle_stack.features.sequences.SequenceColumns",
     "xacle_stack.features.spaces.SpaceColumns",
+    "xacle_stack.listeners.model.ListenerModel",
     "xacle_stack.systems.cosine.CosineRegressor",
     "xacle_stack.systems.gate.GatedRegressor",
     "xacle_stack.systems.lstm.LSTMRegressor",
@@ -150,7 +151,7 @@ def load_card(path: Path | str) -> dict[str, Any]:
     card_path = path.with_suffix(".json")
     for needed in (path, card_path):
         if not needed.is_file():
-            others = sorted(other.name for other in path.parent.glob("*.skops") if other != path)
+            others = sorted(str(other) for other in path.parent.rglob("*.skops") if other != path)
             there = f" There are other models: {', '.join(others)}." if others else ""
             raise ModelFileError(
                 f"{needed}: no such file. A saved model is {path.name} and {card_path.name} in one "
@@ -186,4 +187,6 @@ def _untrusted(content: bytes) -> list[str]:
 
 def _skops_path(path: Path | str) -> Path:
     path = Path(path)
-    return path if path.suffix == ".skops" else path / "model.skops"
+    if path.suffix in (".skops", ".json"):
+        return path.with_suffix(".skops")
+    return path / "model.skops"

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from xacle_stack._types import FloatArray
 from xacle_stack.features import cosine_similarity
 from xacle_stack.stacking.calibration import MonotoneCalibration
-from xacle_stack.systems.pair_columns import pair_columns
+from xacle_stack.systems.pair_columns import check_halves, pair_columns
 
 
 class CosineRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
@@ -54,7 +54,10 @@ class CosineRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         ------
         FeatureError
             If a vector is zero.
+        StackingError
+            If X is a feature table.
         """
+        check_halves(X)
         table: FloatArray
         table, y = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
         self.calibration_ = MonotoneCalibration().fit(_cosines(table), y, sample_weight)

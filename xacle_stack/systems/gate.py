@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError, UnknownNameError
-from xacle_stack.systems.pair_columns import AudioColumns, pair_columns, width
+from xacle_stack.systems.pair_columns import AudioColumns, check_halves, pair_columns, width
 
 SCORE_SCALE = 10.0
 N_DEVIATIONS = 2.0
@@ -107,12 +107,15 @@ class GatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # un
         Raises
         ------
         StackingError
-            If the two vectors differ in length, or the regressor takes no weights.
+            If the two vectors differ in length, X is a feature table whose columns nobody has
+            named, or the regressor takes no weights.
         """
         if self.statistics not in STATISTICS:
             raise UnknownNameError(
                 f"statistics {self.statistics!r}; expected one of {list(STATISTICS)}."
             )
+        if self.audio is None:
+            check_halves(X)
         table: FloatArray
         scores: FloatArray
         table, scores = validate_data(

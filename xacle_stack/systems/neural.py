@@ -14,6 +14,7 @@ from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.folds import group_labels, row_weights
+from xacle_stack.systems.pair_columns import check_halves
 from xacle_stack.systems.plan import TrainingPlan
 from xacle_stack.systems.training import (
     Examples,
@@ -93,8 +94,9 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         Raises
         ------
         StackingError
-            If a setting, the weights or `eval_set` are unusable, or training diverges.  What was
-            fitted before is lost then.
+            If a setting, the weights or `eval_set` are unusable, X is a feature table whose columns
+            nobody has named, or predictions are not finite after the first epoch.  What was fitted
+            before is lost then.
         MissingExtraError
             If PyTorch, or timm for LARS, is not installed.
         """
@@ -171,12 +173,19 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
 
     def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, FloatArray | None]:
         """Return X and y checked; with `reset` X is what the network is made for."""
+        if self._named_columns is None:
+            check_halves(X)
         if not reset:
             return validate_data(self, X, reset=False, dtype=np.float32), None
         table, scores = validate_data(
             self, X, y, y_numeric=True, ensure_min_samples=2, dtype=np.float32
         )
         return table, scores.astype(np.float64)
+
+    @property
+    def _named_columns(self) -> object:
+        """What says which columns are the clip's and the caption's; None for the halves."""
+        return getattr(self, "audio", None)
 
     @abstractmethod
     def _prepare(self, table: FloatArray, scores: FloatArray, weights: FloatArray) -> None:

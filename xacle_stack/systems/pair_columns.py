@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from xacle_stack.errors import StackingError
+from xacle_stack.features import FeatureTable
 
 # One vector of the clip, or several: augmented views, the first as it is.
 AudioColumns = slice | Sequence[slice]
@@ -55,6 +56,23 @@ def pair_columns(
             f"got widths {widths}."
         )
     return views, _resolved("text", text, n_columns)
+
+
+def check_halves(X: object) -> None:
+    """Check that a table whose columns nobody has named may be taken as two halves.
+
+    Raises
+    ------
+    StackingError
+        If it is a feature table, which holds products and agreement features as well.
+    """
+    if isinstance(X, FeatureTable):
+        vectors = {name: X.blocks[name] for name in X.blocks if name.endswith(("/audio", "/text"))}
+        raise StackingError(
+            "the halves of a feature table are no clip's and caption's vectors: it holds products, "
+            "differences and agreement features as well. Say which columns are (in this one: "
+            f"{vectors}), or make a table of vectors alone with SpaceColumns."
+        )
 
 
 def width(columns: slice) -> int:

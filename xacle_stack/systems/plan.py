@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from xacle_stack.stacking.settings import check_choice, check_positive_numbers, check_whole_number
-from xacle_stack.systems.settings import check_not_negative
+from xacle_stack.stacking.settings import check_choice, check_whole_number
+from xacle_stack.systems.settings import check_not_negative, check_positive
 
 Optimizer = Literal["lars", "adam"]
 Schedule = Literal["cosine", "plateau"]
@@ -61,7 +61,7 @@ class TrainingPlan:
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("precision", self.precision, get_args(Precision))
-        check_positive_numbers("learning_rate", [self.learning_rate])
+        check_positive("learning_rate", self.learning_rate)
         for name in ("weight_decay", "warmup_epochs", "final_learning_rate"):
             check_not_negative(name, getattr(self, name))
 

@@ -115,6 +115,10 @@ class ProjectionHeadRegressor(NeuralRegressor):
         self.verbose = verbose
         self.random_state = random_state
 
+    @property
+    def _named_columns(self) -> object:
+        return self.spaces
+
     def _prepare(self, table: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
         check_choice("loss", self.loss, LOSSES)
         check_whole_number("n_dims", self.n_dims, least=1)

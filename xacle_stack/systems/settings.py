@@ -13,6 +13,12 @@ def check_not_negative(name: str, value: object) -> None:
         raise StackingError(f"{name} must be a finite number, 0 or more, got {value!r}.")
 
 
+def check_positive(name: str, value: object) -> None:
+    """Check that a setting is a finite number above 0."""
+    if not _is_number(value) or not 0 < value < np.inf:  # type: ignore[operator]
+        raise StackingError(f"{name} must be a finite number above 0, got {value!r}.")
+
+
 def check_share(name: str, value: object) -> None:
     """Check that a setting is a share that is not the whole, such as that of a dropout.
 
