@@ -269,9 +269,6 @@ def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: P
         start(make_data("one", train=10, validation=10, test=1))
     with pytest.raises(CacheError, match="make features"):
         start(make_data("c", train=10, validation=5))
-    recipe = recipe_of({"net": {"kind": "projection-head", "choose_epoch_on": "validation"}})
-    with pytest.raises(PairsError, match="no validation split with scores, where the system 'net'"):
-        start(make_data("d", train=10, test=5))
 
 
 @pytest.mark.parametrize(
@@ -343,6 +340,16 @@ def test_a_model_names_only_the_encoders_that_it_needs() -> None:
     card = recipe.for_scoring_with("zero-shot").origin()
     assert recipe_from(card["recipe"], "a card").spaces == ("mini-mod",)
     assert list(card["fingerprints"]) == ["mini-mod"]
+
+
+def test_an_epoch_is_chosen_on_a_validation_split_only_if_there_is_one(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    recipe = recipe_of({"net": {"kind": "projection-head", "choose_epoch_on": "validation"}})
+    data = make_data(train=10, test=5)
+    with pytest.raises(PairsError, match="no validation split with scores, where the system 'net'"):
+        next(compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET))
 
 
 def test_a_split_of_equal_scores_is_told(data: Path, tmp_path: Path, caplog) -> None:
