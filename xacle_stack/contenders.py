@@ -68,6 +68,11 @@ class Contender(BaseModel, ABC):
         return ()
 
     @property
+    def chooses_epoch_on_validation(self) -> bool:
+        """Whether its figures on the validation split are not those of unseen pairs."""
+        return False
+
+    @property
     def spaces_named(self) -> tuple[str, ...]:
         """The spaces that the settings name; the recipe must have them."""
         return ()
@@ -113,6 +118,11 @@ class NetworkContender(Contender):
     """
 
     choose_epoch_on: Literal["train", "validation"] = "train"
+
+    @property
+    def chooses_epoch_on_validation(self) -> bool:
+        """Whether its figures on the validation split are not those of unseen pairs."""
+        return self.choose_epoch_on == "validation"
 
     @property
     def packages(self) -> tuple[str, ...]:

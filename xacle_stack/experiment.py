@@ -22,7 +22,8 @@ from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.results import (
     PublishedResult,
     SystemResult,
-    published_for,
+    judged_splits,
+    published_beside,
     results_csv,
     results_markdown,
 )
@@ -94,9 +95,7 @@ def run_experiment(
     train = splits.pop("train", None)
     if train is None:
         raise PairsError(f"{data}: there is no train split to fit on; found {list(splits)}.")
-    for split, pairs in splits.items():
-        if pairs.scores is not None and len(pairs) < 2:
-            raise PairsError(f"{data}: the split {split!r} has one pair; metrics need two or more.")
+    judged = judged_splits(data, splits)
     claim_folder(out, data)
     fingerprints = recipe.fingerprints()
     cache = FeatureCache(store)
@@ -122,11 +121,10 @@ def run_experiment(
             of_split[RANK_ENSEMBLE] = rank_average(singles)
     results = [
         SystemResult(name, split, evaluate(pairs.scores, of_system))
-        for split, pairs in splits.items()
-        if pairs.scores is not None
+        for split, pairs in judged.items()
         for name, of_system in scores[split].items()
     ]
-    published = [row for pairs in splits.values() for row in published_for(pairs)]
+    published = published_beside(splits.values())
     for split in SPLITS:
         path = out / f"scores-{split}.csv"
         if split in splits:

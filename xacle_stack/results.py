@@ -2,10 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from xacle_stack.errors import PairsError
 from xacle_stack.metrics import METRICS, Evaluation, rank_systems
 from xacle_stack.pairs import Pairs
 
@@ -77,6 +79,26 @@ def published_for(pairs: Pairs) -> list[PublishedResult]:
     if pairs.ids != tuple(f"{number:05d}.wav" for number in numbers):
         return []
     return [row for row in PUBLISHED if row.split == pairs.split]
+
+
+def judged_splits(data: Path, splits: Mapping[str, Pairs]) -> dict[str, Pairs]:
+    """Return the splits that have scores to evaluate on.
+
+    Raises
+    ------
+    PairsError
+        If one of them has a single pair.
+    """
+    judged = {split: pairs for split, pairs in splits.items() if pairs.scores is not None}
+    for split, pairs in judged.items():
+        if len(pairs) < 2:
+            raise PairsError(f"{data}: the split {split!r} has one pair; metrics need two or more.")
+    return judged
+
+
+def published_beside(splits: Iterable[Pairs]) -> list[PublishedResult]:
+    """Return the published rows of several splits; see :func:`published_for`."""
+    return [row for pairs in splits for row in published_for(pairs)]
 
 
 def rank_of(results: Iterable[SystemResult]) -> dict[str, int]:

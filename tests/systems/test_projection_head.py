@@ -27,13 +27,7 @@ QUICK = ProjectionHeadRegressor(
 SPACES = [(slice(0, 8), slice(8, 16)), (slice(16, 20), slice(20, 26))]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small products are slower on several threads, much slower beside other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @parametrize_with_checks(

@@ -46,17 +46,20 @@ def compare(
     """Train every system of a recipe on the train split and compare them on the others."""
     from xacle_stack.comparison import compare_systems, write_comparison
     from xacle_stack.errors import MissingExtraError
+    from xacle_stack.pairs import read_splits
+    from xacle_stack.results import published_beside
 
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     if seeds is not None:
         settings = settings.with_seeds(seeds)
     folder = out or Path("runs") / f"compare-{settings.name}-{data.resolve().name}"
     systems: Sequence[ComparedSystem] = []
+    published = published_beside(read_splits(data).values())
     try:
         for systems in compare_systems(
             data, settings, store, folder, n_jobs=jobs, progress=not quiet
         ):
-            write_comparison(systems, data, folder)
+            write_comparison(systems, published, folder)
     except KeyboardInterrupt:
         n_finished, n_systems = len(systems), len(settings.contenders)
         there = f"their table, and the models so far: {folder}" if systems else "no table yet."
@@ -75,7 +78,14 @@ def compare(
 
 
 def _print(systems: "Sequence[ComparedSystem]") -> None:
-    from xacle_stack.comparison import CHOSEN_HERE, cell, ranked, shown_name, splits_of
+    from xacle_stack.comparison import (
+        CHOSEN_HERE,
+        cell,
+        chose_epoch_on,
+        ranked,
+        shown_name,
+        splits_of,
+    )
     from xacle_stack.results import METRIC_NAMES
 
     for split in splits_of(systems):
@@ -102,5 +112,5 @@ def _print(systems: "Sequence[ComparedSystem]") -> None:
                 f"{system.score_ms:.3f}",
             )
         console.print(table)
-        if any(shown_name(system, split) != system.name for system in systems):
+        if any(chose_epoch_on(system, split) for system in systems):
             console.print(CHOSEN_HERE)

@@ -5,6 +5,7 @@ from xacle_stack.comparison.run import ComparedSystem, compare_systems
 from xacle_stack.comparison.tables import (
     CHOSEN_HERE,
     cell,
+    chose_epoch_on,
     ranked,
     shown_name,
     splits_of,
@@ -15,6 +16,7 @@ __all__ = [
     "CHOSEN_HERE",
     "ComparedSystem",
     "cell",
+    "chose_epoch_on",
     "compare_systems",
     "ranked",
     "shown_name",

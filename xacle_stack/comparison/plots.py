@@ -31,7 +31,6 @@ def write_plots(systems: Sequence[ComparedSystem], out: Path) -> list[Path]:
     MissingExtraError
         If there is no Matplotlib.
     """
-    matplotlib = require("matplotlib", extra="notebooks", purpose="drawing the comparison")
     figure = require("matplotlib.figure", extra="notebooks", purpose="drawing the comparison")
     splits = splits_of(systems)
     drawn = {"srcc": _intervals(figure, systems, splits)}
@@ -39,10 +38,9 @@ def write_plots(systems: Sequence[ComparedSystem], out: Path) -> list[Path]:
     if len(splits) > 1:
         drawn["validation-test"] = _between_splits(figure, systems, *splits[:2])
     paths = []
-    with matplotlib.rc_context({"svg.hashsalt": "xacle"}):
-        for name, picture in drawn.items():
-            paths.append(out / f"{name}.png")
-            picture.savefig(paths[-1], dpi=120)
+    for name, picture in drawn.items():
+        paths.append(out / f"{name}.png")
+        picture.savefig(paths[-1], dpi=120)
     return paths
 
 

@@ -18,13 +18,13 @@ from xacle_stack.comparison.parameters import count_parameters
 from xacle_stack.contenders import (
     Contender,
     EnsembleContender,
-    NetworkContender,
     file_name,
 )
 from xacle_stack.errors import PairsError
 from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe
+from xacle_stack.results import judged_splits
 from xacle_stack.run_folder import MODELS, claim_folder, data_digest
 from xacle_stack.stacking import Stacker, save_model
 from xacle_stack.submission import write_predictions
@@ -116,22 +116,20 @@ def compare_systems(
     train = splits.pop("train", None)
     if train is None or train.scores is None:
         raise PairsError(f"{data}: there is no train split with scores to fit on.")
-    judged = {split: pairs for split, pairs in splits.items() if pairs.scores is not None}
+    judged = judged_splits(data, splits)
     if not judged:
         raise PairsError(
             f"{data}: no split but train has scores, so no system can be compared. Add a split "
             "validation or test with average scores."
         )
     for split, pairs in judged.items():
-        if len(pairs) < 2:
-            raise PairsError(f"{data}: the split {split!r} has one pair; metrics need two or more.")
         if np.ptp(np.asarray(pairs.scores)) == 0:
             logger.warning(
                 "all scores of the split %r are equal: correlations with them are undefined.", split
             )
     for name, settings in recipe.contenders.items():
-        chooses = isinstance(settings, NetworkContender) and settings.choose_epoch_on
-        if chooses == "validation" and "validation" not in judged:
+        chooses = isinstance(settings, Contender) and settings.chooses_epoch_on_validation
+        if chooses and "validation" not in judged:
             raise PairsError(
                 f"{data}: there is no validation split with scores, where the system {name!r} "
                 'would choose its epoch. Leave choose_epoch_on = "validation" out: then some '
@@ -141,7 +139,7 @@ def compare_systems(
     cache, fingerprints = FeatureCache(store), recipe.fingerprints()
     cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
     targets = Targets.of(train, recipe)
-    task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress, {})
+    task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress)
     runs: dict[str, _Runs] = {}
     finished: list[ComparedSystem] = []
     n_fits = sum(task.n_seeds(settings) for settings in recipe.contenders.values())
@@ -152,7 +150,8 @@ def compare_systems(
             if isinstance(settings, EnsembleContender):
                 runs[name] = _ensemble(settings, runs)
             else:
-                runs[name] = _Runs(settings.kind)
+                chose = settings.chooses_epoch_on_validation
+                runs[name] = _Runs(settings.kind, chose_epoch_on_validation=chose)
                 for seed in range(task.n_seeds(settings)):
                     model = task.fit(settings, seed, runs[name])
                     interrupted = getattr(model.stacker, "was_interrupted_", False)
@@ -185,7 +184,7 @@ class _Task:
     cached: Mapping[str, CachedPairs]
     n_jobs: int
     progress: bool
-    groups: dict[tuple[str, int | None], Sequence[str] | None]
+    groups: dict[tuple[str, int | None], Sequence[str] | None] = field(default_factory=dict)
 
     def n_seeds(self, settings: Contender | EnsembleContender) -> int:
         if isinstance(settings, EnsembleContender):
@@ -205,10 +204,9 @@ class _Task:
         extra: dict[str, Any] = {"sample_weight": self.targets.sample_weight}
         if has_fit_parameter(regressor, "groups"):
             extra["groups"] = self._groups(regressor)
-        if isinstance(settings, NetworkContender) and settings.choose_epoch_on == "validation":
+        if settings.chooses_epoch_on_validation:
             validation = self.cached["validation"]
             extra["eval_set"] = (builder.transform(validation), validation.pairs.scores)
-            runs.chose_epoch_on_validation = True
         regressor.fit(X, self.targets.scores, **extra)
         runs.fit_s.append(time.perf_counter() - start)
         return FittedSystem(builder, regressor)

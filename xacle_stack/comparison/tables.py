@@ -9,12 +9,10 @@ from pathlib import Path
 from xacle_stack._files import write_atomically
 from xacle_stack.comparison.run import ComparedSystem
 from xacle_stack.metrics import Estimate
-from xacle_stack.pairs import read_splits
 from xacle_stack.results import (
     METRIC_NAMES,
     PublishedResult,
     SystemResult,
-    published_for,
     rank_of,
 )
 
@@ -22,19 +20,20 @@ from xacle_stack.results import (
 CHOSEN_HERE = "† It chose its epoch on this split: these are not figures on unseen pairs."
 
 
-def write_comparison(systems: Sequence[ComparedSystem], data: Path, out: Path) -> None:
-    """Write ``comparison.csv`` and ``comparison.md``, with published rows if the data is XACLE.
+def write_comparison(
+    systems: Sequence[ComparedSystem], published: Sequence[PublishedResult], out: Path
+) -> None:
+    """Write ``comparison.csv`` and ``comparison.md``.
 
     Parameters
     ----------
     systems : sequence of ComparedSystem
         The first is the reference.
-    data : Path
-        The folder that they were compared on.
+    published : sequence of PublishedResult
+        Rows to show beside them.
     out : Path
         An existing folder.
     """
-    published = [row for pairs in read_splits(data).values() for row in published_for(pairs)]
     write_atomically(out / "comparison.csv", comparison_csv(systems).encode())
     write_atomically(out / "comparison.md", comparison_markdown(systems, published).encode())
 
@@ -48,7 +47,7 @@ def comparison_csv(systems: Sequence[ComparedSystem]) -> str:
     last = ["SRCC_spread", "probability_better", "fit_s", "score_ms", "n_parameters"]
     writer.writerow([*first, *columns, *last])
     for split in splits_of(systems):
-        ranks = rank_of(SystemResult(s.name, split, s.evaluations[split]) for s in systems)
+        ranks = _ranks(systems, split)
         for system in systems:
             evaluation = system.evaluations[split]
             numbers = [
@@ -57,9 +56,8 @@ def comparison_csv(systems: Sequence[ComparedSystem]) -> str:
                 for number in (estimate.value, estimate.low, estimate.high)
             ]
             numbers += [system.srcc_spread[split], system.probability_better[split]]
-            chosen_here = int(shown_name(system, split) != system.name)
-            row = [split, ranks[system.name], system.name, system.kind, chosen_here]
-            row += [system.n_seeds]
+            row = [split, ranks[system.name], system.name, system.kind]
+            row += [int(chose_epoch_on(system, split)), system.n_seeds]
             row += [evaluation.n_pairs, *(f"{number:.6f}" for number in numbers)]
             row += [f"{system.fit_s:.3f}", f"{system.score_ms:.6f}", system.n_parameters]
             writer.writerow(row)
@@ -75,7 +73,6 @@ def comparison_markdown(
     """
     lines: list[str] = []
     for split in splits_of(systems):
-        ranks = rank_of(SystemResult(s.name, split, s.evaluations[split]) for s in systems)
         evaluation = systems[0].evaluations[split]
         header = ["rank", "system", "seeds", *METRIC_NAMES, "± SRCC over seeds"]
         header += [f"P(better than {systems[0].name})", "fit, s", "score, ms/pair", "parameters"]
@@ -85,10 +82,10 @@ def comparison_markdown(
             "| " + " | ".join(header) + " |",
             "|" + "---|" * len(header),
         ]
-        for system in ranked(systems, split):
+        for rank, system in enumerate(ranked(systems, split), start=1):
             metrics = map(cell, system.evaluations[split].as_dict().values())
             name = shown_name(system, split).replace("|", "\\|")
-            row = [str(ranks[system.name]), name, str(system.n_seeds), *metrics]
+            row = [str(rank), name, str(system.n_seeds), *metrics]
             row += [_number(system.srcc_spread[split]), _number(system.probability_better[split])]
             row += [f"{system.fit_s:.1f}", f"{system.score_ms:.3f}", f"{system.n_parameters:,}"]
             lines.append("| " + " | ".join(row) + " |")
@@ -98,21 +95,29 @@ def comparison_markdown(
                 row = ["–", f"published: {row_published.system}", "–", *values, *["–"] * 5]
                 lines.append("| " + " | ".join(row) + " |")
         lines.append("")
-        if any(shown_name(system, split) != system.name for system in systems):
+        if any(chose_epoch_on(system, split) for system in systems):
             lines += [CHOSEN_HERE, ""]
     return "\n".join(lines)
 
 
 def ranked(systems: Sequence[ComparedSystem], split: str) -> list[ComparedSystem]:
     """Return the systems in their official order on a split, the best first."""
-    ranks = rank_of(SystemResult(s.name, split, s.evaluations[split]) for s in systems)
+    ranks = _ranks(systems, split)
     return sorted(systems, key=lambda system: ranks[system.name])
+
+
+def _ranks(systems: Sequence[ComparedSystem], split: str) -> dict[str, int]:
+    return rank_of(SystemResult(s.name, split, s.evaluations[split]) for s in systems)
+
+
+def chose_epoch_on(system: ComparedSystem, split: str) -> bool:
+    """Return whether a system's figures on a split are not those of unseen pairs."""
+    return split == "validation" and system.chose_epoch_on_validation
 
 
 def shown_name(system: ComparedSystem, split: str) -> str:
     """Return a system's name, marked on the split that it chose its epoch on."""
-    chosen_here = split == "validation" and system.chose_epoch_on_validation
-    return f"{system.name} †" if chosen_here else system.name
+    return f"{system.name} †" if chose_epoch_on(system, split) else system.name
 
 
 def splits_of(systems: Sequence[ComparedSystem]) -> list[str]:

@@ -40,6 +40,31 @@ def check_positive_numbers(name: str, values: object) -> None:
         )
 
 
+def check_not_negative(name: str, value: object) -> None:
+    """Check that a setting is a finite number, 0 or more."""
+    if not _is_number(value) or not 0 <= value < np.inf:  # type: ignore[operator]
+        raise StackingError(f"{name} must be a finite number, 0 or more, got {value!r}.")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Check that a setting is a finite number above 0."""
+    if not _is_number(value) or not 0 < value < np.inf:  # type: ignore[operator]
+        raise StackingError(f"{name} must be a finite number above 0, got {value!r}.")
+
+
+def check_share(name: str, value: object) -> None:
+    """Check that a setting is a share that is not the whole, such as that of a dropout.
+
+    Examples
+    --------
+    >>> check_share("dropout", 20)
+    Traceback (most recent call last):
+    xacle_stack.errors.StackingError: dropout must be 0 or more and below 1, got 20.
+    """
+    if not _is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
+        raise StackingError(f"{name} must be 0 or more and below 1, got {value!r}.")
+
+
 def check_score_range(score_range: object) -> None:
     """Check that a range is a lower and a higher bound."""
     bounds = np.asarray(score_range, dtype=object)

@@ -11,12 +11,11 @@ from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.features import PairSequences
-from xacle_stack.stacking.settings import check_whole_number
+from xacle_stack.stacking.settings import check_share, check_whole_number
 from xacle_stack.systems.losses import class_balance_weights, clipped_mse, contrastive
 from xacle_stack.systems.neural import NeuralRegressor, check_scores
 from xacle_stack.systems.pair_columns import pair_columns, width
 from xacle_stack.systems.plan import TrainingPlan
-from xacle_stack.systems.settings import check_share
 from xacle_stack.systems.training import Inputs, Module, Tensor
 
 # The middle of the scores and half of their range: (y − 5) / 5 is what the network gives.

@@ -4,8 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from xacle_stack.stacking.settings import check_choice, check_whole_number
-from xacle_stack.systems.settings import check_not_negative, check_positive
+from xacle_stack.stacking.settings import (
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_whole_number,
+)
 
 Optimizer = Literal["lars", "adam"]
 Schedule = Literal["cosine", "plateau"]

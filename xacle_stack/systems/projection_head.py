@@ -9,12 +9,11 @@ from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.calibration import MonotoneCalibration
-from xacle_stack.stacking.settings import check_choice, check_whole_number
+from xacle_stack.stacking.settings import check_choice, check_share, check_whole_number
 from xacle_stack.systems.losses import listnet_top1, pairwise_logistic, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.pair_columns import pair_columns, width
 from xacle_stack.systems.plan import TrainingPlan
-from xacle_stack.systems.settings import check_share
 from xacle_stack.systems.training import Inputs, Module, Tensor
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

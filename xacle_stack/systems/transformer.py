@@ -13,12 +13,11 @@ import numpy as np
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.settings import check_whole_number
+from xacle_stack.stacking.settings import check_share, check_whole_number
 from xacle_stack.systems.losses import score_weights, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.pair_columns import AudioColumns, pair_columns, width
 from xacle_stack.systems.plan import TrainingPlan
-from xacle_stack.systems.settings import check_share
 from xacle_stack.systems.training import Inputs, Module, Tensor
 
 # Of the published code, beyond its configuration file.
