@@ -60,6 +60,7 @@ lint: $(VENV)/dev  ## check format, style and types
 
 bench: $(VENV)/dev  ## run the benchmarks and write benchmarks/results/
 	for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
+	$(BIN)/python benchmarks/figures.py  # into README.md and benchmarks/README.md
 
 notebooks: $(VENV)/notebooks features  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -1,6 +1,6 @@
 """Real recordings, real listeners: ESC-10 and its published human classification.
 
-Writes the figure that the README shows.
+Writes the picture that the README shows.
 """
 
 import tempfile
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from figures import UNSEEN, digest_of, read_rows
 from report import RESULTS, ROOT, real_data, report
 from sklearn.model_selection import GroupKFold
 
@@ -23,7 +24,6 @@ from xacle_stack.submission import read_predictions
 from xacle_stack.systems.fitted import FittedSystem
 from xacle_stack.targets import Targets, fold_groups
 
-UNSEEN = "all three, captions never seen in training"
 OTHERS = {
     "all three, preset paper": {"preset": "paper"},
     "all three, target rank": {"target": "rank"},
@@ -79,7 +79,13 @@ def main() -> None:
     print(f"SRCC of best over paper, paired bootstrap: {gain}")
     title = "esc10: validation SRCC of best over paper, paired bootstrap"
     report("esc10_gain", title, ["gain"], [[gain]])
-    draw([*cosines, *results], len(cosines))
+    extreme = float(np.mean((validation.scores < 1) | (validation.scores > 9)))
+    header = ["pairs", "share below 1 or above 9", "variance"]
+    variance = float(np.var(validation.scores))
+    report(
+        "esc10_scores", "esc10: validation scores", header, [[len(validation), extreme, variance]]
+    )
+    draw()
 
 
 def fit_alone(recipe: Recipe, train: CachedPairs) -> FittedSystem:
@@ -106,31 +112,25 @@ def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np
     return scores
 
 
-def draw(results: list[SystemResult], n_cosines: int) -> None:
-    """Draw each system's SRCC with its interval."""
+def draw() -> None:
+    """Draw each system's SRCC with its interval, from the figures that were written."""
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
-    for place, result in enumerate(reversed(results)):
-        estimate = result.evaluation.srcc
-        colour = "#9a9a9a" if place >= len(results) - n_cosines else "#0072b2"
-        colour = "#d55e00" if result.system == UNSEEN else colour
-        axes.plot([estimate.low, estimate.high], [place, place], color=colour, lw=2.5, alpha=0.5)
-        axes.plot(estimate.value, place, "o", color=colour, ms=6)
-        axes.text(
-            estimate.value,
-            place + 0.22,
-            f"{estimate.value:.2f}",
-            ha="center",
-            fontsize=8,
-            color=colour,
-        )
-    axes.set_yticks(range(len(results)), [result.system for result in reversed(results)])
-    axes.set_ylim(-0.6, len(results) - 0.2)
+    rows = read_rows("esc10")
+    for place, row in enumerate(reversed(rows)):
+        value, low, high = row["SRCC"]
+        colour = "#9a9a9a" if row["system"].startswith("cosine") else "#0072b2"
+        colour = "#d55e00" if row["system"] == UNSEEN else colour
+        axes.plot([low, high], [place, place], color=colour, lw=2.5, alpha=0.5)
+        axes.plot(value, place, "o", color=colour, ms=6)
+        axes.text(value, place + 0.22, f"{value:.2f}", ha="center", fontsize=8, color=colour)
+    axes.set_yticks(range(len(rows)), [row["system"] for row in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlabel("SRCC with the listeners' mean score (95 % bootstrap interval)")
     axes.set_title("ESC-10: real recordings, real listeners, 206 validation pairs", loc="left")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    figure.savefig(RESULTS / "esc10.png", dpi=130)
+    figure.savefig(RESULTS / "esc10.png", dpi=130, metadata={"Source": digest_of("esc10")})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,572 @@
+"""The figures in README.md and benchmarks/README.md, each from a file in results/.
+
+    python benchmarks/figures.py    # write the figures of results/ into both pages
+
+Below stands every sentence and table row that holds a measured figure, with the figures taken from
+the results; line breaks and bold type do not count.  tests/test_documents.py fails where a page
+says anything else, and where it holds a figure that is not listed here.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README, BENCHMARKS = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
+
+# A figure in a listed sentence stands between these two.
+_OPEN, _CLOSE = "‹", "›"
+_NUMBER = r"[+−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e-?\d+)?"
+# What a page may not hold unless it is listed: a number with a decimal point or a unit, and any
+# number in a table.
+_UNITS = r"s|min|ms|µs|h|MiB|GiB|GB|%|×|times|seconds?|minutes?|hours?|GFLOP/s"
+_WORDS = r"a|half an?|two|three|four|five|six|seven|eight|nine|ten"
+_MEASURED = re.compile(
+    rf"(?<![\w.,−+-])(?:{_NUMBER}\s(?:{_UNITS})(?!\w)|[+−]?\d*\.\d+|{_NUMBER}e-?\d+)(?!\w)"
+    rf"|\b(?:{_WORDS}) (?:seconds?|minutes?|hours?)\b"
+)
+_IN_A_TABLE = re.compile(rf"(?<![\w.,−+-]){_NUMBER}(?![\w])")
+# Numbers that are no results: requirements, settings, goals and sizes of data.
+_NO_FIGURES = (
+    "95 %",
+    "Python 3.11",
+    "MS-CLAP 2023",
+    "about 5 GB with PyTorch's CUDA build",
+    "(7,500 pairs, 11,900 columns; 2 cores)",
+    "(scale 1–5)",
+    "the limit is 1e-4",
+    "20 times faster",
+    "pairs a second",
+    "a test at 1 %",
+    "Adam, 1e-3, 40 epochs",
+    "100 epochs",
+    "ten seconds",
+    "window of 7 s",
+)
+
+
+class StaleFigureError(Exception):
+    """A listed sentence is not in its page, or not once."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure in a page that is not that of the results."""
+
+    page: Path
+    line: int
+    written: str
+    expected: str
+    sentence: str
+
+    def __str__(self) -> str:
+        place = f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{place}: {self.written!r} should be {self.expected!r} in “{self.sentence}”"
+
+
+def read_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of ``results/NAME.json``."""
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = content["figures"]
+    return rows
+
+
+def digest_of(name: str) -> str:
+    """Return a hash of a file's figures, which a picture made from them carries."""
+    return hashlib.sha256(json.dumps(read_rows(name)).encode()).hexdigest()
+
+
+def by(name: str, *columns: str) -> dict[Any, dict[str, Any]]:
+    """Return the rows of a file by what stands in one column, or in several."""
+    rows = read_rows(name)
+    return {
+        row[columns[0]] if len(columns) == 1 else tuple(row[c] for c in columns): row
+        for row in rows
+    }
+
+
+def shown(value: float, digits: int = 3) -> str:
+    """Return a number as the pages write it: ``.745``, ``−.008``, ``1,524``."""
+    text = f"{value:,.{digits}f}".replace("-", "−")
+    if digits:
+        text = re.sub(r"^(−?)0\.", r"\1.", text)
+    return f"{_OPEN}{text}{_CLOSE}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Return a number that always has its sign."""
+    text = shown(value, digits)
+    return text if value < 0 else text.replace(_OPEN, f"{_OPEN}+")
+
+
+def interval(estimate: list[float], digits: int = 3) -> str:
+    """Return an estimate with its interval."""
+    value, low, high = (shown(number, digits) for number in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def sentences() -> dict[Path, list[str]]:
+    """Return every sentence and table row with measured figures, by the page that it stands in."""
+    return {
+        README: [*_front_page()],
+        BENCHMARKS: [
+            *_machine(),
+            *_demo(),
+            *_esc10(),
+            *_sick(),
+            *_stacker(),
+            *_listeners(),
+            *_systems(),
+            *_training(),
+            *_cache(),
+            *_encoders(),
+            *_paper(),
+        ],
+    }
+
+
+ALL_THREE = "mini-mel + mini-mfcc + mini-mod"
+UNSEEN = "all three, captions never seen in training"
+PAPER = "all three, preset paper"
+
+
+def _front_page() -> Iterator[str]:
+    esc10, gain = by("esc10", "system"), read_rows("esc10_gain")[0]["gain"]
+    ours, paper, unseen = (interval(esc10[s]["SRCC"], 2) for s in (ALL_THREE, PAPER, UNSEEN))
+    yield (
+        f"The stack of all three reaches an SRCC of {ours}, the published system on the same "
+        f"features {paper}; for captions that it never saw in training, {unseen}."
+    )
+    sick = by("sick", "system")
+    ours, theirs = sick["best, score, seed 0"], sick["paper, score, seed 0"]
+    of_sick = by("sick_gain", "seed")[0]["gain"]
+    srcc = " | ".join([interval(theirs["test SRCC"]), interval(ours["test SRCC"])])
+    yield f"SICK, 4,927 test pairs: SRCC | {srcc} | {interval(of_sick)} |"
+    mse = "test MSE (1-5)"
+    yield f"SICK: MSE (scale 1–5) | {interval(theirs[mse])} | {interval(ours[mse])} | |"
+    ours, theirs = esc10[ALL_THREE], esc10[PAPER]
+    srcc = f"{interval(theirs['SRCC'])} | {interval(ours['SRCC'])} | {interval(gain)}"
+    yield f"ESC-10, 206 validation pairs: SRCC | {srcc} |"
+    yield f"ESC-10: MSE | {interval(theirs['MSE'], 2)} | {interval(ours['MSE'], 2)} | |"
+    speed, scoring = by("stacker_speed", "system"), read_rows("stacker_scoring")
+    for system, name in (
+        ("xacle_stack, paper", '`preset="paper"`'),
+        ("scikit-learn, RidgeCV, 11 penalties", "the same, composed from scikit-learn (RidgeCV)"),
+        ("xacle_stack, best", '`preset="best"`'),
+    ):
+        run, preset = speed[system], system.rpartition(" ")[2]
+        rates = [row["pairs/s"] for row in scoring if row["preset"] == preset]
+        rate = f"{shown(round(max(rates), -2), 0)} pairs/s" if rates else ""
+        gib = shown(run["peak, MiB"] / 1024, 1)
+        yield _row([name, f"{shown(run['fit, s'], 0)} s", f"{gib} GiB", rate])
+
+
+def _machine() -> Iterator[str]:
+    machine = json.loads((RESULTS / "esc10.json").read_text(encoding="utf-8"))["machine"]
+    gib = shown(machine["memory_gib"], 1)
+    yield f"from {shown(machine['cores'], 0)} cores of an {machine['cpu']} with {gib} GiB."
+
+
+def _demo() -> Iterator[str]:
+    demo = by("demo", "system")
+    for system, name in (
+        ("mini-mel", "mini-mel"),
+        ("mini-mfcc", "mini-mfcc"),
+        ("mini-mod", "mini-mod"),
+        ("mini-mfcc + mini-mod", "best couple (mini-mfcc + mini-mod)"),
+        ("rank ensemble of the singles", "rank ensemble of the singles"),
+        ("preset paper, all three", 'all three, `preset="paper"`'),
+    ):
+        row = demo[system]
+        gains = f"{shown(row['mean gain'])} | {shown(row['least gain'])}"
+        yield f"| {name} | {shown(row['mean'])} | {gains} |"
+    ours, mod, paper = (demo[s] for s in (ALL_THREE, "mini-mod", "preset paper, all three"))
+    yield f"| all three | {shown(ours['mean'])} | | |"
+    seeds = [column for column in ours if column.startswith("seed ")]
+    lost = [shown(int(seed[5:]), 0) for seed in seeds if mod[seed] >= ours[seed]]
+    won = sum(ours[seed] > paper[seed] for seed in seeds)
+    yield f"mini-mod not on seed {' and '.join(lost)};"
+    yield (
+        f"`best` is above `paper` on {shown(won, 0)} seeds of {shown(len(seeds), 0)} and by "
+        f"{shown(ours['mean'] - paper['mean'])} on average"
+    )
+    groups = by("groups", "preset", "what")
+    excess = {}
+    for preset in ("paper", "best"):
+        means = {
+            what: groups[preset, what]["mean"]
+            for kind in ("captions on both sides", "captions held out")
+            for what in (f"out-of-fold, {kind}", f"test, {kind}")
+        }
+        yield f"| `{preset}` | " + " | ".join(map(shown, means.values())) + " |"
+        split, split_test, held, held_test = means.values()
+        excess[preset] = shown(split - split_test), shown(held - held_test)
+    yield (
+        f"Ungrouped folds promise {excess['paper'][0]} (`paper`) and {excess['best'][0]} (`best`) "
+        f"more than new captions bring, grouped ones {excess['paper'][1]} and {excess['best'][1]};"
+    )
+
+
+def _esc10() -> Iterator[str]:
+    esc10, gain = by("esc10", "system"), read_rows("esc10_gain")[0]["gain"]
+    spaces = ("mini-mel", "mini-mfcc", "mini-mod")
+    cosines = " / ".join(shown(esc10[f"cosine of {space}"]["SRCC"][0]) for space in spaces)
+    yield f"| cosine of mini-mel / mini-mfcc / mini-mod | {cosines} | |"
+    srcc, mse = (
+        " / ".join(shown(esc10[space][metric][0], digits) for space in spaces)
+        for metric, digits in (("SRCC", 3), ("MSE", 2))
+    )
+    yield f"| stack of mini-mel / mini-mfcc / mini-mod alone | {srcc} | {mse} |"
+    for system, name in (
+        (ALL_THREE, "stack of all three"),
+        ("mini-mfcc + mini-mod", "best couple (mini-mfcc + mini-mod)"),
+        (UNSEEN, UNSEEN),
+        ("all three, target rank", 'all three, `target="rank"`'),
+        (PAPER, 'all three, `preset="paper"`'),
+        ("rank ensemble of the singles", "rank ensemble of the singles"),
+    ):
+        row = esc10[system]
+        yield f"| {name} | {interval(row['SRCC'])} | {interval(row['MSE'], 2)} |"
+    low, high = (shown(value) for value in gain[1:])
+    excludes = "does not exclude" if gain[1] <= 0 <= gain[2] else "excludes"
+    yield (
+        f"Best over paper: {signed(gain[0])} [{low}, {high}], an interval that {excludes} zero on "
+        "206 pairs"
+    )
+    yield f"(five folds of captions, a fifth less data) gives {shown(esc10[UNSEEN]['SRCC'][0])},"
+    scores = read_rows("esc10_scores")[0]
+    yield (
+        f"The MSE is large because {shown(100 * scores['share below 1 or above 9'], 0)} % of the "
+        f"scores are below 1 or above 9 (their variance is {shown(scores['variance'], 1)})."
+    )
+
+
+def _sick() -> Iterator[str]:
+    sick, gains = by("sick", "system"), by("sick_gain", "seed")
+    validation, test, mse = "validation SRCC", "test SRCC", "test MSE (1-5)"
+    row = sick["cosine of tokens"]
+    yield f"| best cosine (tokens) | {shown(row[validation])} | {interval(row[test])} | |"
+    for preset in ("paper", "best"):
+        first, *others = (sick[f"{preset}, score, seed {seed}"] for seed in range(3))
+        of_validation, of_mse = (
+            " / ".join(map(shown, values))
+            for values in (
+                [row[validation] for row in (first, *others)],
+                [row[mse][0] for row in (first, *others)],
+            )
+        )
+        of_test = " / ".join([interval(first[test]), *(shown(row[test][0]) for row in others)])
+        yield f"| `{preset}`, seeds 0 / 1 / 2 | {of_validation} | {of_test} | {of_mse} |"
+    of_seeds = [interval(gains[0]["gain"]), *(shown(gains[seed]["gain"][0]) for seed in (1, 2))]
+    yield f"| gain of `best`, paired | | {' / '.join(of_seeds)} | |"
+    for system, name in (
+        ("best, rank, seed 0", '`best`, `target="rank"`, seed 0'),
+        ("best, score, seed 0, tokens alone", "`best` of one space alone (tokens)"),
+    ):
+        row = sick[system]
+        figures = shown(row[validation]), interval(row[test]), shown(row[mse][0])
+        yield f"| {name} | {' | '.join(figures)} |"
+    runs = {p: [sick[f"{p}, score, seed {seed}"] for seed in range(3)] for p in ("best", "paper")}
+    of_test = [row[test][0] for row in runs["best"]]
+    yield f"The seed matters ({shown(max(of_test) - min(of_test))}) because"
+    best, paper = (sum(row["fit, s"] for row in rows) / len(rows) for rows in runs.values())
+    yield f"Fits of `best` took {shown(best, 0)} s, of `paper` {shown(paper, 0)} s."
+
+
+def _stacker() -> Iterator[str]:
+    speed = by("stacker_speed", "system")
+    for system, name in (
+        ("xacle_stack, paper", '`preset="paper"`'),
+        ("scikit-learn, RidgeCV, 11 penalties", "scikit-learn, RidgeCV, 11 penalties"),
+        ("scikit-learn, Ridge, one penalty", "scikit-learn, Ridge, one fixed penalty"),
+        ("xacle_stack, best", '`preset="best"`'),
+    ):
+        run, is_ours = speed[system], system == "xacle_stack, paper"
+        time, memory = (
+            shown(run[column], 0 if is_ours else 1) for column in ("times ours", "times ours ")
+        )
+        yield (
+            f"| {name} | {shown(run['fit, s'], 1)} | {time} | {shown(run['peak, MiB'], 0)} | "
+            f"{memory} | {shown(run['test SRCC'], 4)} |"
+        )
+    furthest = max(
+        float(row["largest difference / standard deviation"]) for row in read_rows("stacker_equal")
+    )
+    exponent = f"{_OPEN}{furthest:.0e}{_CLOSE}"
+    ours, theirs = (speed[s] for s in ("xacle_stack, paper", "scikit-learn, RidgeCV, 11 penalties"))
+    yield f"equal scikit-learn's float64 Ridge within {exponent} of their standard deviation"
+    gap = abs(ours["test SRCC"] - theirs["test SRCC"])
+    yield f"and the test SRCC of the whole differs by {shown(gap, 4)}."
+    growth = json.loads((RESULTS / "stacker_growth.json").read_text(encoding="utf-8"))
+    exponent = growth["title"].rpartition("^")[2]
+    yield f"time grows like pairs^{_OPEN}{exponent}{_CLOSE}"
+    for row in growth["figures"]:
+        figures = shown(row["s"], 1), shown(row["peak, MiB"], 0)
+        yield f"| {row['pairs']:,} | {' | '.join(figures)} |"
+    for row in read_rows("stacker_scoring"):
+        fitted = "" if row["preset"] == "paper" else f", fitted on {row['fitted on']:,} pairs"
+        rate = shown(round(row["pairs/s"], -2), 0)
+        peak, before = (shown(row[column], 0) for column in ("peak, MiB", "peak before, MiB"))
+        yield f"| `{row['preset']}`{fitted} | {row['pairs']:,} | {rate} | {peak} ({before}) |"
+
+
+def _listeners() -> Iterator[str]:
+    targets = by("listeners", "target")
+    for target, name in (
+        ("plain mean", "plain mean"),
+        ("biases", "biases"),
+        ("biases and noise (default)", "biases and noise, the default"),
+        ("its posterior means", "its posterior means"),
+        ("biases, noise and scales", "biases, noise and scales"),
+    ):
+        row = targets[target]
+        gain, less, seconds = "", "", ""
+        if target != "plain mean":
+            gain, less = (interval(row[column]) for column in ("SRCC gained", "MSE gained"))
+            seconds = shown(row["s"], 1)
+        cells = [name, shown(row["SRCC"]), gain, shown(row["MSE"]), less, seconds]
+        yield _row(cells)
+    scaled = by("listeners_alike", "target")["biases, noise and scales"]["SRCC gained"][0]
+    yield f"`scale=True` then costs {shown(-scaled, 4)}."
+    plain, weighted = (
+        shown(targets[target]["new MSE"], 4)
+        for target in ("biases and noise (default)", "the same, with weights")
+    )
+    yield f"(MSE of a linear regression on new pairs {plain} → {weighted})"
+    halves = by("listeners_esc10", "part", "target", "metric")
+    figures = []
+    for metric, digits in (("SRCC", 4), ("MSE", 3)):
+        for part in ("train", "validation"):
+            row = halves[part, "biases and noise (default)", metric]
+            low, high = (shown(row[side], digits) for side in ("low", "high"))
+            gain = signed(row["gain"], digits) if metric == "SRCC" else shown(row["gain"], digits)
+            figures.append(f"{gain} [{low}, {high}]")
+    train, validation, mse_train, mse_validation = figures
+    yield f"SRCC {train} on train, {validation} on validation;"
+    yield f"MSE less by {mse_train} and {mse_validation}."
+
+
+def _systems() -> Iterator[str]:
+    demo, esc10 = by("systems_demo", "system"), by("systems_esc10", "system")
+    best_cosine = {
+        name: max(
+            (system for system in rows if system.startswith("cosine")),
+            key=lambda system: rows[system][column][0],
+        )
+        for name, rows, column in (
+            ("demo", demo, "test SRCC"),
+            ("esc10", esc10, "validation SRCC"),
+        )
+    }
+    for system, name in (
+        ("stack", "stack (`best`)"),
+        ("paper", "stack (`paper`)"),
+        ("head, listnet", "projection head, ListNet"),
+        ("head, pairwise", "projection head, pairwise"),
+        ("head, mse", "projection head, MSE"),
+        ("cosine", "best cosine, calibrated"),
+        ("mean: stack + head", "mean of stack and head (MSE)"),
+        ("ranks: stack + head", "ranks of stack and head (MSE)"),
+        ("Trust-your-CLAP, gate train", "Trust-your-CLAP, published settings, gate"),
+        ("Trust-your-CLAP, gate none", "the same without gate"),
+        ("Trust-your-CLAP, Adam 1e-3", "Trust-your-CLAP, Adam, 1e-3"),
+        (
+            "LSTM, random frames, 2 epochs",
+            "LSTM, frames and text of random weights, 2 epochs",
+        ),
+    ):
+        cells = [name]
+        seconds = []
+        for data, rows, column in (
+            ("demo", demo, "test SRCC"),
+            ("esc10", esc10, "validation SRCC"),
+        ):
+            row = rows[best_cosine[data] if system == "cosine" else system]
+            better = row["P(better than the stack)"]
+            cells += [interval(row[column]), "" if system == "stack" else shown(better, 2)]
+            seconds.append(shown(row["fit, s"], 1))
+        yield _row([*cells, " / ".join(seconds)])
+    n_weights = demo["LSTM, random frames, 2 epochs"]["parameters"] / 1e6
+    yield f"({shown(n_weights, 0)} million weights, BYOL-A frames"
+    few = by("training_pairs", "pairs", "settings")
+    for n_pairs in (500, 2_000, 7_500):
+        of_settings = ("as published", "as published, bfloat16", "Adam, 1e-3, 40 epochs")
+        figures = " | ".join(shown(few[n_pairs, name]["SRCC"], 2) for name in of_settings)
+        yield f"| {n_pairs:,} | {figures} |"
+
+
+def _training() -> Iterator[str]:
+    rows = by("training", "what")
+    minutes = {}
+    for precision in ("float32", "bfloat16"):
+        epoch = next(
+            row["seconds"]
+            for what, row in rows.items()
+            if what.startswith("an epoch, validation") and what.endswith(precision)
+        )
+        minutes[precision] = shown(rows[f"100 epochs, {precision}"]["seconds"] / 60, 1)
+        yield f"| {precision} | {shown(epoch, 1)} | {minutes[precision]} |"
+    peak = shown(rows["the peak, GFLOP/s, float32"]["seconds"], 0)
+    products = shown(rows["an epoch's products of matrices at the peak, float32"]["seconds"], 1)
+    yield (
+        f"products of matrices, at {peak} GFLOP/s at most on these two cores; those of training "
+        f"alone would take {products} s an epoch at that peak."
+    )
+    yield f'`precision="bfloat16"` takes {minutes["bfloat16"]} minutes with the same result'
+
+
+def _cache() -> Iterator[str]:
+    content = json.loads((RESULTS / "cache.json").read_text(encoding="utf-8"))
+    for row, name in zip(
+        content["figures"],
+        (
+            "read both tables, matched by content",
+            "the same from one `.npy` file an item",
+            "the same from one HDF5 data set, row by row",
+            "write both tables",
+            "verify every byte",
+        ),
+        strict=False,
+    ):
+        ratio = row["times the cache's reading"]
+        ratio = shown(ratio, 1 if ratio < 1 else 0)
+        yield f"| {name} | {shown(row['seconds'], 2)} | {ratio} |"
+    peak, arrays = re.findall(r"(\d+) MiB, (\d+) of them", content["title"])[0]
+    yield (
+        f"The reading process peaks at {shown(int(peak), 0)} MiB, of which {shown(int(arrays), 0)} "
+        "are the two arrays"
+    )
+
+
+def _encoders() -> Iterator[str]:
+    rows = read_rows("encoders")
+    for encoder, reference in (("laion-clap-unfused", "laion_clap"), ("ms-clap-2023", "msclap")):
+        bare, ours, theirs = (row for row in rows if row["encoder"] == encoder)
+        cells = [
+            [encoder, "bare forward passes on ready inputs", bare, ""],
+            ["", "(a) `extract_embeddings`, from files to cache", ours, "× the bare passes"],
+            ["", f"(b) {reference}, one file and one caption at a time", theirs, "× ours"],
+        ]
+        yield _encoder_rows(cells)
+    once, repeated = (row for row in rows if row["encoder"] == "tiny CLAP")
+    yield _encoder_rows(
+        [
+            ["tiny CLAP", "4,500 clips and 1,500 captions, each once", once, ""],
+            ["", "(c) 13,500 pairs of the same items", repeated, "× (noise)"],
+        ]
+    )
+    bare, _, clip_by_clip = (row["seconds"] for row in rows if row["encoder"] == "ms-clap-2023")
+    yield f"the ratio could not pass {shown(clip_by_clip / bare, 1)}."
+
+
+def _encoder_rows(rows: list[list[Any]]) -> str:
+    lines = []
+    for encoder, what, run, compared in rows:
+        ratio = f"{shown(run['ratio'], 2)} {compared}" if compared else ""
+        cells = [encoder, what, shown(run["seconds"], 1), ratio, shown(run["peak MiB"], 0)]
+        lines.append(_row(cells))
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    """Return a row of a Markdown table."""
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+def _paper() -> Iterator[str]:
+    seconds = [row["seconds"] for row in read_rows("paper")]
+    first, again, stack = shown(seconds[0], 0), shown(seconds[1], 1), shown(seconds[2], 0)
+    yield (
+        "| `make features`, nothing cached (254 distinct clips, 50 captions, four encoders) | "
+        f"{first} |"
+    )
+    yield f"| `make features`, all cached | {again} |"
+    yield f"| `make stack` (seven stacks) | {stack} |"
+
+
+def _pattern(sentence: str) -> re.Pattern[str]:
+    """Return what finds a sentence whatever its figures and line breaks are."""
+    parts = re.split(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}", sentence)
+    return re.compile(
+        f"({_NUMBER})".join(r"\s+".join(map(re.escape, re.split(r"\s+", part))) for part in parts)
+    )
+
+
+def find_sentence(page: Path, text: str, sentence: str) -> list[tuple[int, int]]:
+    """Return where a sentence stands in a page, and then where each of its figures does."""
+    kept = [index for index, character in enumerate(text) if character != "*"]
+    matches = list(_pattern(sentence).finditer("".join(text[index] for index in kept)))
+    if len(matches) != 1:
+        raise StaleFigureError(
+            f"{page.relative_to(ROOT)}: this stands there {len(matches)} times instead of once, "
+            f"whatever its figures: “{_plain(sentence)}”. Mend the page, or benchmarks/figures.py."
+        )
+    (match,) = matches
+    spans = [match.span(group) for group in range(1 + len(match.groups()))]
+    return [(kept[start], kept[end - 1] + 1) for start, end in spans]
+
+
+def _figures(sentence: str) -> list[str]:
+    return re.findall(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}", sentence)
+
+
+def _plain(sentence: str) -> str:
+    return sentence.replace(_OPEN, "").replace(_CLOSE, "")
+
+
+def differences() -> list[Difference]:
+    """Return every listed figure that its page writes otherwise."""
+    found = []
+    for page, listed in sentences().items():
+        text = page.read_text(encoding="utf-8")
+        for sentence in listed:
+            _, *spans = find_sentence(page, text, sentence)
+            for (start, end), expected in zip(spans, _figures(sentence), strict=True):
+                written, line = text[start:end], text.count("\n", 0, start) + 1
+                if written != expected:
+                    found.append(Difference(page, line, written, expected, _plain(sentence)))
+    return found
+
+
+def unlisted(page: Path, text: str, listed: list[str]) -> list[str]:
+    """Return the figures of a page, with their lines, that stand in no listed sentence."""
+    covered = [find_sentence(page, text, sentence)[0] for sentence in listed]
+    no_prose = [r"(?s)```(?!bash\n)\w+\n.*?```", r"`[^`\n]+`", r"\]\([^)]*\)"]
+    for pattern in [*no_prose, *map(re.escape, _NO_FIGURES)]:
+        covered += [match.span() for match in re.finditer(pattern, text)]
+    rest = list(text)
+    for start, end in covered:
+        rest[start:end] = [c if c == "\n" else "_" for c in text[start:end]]
+    found = []
+    for number, line in enumerate("".join(rest).split("\n"), start=1):
+        pattern = _IN_A_TABLE if line.lstrip().startswith("|") else _MEASURED
+        found += [
+            f"{page.relative_to(ROOT)}:{number}: {match.group()!r}"
+            for match in pattern.finditer(line)
+        ]
+    return found
+
+
+def write_pages() -> list[Difference]:
+    """Write the figures of the results into the pages; return what changed."""
+    changed = differences()
+    for page, listed in sentences().items():
+        text = page.read_text(encoding="utf-8")
+        figures = []
+        for sentence in listed:
+            _, *spans = find_sentence(page, text, sentence)
+            figures += zip(spans, _figures(sentence), strict=True)
+        for (start, end), expected in sorted(figures, reverse=True):
+            text = text[:start] + expected + text[end:]
+        page.write_text(text, encoding="utf-8")
+    return changed
+
+
+if __name__ == "__main__":
+    for difference in write_pages():
+        print(difference)
