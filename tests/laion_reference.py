@@ -1,4 +1,4 @@
-"""Embeddings by laion_clap itself, for a process of its own: ``python laion_reference.py FOLDER``.
+"""Embeddings by laion_clap itself, in a process of its own: ``laion_reference.py FOLDER SIZE``.
 
 Importing laion_clap fetches tokenizers from the hub and changes ``sys.path``, and its encoder of
 longer clips draws from NumPy's global state: here it draws the middle.
@@ -12,11 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-VARIANTS = {
-    f"{size}-{'fused' if is_fused else 'unfused'}": (size, is_fused)
-    for size in ("tiny", "base")
-    for is_fused in (False, True)
-}
+VARIANTS = {"unfused": False, "fused": True}
 # The text tower's width is laion_clap's; the rest is small, to be quick.
 TEXT = {
     "hidden_size": 768,
@@ -59,7 +55,7 @@ def prepare_torchaudio() -> None:
         sys.modules.update({"torchaudio": package, "torchaudio._extension": extension})
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, size: str) -> None:
     """Read ``NAME.pt``, ``clips.npz`` and ``captions.txt``; write ``NAME.npz``."""
     import torch
 
@@ -77,7 +73,7 @@ def main(folder: Path) -> None:
     np.random.choice = lambda places: places[len(places) // 2]
     clips = [torch.from_numpy(clip) for clip in np.load(folder / "clips.npz").values()]
     captions = (folder / "captions.txt").read_text(encoding="utf-8").splitlines()
-    for name, (size, is_fused) in VARIANTS.items():
+    for name, is_fused in VARIANTS.items():
         module = laion_clap.CLAP_Module(is_fused, device="cpu", amodel=f"HTSAT-{size}")
         state = module.model.state_dict()
         own = {k: v.clone() for k, v in state.items() if any(part in k for part in COMPUTED)}
@@ -92,4 +88,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -69,24 +69,24 @@ def encoders(folders: dict[bool, Path]) -> dict[bool, Encoder]:
 
 
 @pytest.fixture(scope="module")
-def references(tmp_path_factory: pytest.TempPathFactory):
-    """Return a folder with LAION's kind of files, and what laion_clap makes of them."""
+def reference(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+    """Return a folder with LAION's kind of files of a size, and what laion_clap makes of them."""
     if importlib.util.find_spec("laion_clap") is None:
         pytest.skip("laion_clap, the reference, is not installed")
     folder = tmp_path_factory.mktemp("reference")
     try:
-        write_reference(folder)
+        write_reference(folder, request.param)
         yield folder
     finally:
-        shutil.rmtree(folder)  # a gigabyte, which pytest would keep
+        shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep
 
 
-def write_reference(folder: Path) -> None:
-    sizes = {"tiny": HTSAT_TINY, "base": HTSAT_BASE}
+def write_reference(folder: Path, size: str) -> None:
+    sizes = {"tiny": HTSAT_TINY, "base": HTSAT_BASE}[size]
     with stand_ins(["torchaudio", "torchvision"]), torch.random.fork_rng():
         laion_reference.write_home(folder)
-        for name, (size, is_fused) in laion_reference.VARIANTS.items():
-            model = draw_model(sizes[size], laion_reference.TEXT, is_fused=is_fused, seed=1)
+        for name, is_fused in laion_reference.VARIANTS.items():
+            model = draw_model(sizes, laion_reference.TEXT, is_fused=is_fused, seed=1)
             write_original(folder / f"{name}.pt", model)
     np.savez(folder / "clips.npz", *reference_clips())
     (folder / "captions.txt").write_text("\n".join(CAPTIONS), encoding="utf-8")
@@ -96,7 +96,7 @@ def write_reference(folder: Path) -> None:
         "PYTHONPATH": str(Path(laion_reference.__file__).parent),
     }
     result = subprocess.run(
-        [sys.executable, laion_reference.__file__, str(folder)],
+        [sys.executable, laion_reference.__file__, str(folder), size],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
@@ -109,11 +109,14 @@ def reference_clips() -> list[np.ndarray]:
     return [noise(70_001), noise(480_000, 1), noise(480_100, 2), noise(640_123, 3)]
 
 
+@pytest.mark.parametrize(
+    "reference", ["tiny", pytest.param("base", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.parametrize("variant", list(laion_reference.VARIANTS))
-def test_laions_own_files_give_laions_own_embeddings(references: Path, variant: str) -> None:
-    _, is_fused = laion_reference.VARIANTS[variant]
-    expected = np.load(references / f"{variant}.npz")
-    encoder = get_encoder(NAMES[is_fused]).load(str(references / f"{variant}.pt"))
+def test_laions_own_files_give_laions_own_embeddings(reference: Path, variant: str) -> None:
+    is_fused = laion_reference.VARIANTS[variant]
+    expected = np.load(reference / f"{variant}.npz")
+    encoder = get_encoder(NAMES[is_fused]).load(str(reference / f"{variant}.pt"))
     clips = [clip for clip in reference_clips() if is_fused or len(clip) <= 10 * RATE]
     found = encoder.encode_audio(clips)["embedding"]
     np.testing.assert_allclose(found, expected["audio"], atol=1e-5)

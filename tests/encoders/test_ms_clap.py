@@ -5,7 +5,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from random_checkpoints import write_checkpoint
 from random_checkpoints.ms_clap import TINY_BERT, TINY_GPT2, build_clap
 
 from xacle_stack._optional import stand_ins
@@ -33,12 +32,11 @@ CAPTIONS = [
 class Pair:
     """An encoder, and msclap's own wrapper around the same weights."""
 
-    def __init__(self, root: Path, year: str) -> None:
+    def __init__(self, choice: EncoderChoice, version: str) -> None:
         import transformers
 
-        name = f"ms-clap-{year}"
-        self.path = write_checkpoint(root, name, full=False)
-        self.encoder = EncoderChoice(name, str(self.path)).load()
+        self.path = Path(choice.checkpoint)
+        self.encoder = choice.load()
         msclap = sys.modules["msclap"]
         tower = self.encoder.model["caption_encoder"]["base"]
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(self.path.parent))
@@ -50,7 +48,7 @@ class Pair:
             warnings.simplefilter("ignore")
             models.from_pretrained.return_value = type(tower)(tower.config)
             tokenizers.from_pretrained.return_value = tokenizer
-            self.theirs = msclap.CLAP(model_fp=str(self.path), version=year)
+            self.theirs = msclap.CLAP(model_fp=str(self.path), version=version)
 
     def embed_audio(self, clip: np.ndarray) -> np.ndarray:
         """Return msclap's embedding of a clip that is no longer than the window."""
@@ -63,8 +61,8 @@ class Pair:
 
 
 @pytest.fixture(scope="module", params=["2022", "2023"])
-def pair(request, tmp_path_factory) -> Pair:
-    return Pair(tmp_path_factory.mktemp(request.param), request.param)
+def pair(request, written) -> Pair:
+    return Pair(written(f"ms-clap-{request.param}"), request.param)
 
 
 def assert_close(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -139,12 +137,14 @@ def test_a_file_without_some_of_the_tensors_is_refused(pair: Pair, tmp_path: Pat
     assert choice.load().info.name == pair.encoder.info.name
 
 
-def test_the_other_years_weights_are_refused(tmp_path: Path, pair: Pair) -> None:
+def test_the_other_years_weights_are_refused(tmp_path: Path, written, pair: Pair) -> None:
     other = {"2022": "ms-clap-2023", "2023": "ms-clap-2022"}[pair.encoder.year]
-    path = write_checkpoint(tmp_path, other, full=False)
+    weights = Path(written(other).checkpoint)
+    path = tmp_path / weights.name
+    path.symlink_to(weights)
     for file in pair.path.parent.glob("*.*"):
         if file.suffix != ".pth":
-            (path.parent / file.name).write_bytes(file.read_bytes())
+            (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(EncoderError, match=r"(?s)weights_\d+\.pth .*(missing|another model)"):
         EncoderChoice(pair.encoder.info.name, str(path)).load()
 
