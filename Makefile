@@ -20,6 +20,15 @@ VENV   ?= .venv
 CONSTRAINTS ?= constraints.txt
 # What `make test` installs of the pretrained encoders: all, or some of encoders,laion,msclap,beats,timm,pe
 EXTRAS ?= all
+# What `make test` runs: all, or some files and folders; tests with a marker or without one
+TESTS ?=
+MARKERS ?= not slow
+# The processor that `make numerics` has OpenBLAS take this one for; empty for one that it is not.
+CORE_TYPE ?=
+# What computes with floats: these tests hold on every processor.
+NUMERICS := tests/stacking tests/features tests/listeners tests/systems tests/synth \
+	$(wildcard $(patsubst %,tests/test_%.py,metrics streamed_svd targets audio)) \
+	$(patsubst %,tests/encoders/test_%.py,mini kaldi laion_mel frames masks byol_a) xacle_stack
 
 comma := ,
 BIN := $(VENV)/bin
@@ -28,7 +37,7 @@ ENCODER_OPTIONS := $(if $(PRECISION),--precision $(PRECISION)) \
 	$(foreach place,$(CHECKPOINTS),--checkpoint "$(place)") $(foreach folder,$(CODE),--code "$(folder)")
 
 .DEFAULT_GOAL := help
-.PHONY: help features stack compare test lint bench notebooks checkpoints clean
+.PHONY: help features stack compare test numerics lint bench notebooks checkpoints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
@@ -49,9 +58,13 @@ stack: features  ## fit the stack on DATA and print the results table
 compare: $(VENV)/neural features  ## train every system of RECIPE on DATA and compare them in one table
 	@$(BIN)/xacle-stack compare "$(RECIPE)" --data "$(DATA)" --store "$(STORE)" --jobs $(JOBS) $(ENCODER_OPTIONS)
 
-test: $(VENV)/dev  ## run the tests
+test: $(VENV)/dev  ## run the tests, but for those that take long; MARKERS=slow: those
 	@# Tests side by side, each with one thread: most are too small for two.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "$(MARKERS)" $(TESTS)
+
+numerics: $(VENV)/dev  ## run the tests of what computes with floats as on another processor
+	core_type=$(or $(CORE_TYPE),$$($(BIN)/python .ci/other_core_type.py)) && echo "As on $$core_type" && \
+	OPENBLAS_CORETYPE=$$core_type OMP_NUM_THREADS=2 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(NUMERICS)
 
 lint: $(VENV)/dev  ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from support import REAL_DATA, WriteData, write_split
 
+from xacle_stack.metrics import evaluate, probability_better
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
@@ -30,3 +32,10 @@ def make_data(tmp_path: Path) -> WriteData:
         return data
 
     return make
+
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let intervals be rough, for tests of what is made of them."""
+    for function in (evaluate, probability_better):
+        monkeypatch.setitem(function.__kwdefaults__, "n_bootstrap", 40)

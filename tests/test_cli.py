@@ -1,5 +1,11 @@
-"""The command line as its users meet it: one process a call, words and exit codes."""
+"""The command line as its users meet it: words and exit codes.
 
+What is about the process is tested in one of its own; the other calls go to the same `main` in this
+one, which saves them the imports.
+"""
+
+import contextlib
+import io
 import re
 import signal
 import subprocess
@@ -11,10 +17,32 @@ import pytest
 import soundfile
 from support import TOY, WriteData
 
+from xacle_stack.cli import main
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 COMMAND = Path(sys.executable).with_name("xacle-stack")
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Call the command line in this process."""
+    out, err, call = io.StringIO(), io.StringIO(), [str(argument) for argument in arguments]
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with (
+            contextlib.chdir(cwd or Path.cwd()),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as exit_,
+        ):
+            main(call)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    code = exit_.value.code or 0
+    return subprocess.CompletedProcess(call, code, out.getvalue(), err.getvalue())
+
+
+def run_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Call the installed command in a process of its own."""
     done = subprocess.run(
         [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
     )
@@ -32,7 +60,7 @@ def recipe(tmp_path: Path) -> Path:
 def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: Path) -> None:
     data = make_data(train=40, validation=20, test=20)
     options = ("--data", data, "--recipe", recipe, "--store", tmp_path / "store", "--quiet")
-    done = run("features", *options)
+    done = run_process("features", *options)
     assert done.returncode == 0, done.stderr
     assert "toy: 80 clips encoded, 0 were in the cache" in done.stdout
     assert "toy: 0 clips encoded, 80 were in the cache" in run("features", *options).stdout
@@ -59,7 +87,8 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     done = run("evaluate", model / "scores-validation.csv", out, "--data", data)
     assert done.returncode == 0
     assert "SRCC" in done.stdout
-    done = run("evaluate", model / "scores-validation.csv", "--data", data, "--split", "train")
+    bad = ("evaluate", model / "scores-validation.csv", "--data", data, "--split", "train")
+    done = run_process(*bad)
     assert done.returncode == 1
     assert "20 mistake(s); every pair needs exactly one prediction" in done.stderr
 
@@ -131,7 +160,7 @@ def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Pa
 
 
 def test_version() -> None:
-    assert run("--version").stdout == f"xacle-stack {version('xacle-stack')}\n"
+    assert run_process("--version").stdout == f"xacle-stack {version('xacle-stack')}\n"
 
 
 def test_brackets_in_names_are_only_brackets(
@@ -147,7 +176,7 @@ def test_brackets_in_names_are_only_brackets(
 
 def test_help_is_everywhere() -> None:
     for command in ([], ["features"], ["stack"], ["score"], ["evaluate"], ["demo"], ["cache"]):
-        done = run(*command, "--help")
+        done = run_process(*command, "--help")
         assert done.returncode == 0
         assert "Usage: xacle-stack" in done.stdout
 
@@ -173,7 +202,7 @@ class Stops(ToySpace):
     )
     recipe.write_text(f'spaces = ["{slow}:Stops"]\n')
     options = ("--data", data, "--recipe", recipe, "--store", tmp_path / "store", "--quiet")
-    done = run("features", *options)
+    done = run_process("features", *options)
     assert done.returncode == 128 + signal.SIGTERM
     listed = run("cache", "ls", "--store", tmp_path / "store").stdout
     assert re.search(r"toy +\w{16} +audio +32 ", listed), listed

@@ -17,6 +17,8 @@ from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.submission import read_predictions
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 QUIET = {"n_jobs": 1, "progress": False}
 
 

@@ -35,6 +35,8 @@ from xacle_stack.submission import read_predictions
 from xacle_stack.systems.fitted import FittedSystem
 from xacle_stack.targets import Targets
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 QUIET = {"n_jobs": 1, "progress": False}
 FRAMES = f"{TESTS / 'toy_encoder.py'}:ToyFrames"
 CHEAP = {
