@@ -61,7 +61,7 @@ def imports() -> list[tuple[str, str, Path]]:
         importer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         if importer == "__init__":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{path}: relative import"
                 names = [node.module or ""]
@@ -100,7 +100,7 @@ def test_arrays_have_never_heard_of_files(part: str, stranger: str) -> None:
     if part == "stacking":
         subprocess.run([sys.executable, "-c", code], check=True)
     for path in [PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"):
-        assert not re.search(rf"(import|from) {stranger}\b", path.read_text())
+        assert not re.search(rf"(import|from) {stranger}\b", path.read_text("utf-8"))
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -126,6 +126,8 @@ def test_no_module_is_a_drawer() -> None:
     names = {path.stem for path in PACKAGE.rglob("*.py")}
     assert not names & {"utils", "util", "common", "helpers", "misc"}
     long = {
-        p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400
+        p.name: n
+        for p in PACKAGE.rglob("*.py")
+        if (n := len(p.read_text("utf-8").splitlines())) > 400
     }
     assert long == {}

@@ -15,7 +15,7 @@ from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -69,7 +69,7 @@ def test_commands_exist_with_the_options_shown() -> None:
 
 
 def test_make_targets_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text("utf-8")
     shown = set(re.findall(r"\bmake ([a-z]+)", "\n".join(blocks("bash")))) | {"notebooks"}
     assert {"stack", "test", "features"} <= shown
     for target in shown:
@@ -78,5 +78,5 @@ def test_make_targets_exist() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), target

@@ -247,7 +247,7 @@ def test_cca_shrinks_with_its_penalty_and_refuses_impossible_requests():
 
 
 def test_fitting_is_deterministic_whatever_the_number_of_workers():
-    one, two = fit_mini(n_scenes=80, seed=5), fit_mini(n_scenes=80, seed=5, n_jobs=2)
+    one, two = fit_mini(n_scenes=40, seed=5), fit_mini(n_scenes=40, seed=5, n_jobs=2)
     for name, weights in one.items():
         for array, values in vars(weights).items():
             np.testing.assert_allclose(values, getattr(two[name], array), atol=1e-8)
