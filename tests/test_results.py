@@ -51,7 +51,7 @@ def test_markdown_has_a_section_a_split_and_published_rows_below() -> None:
 
 def test_published_rows_are_for_xacle_only() -> None:
     ids = tuple(f"{number:05d}.wav" for number in range(10500, 13500))
-    xacle = Pairs("test", ids, (), ())
+    xacle = Pairs("test", ids, (), ids)
     assert {row.split for row in published_for(xacle)} == {"test"}
-    assert published_for(Pairs("test", ids[:-1], (), ())) == []
-    assert published_for(Pairs("train", ids, (), ())) == []
+    assert published_for(Pairs("test", ids[:-1], (), ids[:-1])) == []
+    assert published_for(Pairs("train", ids, (), ids)) == []
