@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from xacle_stack.cache import FeatureCache, StoreId, StoreWriter, text_key
-from xacle_stack.pairs import Pairs, numbered_ids
+from xacle_stack.pairs import Pairs
+from xacle_stack.pairs.split_rows import numbered_ids
 
 STORE = StoreId("toy", "0123456789abcdef")
 KINDS = ("vectors", "sequences")

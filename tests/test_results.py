@@ -2,6 +2,7 @@ import csv
 import io
 
 import numpy as np
+import pytest
 
 from xacle_stack.metrics import evaluate
 from xacle_stack.pairs import Pairs
@@ -36,6 +37,13 @@ def test_csv_holds_every_figure() -> None:
     evaluation = results()[3].evaluation
     assert float(rows[3]["SRCC_low"]) == round(evaluation.srcc.low, 6)
     assert float(rows[3]["MSE"]) == round(evaluation.mse.value, 6)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_system_is_no_formula_of_a_spreadsheet(name: str) -> None:
+    one = results()[0]
+    table = results_csv([SystemResult(name, "test", one.evaluation)])
+    assert next(csv.DictReader(io.StringIO(table, newline="")))["system"] == f"'{name}"
 
 
 def test_markdown_has_a_section_a_split_and_published_rows_below() -> None:

@@ -121,7 +121,7 @@ def test_pairs_of_one_file_are_predicted_by_their_ids(tmp_path: Path) -> None:
 
 
 def test_ids_come_back_whatever_they_are(tmp_path: Path) -> None:
-    ids = ("=1+1.wav", "-a.wav", "@b.wav", 'c "d", e.wav', " f.wav".strip(), "g\nh.wav")
+    ids = ("=1+1.wav", "-a.wav", "@b.wav", 'c "d", e.wav', " f.wav".strip(), "g\nh\ri.wav")
     write_predictions(tmp_path / "scores.csv", ids, range(6), "test")
     assert predicted_ids(tmp_path / "scores.csv") == ids
     assert read_predictions(tmp_path / "scores.csv", ids).tolist() == list(range(6))

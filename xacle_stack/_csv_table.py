@@ -1,4 +1,4 @@
-"""CSV files: read row by row under our own column names, and cells that a spreadsheet leaves alone.
+"""CSV files: read row by row under our own column names, and written so that they can be read.
 
 A file is read as a stream, and a row, a field and the number of rows have limits, so that a file of
 any size that is no such table costs an error message and not the memory.
@@ -6,10 +6,11 @@ any size that is no such table costs an error message and not the memory.
 
 import csv
 import difflib
+import io
 import math
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -54,6 +55,23 @@ def not_a_formula(cell: str) -> str:
     ("'=1+1", 'stack')
     """
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    r"""Return rows as the text of a CSV file.
+
+    Examples
+    --------
+    >>> csv_text([["a", "b, c"], [1, "d\re"]])
+    'a,"b, c"\n"1","d\re"\n'
+    """
+    file = io.StringIO()
+    as_needed = csv.writer(file, lineterminator="\n")
+    # Where lines end with a newline, older Pythons leave a carriage return unquoted.
+    always = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (always if any("\r" in str(cell) for cell in row) else as_needed).writerow(row)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,9 @@ class CsvTable:
                 f"{path}: the columns are separated by {';' if ';' in header[0] else 'tabs'}. "
                 "Save the file with commas between them."
             )
-        columns, missing, hints = {}, [], []
+        columns: dict[str, str] = {}
+        missing: list[str] = []
+        hints: list[str] = []
         for column, spellings in expected.items():
             found = [name for name in header if name in spellings]
             if len(found) > 1:

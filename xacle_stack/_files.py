@@ -2,9 +2,26 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".part"
+
+
+@contextmanager
+def path_in_errors(path: Path) -> Iterator[None]:
+    """Name the file that is being written in what the system raises: of a full disk it names none.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -24,7 +41,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         If the disk is full or the folder cannot be written, with the path; nothing is left behind
         then.
     """
-    path = path.resolve()
+    with path_in_errors(path):
+        _write_atomically(path.resolve(), content)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
         with partial.open("xb") as file:
@@ -32,10 +53,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException as error:
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # of a full disk, Python says nothing but that it is full
-            error.filename, error.filename2 = str(path), None
         raise
     if os.name == "posix":  # make the rename itself durable
         folder = os.open(path.parent, os.O_RDONLY)

@@ -5,8 +5,6 @@ with two decimals.  Rows are matched by file name, never by their place.  Where 
 under several captions, its pairs go by their ids, ``FILE#1``, ``FILE#2`` …
 """
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -15,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from xacle_stack._csv_table import CsvTable, plain_number
+from xacle_stack._csv_table import CsvTable, csv_text, plain_number
 from xacle_stack._files import write_atomically
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import SubmissionError, bullet_list
@@ -57,17 +55,12 @@ def write_predictions(
     if bad:
         raise SubmissionError(f"scores that are NaN or infinite:\n{bullet_list(bad)}")
     path = Path(path)
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([_ID, _SCORES[split]])
     # Adding zero turns a rounded -0.00 into 0.00.
-    writer.writerows(
-        [pair_id, f"{round(score, 2) + 0.0:.2f}"]
-        for pair_id, score in zip(pair_ids, scores.tolist(), strict=True)
-    )
+    texts = [f"{round(score, 2) + 0.0:.2f}" for score in scores.tolist()]
+    content = csv_text([(_ID, _SCORES[split]), *zip(pair_ids, texts, strict=True)])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, file.getvalue().encode())
+        write_atomically(path, content.encode())
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written: {error.strerror}.") from None
 

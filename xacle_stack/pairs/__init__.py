@@ -1,7 +1,6 @@
 """Pairs of a clip and a caption: checked records, and how they are read from the XACLE layout."""
 
 from xacle_stack.pairs.record import MAX_SCORE, MIN_SCORE, Pairs, Ratings
-from xacle_stack.pairs.split_rows import numbered_ids
 from xacle_stack.pairs.xacle_layout import SPLITS, list_splits, read_pairs, read_splits
 
 __all__ = [
@@ -11,7 +10,6 @@ __all__ = [
     "Pairs",
     "Ratings",
     "list_splits",
-    "numbered_ids",
     "read_pairs",
     "read_splits",
 ]

@@ -204,7 +204,7 @@ def _scores(values: object, n_rows: int, of: str, mistakes: list[str]) -> FloatA
         strangers = [
             f"scores, row {row}: {reprlib.repr(value)}; expected {expected}"
             for row, value in enumerate(array)
-            if not isinstance(value, Real) or isinstance(value, bool)
+            if isinstance(value, bool) or not isinstance(value, Real)
         ]
         if strangers:
             mistakes += strangers
