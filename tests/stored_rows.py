@@ -10,6 +10,7 @@ import numpy as np
 
 from xacle_stack.cache import FeatureCache, StoreId, StoreWriter, text_key
 from xacle_stack.pairs import Pairs
+from xacle_stack.pairs.split_rows import numbered_ids
 
 STORE = StoreId("toy", "0123456789abcdef")
 KINDS = ("vectors", "sequences")
@@ -34,8 +35,8 @@ def write_rows(root: Path, rows: Sequence[int], kind: str, segment_rows: int = 4
 
 def pairs_of(rows: Sequence[int]) -> Pairs:
     """Return pairs whose captions are the rows' numbers."""
-    names = tuple(map(str, rows))
-    return Pairs("test", names, (), names)
+    captions = tuple(map(str, rows))
+    return Pairs("test", numbered_ids(captions), (), captions)
 
 
 def assert_rows(root: Path, rows: Sequence[int], kind: str) -> None:

@@ -16,6 +16,7 @@ RANKS = {
     "_optional": 0,
     "_types": 0,
     "_files": 0,
+    "_printable": 0,
     "_csv_table": 0,
     "_progress": 0,
     "pairs": 1,
@@ -34,7 +35,7 @@ RANKS = {
     "systems": 5,
     "run_folder": 5,
     "contenders": 6,
-    "recipe_paths": 6,
+    "recipe_file": 6,
     "recipe": 7,
     "demo": 7,
     "targets": 8,
@@ -42,8 +43,12 @@ RANKS = {
     "comparison": 9,
     "cli": 10,
 }
-# Within rank 0, nothing but errors is imported.
-ALLOWED_SIDEWAYS = {("_optional", "errors"), ("_csv_table", "errors")}
+# Within rank 0, nothing but errors and the safe form of names is imported.
+ALLOWED_SIDEWAYS = {
+    ("_optional", "errors"),
+    ("_csv_table", "errors"),
+    ("_progress", "_printable"),
+}
 
 
 def part_of(module: str) -> str | None:

@@ -2,6 +2,7 @@ import csv
 import io
 
 import numpy as np
+import pytest
 
 from xacle_stack.metrics import evaluate
 from xacle_stack.pairs import Pairs
@@ -38,6 +39,13 @@ def test_csv_holds_every_figure() -> None:
     assert float(rows[3]["MSE"]) == round(evaluation.mse.value, 6)
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_system_is_no_formula_of_a_spreadsheet(name: str) -> None:
+    one = results()[0]
+    table = results_csv([SystemResult(name, "test", one.evaluation)])
+    assert next(csv.DictReader(io.StringIO(table, newline="")))["system"] == f"'{name}"
+
+
 def test_markdown_has_a_section_a_split_and_published_rows_below() -> None:
     text = results_markdown(results(), PUBLISHED)
     validation, test = text.split("## test")
@@ -51,7 +59,7 @@ def test_markdown_has_a_section_a_split_and_published_rows_below() -> None:
 
 def test_published_rows_are_for_xacle_only() -> None:
     ids = tuple(f"{number:05d}.wav" for number in range(10500, 13500))
-    xacle = Pairs("test", ids, (), ())
+    xacle = Pairs("test", ids, (), ids)
     assert {row.split for row in published_for(xacle)} == {"test"}
-    assert published_for(Pairs("test", ids[:-1], (), ())) == []
-    assert published_for(Pairs("train", ids, (), ())) == []
+    assert published_for(Pairs("test", ids[:-1], (), ids[:-1])) == []
+    assert published_for(Pairs("train", ids, (), ids)) == []

@@ -46,11 +46,14 @@ def test_unreadable_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match="no such file of predictions"):
         read_predictions(tmp_path / "nowhere.csv", IDS)
     (tmp_path / "columns.csv").write_text("file,score\na.wav,1\n")
-    with pytest.raises(SubmissionError, match=r"found \['file', 'score'\]"):
+    with pytest.raises(SubmissionError, match=r"it has \['file', 'score'\]"):
         read_predictions(tmp_path / "columns.csv", IDS)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00wav")
-    with pytest.raises(SubmissionError, match="not readable as a UTF-8 CSV file"):
+    with pytest.raises(SubmissionError, match="binary.csv: this file is UTF-16. Save it as UTF-8"):
         read_predictions(tmp_path / "binary.csv", IDS)
+    (tmp_path / "both.csv").write_text("wav_file_name,pred_score,prediction_score\na.wav,1,2\n")
+    with pytest.raises(SubmissionError, match="'pred_score' and 'prediction_score' mean the same"):
+        read_predictions(tmp_path / "both.csv", IDS)
 
 
 def test_unusable_scores_are_not_written(tmp_path: Path) -> None:
@@ -68,7 +71,9 @@ def test_unusable_scores_are_not_written(tmp_path: Path) -> None:
 def test_decimal_commas_and_double_ids_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("wav_file_name,pred_score\na.wav,7,5\nb.wav,1\nc.wav,2\n")
-    with pytest.raises(SubmissionError, match=r"1 mistake\(s\).*\n.*line 2: too many fields"):
+    with pytest.raises(
+        SubmissionError, match=r"line 2: 3 fields instead of 2; .* write numbers with a p"
+    ):
         read_predictions(path, IDS)
     with pytest.raises(SubmissionError, match="pair ids that stand twice:\n  - a.wav"):
         write_predictions(path, ["a.wav", "a.wav"], [1, 2], "test")
@@ -85,3 +90,38 @@ def test_the_pairs_of_a_file(tmp_path: Path) -> None:
         predicted_ids(path)
     with pytest.raises(SubmissionError, match="no such file of predictions"):
         predicted_ids(tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize("text", ["0_5", "nan", "inf", "Infinity", "٥", "1e999", "0x1", "", "1,0 "])
+def test_what_python_alone_calls_a_number_is_no_score(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text(f'wav_file_name,pred_score\na.wav," 7.5 "\nb.wav,"{text}"\nc.wav,-1e-1\n')
+    with pytest.raises(SubmissionError, match=r"1 mistake\(s\)") as caught:
+        read_predictions(path, IDS)
+    assert f"scores.csv, line 3: the score of 'b.wav' is {text!r}, not a number" in str(
+        caught.value
+    )
+
+
+def test_blank_rows_and_a_space_before_quotes_are_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text('wav_file_name, pred_score\nb.wav, "1"\n,\n"a.wav", 2\n\nc.wav,3\n , \n')
+    assert read_predictions(path, IDS).tolist() == [1, 2, 3]
+    assert predicted_ids(path) == IDS
+
+
+def test_pairs_of_one_file_are_predicted_by_their_ids(tmp_path: Path) -> None:
+    path, ids = tmp_path / "scores.csv", ("a.wav#1", "a.wav#2", "b.wav")
+    write_predictions(path, ids, [1, 2, 3], "test")
+    assert read_predictions(path, ids).tolist() == [1, 2, 3]
+    path.write_text("wav_file_name,prediction_score\na.wav,1\na.wav,2\nb.wav,3\n")
+    message = r"line 2: 'a.wav' is the file of several pairs of this split; write .*'a.wav#1', 'a.w"
+    with pytest.raises(SubmissionError, match=message):
+        read_predictions(path, ids)
+
+
+def test_ids_come_back_whatever_they_are(tmp_path: Path) -> None:
+    ids = ("=1+1.wav", "-a.wav", "@b.wav", 'c "d", e.wav', " f.wav".strip(), "g\nh\ri.wav")
+    write_predictions(tmp_path / "scores.csv", ids, range(6), "test")
+    assert predicted_ids(tmp_path / "scores.csv") == ids
+    assert read_predictions(tmp_path / "scores.csv", ids).tolist() == list(range(6))

@@ -17,7 +17,8 @@ def recipe_of(**settings: object) -> Recipe:
 
 
 def pairs_of(captions: tuple[str, ...], ratings: Ratings | None = None) -> Pairs:
-    return Pairs("train", captions, (), captions, np.arange(len(captions)) % 11.0, ratings)
+    ids = tuple(f"{number}.wav" for number in range(len(captions)))
+    return Pairs("train", ids, (), captions, np.arange(len(captions)) % 11.0, ratings)
 
 
 def rated(n_listeners: int) -> Pairs:
@@ -65,7 +66,7 @@ def test_ratings_are_needed(make_data: WriteData) -> None:
     (data / "meta_data" / "train.csv").unlink(missing_ok=True)
     with pytest.raises(PairsError, match="Add meta_data/train.csv with wav_file_name,text,score"):
         Targets.of(read_pairs(data, "train"), recipe_of(listener_model=True))
-    pairs = pairs_of(("a", "b"), Ratings(("a",), ("listener",), np.array([3.0])))
+    pairs = pairs_of(("a", "b"), Ratings(("0.wav",), ("listener",), np.array([3.0])))
     message = "listener_model = true in the recipe, split 'train': 1 pair.s. have no rating; add"
     with pytest.raises(PairsError, match=message):
         Targets.of(pairs, recipe_of(listener_model=True))

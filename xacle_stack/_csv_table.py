@@ -1,22 +1,97 @@
-"""CSV files by our own column names, with the line of every row."""
+"""CSV files: read row by row under our own column names, and written so that they can be read.
+
+A file is read as a stream, and a row, a field and the number of rows have limits, so that a file of
+any size that is no such table costs an error message and not the memory.
+"""
 
 import csv
+import difflib
 import io
-from collections.abc import Iterator, Mapping
+import math
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from xacle_stack.errors import PairsError
+from xacle_stack.errors import PairsError, XacleStackError, bullet_list
+
+# No caption is longer.  Below the 131,072 characters at which Python's csv module gives up, whose
+# limit belongs to the whole process.
+MAX_FIELD_CHARS = 100_000
+MAX_ROW_CHARS = 1_000_000
+MAX_ROWS = 20_000_000
+# After so many, the file is not what its reader thinks it is.
+MAX_MISTAKES = 10_000
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+# What makes a spreadsheet read a cell as a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-@dataclass
+def plain_number(text: str) -> float:
+    """Return the number that a cell holds, NaN where it holds none.
+
+    Stricter than ``float``, which also takes ``0_5``, ``infinity``, ``nan`` and digits of other
+    scripts.
+
+    Examples
+    --------
+    >>> plain_number(" 7.5 "), plain_number("1e-1"), plain_number("0_5")
+    (7.5, 0.1, nan)
+    """
+    text = text.strip()
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def not_a_formula(cell: str) -> str:
+    """Return a name as a cell that no spreadsheet runs: an apostrophe goes before a formula.
+
+    Examples
+    --------
+    >>> not_a_formula("=1+1"), not_a_formula("stack")
+    ("'=1+1", 'stack')
+    """
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    r"""Return rows as the text of a CSV file.
+
+    Examples
+    --------
+    >>> csv_text([["a", "b, c"], [1, "d\re"]])
+    'a,"b, c"\n"1","d\re"\n'
+    """
+    file = io.StringIO()
+    as_needed = csv.writer(file, lineterminator="\n")
+    # Where lines end with a newline, older Pythons leave a carriage return unquoted.
+    always = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (always if any("\r" in str(cell) for cell in row) else as_needed).writerow(row)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
 class CsvTable:
-    """A CSV file's rows by our own column names, with their line numbers."""
+    """A CSV file whose header was read; its rows come by our own column names.
+
+    Attributes
+    ----------
+    path : Path
+    header : tuple of str
+    columns : mapping of str to str
+        The header's spelling of each of our columns that the file has.
+    error : type of XacleStackError
+        What is raised.
+    """
 
     path: Path
+    header: tuple[str, ...]
     columns: Mapping[str, str]
-    records: list[tuple[int, dict[str, str]]]
+    error: type[XacleStackError] = PairsError
 
     @classmethod
     def read(
@@ -24,9 +99,9 @@ class CsvTable:
         path: Path,
         expected: Mapping[str, tuple[str, ...]],
         optional: tuple[str, ...] = (),
-        optional_beside: tuple[str, ...] = (),
+        error: type[XacleStackError] = PairsError,
     ) -> Self:
-        """Read a file.
+        """Read a file's header.
 
         Parameters
         ----------
@@ -35,79 +110,137 @@ class CsvTable:
             Our name of a column, and the spellings of it that are accepted.
         optional : tuple of str
             Our names of columns that may be missing.
-        optional_beside : tuple of str
-            Columns that may be missing where the file has all others and nothing else; beside
-            an unknown column one of these is more likely misspelled.
+        error : type of XacleStackError
+            What to raise.
 
         Raises
         ------
-        PairsError
-            If the file cannot be read as CSV, or a column is missing.
+        XacleStackError
+            If the file cannot be read as CSV, or a column is missing or stands twice.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise PairsError(f"{path}: cannot be read ({error.strerror}).") from None
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise PairsError(f"{path}: this file is UTF-16. Save it as UTF-8.")
-        # Bytes that are not UTF-8 survive as surrogates, so that each can be named by its line.
-        text = content.decode("utf-8-sig", errors="surrogateescape")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        begun = 1
-        lines = []
-        try:
-            for fields in reader:
-                lines.append((reader.line_num, fields))
-                begun = reader.line_num + 1
-        except csv.Error as error:
-            raise PairsError(
-                f"{path}, the row that begins in line {begun}: its double quotes do not match "
-                f"({error}). Put a text that holds quotes or commas in double quotes, and double "
-                "the quotes inside."
-            ) from None
-        if not lines:
-            raise PairsError(f"{path}: the file is empty. Expected a header and one row a pair.")
-        header = [name.strip() for name in lines.pop(0)[1]]
+        first = next(_records(path, error), None)
+        if first is None:
+            raise error(f"{path}: the file is empty. Expected a header and one row a pair.")
+        header = tuple(name.strip() for name in first[1])
         if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-            raise PairsError(
+            raise error(
                 f"{path}: the columns are separated by {';' if ';' in header[0] else 'tabs'}. "
                 "Save the file with commas between them."
             )
-        if len(header) == len(expected) - len(optional_beside):
-            optional = (*optional, *optional_beside)
-        places, missing = {}, []
+        columns: dict[str, str] = {}
+        missing: list[str] = []
+        hints: list[str] = []
         for column, spellings in expected.items():
-            place = next((header.index(name) for name in spellings if name in header), None)
-            if place is not None:
-                places[column] = place
+            found = [name for name in header if name in spellings]
+            if len(found) > 1:
+                raise error(
+                    f"{path}: the columns {' and '.join(map(repr, found))} mean the same. Keep one."
+                )
+            if found:
+                columns[column] = found[0]
             elif column not in optional:
                 missing.append(" or ".join(repr(name) for name in spellings))
+                hints += _hints(header, spellings)
         if missing:
-            raise PairsError(
+            raise error(
                 f"{path}: the header lacks the column(s) {', '.join(missing)}; it has "
-                f"{header}. Rename the columns, separated by commas, in the file's first line."
+                f"{list(header)}. Rename the columns, separated by commas, in the file's first "
+                f"line.{''.join(hints)}"
             )
-        records = []
-        for line, fields in lines:
-            if not fields:
-                continue
-            record = {
-                column: fields[place] if place < len(fields) else ""
-                for column, place in places.items()
-            }
-            if len(fields) != len(header):
-                record["ragged"] = f"{len(fields)} fields instead of {len(header)}"
-            records.append((line, record))
-        return cls(path, {column: header[place] for column, place in places.items()}, records)
+        return cls(path, header, columns, error)
+
+    @property
+    def unread(self) -> list[str]:
+        """The named columns that are none of ours."""
+        return [name for name in self.header if name and name not in self.columns.values()]
 
     def rows(self, mistakes: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield (where, record) for every row whose fields could be told apart."""
-        for line, record in self.records:
+        """Yield (where, record) for every row whose fields could be told apart.
+
+        Rows without content, which spreadsheets leave at the end, are none.
+        """
+        places = {column: self.header.index(name) for column, name in self.columns.items()}
+        records = _records(self.path, self.error)
+        next(records)
+        for line, fields in records:
             where = f"{self.path.name}, line {line}"
-            if "ragged" in record:
+            if len(fields) != len(self.header):
                 mistakes.append(
-                    f"{where}: {record['ragged']}; put a caption that holds commas in double "
-                    "quotes, and write numbers with a point"
+                    f"{where}: {len(fields)} fields instead of {len(self.header)}; put a caption "
+                    "that holds commas in double quotes, and write numbers with a point"
+                )
+            elif any(field[0].isspace() and field.lstrip()[:1] == '"' for field in fields if field):
+                mistakes.append(
+                    f"{where}: a tab or another blank stands before a double quote; remove it, or "
+                    "the quotes would be part of the text"
                 )
             else:
-                yield where, record
+                yield where, {column: fields[place] for column, place in places.items()}
+            if len(mistakes) > MAX_MISTAKES:
+                raise self.error(
+                    f"{self.path}: more than {MAX_MISTAKES:,} mistakes up to line {line}; is it "
+                    f"the right file? The first:\n{bullet_list(mistakes)}"
+                )
+
+
+def _hints(header: tuple[str, ...], spellings: tuple[str, ...]) -> Iterator[str]:
+    """Yield a question for a name that is nearly one of the spellings."""
+    for spelling in spellings:
+        for name in header:
+            if difflib.get_close_matches(name.casefold(), [spelling], n=1, cutoff=0.75):
+                yield f" Did you mean {spelling!r} by {name!r}?"
+                return
+
+
+def _records(path: Path, error: type[XacleStackError]) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that has content, with the number of its last line."""
+    begun, n_chars = 1, 0
+
+    def lines() -> Iterator[str]:
+        nonlocal n_chars
+        while line := file.readline(MAX_ROW_CHARS + 1):
+            n_chars += len(line)
+            if n_chars > MAX_ROW_CHARS:
+                raise too_long("this row", MAX_ROW_CHARS)
+            if "\0" in line:
+                raise error(
+                    f"{path}, line {reader.line_num + 1}: there are NUL bytes, as in a file that "
+                    "is UTF-16 or no text. Save it as CSV in UTF-8."
+                )
+            yield line
+
+    def too_long(what: str, n_allowed: int) -> XacleStackError:
+        return error(
+            f"{path}, the row that begins in line {begun}: {what} has more than {n_allowed:,} "
+            "characters. No caption is so long: shorten it, or close the double quote that is open."
+        )
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end
+            raise error(f"{path}: this is not a regular file. Give the path of a CSV file.")
+        with path.open("rb") as bytes_:
+            if bytes_.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise error(f"{path}: this file is UTF-16. Save it as UTF-8.")
+        # Bytes that are not UTF-8 survive as surrogates, so that each can be named by its line.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(lines(), strict=True, skipinitialspace=True)
+            for number, fields in enumerate(reader):
+                if number > MAX_ROWS:
+                    raise error(f"{path}: more than {MAX_ROWS:,} rows. Divide the file.")
+                if any(len(field) > MAX_FIELD_CHARS for field in fields):
+                    raise too_long("a field", MAX_FIELD_CHARS)
+                if any(field.strip() for field in fields):
+                    yield reader.line_num, fields
+                begun, n_chars = reader.line_num + 1, 0
+    except csv.Error as found:
+        if "field limit" in str(found):
+            raise too_long("a field", min(MAX_FIELD_CHARS, csv.field_size_limit())) from None
+        raise error(
+            f"{path}, the row that begins in line {begun}: its double quotes do not match "
+            f"({found}). Put a text that holds quotes or commas in double quotes, double the "
+            "quotes inside, and leave nothing between the closing one and the comma."
+        ) from None
+    except OSError as found:
+        if isinstance(found, XacleStackError):
+            raise
+        raise error(f"{path}: cannot be read ({found.strerror}).") from None

@@ -2,9 +2,26 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".part"
+
+
+@contextmanager
+def path_in_errors(path: Path) -> Iterator[None]:
+    """Name the file that is being written in what the system raises: of a full disk it names none.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -21,9 +38,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises
     ------
     OSError
-        If the disk is full or the folder cannot be written; nothing is left behind then.
+        If the disk is full or the folder cannot be written, with the path; nothing is left behind
+        then.
     """
-    path = path.resolve()
+    with path_in_errors(path):
+        _write_atomically(path.resolve(), content)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
         with partial.open("xb") as file:

@@ -5,6 +5,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xacle_stack._printable import printable_name
+
 # A log file gets a line now and then, not one a redraw.
 _LOG_INTERVAL_S = 30.0
 
@@ -28,7 +30,7 @@ def progress_bar(title: str, total: int, unit: str, *, shown: bool) -> "tqdm[Any
 
     return terminal_or_notebook(
         total=total,
-        desc=title,
+        desc=printable_name(title),
         unit=f" {unit}",
         mininterval=0.1 if sys.stderr.isatty() else _LOG_INTERVAL_S,
     )

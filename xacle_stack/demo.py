@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 from joblib import Parallel, delayed
 
+from xacle_stack._files import path_in_errors
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import IntArray
 from xacle_stack.errors import DemoError, DemoExistsError
@@ -117,7 +118,9 @@ def write_demo(
         unfinished.chmod(0o755)  # mkdtemp's own mode keeps everyone else out
         _write_clips(unfinished, pairs, seed, n_jobs, progress)
         _write_tables(unfinished, pairs, seed)
-        (unfinished / "README.md").write_text(_readme(n_pairs, seed), encoding="utf-8")
+        readme = unfinished / "README.md"
+        with path_in_errors(readme):
+            readme.write_text(_readme(n_pairs, seed), encoding="utf-8")
         _check_free(folder)
         if folder.exists():
             folder.rmdir()  # not every system renames onto an empty folder
@@ -312,7 +315,7 @@ def _write_tables(folder: Path, pairs: Sequence[DemoPair], seed: int) -> None:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path_in_errors(path), path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

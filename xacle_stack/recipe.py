@@ -34,13 +34,20 @@ A recipe is a TOML file::
 import difflib
 import logging
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from xacle_stack.contenders import (
     SYSTEM_SETTINGS,
@@ -54,26 +61,26 @@ from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_o
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
-from xacle_stack.recipe_paths import beside
+from xacle_stack.recipe_file import read_settings
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.learners import PRESETS
 from xacle_stack.stacking.ridge import PENALTIES
 
 logger = logging.getLogger(__name__)
 
-# Where the project keeps its recipes, seen from its root.
-RECIPES = Path("features/recipes")
-
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SystemName = Annotated[str, Field(min_length=1, max_length=60)]  # part of the names of files
 
 
 class FeatureSettings(_Settings):
     """Settings of the :class:`~xacle_stack.FeatureBuilder`."""
 
     n_components: PositiveInt = 8
-    random_state: int = 0
+    random_state: NonNegativeInt = 0
 
 
 class StackerSettings(_Settings):
@@ -90,7 +97,7 @@ class StackerSettings(_Settings):
     group_by: Literal["auto", "caption", "none"] = "auto"
     penalties: tuple[PositiveFloat, ...] = Field(default=PENALTIES, min_length=1)
     n_components: PositiveInt | None = None
-    random_state: int = 0
+    random_state: NonNegativeInt = 0
 
 
 class Recipe(_Settings):
@@ -127,10 +134,10 @@ class Recipe(_Settings):
     listener_model: bool = False
     checkpoints: Mapping[str, str] = Field(default_factory=dict)
     code: Mapping[str, str] = Field(default_factory=dict)
-    views: Mapping[str, PositiveInt] = Field(default_factory=dict)
+    views: Mapping[str, Annotated[PositiveInt, Field(le=1000)]] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     stacker: StackerSettings = StackerSettings()
-    systems: Mapping[str, AnyContender] = Field(default_factory=dict)
+    systems: Mapping[SystemName, AnyContender] = Field(default_factory=dict)
     seeds: PositiveInt = 5
     reference: str | None = None
 
@@ -247,7 +254,7 @@ class Recipe(_Settings):
 
 
 def read_recipe(path: Path | str) -> Recipe:
-    """Read and check a recipe.
+    """Read and check a recipe.  Python files that it names as encoders are run.
 
     Parameters
     ----------
@@ -266,20 +273,7 @@ def read_recipe(path: Path | str) -> Recipe:
     UnknownNameError
         If it names an encoder that does not exist.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            settings = tomllib.load(file)
-    except FileNotFoundError:
-        known = sorted(str(recipe) for recipe in RECIPES.glob("*.toml"))
-        hint = f" There are: {', '.join(known)}." if known else " Check the path."
-        raise RecipeError(f"{path}: no such recipe.{hint}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{path}: not readable as a TOML file: {error}.") from None
-    if "name" in settings:
-        raise RecipeError(f"{path}: 'name' is not a setting: a recipe is called like its file.")
-    settings = beside(path.resolve().parent, settings) | {"name": path.stem}
-    recipe = recipe_from(settings, source=str(path))
+    recipe = recipe_from(read_settings(Path(path)), source=str(path))
     preset = recipe.stacker.preset
     if "penalties" in recipe.stacker.model_fields_set and not PRESETS[preset].ridges:
         logger.warning(
@@ -291,15 +285,28 @@ def read_recipe(path: Path | str) -> Recipe:
     return recipe
 
 
-def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
-    """Check settings that were read from a file or from a saved model's card."""
+def registered_encoders(path: Path | str) -> list[EncoderChoice]:
+    """Return a recipe's encoders but those in Python files, none of which is run.
+
+    Raises what :func:`read_recipe` raises, but for what only an encoder's info can tell.
+    """
+    recipe = _validated(read_settings(Path(path)), source=str(path))
+    return [choice for choice in recipe.encoders if ".py:" not in choice.name]
+
+
+def _validated(settings: Mapping[str, Any], source: str) -> Recipe:
     try:
-        recipe = Recipe.model_validate(settings)
+        return Recipe.model_validate(settings)
     except ValidationError as error:
         mistakes = [_mistake(found["loc"], found["msg"]) for found in error.errors()]
         raise RecipeError(
             f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
         ) from None
+
+
+def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
+    """Check settings that were read from a file or from a saved model's card."""
+    recipe = _validated(settings, source)
     named = [choice.name for choice in recipe.encoders]
     mistakes = [
         f"{key}: {name!r} is no encoder of this recipe; it has {named}"

@@ -1,12 +1,11 @@
 """The results table: systems, their metrics with intervals, and the published rows."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from xacle_stack._csv_table import csv_text, not_a_formula
 from xacle_stack.errors import PairsError
 from xacle_stack.metrics import METRICS, Evaluation, rank_systems
 from xacle_stack.pairs import Pairs
@@ -109,10 +108,8 @@ def rank_of(results: Iterable[SystemResult]) -> dict[str, int]:
 
 def results_csv(results: Sequence[SystemResult]) -> str:
     """Return the table as CSV: one row a system and split, each metric with its interval."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     columns = [f"{name}{end}" for name in METRIC_NAMES for end in ("", "_low", "_high")]
-    writer.writerow(["split", "rank", "system", "n_pairs", *columns])
+    rows: list[list[object]] = [["split", "rank", "system", "n_pairs", *columns]]
     for split in dict.fromkeys(result.split for result in results):
         of_split = [result for result in results if result.split == split]
         ranks = rank_of(of_split)
@@ -122,9 +119,9 @@ def results_csv(results: Sequence[SystemResult]) -> str:
                 for estimate in result.evaluation.as_dict().values()
                 for number in (estimate.value, estimate.low, estimate.high)
             ]
-            row = [split, ranks[result.system], result.system, result.evaluation.n_pairs]
-            writer.writerow([*row, *numbers])
-    return file.getvalue()
+            row = [split, ranks[result.system], not_a_formula(result.system)]
+            rows.append([*row, result.evaluation.n_pairs, *numbers])
+    return csv_text(rows)
 
 
 def results_markdown(

@@ -1,18 +1,19 @@
 """Predicted scores as CSV files, in the challenge's form.
 
 ``wav_file_name,pred_score`` for validation, ``wav_file_name,prediction_score`` for test; scores
-with two decimals.  Rows are matched by file name, never by their place.
+with two decimals.  Rows are matched by file name, never by their place.  Where one file stands
+under several captions, its pairs go by their ids, ``FILE#1``, ``FILE#2`` …
 """
 
-import csv
-import io
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from xacle_stack._csv_table import CsvTable, csv_text, plain_number
 from xacle_stack._files import write_atomically
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import SubmissionError, bullet_list
@@ -30,6 +31,8 @@ def write_predictions(
     ----------
     path : path-like
     pair_ids : sequence of str of length n_pairs
+        Written as they are, because the rows are found by them.  To a spreadsheet an id that
+        begins with ``=`` is a formula.
     scores : array-like of shape (n_pairs,)
         Written with two decimals.
     split : {"train", "validation", "test"}
@@ -52,17 +55,12 @@ def write_predictions(
     if bad:
         raise SubmissionError(f"scores that are NaN or infinite:\n{bullet_list(bad)}")
     path = Path(path)
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([_ID, _SCORES[split]])
     # Adding zero turns a rounded -0.00 into 0.00.
-    writer.writerows(
-        [pair_id, f"{round(score, 2) + 0.0:.2f}"]
-        for pair_id, score in zip(pair_ids, scores.tolist(), strict=True)
-    )
+    texts = [f"{round(score, 2) + 0.0:.2f}" for score in scores.tolist()]
+    content = csv_text([(_ID, _SCORES[split]), *zip(pair_ids, texts, strict=True)])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, file.getvalue().encode())
+        write_atomically(path, content.encode())
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written: {error.strerror}.") from None
 
@@ -85,28 +83,22 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
     SubmissionError
         With every missing, extra, duplicate or unusable prediction, at most 20 shown.
     """
-    rows, column = _read_rows(Path(path))
     expected = set(pair_ids)
     scores: dict[str, float] = {}
-    mistakes = []
-    for line, row in rows:
-        pair_id, text = (row[_ID] or "").strip(), row[column]
-        if None in row:  # where DictReader keeps surplus fields
-            mistakes.append(f"line {line}: too many fields; write numbers with a point")
-            continue
+    mistakes: list[str] = []
+    for where, record in _open(path).rows(mistakes):
+        pair_id = record["id"].strip()
         if pair_id in scores:
-            mistakes.append(f"line {line}: a second prediction for {pair_id!r}")
+            mistakes.append(f"{where}: a second prediction for {pair_id!r}")
             continue
         if pair_id not in expected:
-            mistakes.append(f"line {line}: {pair_id!r} is no pair of this split")
-        try:
-            scores[pair_id] = float(text)
-        except (TypeError, ValueError):
-            scores[pair_id] = np.nan
-        if not np.isfinite(scores[pair_id]):
-            mistakes.append(f"line {line}: the score of {pair_id!r} is {text!r}, not a number")
-    named = {(row[_ID] or "").strip() for _, row in rows}
-    mistakes += [f"no prediction for {name!r}" for name in pair_ids if name not in named]
+            mistakes.append(f"{where}: {_no_pair(pair_id, expected)}")
+        scores[pair_id] = plain_number(record["score"])
+        if math.isnan(scores[pair_id]):
+            mistakes.append(
+                f"{where}: the score of {pair_id!r} is {record['score']!r}, not a number"
+            )
+    mistakes += [f"no prediction for {name!r}" for name in pair_ids if name not in scores]
     if mistakes:
         raise SubmissionError(
             f"{path}: {len(mistakes)} mistake(s); every pair needs exactly one prediction:\n"
@@ -123,34 +115,31 @@ def predicted_ids(path: Path | str) -> tuple[str, ...]:
     SubmissionError
         If it is no file of predictions, or holds none.
     """
-    rows, _ = _read_rows(Path(path))
-    if not rows:
+    mistakes: list[str] = []
+    ids = dict.fromkeys(record["id"].strip() for _, record in _open(path).rows(mistakes))
+    if not ids and not mistakes:
         raise SubmissionError(f"{path}: the file has a header but no predictions.")
-    return tuple(dict.fromkeys((row[_ID] or "").strip() for _, row in rows))
+    return tuple(ids)
 
 
 def predicted_split(path: Path | str) -> str:
     """Return "validation" or "test", whichever the column of scores is named for."""
-    _, column = _read_rows(Path(path))
+    column = _open(path).columns["score"]
     return next(split for split in ("validation", "test") if _SCORES[split] == column)
 
 
-def _read_rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
-    """Return each row with its line number, and the name of the column of scores."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise SubmissionError(f"{path}: no such file of predictions. Check the path.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: not readable as a UTF-8 CSV file ({error}).") from None
-    column = next((name for name in sorted(set(_SCORES.values())) if name in header), None)
-    if _ID not in header or column is None:
-        raise SubmissionError(
-            f"{path}: expected the columns '{_ID}' and 'pred_score' or 'prediction_score', "
-            f"found {header}. Rename them in the first line."
+def _open(path: Path | str) -> CsvTable:
+    path = Path(path)
+    if not path.exists():
+        raise SubmissionError(f"{path}: no such file of predictions. Check the path.")
+    columns = {"id": (_ID,), "score": tuple(dict.fromkeys(_SCORES.values()))}
+    return CsvTable.read(path, columns, error=SubmissionError)
+
+
+def _no_pair(pair_id: str, expected: Collection[str]) -> str:
+    if f"{pair_id}#1" in expected:
+        return (
+            f"{pair_id!r} is the file of several pairs of this split; write their ids, "
+            f"{pair_id + '#1'!r}, {pair_id + '#2'!r} and so on in the order of the split's CSV file"
         )
-    return rows, column
+    return f"{pair_id!r} is no pair of this split"

@@ -115,7 +115,8 @@ class FeatureCache:
         CacheError
             If there is no cache; and when embeddings are asked for that are not in it.
         """
-        if not isinstance(pairs, Pairs):
+        # By what they have: in a notebook that reloads edited modules, their class is another one.
+        if not all(hasattr(pairs, name) for name in ("split", "ids", "audio_paths", "captions")):
             raise CacheError(
                 f"expected the pairs that read_pairs returns, got {type(pairs).__name__}: "
                 f"{pairs!r}."

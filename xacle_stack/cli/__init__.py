@@ -4,7 +4,7 @@ The only part that prints, configures logging or exits.  Commands import what th
 so that help and mistakes answer at once.
 """
 
-import logging
+import io
 import signal
 import sys
 import tempfile
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xacle_stack._printable import printable_name
+from xacle_stack.cli.app import App
 from xacle_stack.cli.compare import compare
 from xacle_stack.cli.ensemble import ensemble
 from xacle_stack.cli.listing import cache_app, encoders
@@ -35,13 +37,21 @@ from xacle_stack.cli.options import (
     by_name,
     chosen_recipe,
 )
-from xacle_stack.cli.show import console, error_console, fail, noun, print_results, stop_on_failures
+from xacle_stack.cli.show import (
+    console,
+    error_console,
+    fail,
+    noun,
+    print_results,
+    show_logs,
+    stop_on_failures,
+)
 from xacle_stack.errors import PairsError, XacleStackError
 
 if TYPE_CHECKING:
     from xacle_stack.pairs import Pairs
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -137,8 +147,13 @@ def score(
     model: Annotated[Path, typer.Argument(help="A model.skops that `stack` wrote, or its folder.")],
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
     split: Annotated[str, typer.Option(help="Which split of the data folder.")] = "test",
-    audio: Annotated[Path | None, typer.Option(help="Score this one clip ...")] = None,
-    text: Annotated[str | None, typer.Option(help="... against this one caption.")] = None,
+    audio: Annotated[
+        list[Path] | None, typer.Option(help="Score this clip ...; repeatable.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="... against this caption; give one for all clips, or one for each."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Where the CSV goes; default scores-SPLIT.csv."),
@@ -154,8 +169,11 @@ def score(
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
-    """Score a split of a data folder into a submission CSV, or one clip and caption."""
-    if (audio is None) != (text is None) or (audio is None) == (data is None):
+    """Score a split of a data folder into a submission CSV, or single clips and captions.
+
+    The score of one clip is printed alone; those of several follow their clips, after a tab.
+    """
+    if bool(audio) != bool(text) or bool(audio) == (data is not None):
         raise typer.BadParameter("give either --data, or both --audio and --text, not all three.")
 
     from xacle_stack.experiment import load_system, score_pairs
@@ -163,8 +181,8 @@ def score(
     from xacle_stack.recipe import read_recipe
     from xacle_stack.submission import write_predictions
 
-    if audio is not None and text is not None:
-        pairs = _one_pair(audio, text)
+    if audio and text:
+        pairs = _single_pairs(audio, text)
     elif data is not None:
         pairs = read_pairs(data, split)
     system, settings = load_system(
@@ -185,8 +203,12 @@ def score(
     stop_on_failures(report)
     if scores is None:
         return
-    if data is None:
-        console.print(f"{scores[0]:.2f}")
+    if audio:
+        for path, of_clip in zip(audio, scores.tolist(), strict=True):
+            # A console would turn the tab into spaces.
+            typer.echo(
+                f"{printable_name(path)}\t{of_clip:.2f}" if len(audio) > 1 else f"{of_clip:.2f}"
+            )
         return
     path = out or Path(f"scores-{split}.csv")
     write_predictions(path, pairs.ids, scores, split)
@@ -241,7 +263,9 @@ def demo(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake in the user's files ends in one message and exit code 1."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    show_logs()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a pipe that cannot show a letter
+        sys.stdout.reconfigure(errors="backslashreplace")
     # A scheduler's polite stop is handled like Ctrl-C: what is encoded is kept.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -251,16 +275,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `xacle-stack … | head`
         raise SystemExit(1) from None
     except OSError as error:  # a folder without permission, a full disk: the system says it best
-        fail(f"{error.filename or 'output'}: {error.strerror or error}.")
+        where = "what this command prints or keeps" if error.filename is None else error.filename
+        fail(f"{where}: {error.strerror or error}.")
 
 
-def _one_pair(audio: Path, text: str) -> "Pairs":
+def _single_pairs(audio: list[Path], texts: list[str]) -> "Pairs":
     from xacle_stack.pairs import Pairs
+    from xacle_stack.pairs.record import is_utf8
 
-    if not text.strip():
-        raise PairsError("--text is empty. Give the caption to score the clip against.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PairsError(f"--text is not UTF-8: {text!r}.") from None
-    return Pairs("test", (audio.name,), (audio,), (text.strip(),))
+    if len(texts) not in (1, len(audio)):
+        raise typer.BadParameter(
+            f"{len(audio)} --audio and {len(texts)} --text: give one text for all clips, or one "
+            "for each, in the same order."
+        )
+    for text in texts:
+        if not text.strip():
+            raise PairsError("--text is empty. Give the caption to score the clip against.")
+        if not is_utf8(text):
+            raise PairsError(f"--text is not UTF-8: {text!r}.")
+    captions = [text.strip() for text in (texts if len(texts) > 1 else texts * len(audio))]
+    ids = tuple(f"clip {number}" for number in range(len(audio)))
+    return Pairs("test", ids, tuple(audio), tuple(captions))

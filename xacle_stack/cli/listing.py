@@ -7,6 +7,7 @@ import typer
 from rich import box
 from rich.table import Column, Table
 
+from xacle_stack.cli.app import App
 from xacle_stack.cli.options import DEFAULT_STORE, Store
 from xacle_stack.cli.show import console, fail
 from xacle_stack.errors import XacleStackError, bullet_list
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from xacle_stack.cache import FeatureCache
     from xacle_stack.encoders import Encoder
 
-cache_app = typer.Typer(help="Look after the cached embeddings.", no_args_is_help=True)
+cache_app = App(help="Look after the cached embeddings.", no_args_is_help=True)
 
 
 def encoders(
@@ -23,16 +24,17 @@ def encoders(
         Path | None,
         typer.Option(
             metavar="RECIPE",
-            help="Print only the extras that a recipe needs and that are not installed.",
+            help="Print only the extras that a recipe's encoders need and that are not installed. "
+            "Python files that it names are not run.",
         ),
     ] = None,
 ) -> None:
     """List the encoders that a recipe can name, and what each still needs on this machine."""
     from xacle_stack.encoders import encoder_names, get_encoder
-    from xacle_stack.recipe import read_recipe
+    from xacle_stack.recipe import registered_encoders
 
     if missing is not None:
-        infos = [choice.encoder.info for choice in read_recipe(missing).encoders]
+        infos = [choice.encoder.info for choice in registered_encoders(missing)]
         extras = {info.extra for info in infos if info.extra and not info.is_installed}
         console.print(",".join(sorted(extras)), end="")
         return

@@ -75,10 +75,14 @@ def chosen_recipe(
 
 def by_name(values: list[str] | None, option: str) -> dict[str, str]:
     """Read repeated NAME=PLACE options."""
-    found = {}
+    found: dict[str, str] = {}
     for value in values or []:
         name, equals, place = value.partition("=")
         if not (name and equals and place):
             raise typer.BadParameter(f"{option} {value!r}: expected NAME=PLACE, as in beats=x.pt.")
+        if name in found:
+            raise typer.BadParameter(
+                f"{option} names {name!r} twice: {found[name]!r} and {place!r}. Give one."
+            )
         found[name] = place
     return found

@@ -1,14 +1,17 @@
 """What the commands print: tables on stdout, one message for a mistake on stderr."""
 
+import logging
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
+from xacle_stack._printable import printable, printable_name
 from xacle_stack.errors import bullet_list
 
 if TYPE_CHECKING:
@@ -16,11 +19,33 @@ if TYPE_CHECKING:
     from xacle_stack.metrics import Estimate
     from xacle_stack.results import PublishedResult, SystemResult
 
+
+class _Console(Console):
+    """Shows the control characters of names as escapes, in messages and in the cells of tables."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(printable(text), **settings)
+
+
+class _Formatter(logging.Formatter):
+    """Does the same for what is logged."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 # A log file or a pipe has no width of its own; the results table needs about this.
 _LOG_WIDTH = 128
 # Paths and captions are shown as they are, whatever brackets they hold.
-console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, markup=False, highlight=False)
-error_console = Console(stderr=True, markup=False, highlight=False)
+console = _Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, markup=False, highlight=False)
+error_console = _Console(stderr=True, markup=False, highlight=False)
+
+
+def show_logs() -> None:
+    """Print warnings on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def fail(message: str) -> NoReturn:
@@ -63,7 +88,7 @@ def print_results(
         )
         for result in of_split:
             metrics = [_metric(estimate) for estimate in result.evaluation.as_dict().values()]
-            table.add_row(str(ranks[result.system]), result.system, *metrics)
+            table.add_row(str(ranks[result.system]), printable_name(result.system), *metrics)
         for row in published:
             if row.split == split:
                 table.add_row(

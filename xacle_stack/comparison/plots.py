@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xacle_stack._files import path_in_errors
 from xacle_stack._optional import require
 from xacle_stack.comparison.run import ComparedSystem
 from xacle_stack.comparison.tables import ranked, splits_of
@@ -40,7 +41,8 @@ def write_plots(systems: Sequence[ComparedSystem], out: Path) -> list[Path]:
     paths = []
     for name, picture in drawn.items():
         paths.append(out / f"{name}.png")
-        picture.savefig(paths[-1], dpi=120)
+        with path_in_errors(paths[-1]):
+            picture.savefig(paths[-1], dpi=120)
     return paths
 
 

@@ -1,11 +1,10 @@
 """The comparison as CSV and as Markdown."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from xacle_stack._csv_table import csv_text, not_a_formula
 from xacle_stack._files import write_atomically
 from xacle_stack.comparison.run import ComparedSystem
 from xacle_stack.metrics import Estimate
@@ -40,12 +39,10 @@ def write_comparison(
 
 def comparison_csv(systems: Sequence[ComparedSystem]) -> str:
     """Return one row a system and split, each metric with its interval."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     columns = [f"{name}{end}" for name in METRIC_NAMES for end in ("", "_low", "_high")]
     first = ["split", "rank", "system", "kind", "chose_epoch_here", "n_seeds", "n_pairs"]
     last = ["SRCC_spread", "probability_better", "fit_s", "score_ms", "n_parameters"]
-    writer.writerow([*first, *columns, *last])
+    rows: list[list[object]] = [[*first, *columns, *last]]
     for split in splits_of(systems):
         ranks = _ranks(systems, split)
         for system in systems:
@@ -56,12 +53,12 @@ def comparison_csv(systems: Sequence[ComparedSystem]) -> str:
                 for number in (estimate.value, estimate.low, estimate.high)
             ]
             numbers += [system.srcc_spread[split], system.probability_better[split]]
-            row = [split, ranks[system.name], system.name, system.kind]
+            row: list[object] = [split, ranks[system.name], not_a_formula(system.name), system.kind]
             row += [int(chose_epoch_on(system, split)), system.n_seeds]
             row += [evaluation.n_pairs, *(f"{number:.6f}" for number in numbers)]
             row += [f"{system.fit_s:.3f}", f"{system.score_ms:.6f}", system.n_parameters]
-            writer.writerow(row)
-    return file.getvalue()
+            rows.append(row)
+    return csv_text(rows)
 
 
 def comparison_markdown(

@@ -1,4 +1,6 @@
 import csv
+import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from support import WriteData, write_csv
 
 from xacle_stack.errors import PairsError
-from xacle_stack.pairs import Pairs, list_splits, read_pairs, read_splits
+from xacle_stack.pairs import list_splits, read_pairs, read_splits
 
 
 def meta(data: Path, name: str) -> Path:
@@ -109,10 +111,12 @@ BAD_ROWS = {
     "no number": (2, "good", "line 3: average_score is 'good'; expected a number from 0 to 10"),
     "NaN": (2, "nan", "line 3: average_score is 'nan'"),
     "too high": (2, "10.5", "line 3: average_score is '10.5'"),
+    "digits that only Python takes": (2, "0_5", "line 3: average_score is '0_5'"),
+    "digits of another script": (2, "٥", "line 3: average_score is '٥'"),
+    "infinite": (2, "1e999", "line 3: average_score is '1e999'"),
     "negative": (2, "-1", "line 3: average_score is '-1'"),
     "no score": (2, "", "line 3: average_score is ''"),
     "no name": (0, "", "line 3: the audio file name is empty"),
-    "duplicate": (0, "00000.wav", "line 3: '00000.wav' stands already in train_average.csv, line"),
     "missing audio": (0, "nowhere.wav", "nowhere.wav: no such audio file"),
 }
 
@@ -134,7 +138,8 @@ def test_every_mistake_is_told_in_one_pass(make_data: WriteData) -> None:
     meta(data, "train").unlink()
     damage(data, 1, 1, " ")
     damage(data, 2, 2, "eleven")
-    damage(data, 3, 0, "00000.wav")
+    average = meta(data, "train_average")
+    average.write_text(average.read_text() + ",".join(read_rows(average)[4]))
     (data / "wav" / "train" / "00003.wav").unlink()
     (data / "wav" / "train" / "00004.wav").unlink()
     (data / "wav" / "train" / "00004.wav").mkdir()
@@ -232,11 +237,6 @@ def test_an_empty_file_and_an_empty_folder_are_told_apart(make_data: WriteData) 
         list_splits(data)
 
 
-def test_repr_says_what_there_is() -> None:
-    pairs = Pairs("test", ("a.wav",), (Path("a.wav"),), ("rain",))
-    assert repr(pairs) == "Pairs('test', 1 pairs, no scores, 0 ratings)"
-
-
 def average_csv(data: Path, content: str | bytes) -> None:
     meta(data, "train").unlink(missing_ok=True)
     path = meta(data, "train_average")
@@ -249,9 +249,63 @@ def test_an_averages_file_without_the_score_column_is_a_split_without_scores(
     data = make_data(train=2)
     average_csv(data, "wav_file_name,text\n00000.wav,rain\n00001.wav,wind\n")
     assert read_pairs(data, "train").scores is None
-    average_csv(data, "wav_file_name,text,avg\n00000.wav,rain,3\n")
-    with pytest.raises(PairsError, match=r"lacks the column\(s\) 'average_score'"):
+
+
+LIKE_SCORES = [
+    "avg",
+    "Average_Score",
+    "average score",
+    "averageScore",
+    "scor",
+    "MOS",
+    "human_rating",
+]
+
+
+@pytest.mark.parametrize("name", LIKE_SCORES)
+@pytest.mark.parametrize("file", ["train_average", "train"])
+def test_a_misspelled_score_column_is_no_split_without_scores(
+    make_data: WriteData, file: str, name: str
+) -> None:
+    data = make_data(train=2)
+    expected = "average_score" if file == "train_average" else "score"
+    meta(data, file).write_text(f"wav_file_name,text,{name},listener_id\n00000.wav,rain,3,a\n")
+    with pytest.raises(PairsError) as caught:
         read_pairs(data, "train")
+    assert f"{file}.csv: the header lacks the column '{expected}'" in str(caught.value)
+    assert f"{name!r} looks like scores. Did you mean {expected!r}?" in str(caught.value)
+    assert "A split without scores has no such column" in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["validation_average", "validation"])
+@pytest.mark.parametrize("extra", ["", "duration", "model", "split", "store"])
+def test_other_columns_may_stand_in_a_split_without_scores(
+    make_data: WriteData, caplog, file: str, extra: str
+) -> None:
+    data = make_data(validation=2)
+    for name in ("validation_average", "validation"):
+        meta(data, name).unlink()
+    meta(data, file).write_text(f"{extra},wav_file_name,text\n0,00000.wav,rain\n")
+    pairs = read_pairs(data, "validation")
+    assert (pairs.ids, pairs.captions, pairs.scores) == (("00000.wav",), ("rain",), None)
+    told = "read as a split without scores" in caplog.text
+    assert told == (bool(extra) and file == "validation_average")
+
+
+def test_columns_that_mean_the_same_are_refused(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    average_csv(data, "wav_file_name,text,text,average_score\n00000.wav,rain,wind,3\n")
+    with pytest.raises(PairsError, match="columns 'text' and 'text' mean the same. Keep one"):
+        read_pairs(data, "train")
+
+
+def test_a_misspelled_column_is_recognised(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    average_csv(data, "wav_filename,Text,average_score\n00000.wav,rain,3\n")
+    with pytest.raises(PairsError) as caught:
+        read_pairs(data, "train")
+    for expected, found in (("wav_file_name", "wav_filename"), ("text", "Text")):
+        assert f"Did you mean {expected!r} by {found!r}?" in str(caught.value)
 
 
 UNREADABLE = {
@@ -262,12 +316,31 @@ UNREADABLE = {
         "the row that begins in line 2: its double quotes do not match"
     ),
     'wav_file_name,text,average_score\n00000.wav,"dog,5\n' + "x" * 200_000: (
-        "the row that begins in line 2: its double quotes do not match"
+        "row that begins in line 2: a field has more than 100,000 characters.* or close the double"
+    ),
+    'wav_file_name,text,average_score\n00000.wav,"' + "dog " * 40_000 + '",5\n': (
+        "row that begins in line 2: a field has more than 100,000 characters"
+    ),
+    'wav_file_name,text,average_score\n00000.wav,"' + "dog " * 26_000 + '",5\n': (
+        "row that begins in line 2: a field has more than 100,000 characters"
+    ),
+    "wav_file_name,text,average_score\n00000.wav,dog,5\n" + "x," * 600_000: (
+        "row that begins in line 3: this row has more than 1,000,000 characters"
+    ),
+    "wav_file_name,text,average_score\n00000.wav,do\0g,5\n": "line 2: there are NUL bytes",
+    'wav_file_name,text,average_score\n00000.wav,\t"dog",5\n': (
+        "line 2: a tab or another blank stands before a double quote"
+    ),
+    'wav_file_name,text,average_score\n00000.wav,"dog" ,5\n': (
+        "line 2: its double quotes do not match .* nothing between the closing one and the comma"
+    ),
+    "wav_file_name,text,average_score\n" + "x\n" * 10_001: (
+        "more than 10,000 mistakes up to line 10002; is it the right file"
     ),
 }
 
 
-@pytest.mark.parametrize("content", UNREADABLE, ids=lambda content: content[:40])
+@pytest.mark.parametrize("content", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_files_that_are_no_such_csv_say_why(make_data: WriteData, content: str) -> None:
     data = make_data(train=2)
     average_csv(data, content)
@@ -333,3 +406,117 @@ def test_a_csv_file_of_another_name_is_pointed_out(make_data: WriteData, caplog)
     meta(data, "train").rename(meta(data, "val_average"))
     assert list_splits(data) == ["train"]
     assert "val_average.csv is not read: a split is called train, validation, test" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_space_before_quotes_is_no_part_of_the_text(make_data: WriteData, end: str) -> None:
+    data = make_data(train=2)
+    lines = ["wav_file_name, text, average_score", '00000.wav, "a dog barks", 5']
+    average_csv(data, end.join([*lines, '00001.wav,  "a ""dog"", barking", 4']))
+    pairs = read_pairs(data, "train")
+    assert pairs.captions == ("a dog barks", 'a "dog", barking')
+    assert pairs.scores is not None
+    assert pairs.scores.tolist() == [5, 4]
+
+
+def test_rows_that_a_spreadsheet_leaves_empty_are_none(make_data: WriteData) -> None:
+    data = make_data(train=3)
+    before = read_pairs(data, "train")
+    for name in ("train_average", "train"):
+        path = meta(data, name)
+        path.write_text(path.read_text().replace("\n", "\n, ,,\n\n,,,\n", 2) + ",,\n")
+    after = read_pairs(data, "train")
+    assert (after.ids, after.captions) == (before.ids, before.captions)
+    assert after.ratings is not None
+    assert before.ratings is not None
+    assert after.ratings.pair_ids == before.ratings.pair_ids
+
+
+def test_a_csv_that_is_no_regular_file_is_not_waited_for(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    path = meta(data, "train_average")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(PairsError, match="train_average.csv: this is not a regular file"):
+        read_pairs(data, "train")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(PairsError, match="train_average.csv: this is not a regular file"):
+        read_pairs(data, "train")
+
+
+def test_a_huge_line_takes_no_memory(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    average_csv(data, "wav_file_name,text,average_score\n00000.wav,")
+    with meta(data, "train_average").open("r+b") as file:
+        file.truncate(2**30)  # sparse: NUL bytes that take no space
+    tracemalloc.start()
+    with pytest.raises(PairsError, match="line 2.* more than 1,000,000 characters"):
+        read_pairs(data, "train")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_a_file_under_several_captions_gives_numbered_ids(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    average_csv(
+        data,
+        "wav_file_name,text,average_score\n00000.wav,rain,5\n00001.wav,wind,2\n00000.wav,a dog,1\n",
+    )
+    meta(data, "train").write_text(
+        "wav_file_name,text,score,listener_id\n"
+        "00000.wav,a dog,1,x\n00001.wav,wind,2,x\n00000.wav,rain,5,y\n"
+    )
+    pairs = read_pairs(data, "train")
+    assert pairs.ids == ("00000.wav#1", "00001.wav", "00000.wav#2")
+    assert [path.name for path in pairs.audio_paths] == ["00000.wav", "00001.wav", "00000.wav"]
+    assert pairs.captions == ("rain", "wind", "a dog")
+    assert pairs.ratings is not None
+    assert pairs.ratings.pair_ids == ("00000.wav#2", "00001.wav", "00000.wav#1")
+    taken = pairs.take([2])
+    assert (taken.ids, taken.captions) == (("00000.wav#2",), ("a dog",))
+    assert taken.ratings is not None
+    assert taken.ratings.listener_ids == ("x",)
+    meta(data, "train_average").unlink()
+    means = read_pairs(data, "train")
+    assert (means.ids[0], means.captions[0]) == ("00000.wav#1", "a dog")
+    assert means.scores is not None
+    assert means.scores.tolist() == [1, 2, 5]
+
+
+def test_a_pair_that_stands_twice_names_both_lines(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    average_csv(
+        data,
+        "wav_file_name,text,average_score\n"
+        "00000.wav,rain,5\n00000.wav,wind,2\n00000.wav, rain ,1\n",
+    )
+    message = r"1 mistake.*\n.*average.csv, line 4: '00000.wav' with this caption stands already in"
+    with pytest.raises(PairsError, match=f"{message} train_average.csv, line 2"):
+        read_pairs(data, "train")
+
+
+def test_a_rating_of_another_caption_is_no_rating_of_the_pair(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    rows = "00000.wav,rain,5\n00000.wav,wind,2\n"
+    average_csv(data, "wav_file_name,text,average_score\n" + rows)
+    meta(data, "train").write_text(
+        "wav_file_name,text,score,listener_id\n00000.wav,rain,5,x\n00000.wav,snow,2,x\n"
+    )
+    with pytest.raises(
+        PairsError, match="train.csv, line 3: '00000.wav' has the caption 'snow' he"
+    ):
+        read_pairs(data, "train")
+
+
+def test_a_numbered_id_that_is_another_files_name_is_refused(make_data: WriteData) -> None:
+    data = make_data(train=2)
+    wav = data / "wav" / "train"
+    (wav / "00001.wav").rename(wav / "00000.wav#2")
+    average_csv(
+        data,
+        "wav_file_name,text,average_score\n00000.wav,rain,5\n00000.wav,wind,2\n00000.wav#2,a,1\n",
+    )
+    with pytest.raises(PairsError, match=r"names of other files here.*\n.*00000.wav#2"):
+        read_pairs(data, "train")

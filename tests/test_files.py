@@ -1,0 +1,35 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from xacle_stack._files import path_in_errors, write_atomically
+
+
+@pytest.mark.parametrize("at", ["fsync", "replace"])
+def test_an_error_names_the_file_and_leaves_nothing(tmp_path: Path, monkeypatch, at: str) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*{"fsync": (os, "fsync"), "replace": (Path, "replace")}[at], full)
+    path = tmp_path / "scores.csv"
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(path, b"content")
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_told_by_the_files_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "scores.csv"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(path, b"")
+    assert caught.value.filename == str(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full")
+def test_a_full_disk_is_told_with_the_file_that_was_written() -> None:
+    path = Path("/dev/full")
+    with pytest.raises(OSError) as caught, path_in_errors(path):  # noqa: PT011
+        path.write_text("x")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))

@@ -1,0 +1,33 @@
+"""Texts of strangers as they may stand on a terminal."""
+
+import re
+
+# Control characters but tab and newline, marks that turn the direction of writing, line separators,
+# and surrogates, which stand for bytes that are not UTF-8.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Return a message in which no name can move the cursor or change what is read.
+
+    Tabs and newlines stay: messages have lines of their own.
+
+    Examples
+    --------
+    >>> print(printable("\x1b[2J.wav: no such file"))
+    \x1b[2J.wav: no such file
+    """
+    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def printable_name(name: object) -> str:
+    r"""Return a name in one line, without control characters.
+
+    Examples
+    --------
+    >>> print(printable_name("two\nlines"))
+    two\nlines
+    """
+    return printable(str(name).replace("\n", "\\n").replace("\t", "\\t"))

@@ -1,0 +1,15 @@
+"""Pairs of a clip and a caption: checked records, and how they are read from the XACLE layout."""
+
+from xacle_stack.pairs.record import MAX_SCORE, MIN_SCORE, Pairs, Ratings
+from xacle_stack.pairs.xacle_layout import SPLITS, list_splits, read_pairs, read_splits
+
+__all__ = [
+    "MAX_SCORE",
+    "MIN_SCORE",
+    "SPLITS",
+    "Pairs",
+    "Ratings",
+    "list_splits",
+    "read_pairs",
+    "read_splits",
+]

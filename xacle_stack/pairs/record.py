@@ -1,0 +1,246 @@
+"""The pairs of one split as a record that cannot hold nonsense, whoever made it."""
+
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import PairsError, bullet_list
+
+MIN_SCORE, MAX_SCORE = 0.0, 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ratings:
+    """What each listener said, one row a rating.
+
+    Any sequences will do; they are kept as described here.
+
+    Attributes
+    ----------
+    pair_ids, listener_ids : tuple of str
+    scores : ndarray of shape (n_ratings,)
+        0–10.
+
+    Raises
+    ------
+    PairsError
+        With every value that is not as described, at most 20 shown.
+    """
+
+    pair_ids: tuple[str, ...]
+    listener_ids: tuple[str, ...]
+    scores: FloatArray
+
+    def __post_init__(self) -> None:
+        mistakes: list[str] = []
+        pair_ids = _texts("pair_ids", self.pair_ids, mistakes)
+        listener_ids = _texts("listener_ids", self.listener_ids, mistakes)
+        scores = _scores(self.scores, len(pair_ids), "ratings", mistakes)
+        if len(listener_ids) != len(pair_ids):
+            mistakes.append(_wrong_length("listener_ids", listener_ids, pair_ids, "pair_ids"))
+        _raise("Ratings", mistakes)
+        _store(self, pair_ids=pair_ids, listener_ids=listener_ids, scores=scores)
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The pairs of one split, in the order of their CSV file.
+
+    Any sequences will do, and paths may be text; they are kept as described here.
+
+    Attributes
+    ----------
+    split : str
+    ids : tuple of str
+        Without duplicates: the names of the audio files, or whatever tells the pairs apart.
+    audio_paths : tuple of Path
+        Empty where the pairs are only used for their captions.
+    captions : tuple of str
+        None is blank.
+    scores : ndarray of shape (n_pairs,), optional
+        Mean human score, 0–10; None for a split without scores.
+    ratings : Ratings, optional
+        None where there is no per-listener file.
+
+    Raises
+    ------
+    PairsError
+        With every value that is not as described, at most 20 shown.
+    """
+
+    split: str
+    ids: tuple[str, ...]
+    audio_paths: tuple[Path, ...]
+    captions: tuple[str, ...]
+    scores: FloatArray | None = None
+    ratings: Ratings | None = None
+
+    def __post_init__(self) -> None:
+        mistakes: list[str] = []
+        if not (isinstance(self.split, str) and self.split):
+            mistakes.append(f"split: {reprlib.repr(self.split)}; expected a name such as 'test'")
+        ids = _texts("ids", self.ids, mistakes)
+        audio_paths = _paths("audio_paths", self.audio_paths, mistakes)
+        captions = _texts("captions", self.captions, mistakes)
+        for field, values in (("audio_paths", audio_paths), ("captions", captions)):
+            if len(values) != len(ids) and (values or field == "captions"):
+                mistakes.append(_wrong_length(field, values, ids, "ids"))
+        rows: dict[str, int] = {}
+        for row, pair_id in enumerate(ids):
+            if (first := rows.setdefault(pair_id, row)) != row:
+                mistakes.append(f"ids, row {row}: {pair_id!r} stands already in row {first}")
+        scores = self.scores
+        if scores is not None:
+            scores = _scores(scores, len(ids), "pairs", mistakes)
+        if self.ratings is not None:
+            mistakes += _strange_ratings(self.ratings, rows)
+        _raise(f"Pairs of the split {self.split!r}", mistakes)
+        _store(self, ids=ids, audio_paths=audio_paths, captions=captions, scores=scores)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        scores = "scores" if self.scores is not None else "no scores"
+        n_ratings = 0 if self.ratings is None else len(self.ratings)
+        return f"Pairs({self.split!r}, {len(self)} pairs, {scores}, {n_ratings} ratings)"
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """Return some of the pairs, with their ratings, in the order asked for.
+
+        A row may be asked for twice, as a bootstrap does.
+        """
+        part = copy(self)
+        _store(
+            part,
+            ids=tuple(self.ids[row] for row in rows),
+            audio_paths=tuple(self.audio_paths[row] for row in rows) if self.audio_paths else (),
+            captions=tuple(self.captions[row] for row in rows),
+            scores=None if self.scores is None else self.scores[list(rows)],
+        )
+        if self.ratings is not None:
+            kept = set(part.ids)
+            places = [i for i, pair_id in enumerate(self.ratings.pair_ids) if pair_id in kept]
+            ratings = copy(self.ratings)
+            _store(
+                ratings,
+                pair_ids=tuple(self.ratings.pair_ids[i] for i in places),
+                listener_ids=tuple(self.ratings.listener_ids[i] for i in places),
+                scores=self.ratings.scores[places],
+            )
+            _store(part, ratings=ratings)
+        return part
+
+
+def _store(record: Pairs | Ratings, **fields: object) -> None:
+    for field, value in fields.items():
+        object.__setattr__(record, field, value)
+
+
+def _raise(what: str, mistakes: Sequence[str]) -> None:
+    if mistakes:
+        raise PairsError(f"{what}: {len(mistakes)} mistake(s):\n{bullet_list(mistakes)}")
+
+
+def _wrong_length(field: str, values: Sequence[object], ids: Sequence[object], of: str) -> str:
+    return f"{field}: {len(values)} value(s), but {of} has {len(ids)}; expected as many"
+
+
+def _items(field: str, kind: str, values: object, mistakes: list[str]) -> tuple[Any, ...]:
+    if not isinstance(values, str | bytes | Mapping):  # one text is no sequence of texts
+        try:
+            return tuple(values)  # type: ignore[arg-type]  # what it is, it says itself
+        except TypeError:
+            pass
+    mistakes.append(f"{field}: expected a sequence of {kind}, got {reprlib.repr(values)}")
+    return ()
+
+
+def _texts(field: str, values: object, mistakes: list[str]) -> tuple[str, ...]:
+    items = _items(field, "str", values, mistakes)
+    for row, value in enumerate(items):
+        if not isinstance(value, str):
+            mistakes.append(f"{field}, row {row}: {reprlib.repr(value)} is no text; expected a str")
+        elif not value or value.isspace():
+            mistakes.append(f"{field}, row {row}: {value!r} is empty; expected a text")
+        elif not value.isascii() and not is_utf8(value):
+            mistakes.append(f"{field}, row {row}: {reprlib.repr(value)} is not UTF-8")
+    return tuple(map(str, items))
+
+
+def _paths(field: str, values: object, mistakes: list[str]) -> tuple[Path, ...]:
+    items = _items(field, "paths", values, mistakes)
+    paths = []
+    for row, value in enumerate(items):
+        is_path = isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)
+        if not is_path or not os.fspath(value) or "\0" in os.fspath(value):
+            mistakes.append(
+                f"{field}, row {row}: {reprlib.repr(value)} is no path of a file; expected a str "
+                "or a Path"
+            )
+            value = ""
+        paths.append(value if isinstance(value, Path) else Path(value))
+    return tuple(paths)
+
+
+def _scores(values: object, n_rows: int, of: str, mistakes: list[str]) -> FloatArray:
+    expected = f"a number from {MIN_SCORE:g} to {MAX_SCORE:g}"
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal lengths
+        array = np.array([], dtype=str)
+    if array.dtype.kind == "O" and array.ndim == 1:
+        strangers = [
+            f"scores, row {row}: {reprlib.repr(value)}; expected {expected}"
+            for row, value in enumerate(array)
+            if isinstance(value, bool) or not isinstance(value, Real)
+        ]
+        if strangers:
+            mistakes += strangers
+            return np.zeros(n_rows)
+    elif array.dtype.kind not in "fiu" and array.size + n_rows:
+        mistakes.append(f"scores: expected numbers, got {reprlib.repr(values)}")
+        return np.zeros(n_rows)
+    if array.shape != (n_rows,):
+        mistakes.append(
+            f"scores: an array of shape {array.shape} for {n_rows} {of}; expected one number each"
+        )
+        return np.zeros(n_rows)
+    scores = array.astype(np.float64, copy=False)
+    mistakes += [
+        f"scores, row {row}: {scores[row]}; expected {expected}"
+        for row in np.flatnonzero(~((scores >= MIN_SCORE) & (scores <= MAX_SCORE))).tolist()
+    ]
+    return scores
+
+
+def _strange_ratings(ratings: object, rows: Mapping[str, int]) -> list[str]:
+    """Return what is wrong with the ratings beside pairs of these ids."""
+    pair_ids = getattr(ratings, "pair_ids", None)
+    if pair_ids is None:
+        return [f"ratings: expected Ratings or None, got {reprlib.repr(ratings)}"]
+    return [
+        f"ratings, row {row}: {pair_id!r} is none of the pairs' ids"
+        for row, pair_id in enumerate(pair_ids)
+        if pair_id not in rows
+    ]
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written: bytes that were no UTF-8 are surrogates in it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""Reads pairs from a folder in the XACLE layout.
+
+::
+
+    XACLE_dataset/meta_data/{train,validation,test}_average.csv   one row a pair
+    XACLE_dataset/meta_data/{train,validation,test}.csv           one row a rating (optional)
+    XACLE_dataset/wav/{train,validation,test}/00000.wav …
+
+A pair's id is its audio file name.  A file that stands under several captions, as in AudioCaps,
+gives its pairs the ids ``FILE#1``, ``FILE#2`` … in the order of their rows.  Both header spellings
+that are in circulation are read.  A split whose files have no score column (a challenge's hidden
+test part) gives pairs without scores.
+
+Source: Okamoto et al., XACLE challenge 2026; the organisers' README and baseline code.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from xacle_stack.errors import PairsError, bullet_list
+from xacle_stack.pairs.audio_folder import AudioFolder
+from xacle_stack.pairs.record import Pairs, Ratings
+from xacle_stack.pairs.split_rows import (
+    PairKey,
+    PairRow,
+    RatingRows,
+    numbered_ids,
+    read_average_rows,
+    read_listener_rows,
+)
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+
+
+def list_splits(data: Path | str) -> list[str]:
+    """Return the splits that a data folder holds, in the order train, validation, test.
+
+    Raises
+    ------
+    PairsError
+        If the folder is not in the XACLE layout.
+    """
+    meta_data = _find_meta_data(Path(data))
+    found = [
+        split
+        for split in SPLITS
+        if (meta_data / f"{split}_average.csv").exists() or (meta_data / f"{split}.csv").exists()
+    ]
+    for path in sorted(meta_data.glob("*.csv")):
+        if path.stem.removesuffix("_average") not in SPLITS:
+            logger.warning("%s is not read: a split is called %s.", path, ", ".join(SPLITS))
+    if not found:
+        raise PairsError(
+            f"{meta_data}: none of the files train_average.csv, validation_average.csv or "
+            "test_average.csv is here. Expected the XACLE layout; see the README, 'Your own data'."
+        )
+    return found
+
+
+def read_splits(data: Path | str) -> dict[str, "Pairs"]:
+    """Read every split that a data folder holds.
+
+    Raises
+    ------
+    PairsError
+        With the mistakes of all splits.
+    """
+    splits, errors = {}, []
+    for split in list_splits(data):
+        try:
+            splits[split] = read_pairs(data, split)
+        except PairsError as error:
+            errors.append(str(error))
+    if errors:
+        raise PairsError("\n".join(errors))
+    return splits
+
+
+def read_pairs(data: Path | str, split: str) -> Pairs:
+    """Read and check one split.
+
+    Parameters
+    ----------
+    data : path-like
+        The folder that holds ``meta_data/`` and ``wav/``.
+    split : {"train", "validation", "test"}
+
+    Returns
+    -------
+    pairs : Pairs
+
+    Raises
+    ------
+    PairsError
+        With every mistake found, at most 20 shown: missing columns, audio files that are missing
+        or cannot be opened, pairs that stand twice, scores that are no numbers in 0–10, empty
+        captions, captions that are not UTF-8, ratings that fit no pair.
+    """
+    if split not in SPLITS:
+        raise PairsError(f"unknown split {split!r}. Expected one of: {', '.join(SPLITS)}.")
+    data = Path(data)
+    meta_data = _find_meta_data(data)
+    average_csv, listener_csv = meta_data / f"{split}_average.csv", meta_data / f"{split}.csv"
+    mistakes: list[str] = []
+    ratings = None
+    if average_csv.exists():
+        rows = read_average_rows(average_csv, mistakes)
+        if listener_csv.exists():
+            rows, ratings = read_listener_rows(listener_csv, rows, mistakes)
+    elif listener_csv.exists():
+        rows, ratings = read_listener_rows(listener_csv, None, mistakes)
+    else:
+        raise PairsError(
+            f"{data}: the split {split!r} is not here: neither {average_csv.name} nor "
+            f"{listener_csv.name} stands in {meta_data}. {_which_splits(meta_data)}"
+        )
+    try:
+        ids = numbered_ids([file for file, _ in rows])
+    except PairsError as error:
+        mistakes.append(str(error))
+    audio_paths = _find_audio(data / "wav" / split, rows, mistakes)
+    if mistakes:
+        raise PairsError(
+            f"{data}, split {split!r}: {len(mistakes)} mistake(s). Mend them and run again:\n"
+            + bullet_list(mistakes)
+        )
+    if not rows:
+        raise PairsError(f"{data}, split {split!r}: the file has a header but no pairs.")
+    scores = [row.score for row in rows.values()]
+    return Pairs(
+        split=split,
+        ids=ids,
+        audio_paths=audio_paths,
+        captions=tuple(caption for _, caption in rows),
+        scores=None if scores[0] is None else np.array(scores, dtype=np.float64),
+        ratings=None if ratings is None else _with_ids(ratings, dict(zip(rows, ids, strict=True))),
+    )
+
+
+def _find_audio(
+    folder: Path, rows: Mapping[PairKey, PairRow], mistakes: list[str]
+) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        mistakes.append(f"{folder}: no such folder of audio files")
+        return ()
+    audio = AudioFolder(folder)
+    found = {file: audio.find(file, mistakes) for file in dict.fromkeys(file for file, _ in rows)}
+    return tuple(found[file] for file, _ in rows)
+
+
+def _with_ids(ratings: RatingRows, ids: Mapping[PairKey, str]) -> Ratings:
+    return Ratings(
+        tuple(ids[pair] for pair in ratings.pairs),
+        tuple(ratings.listeners),
+        np.array(ratings.scores, dtype=np.float64),
+    )
+
+
+def _find_meta_data(data: Path) -> Path:
+    meta_data = data / "meta_data"
+    if meta_data.is_dir():
+        return meta_data
+    if not data.exists():
+        raise PairsError(
+            f"{data}: no such folder. Give the folder that holds meta_data/ and wav/; `make stack` "
+            "makes a demo data set in data/demo."
+        )
+    near = [p.parent for p in (*data.glob("*/meta_data"), data.parent / "meta_data") if p.is_dir()]
+    hint = f" Did you mean {str(near[0])!r}?" if near else ""
+    if not data.is_dir():
+        raise PairsError(f"{data}: this is a file. Give the folder that holds meta_data/ and wav/.")
+    raise PairsError(
+        f"{data}: there is no folder meta_data/ in it. Give the folder that holds meta_data/ and "
+        f"wav/ in the XACLE layout.{hint}"
+    )
+
+
+def _which_splits(meta_data: Path) -> str:
+    names = sorted(path.name for path in meta_data.glob("*.csv"))
+    return f"It holds: {', '.join(names)}." if names else "It holds no CSV file."
