@@ -17,6 +17,7 @@ RANKS = {
     "_types": 0,
     "_files": 0,
     "_csv_table": 0,
+    "_audio_source": 0,
     "_progress": 0,
     "pairs": 1,
     "audio": 1,
@@ -43,7 +44,11 @@ RANKS = {
     "cli": 10,
 }
 # Within rank 0, nothing but errors is imported.
-ALLOWED_SIDEWAYS = {("_optional", "errors"), ("_csv_table", "errors")}
+ALLOWED_SIDEWAYS = {
+    ("_optional", "errors"),
+    ("_csv_table", "errors"),
+    ("_audio_source", "errors"),
+}
 
 
 def part_of(module: str) -> str | None:
