@@ -164,7 +164,7 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, Mp3Frames | None]
         yield file, frames
 
 
-class _ForwardFile(soundfile.SoundFile):
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """A file that is read from its start to its end."""
 
     def seekable(self) -> bool:
