@@ -31,8 +31,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a full disk is told without a name, else the partial's
+            error.filename = str(path)
         raise
     if os.name == "posix":  # make the rename itself durable
         folder = os.open(path.parent, os.O_RDONLY)

@@ -44,7 +44,6 @@ def run_side_by_side(tasks: Sequence[Task[Result]], devices: Sequence[str]) -> l
     ----------
     tasks : sequence of callable
         Each is called with a function that tells whether to go on, and asks it now and then.
-
     devices : sequence of str of length n_tasks
         For messages.
 
