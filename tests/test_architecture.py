@@ -18,6 +18,8 @@ RANKS = {
     "_files": 0,
     "_printable": 0,
     "_csv_table": 0,
+    "_audio_source": 0,
+    "_workers": 0,
     "_progress": 0,
     "pairs": 1,
     "audio": 1,
@@ -47,6 +49,8 @@ RANKS = {
 ALLOWED_SIDEWAYS = {
     ("_optional", "errors"),
     ("_csv_table", "errors"),
+    ("_audio_source", "errors"),
+    ("_workers", "errors"),
     ("_progress", "_printable"),
 }
 

@@ -1,3 +1,5 @@
+import os
+import socket
 import struct
 from pathlib import Path
 
@@ -6,7 +8,8 @@ import pytest
 import soundfile
 import soxr
 
-from xacle_stack.audio import fixed_windows, read_clip, repeat_to_length
+from xacle_stack import audio
+from xacle_stack.audio import clip_duration, fixed_windows, read_clip, repeat_to_length
 from xacle_stack.errors import AudioError
 
 
@@ -123,19 +126,225 @@ def test_windows_cover_every_sample(n: int, window: int, n_windows: int) -> None
         assert (np.diff(windows, axis=1) == 1).all()
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFFF000 - 44, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_wavs_from_a_pipe_are_read(tmp_path: Path, tone: np.ndarray, size: int) -> None:
+def patch(path: Path, mark: bytes, content: bytes) -> None:
+    """Overwrite the bytes behind a mark."""
+    whole = bytearray(path.read_bytes())
+    place = whole.index(mark) + len(mark)
+    whole[place : place + len(content)] = content
+    path.write_bytes(whole)
+
+
+# Of 32,000 bytes that are there: not told, or wrong by a header's worth.
+@pytest.mark.parametrize(
+    "size", [0, 0x7FFFF000 - 44, 0x7FFFFFFF, 0xFFFFFFFF, 32_016, 32_036, 32_044]
+)
+def test_a_wav_is_read_whose_header_does_not_know_its_length(
+    tmp_path: Path, tone: np.ndarray, size: int
+) -> None:
     path = tmp_path / "pipe.wav"
     soundfile.write(path, tone, 16_000, subtype="PCM_16")
+    expected = read_clip(path).samples
+    patch(path, b"data", struct.pack("<I", size))
+    np.testing.assert_array_equal(read_clip(path).samples, expected)
+
+
+def test_a_wav_is_read_whose_audio_alone_is_counted_wrongly(
+    tmp_path: Path, tone: np.ndarray
+) -> None:
+    # The size of the whole file is right: nothing was cut off.
+    path = tmp_path / "wrong.wav"
+    soundfile.write(path, tone, 16_000, subtype="PCM_16")
+    patch(path, b"data", struct.pack("<I", 64_000))
+    assert len(read_clip(path).samples) == len(tone)
+
+
+def test_a_wav_without_audio_has_none_whatever_chunks_follow(tmp_path: Path) -> None:
+    path = tmp_path / "none.wav"
+    soundfile.write(path, np.zeros(0), 16_000)
+    path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    with pytest.raises(AudioError, match="none.wav: the file holds no samples"):
+        read_clip(path)
+
+
+@pytest.mark.parametrize("kind", ["AIFF", "RF64", "WAVEX"])
+def test_other_containers_tell_that_they_are_truncated(
+    tmp_path: Path, tone: np.ndarray, kind: str
+) -> None:
+    path = tmp_path / "cut"
+    soundfile.write(path, tone, 16_000, format=kind, subtype="PCM_16")
+    assert len(read_clip(path).samples) == len(tone)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(AudioError, match=r"cut: truncated: .* bytes of audio, 1000 of them"):
+        read_clip(path)
+
+
+def without_xing(path: Path) -> bytes:
+    """Return an mp3 without its first frame, as a program writes it that streams."""
+    content = path.read_bytes()
+    start = content.index(b"\xff\xfb")
+    n_kbit = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)[
+        (content[start + 2] >> 4) - 1
+    ]
+    size = 144_000 * n_kbit // 44_100 + (content[start + 2] >> 1 & 1)
+    assert {b"Xing", b"Info"} & {content[start + place : start + place + 4] for place in (21, 36)}
+    return content[start + size :]
+
+
+@pytest.fixture
+def loud_then_silent(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Return an mp3 of 4 s whose bit rate falls: its size is no measure of its length."""
+    samples = np.concatenate([rng.normal(scale=0.25, size=44_100), np.zeros(3 * 44_100)])
+    path = tmp_path / "falling.mp3"
+    soundfile.write(path, samples, 44_100, bitrate_mode="VARIABLE", compression_level=0.1)
+    return path
+
+
+TAGS = {
+    "nothing": b"",
+    "an ID3v1 tag": b"TAG" + b"title".ljust(125, b"\0"),
+    "a long APE tag": b"APETAGEX" + bytes(200) + b"cover" * 600,
+    "zeros": bytes(5000),
+    "half a frame": b"\xff\xfb\x90\x00" + bytes(50),
+}
+
+
+@pytest.mark.parametrize("ending", TAGS.values(), ids=TAGS)
+def test_an_mp3_without_a_length_is_read_to_its_end(
+    loud_then_silent: Path, ending: bytes, capfd
+) -> None:
+    whole = read_clip(loud_then_silent).samples
+    assert len(whole) == 4 * 44_100
+    loud_then_silent.write_bytes(without_xing(loud_then_silent) + ending)
+    found = read_clip(loud_then_silent).samples
+    # The encoder's delay and its padding are not cut off without the header: two frames at most.
+    assert 0 <= len(found) - len(whole) <= 3 * 1152
+    lag = 1105  # the delay of LAME and of the decoder
+    np.testing.assert_allclose(found[lag : lag + 40_000], whole[:40_000], atol=0.02)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_mp3_is_shorter_or_truncated_by_whether_it_promised_more(loud_then_silent: Path) -> None:
+    whole, streamed = loud_then_silent.read_bytes(), without_xing(loud_then_silent)
+    loud_then_silent.write_bytes(streamed[: len(streamed) // 2])
+    assert 0 < len(read_clip(loud_then_silent).samples) < 2 * 44_100
+    loud_then_silent.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AudioError, match=r"falling.mp3: truncated: .* 176400 samples a channel, "):
+        read_clip(loud_then_silent)
+
+
+def test_a_flac_without_a_length_is_read_to_its_end(tmp_path: Path, tone: np.ndarray) -> None:
+    path = tmp_path / "streamed.flac"
+    soundfile.write(path, tone, 16_000)
+    expected = read_clip(path).samples
     content = bytearray(path.read_bytes())
-    place = content.index(b"data") + 4
-    content[place : place + 4] = struct.pack("<I", size)
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
     path.write_bytes(content)
-    if size:
-        assert len(read_clip(path).samples) == len(tone)
-    else:  # libsndfile takes nothing for nothing
-        with pytest.raises(AudioError, match="holds no samples"):
+    np.testing.assert_array_equal(read_clip(path).samples, expected)
+
+
+@pytest.mark.parametrize("ending", ["wav", "aiff", "flac", "mp3", "ogg"])
+def test_several_recordings_in_one_file_are_refused(
+    tmp_path: Path, tone: np.ndarray, ending: str
+) -> None:
+    path = tmp_path / f"two.{ending}"
+    soundfile.write(path, tone, 16_000)
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(AudioError, match=rf"two.{ending}: .*several .*recordings"):
+        read_clip(path)
+
+
+def test_a_truncated_ogg_is_named(tmp_path: Path, tone: np.ndarray) -> None:
+    path = tmp_path / "cut.ogg"
+    soundfile.write(path, np.tile(tone, 4), 16_000)
+    whole = path.read_bytes()
+    last_page = whole.rindex(b"OggS")
+    for size in (last_page + 2, last_page + 40, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(AudioError, match=rf"cut.ogg: truncated: .* at byte {last_page}, is"):
             read_clip(path)
+
+
+def test_samples_beyond_any_scale_are_counted(tmp_path: Path, tone: np.ndarray) -> None:
+    tone[0] = -(2.0**31)  # integers of 32 bits as floats
+    soundfile.write(tmp_path / "loud.wav", tone, 16_000, subtype="FLOAT")
+    assert read_clip(tmp_path / "loud.wav").samples[0] == -(2.0**31)
+    tone[[800, 900]] = 3e38, -1e10
+    soundfile.write(tmp_path / "loud.wav", tone, 16_000, subtype="FLOAT")
+    with pytest.raises(
+        AudioError, match=r"loud.wav: 2 of 16000 samples are beyond .* 3e\+38, .* at 0.050 s"
+    ):
+        read_clip(tmp_path / "loud.wav")
+
+
+def test_a_clip_beyond_the_limits_is_refused_before_it_is_in_memory(
+    tmp_path: Path, tone: np.ndarray, monkeypatch
+) -> None:
+    monkeypatch.setattr(audio, "MAX_DURATION_S", 2)
+    monkeypatch.setattr(audio, "MAX_SAMPLES", 64_000)
+    monkeypatch.setattr(audio, "_BLOCK_SAMPLES", 1000)
+    for ending in ("wav", "ogg"):
+        path = tmp_path / f"long.{ending}"
+        soundfile.write(path, np.tile(tone, 2), 16_000)
+        assert len(read_clip(path).samples) == 32_000
+        soundfile.write(path, np.tile(tone, 3), 16_000)
+        with pytest.raises(
+            AudioError, match=rf"long.{ending}: too long: .* 48000 .* 32000 \(2 s\)"
+        ):
+            read_clip(path)
+    soundfile.write(path, np.tile(tone[:, np.newaxis], 5), 16_000)
+    with pytest.raises(AudioError, match=r"5 channel\(s\) at 16000 Hz may hold 12800 \(1 s\)"):
+        read_clip(path)
+    # A file that does not tell its length is read to the limit, and no further.
+    path = tmp_path / "streamed.mp3"
+    soundfile.write(path, np.tile(tone, 3), 44_100)
+    path.write_bytes(without_xing(path))
+    monkeypatch.setattr(audio, "MAX_SAMPLES", 30_000)
+    with pytest.raises(AudioError, match=r"streamed.mp3: too long: it holds more than 30000 sampl"):
+        read_clip(path)
+
+
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
+def test_a_sampling_rate_that_no_recorder_has_is_refused(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "rate.wav"
+    soundfile.write(path, np.zeros(1000), 16_000, subtype="PCM_16")
+    patch(path, b"WAVEfmt \x10\0\0\0\x01\0\x01\0", struct.pack("<I", rate))
+    with pytest.raises(
+        AudioError, match=rf"rate.wav: its sampling rate is {rate} Hz; expected 1000"
+    ):
+        read_clip(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and sockets with names are of POSIX")
+def test_what_never_ends_is_not_opened(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    os.mkfifo("pipe.wav")
+    Path("zero.wav").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.wav")
+        for name in ("pipe.wav", "zero.wav", "socket.wav"):
+            with pytest.raises(AudioError, match=rf"{name}: this is a pipe, a device or a socket"):
+                read_clip(name)
+            assert clip_duration(Path(name)) == 0
+
+
+def test_what_the_system_refuses_is_told_in_its_words() -> None:
+    with pytest.raises(AudioError, match=r"x: cannot be read \(File name too long\)"):
+        read_clip("x" * 300)
+    with pytest.raises(AudioError, match="not readable as audio .*null"):
+        read_clip("a\0b")
+
+
+def test_too_little_memory_for_a_clip_names_it(
+    tmp_path: Path, tone: np.ndarray, monkeypatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    soundfile.write(tmp_path / "clip.wav", tone, 16_000)
+    monkeypatch.setattr("xacle_stack.audio.np.concatenate", exhausted)
+    with pytest.raises(AudioError, match="clip.wav: there is too little memory"):
+        read_clip(tmp_path / "clip.wav")
 
 
 def test_a_flac_that_promises_the_moon_is_named(tmp_path: Path, tone: np.ndarray) -> None:

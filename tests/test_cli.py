@@ -120,7 +120,7 @@ def test_bad_audio_is_listed_at_the_end_and_the_rest_is_kept(
     done = run("features", *options)
     assert done.returncode == 1
     assert "toy: 8 clips encoded" in done.stdout
-    assert "2 audio file(s) could not be used; all others are in the cache" in done.stderr
+    assert "2 clip(s) or caption(s) could not be used; all others are in the cache" in done.stderr
     assert "00003.wav: truncated" in done.stderr
     assert "00004.wav: not readable as audio" in done.stderr
     for name in ("00003.wav", "00004.wav"):

@@ -1,4 +1,5 @@
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -146,6 +147,158 @@ def test_a_sequence_that_breaks_the_contract_stores_nothing_of_that_batch(
     assert report.encoded["toy-frames", "audio"] == 6
 
 
+BAD = 0.987  # a level that no other clip has
+
+
+def failing_on_the_bad(
+    encoder: type, monkeypatch, error: type[Exception] = ZeroDivisionError
+) -> None:
+    """Let an encoder fail on every batch that holds a clip of the level BAD or the word bad."""
+    encode_audio, encode_text = encoder.encode_audio, encoder.encode_text
+
+    def audio(self, clips):
+        if any(abs(clip[-1] - BAD) < 1e-3 for clip in clips):
+            raise error("over the top")
+        return encode_audio(self, clips)
+
+    def text(self, captions):
+        if any("bad" in caption for caption in captions):
+            raise error("beyond words")
+        return encode_text(self, captions)
+
+    monkeypatch.setattr(encoder, "encode_audio", audio)
+    monkeypatch.setattr(encoder, "encode_text", text)
+
+
+def spoil(pairs: Pairs, *rows: int) -> list[Path]:
+    """Make clips that an encoder fails on, each its own, and return their files."""
+    paths = [pairs.audio_paths[row] for row in rows]
+    for n, path in enumerate(paths):
+        soundfile.write(path, np.append(np.full(1599, n / 100), BAD), 8000)
+    return paths
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError])
+def test_clips_and_captions_that_an_encoder_fails_on_are_named_and_the_others_kept(
+    make_data: WriteData, tmp_path: Path, monkeypatch, batch_size: int, error: type[Exception]
+) -> None:
+    pairs = read_pairs(make_data(train=12), "train")
+    captions = (*pairs.captions[:11], "a bad caption")
+    pairs = replace(pairs, captions=captions)
+    bad = spoil(pairs, 2, 3, 7)
+    shutil.copy(bad[0], pairs.audio_paths[8])
+    bad.append(pairs.audio_paths[8])
+    failing_on_the_bad(BATCH_TOY.encoder, monkeypatch, error)
+    for _ in range(2):
+        report = extract_embeddings([pairs], [BATCH_TOY], tmp_path / "store", batch_size=batch_size)
+        assert set(report.failures) == {*bad, "a bad caption"}
+        for path in bad:
+            assert f"{path}: encoder 'batch-toy', encode_audio: " in report.failures[path]
+        told = report.failures["a bad caption"]
+        assert "caption 'a bad caption': encoder 'batch-toy', encode_text: " in told
+        if error is ZeroDivisionError:
+            assert "ZeroDivisionError: beyond words (" in told
+        else:
+            assert "there is too little memory" in told
+    assert report.encoded.total() == 0
+    assert report.reused["batch-toy", "audio"] == 8
+    good = FeatureCache(tmp_path / "store").load(pairs.take([0, 1, 4, 5, 6, 9, 10]))
+    assert good.audio("batch-toy").shape == (7, 6)
+
+
+def test_a_clip_that_fails_leaves_the_bytes_of_the_others_alone_even_after_an_interrupt(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    bad = spoil(pairs, 4, 5, 13)
+    good = pairs.take([row for row in range(20) if pairs.audio_paths[row] not in bad])
+    # All captions, but only the good clips.
+    monkeypatch.setattr("xacle_stack.extract.clip_duration", lambda path: path not in bad)
+    pairs_without = replace(
+        pairs,
+        audio_paths=tuple(
+            pairs.audio_paths[0] if path in bad else path for path in pairs.audio_paths
+        ),
+    )
+    extract_embeddings([pairs_without], [BATCH_TOY], tmp_path / "expected", batch_size=3)
+    failing_on_the_bad(BATCH_TOY.encoder, monkeypatch)
+    extract_embeddings([pairs], [BATCH_TOY], tmp_path / "whole", batch_size=3)
+    expected = table(tmp_path / "expected", good, "batch-toy")
+    assert table(tmp_path / "whole", good, "batch-toy") == expected
+
+    n_rows, append = 0, StoreWriter.append
+
+    def interrupted(self, keys, outputs):
+        nonlocal n_rows
+        append(self, keys, outputs)
+        n_rows += len(keys) if self.folder.parent.name == "cut" and "audio" in self._modality else 0
+        if n_rows >= 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoreWriter, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract_embeddings([pairs], [BATCH_TOY], tmp_path / "cut", batch_size=3)
+    monkeypatch.setattr(StoreWriter, "append", append)
+    report = extract_embeddings([pairs], [BATCH_TOY], tmp_path / "cut", batch_size=3)
+    assert set(report.failures) == set(bad)
+    assert 0 < report.encoded["batch-toy", "audio"] <= 17 - 9
+    assert table(tmp_path / "cut", good, "batch-toy") == expected
+
+
+def test_clips_are_tried_alone_once_at_most(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=30), "train")
+    spoil(pairs, *range(5, 15))
+    failing_on_the_bad(TOY.encoder, monkeypatch)
+    sizes, encode = [], TOY.encoder.encode_audio
+    monkeypatch.setattr(
+        TOY.encoder,
+        "encode_audio",
+        lambda self, clips: sizes.append(len(clips)) or encode(self, clips),
+    )
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=16)
+    assert len(report.failures) == 10
+    assert sizes.count(1) <= 30 + 1  # and one that is beyond doubt
+
+
+def test_a_batch_that_fails_only_together_is_the_encoders_fault(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=6), "train")
+    good = TOY.encoder.encode_audio
+
+    def too_large(self, clips):
+        if len(clips) > 2:
+            raise MemoryError
+        return good(self, clips)
+
+    monkeypatch.setattr(TOY.encoder, "encode_audio", too_large)
+    with pytest.raises(
+        EncoderError, match="'toy', encode_audio: there is too little .*--batch-siz"
+    ):
+        extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=3)
+    assert not extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=2).failures
+
+
+def test_a_resampler_that_fails_costs_one_clip(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=4), "train")
+    mono, (bad,) = Clip.mono, spoil(pairs, 1)
+
+    def exhausted(self, rate):
+        if abs(self.samples[-1, 0] - BAD) < 1e-3:
+            raise MemoryError
+        return mono(self, rate)
+
+    monkeypatch.setattr(Clip, "mono", exhausted)
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store")
+    assert report.failures == {bad: f"{bad}: cannot be resampled (MemoryError)."}
+    assert report.encoded["toy", "audio"] == 3
+
+
 def test_silence_is_encoded(make_data: WriteData, tmp_path: Path) -> None:
     pairs = read_pairs(make_data(train=3), "train")
     soundfile.write(pairs.audio_paths[0], np.zeros(8000), 8000)
@@ -167,7 +320,9 @@ def test_an_encoder_that_returns_nan_stores_nothing_of_that_batch(
         return outputs if n_batches == 1 else {**outputs, "level": outputs["level"] * np.nan}
 
     monkeypatch.setattr(TOY.encoder, "encode_audio", breaks_later)
-    with pytest.raises(EncoderError, match="'toy', audio output 'level': a vector holds NaN"):
+    with pytest.raises(
+        EncoderError, match="'toy', audio output 'level', item 0 of a batch of 2: .* NaN"
+    ):
         extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=4)
     monkeypatch.undo()
     report = extract_embeddings([pairs], [TOY], tmp_path / "store")
@@ -362,3 +517,62 @@ def test_an_encoder_that_fails_to_load_leaves_no_store(
     with pytest.raises(EncoderError, match="'NoneType' object is not callable"):
         extract_embeddings([pairs], [TOY], tmp_path / "store")
     assert FeatureCache(tmp_path / "store").stores() == []
+
+
+def toy_that(tmp_path: Path, action: str) -> EncoderChoice:
+    """Return an encoder that acts at its third batch, in one process of those that encode."""
+    source = Path(TOY.name.rpartition(":")[0]).read_text()
+    path = tmp_path / "acting.py"
+    path.write_text(f"""{source}
+
+import os, pathlib, signal, time
+
+class Acting(ToySpace):
+    n_batches = 0
+
+    def encode_audio(self, clips):
+        self.n_batches += 1
+        if self.n_batches == 3:
+            try:
+                pathlib.Path({str(tmp_path / "acted")!r}).touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                {action}
+        return super().encode_audio(clips)
+""")
+    return EncoderChoice(f"{path}:Acting")
+
+
+def n_rows(store: Path) -> int:
+    summaries = FeatureCache(store).summaries()
+    return sum(summary.n_rows for summary in summaries if summary.modality == "audio")
+
+
+def test_an_interrupt_keeps_what_every_device_has_encoded(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=40), "train")
+    choice = toy_that(tmp_path, "os.kill(os.getppid(), signal.SIGINT)")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            extract_embeddings(
+                [pairs], [choice], tmp_path / "store", device="cpu,cpu", batch_size=2
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert n_rows(tmp_path / "store") >= 2 * 3
+    assert list((tmp_path / "store" / "keys").iterdir())
+    extract_embeddings([pairs], [choice], tmp_path / "store")
+    assert n_rows(tmp_path / "store") == 40
+
+
+def test_a_process_that_dies_costs_only_its_own_rows(make_data: WriteData, tmp_path: Path) -> None:
+    pairs = read_pairs(make_data(train=40), "train")
+    choice = toy_that(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(EncoderError, match="the process of device 'cpu' died: .* Run again"):
+        extract_embeddings([pairs], [choice], tmp_path / "store", device="cpu,cpu", batch_size=2)
+    assert 20 <= n_rows(tmp_path / "store") < 40
+    extract_embeddings([pairs], [choice], tmp_path / "store")
+    assert n_rows(tmp_path / "store") == 40

@@ -5,22 +5,39 @@ Everything here is deterministic: no random crop, no dither.  Samples are float3
 """
 
 import hashlib
+import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
+from xacle_stack._audio_source import Mp3Frames, audio_source, mp3_source
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import AudioError
 
 # Part of every audio fingerprint: raise it when the same file would give other mono samples.
 AUDIO_VERSION = "mean of channels, soxr HQ"
+# Raise it when some files are decoded to other samples, or are refused, that were not before: no
+# key that was remembered of a file is used then.
+DECODING_VERSION = 2
 
-# Programs that write to a pipe do not know the length: they put 0 or nearly the most there is.
-_UNKNOWN_WAV_SIZE = 0x7FFE0000
+# What one clip may be: an hour of mono at 48 kHz takes 0.7 GB, and 1 GiB is the most.
+MAX_DURATION_S = 3600
+MAX_SAMPLES = 1 << 28  # of all channels together
+MIN_SAMPLE_RATE_HZ = 1_000
+MAX_SAMPLE_RATE_HZ = 1_000_000
+# Integers of 32 bits that were stored as floats; anything beyond overflows in a spectrum.
+MAX_AMPLITUDE = 2.0**31
+
+_BLOCK_SAMPLES = 1 << 18
+# More than any header can promise: libsndfile does not know the length.
+_UNKNOWN_LENGTH = 1 << 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,77 +95,165 @@ def read_clip(path: Path | str) -> Clip:
     Raises
     ------
     AudioError
-        If the file is missing, empty, truncated, not audio, or holds samples that are not
-        finite.  Pure silence is valid.
+        If the file is missing, no regular file, empty, truncated, not audio, or several recordings
+        one after the other; if it is longer than :data:`MAX_DURATION_S` or :data:`MAX_SAMPLES`, or
+        its rate is not between :data:`MIN_SAMPLE_RATE_HZ` and :data:`MAX_SAMPLE_RATE_HZ`; or if it
+        holds samples that are not finite or beyond :data:`MAX_AMPLITUDE`.  Pure silence is valid.
 
     Notes
     -----
-    A truncated wav (RIFF) or flac is recognised by the length in its header.  A shortened file
-    of another format, ogg and mp3 among them, is a shorter clip.
+    A header's length is checked, never trusted: the file is decoded block by block until it ends.
+    A truncated wav, RF64, AIFF or flac is recognised by the length in its header, an ogg by a last
+    page that is not complete, an mp3 by the length in its Xing header.  A shortened mp3 without
+    that header, an ogg cut between two pages, and files of other formats are shorter clips.
     """
     path = Path(path)
+    _check_is_file(path)
     try:
-        with soundfile.SoundFile(path) as file:
-            n_declared = file.frames
-            samples = file.read(dtype="float32", always_2d=True)
-            rate, container = file.samplerate, file.format
+        with _opened(path) as (file, mp3):
+            samples = _decode(path, file, mp3)
+            rate = file.samplerate
+    except AudioError:
+        raise
     # A damaged header can promise more samples than any memory holds.
     except (soundfile.LibsndfileError, OSError, RuntimeError, MemoryError, ValueError) as error:
-        raise AudioError(f"{path}: {_why_unreadable(path, error)}") from None
-    if container in {"WAV", "WAVEX"}:
-        _check_wav_is_whole(path)
+        raise AudioError(f"{path}: {_why_unreadable(error)}") from None
     if len(samples) == 0:
         raise AudioError(f"{path}: the file holds no samples. Replace it or drop its pair.")
-    if len(samples) < n_declared and container != "MP3":
-        raise AudioError(
-            f"{path}: truncated: its header promises {n_declared} samples a channel, "
-            f"{len(samples)} could be decoded. Copy the file again."
-        )
-    if not np.isfinite(samples).all():
-        bad = np.flatnonzero(~np.isfinite(samples).all(axis=1))
-        raise AudioError(
-            f"{path}: {len(bad)} of {len(samples)} samples are NaN or infinite, the first at "
-            f"{bad[0] / rate:.3f} s. Write the clip again from its source."
-        )
+    _check_samples(path, samples, rate)
     return Clip(samples, rate)
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """Guess what the user did from what libsndfile could not do."""
-    if path.is_dir():
-        return "this is a folder, not an audio file. Check the file name."
-    if not path.exists():
-        return "no such file. Check the path."
-    if path.stat().st_size == 0:
-        return "the file is empty (0 bytes). Copy it again."
+def clip_duration(path: Path) -> float:
+    """Return seconds as the header promises them, 0 for a file that will fail when decoded."""
+    try:
+        _check_is_file(path)
+        return float(soundfile.info(path).duration)
+    except (AudioError, soundfile.LibsndfileError, OSError, RuntimeError, ValueError):
+        return 0.0
+
+
+def _check_is_file(path: Path) -> None:
+    """Raise AudioError for what opening would fail at, or wait for without an end."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file. Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise AudioError(f"{path}: {_why_unreadable(error)}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(f"{path}: this is a folder, not an audio file. Check the file name.")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(
+            f"{path}: this is a pipe, a device or a socket, not an audio file. Save the audio to a "
+            "file first."
+        )
+    if status.st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes). Copy it again.")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, Mp3Frames | None]]:
+    """Open a file so that libsndfile decodes all of it; tell what the frames of an mp3 say."""
+    with _sound_file(audio_source(path)) as file:
+        if file.format != "MP3":
+            yield file, None
+            return
+    source, frames = mp3_source(path)
+    with _sound_file(source) as file:
+        yield file, frames
+
+
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """A file that is read from its start to its end."""
+
+    def seekable(self) -> bool:
+        """Keep soundfile from seeking after each block, and from trusting the number of frames."""
+        return False
+
+
+@contextmanager
+def _sound_file(source: Path | BinaryIO) -> Iterator[soundfile.SoundFile]:
+    try:
+        with _ForwardFile(source) as file:
+            yield file
+    finally:
+        if not isinstance(source, Path):
+            source.close()
+
+
+def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> FloatArray:
+    """Return every sample of a file, shape (n_samples, n_channels), within the limits."""
+    rate, n_promised = file.samplerate, file.frames
+    if not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
+        raise AudioError(
+            f"{path}: its sampling rate is {rate} Hz; expected {MIN_SAMPLE_RATE_HZ} to "
+            f"{MAX_SAMPLE_RATE_HZ} Hz. If the header is wrong, write the clip again with the right "
+            "one; else resample it."
+        )
+    n_most = min(MAX_DURATION_S * rate, MAX_SAMPLES // file.channels)
+    is_known = n_promised < _UNKNOWN_LENGTH
+    if is_known and n_promised > n_most:
+        raise AudioError(_too_long(path, f"its header promises {n_promised}", file, n_most))
+    buffer = np.empty((max(1, _BLOCK_SAMPLES // file.channels), file.channels), dtype=np.float32)
+    blocks: list[FloatArray] = []
+    n_decoded = 0
+    while len(block := file.read(out=buffer)):
+        n_decoded += len(block)
+        if n_decoded > n_most:
+            raise AudioError(_too_long(path, f"it holds more than {n_most}", file, n_most))
+        blocks.append(block.copy())
+    slack = 0 if mp3 is None else mp3.slack
+    if is_known and n_decoded < n_promised - slack:
+        raise AudioError(
+            f"{path}: truncated: its header promises {n_promised} samples a channel, "
+            f"{n_decoded} could be decoded. Copy the file again."
+        )
+    if mp3 is not None and is_known and mp3.n_samples > n_promised + slack:
+        raise AudioError(
+            f"{path}: its header promises {n_promised} samples a channel, and its frames hold "
+            f"{mp3.n_samples}: several mp3 recordings one after the other. Split it, or convert it "
+            "to wav with a program that plays all of it."
+        )
+    return np.concatenate(blocks) if blocks else buffer[:0]
+
+
+def _too_long(path: Path, found: str, file: soundfile.SoundFile, n_most: int) -> str:
+    return (
+        f"{path}: too long: {found} samples a channel. A clip of {file.channels} channel(s) at "
+        f"{file.samplerate} Hz may hold {n_most} ({n_most / file.samplerate:.0f} s). Cut it into "
+        "shorter clips, or copy it again if it is not that long."
+    )
+
+
+def _check_samples(path: Path, samples: FloatArray, rate: int) -> None:
+    """Raise AudioError for samples that would make NaN of a spectrum."""
+    largest = max(abs(float(samples.max())), abs(float(samples.min())))  # NaN stays NaN
+    if largest <= MAX_AMPLITUDE:
+        return
+    is_bad = ~np.isfinite(samples).all(axis=1)
+    what = "NaN or infinite"
+    if not is_bad.any():
+        is_bad = (np.abs(samples) > MAX_AMPLITUDE).any(axis=1)
+        what = f"beyond ±{MAX_AMPLITUDE:.0f}, the largest {largest:.3g}, where full scale is ±1"
+    bad = np.flatnonzero(is_bad)
+    raise AudioError(
+        f"{path}: {len(bad)} of {len(samples)} samples are {what}, the first at "
+        f"{bad[0] / rate:.3f} s. Write the clip again from its source."
+    )
+
+
+def _why_unreadable(error: Exception) -> str:
+    """Guess what the user did from what the system or libsndfile could not do."""
+    if isinstance(error, MemoryError):
+        return "there is too little memory to decode it. Cut it into shorter clips."
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror}). Check the path and its permissions."
     reason = getattr(error, "error_string", str(error)).rstrip(". ")
     return (
         f"not readable as audio ({reason}). Expected wav, flac, ogg or mp3; if it is another "
         "format, convert it to wav first."
     )
-
-
-def _check_wav_is_whole(path: Path) -> None:
-    """Raise AudioError where a WAV file ends before its data chunk does.
-
-    libsndfile quietly shortens such a file, so its own frame count cannot tell.
-    """
-    n_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF":  # RF64 keeps 64-bit sizes elsewhere
-            return
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", header)
-            if name == b"data":
-                missing = file.tell() + size - n_bytes
-                if missing > 0 and 0 < size < _UNKNOWN_WAV_SIZE:
-                    raise AudioError(
-                        f"{path}: truncated: its header promises {size} bytes of audio, "
-                        f"{missing} of them are missing. Copy the file again."
-                    )
-                return
-            file.seek(size + size % 2, 1)
 
 
 def repeat_to_length(samples: FloatArray, n_samples: int) -> FloatArray:

@@ -2,26 +2,26 @@
 
 The only module that knows both encoders and the cache.  A file is decoded and resampled once for
 all encoders, ahead of them, in threads.  A file that cannot be decoded is noted and the others go
-on.  Items keep one order, by length, whatever is cached already: a run that was killed and started
+on; so is a clip or caption that an encoder fails on.  Items keep one order, by length, whatever is
+cached already, and one that fails leaves its batch to the next: a run that was killed and started
 again makes the batches that an undisturbed run makes, and so the same bytes.
 """
 
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import soundfile
 from joblib import Parallel, delayed
 
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
-from xacle_stack.audio import read_clip
+from xacle_stack._workers import GoesOn, StoppedError, run_side_by_side, stop_unless
+from xacle_stack.audio import clip_duration, read_clip
 from xacle_stack.cache import (
     AudioKeys,
     FeatureCache,
@@ -37,12 +37,14 @@ from xacle_stack.encoders import (
     EncoderChoice,
     Fingerprint,
     Modality,
+    anybodys_code,
     automatic_batch_size,
-    check_outputs,
+    encode_batch,
+    failing_items,
     fingerprints_of,
     resolve_devices,
 )
-from xacle_stack.errors import AudioError, EncoderError, XacleStackError
+from xacle_stack.errors import AudioError, XacleStackError
 from xacle_stack.pairs import Pairs
 
 logger = logging.getLogger(__name__)
@@ -65,13 +67,14 @@ class ExtractionReport:
         Rows added, by encoder name and modality.
     reused : Counter of (str, str)
         Rows that were in the cache already.
-    failures : dict of Path to str
-        The files that could not be used, and why.
+    failures : dict of Path or str to str
+        The files that could not be decoded, the clips and captions that an encoder failed on, and
+        why.
     """
 
     encoded: Counter[tuple[str, str]] = field(default_factory=Counter)
     reused: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failures: dict[Path, str] = field(default_factory=dict)
+    failures: dict[Path | str, str] = field(default_factory=dict)
 
 
 def extract_embeddings(
@@ -108,15 +111,18 @@ def extract_embeddings(
     Returns
     -------
     report : ExtractionReport
-        With the files that could not be decoded; everything else is in the cache.
+        With the clips and captions that could not be used; everything else is in the cache.
 
     Raises
     ------
     CacheError
         If the disk is full; the rows of complete segments are kept.
     EncoderError
-        If a device is not there, a checkpoint cannot be loaded, or an encoder breaks its contract;
-        the rows of complete batches are kept.
+        If a device is not there, a checkpoint cannot be loaded, an encoder fails or breaks its
+        contract whatever it is given, or the process of a device dies.  The rows of complete
+        batches are kept, of a process that died those of complete segments.
+    KeyboardInterrupt
+        At Ctrl-C, when the rows of complete batches are kept, on several devices too.
     """
     root = Path(root)
     devices = resolve_devices(device)
@@ -125,7 +131,7 @@ def extract_embeddings(
     captions = unique(caption for split in splits for caption in split.captions)
     captions.sort(key=lambda caption: (len(caption), caption))
     clips = unique(path for split in splits for path in split.audio_paths)
-    clips.sort(key=_duration)
+    clips.sort(key=clip_duration)
     shares = [
         _Share(
             root,
@@ -142,21 +148,11 @@ def extract_embeddings(
     if len(shares) == 1:
         return shares[0].encode()
     report = ExtractionReport()
-    for part in Parallel(n_jobs=len(shares), backend="loky")(
-        delayed(share.encode)() for share in shares
-    ):
+    for part in run_side_by_side([share.encode for share in shares], devices):
         report.encoded += part.encoded
         report.reused += part.reused
         report.failures |= part.failures
     return report
-
-
-def _duration(path: Path) -> float:
-    """Return seconds as the header promises them, 0 for a file that will fail when decoded."""
-    try:
-        return float(soundfile.info(path).duration)
-    except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError):
-        return 0.0
 
 
 @dataclass(frozen=True)
@@ -172,15 +168,15 @@ class _Share:
     n_jobs: int
     progress: bool
 
-    def encode(self) -> ExtractionReport:
+    def encode(self, goes_on: GoesOn = lambda: True) -> ExtractionReport:
         report = ExtractionReport()
         loaded = _Loaded(self.device)
         audio_keys = AudioKeys(self.root)
-        with ExitStack() as stack:
+        with suppress(StoppedError), ExitStack() as stack:
             stack.callback(audio_keys.save)  # last of all: the first segment makes the cache
             tasks = {
                 modality: [
-                    _Task(choice, fingerprint, modality, self, loaded, report)
+                    _Task(choice, fingerprint, modality, self, loaded, report, goes_on)
                     for choice, fingerprint in self.fingerprints.items()
                     if choice.info.outputs(modality)
                 ]
@@ -188,8 +184,8 @@ class _Share:
             }
             for task in (*tasks["text"], *tasks["audio"]):
                 stack.enter_context(task.writer)
-            _encode_captions(self.captions, tasks["text"], self.progress)
-            _encode_clips(self, tasks["audio"], audio_keys, report)
+            _encode_captions(self.captions, tasks["text"], self.progress, report)
+            _encode_clips(self, tasks["audio"], audio_keys, report, goes_on)
         return report
 
 
@@ -208,29 +204,9 @@ class _Loaded:
     def get(self, choice: EncoderChoice) -> Encoder:
         model = choice.unaugmented  # which all views share
         if model not in self._encoders:
-            with _anybodys_code(choice.name, "load"):
+            with anybodys_code(choice.name, "load"):
                 self._encoders[model] = model.load(self._device)
         return self._encoders[model].with_view(choice.view)
-
-
-@contextmanager
-def _anybodys_code(name: str, method: str) -> Iterator[None]:
-    """Turn what an encoder's own code raises into an EncoderError that says where."""
-    try:
-        yield
-    except XacleStackError:
-        raise
-    except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
-            raise EncoderError(
-                f"encoder {name!r}, {method}: the device has too little memory for a batch. Give a "
-                "smaller one, for instance --batch-size 4. What was encoded before is in the cache."
-            ) from None
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise EncoderError(
-            f"encoder {name!r}, {method}: {type(error).__name__}: {error} ({place.filename}, line "
-            f"{place.lineno}). What was encoded before is in the cache."
-        ) from error
 
 
 class _Task:
@@ -244,6 +220,7 @@ class _Task:
         share: _Share,
         loaded: _Loaded,
         report: ExtractionReport,
+        goes_on: GoesOn,
     ) -> None:
         self.info = choice.info
         self.sample_rate_hz = self.info.sample_rate_hz or 0  # 0 for text, where it means nothing
@@ -257,37 +234,58 @@ class _Task:
         self.writer = StoreWriter(share.root, store, modality, fingerprint.facts)
         self._keys = FeatureCache(share.root).known_keys(store, modality)
         self._waiting: dict[str, object] = {}
+        self._passed_alone: set[str] = set()  # of those that wait
+        self.failures: dict[str, str] = {}
+        self._goes_on = goes_on
 
     def lacks(self, key: str) -> bool:
-        return key not in self._keys and key not in self._waiting
+        return not (key in self._keys or key in self._waiting or key in self.failures)
 
-    def count_reused(self, n_items: int) -> None:
+    def count_reused(self, keys: Iterable[str]) -> None:
         """Note how many of the distinct items were not encoded now."""
         name = self.info.name, self._modality
+        n_items = len(set(keys) - self.failures.keys())
         self._report.reused[name] = n_items - self._report.encoded[name]
 
     def add(self, key: str, item: object) -> None:
         """Take an item that is missing; encode when a batch is full."""
         self._waiting[key] = item
         if len(self._waiting) >= self._batch_size:
-            self.encode_waiting()
+            self._encode_waiting()
 
-    def encode_waiting(self) -> None:
-        """Encode what waits and hand it to the writer."""
-        if not self._waiting:
-            return
-        keys, items = list(self._waiting), list(self._waiting.values())
+    def finish(self) -> None:
+        """Encode what still waits."""
+        while self._waiting:
+            self._encode_waiting()
+
+    def _encode_waiting(self) -> None:
+        """Encode what waits and hand it to the writer; if it fails, drop the items that do."""
+        stop_unless(self._goes_on)
         encoder = self._loaded.get(self._choice)
-        method = encoder.encode_audio if self._modality == "audio" else encoder.encode_text
-        with _anybodys_code(self.info.name, method.__name__):
-            outputs = method(items)  # type: ignore[arg-type]  # clips or captions, by modality
-        self.writer.append(keys, check_outputs(self.info, self._modality, outputs, len(items)))
+        keys, items = list(self._waiting), list(self._waiting.values())
+        try:
+            outputs = encode_batch(encoder, self._modality, items)
+        except XacleStackError as error:
+            self._drop_failing(encoder, error)
+            return  # the others wait for as many more
+        self.writer.append(keys, outputs)
         self._waiting.clear()
+        self._passed_alone.clear()
         self._keys.update(keys)
         self._report.encoded[self.info.name, self._modality] += len(items)
 
+    def _drop_failing(self, encoder: Encoder, error: XacleStackError) -> None:
+        doubtful = {k: item for k, item in self._waiting.items() if k not in self._passed_alone}
+        failures = failing_items(encoder, self._modality, doubtful, error)
+        self._passed_alone |= doubtful.keys() - failures.keys()
+        for key in failures:
+            del self._waiting[key]
+        self.failures |= failures
 
-def _encode_captions(captions: Sequence[str], tasks: Sequence[_Task], progress: bool) -> None:
+
+def _encode_captions(
+    captions: Sequence[str], tasks: Sequence[_Task], progress: bool, report: ExtractionReport
+) -> None:
     keys = {caption: text_key(caption) for caption in captions}
     for task in tasks:
         todo = [caption for caption in captions if task.lacks(keys[caption])]
@@ -295,34 +293,44 @@ def _encode_captions(captions: Sequence[str], tasks: Sequence[_Task], progress: 
             for caption in todo:
                 task.add(keys[caption], caption)
                 bar.update()
-            task.encode_waiting()
-        task.count_reused(len(captions))
+            task.finish()
+        task.count_reused(keys.values())
+        for caption, key in keys.items():
+            if key in task.failures:
+                report.failures.setdefault(caption, f"caption {caption!r}: {task.failures[key]}")
 
 
 def _encode_clips(
-    share: _Share, tasks: Sequence[_Task], audio_keys: AudioKeys, report: ExtractionReport
+    share: _Share,
+    tasks: Sequence[_Task],
+    audio_keys: AudioKeys,
+    report: ExtractionReport,
+    goes_on: GoesOn,
 ) -> None:
     known = {path: audio_keys.known(path) for path in share.clips}
     todo = [
         path for path, key in known.items() if key is None or any(task.lacks(key) for task in tasks)
     ]
     decoding = set(todo)
-    keys = {key for path, key in known.items() if key is not None and path not in decoding}
+    keys = {path: key for path, key in known.items() if key is not None and path not in decoding}
     with progress_bar("all encoders", len(todo), "clips", shown=share.progress) as bar:
         for decoded in _decode_ahead(todo, tasks, share.n_jobs):
+            stop_unless(goes_on)
             if decoded.failure:
                 report.failures[decoded.path] = decoded.failure
             else:
-                audio_keys.remember(decoded.path, decoded.key, decoded.status)
-                keys.add(decoded.key)
+                keys[decoded.path] = audio_keys.remember(decoded.path, decoded.key, decoded.status)
                 for task in tasks:
                     if task.lacks(decoded.key):
                         task.add(decoded.key, decoded.samples[task.sample_rate_hz])
             bar.update()
         for task in tasks:
-            task.encode_waiting()
+            task.finish()
     for task in tasks:
-        task.count_reused(len(keys))
+        task.count_reused(keys.values())
+        for path, key in keys.items():
+            if key in task.failures:
+                report.failures.setdefault(path, f"{path}: {task.failures[key]}")
 
 
 @dataclass(frozen=True)
@@ -354,13 +362,16 @@ def _decode(path: Path, tasks: Sequence[_Task]) -> _Decoded:
     status = file_status(path)
     try:
         clip = read_clip(path)
+        key = clip.content_key
+        # A task that lacks the clip now may get it from a copy before this one is taken, never the
+        # other way round.
+        rates = {task.sample_rate_hz for task in tasks if task.lacks(key)}
+        return _Decoded(path, status, key, {rate: clip.mono(rate) for rate in rates})
     except AudioError as error:
         return _Decoded(path, status, failure=str(error))
-    key = clip.content_key
-    # A task that lacks the clip now may get it from a copy before this one is taken, never the
-    # other way round.
-    rates = {task.sample_rate_hz for task in tasks if task.lacks(key)}
-    return _Decoded(path, status, key, {rate: clip.mono(rate) for rate in rates})
+    except (MemoryError, RuntimeError, ValueError) as error:  # the resampler's
+        reason = str(error) or type(error).__name__
+        return _Decoded(path, status, failure=f"{path}: cannot be resampled ({reason}).")
 
 
 def unique(items: Iterable[Item]) -> list[Item]:

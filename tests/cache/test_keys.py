@@ -117,3 +117,44 @@ def test_a_file_that_changes_while_it_is_decoded_is_not_remembered(
     keys = AudioKeys(store)
     keys.remember(path, decoded.content_key, before)
     assert keys.known(path) is None
+
+
+def test_a_memo_that_grows_is_saved_before_its_end(store: Path, tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.wav", 0.1)
+    key, status = read_clip(path).content_key, file_status(path)
+    AudioKeys(store, save_seconds=1e9).remember(path, key, status)
+    assert AudioKeys(store).known(path) is None
+    AudioKeys(store, save_seconds=0).remember(path, key, status)
+    assert AudioKeys(store).known(path) == key
+
+
+def test_what_was_learned_before_there_is_a_cache_is_not_lost(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.wav", 0.1)
+    keys = AudioKeys(tmp_path / "later", save_seconds=0)
+    keys.remember(path, "key", file_status(path))
+    assert not (tmp_path / "later").exists()
+    (tmp_path / "later").mkdir()
+    keys.save()
+    assert AudioKeys(tmp_path / "later").known(path) == "key"
+
+
+def test_an_interrupt_keeps_what_was_learned(store: Path, tmp_path: Path, monkeypatch) -> None:
+    paths = [clip(tmp_path / f"{i}.wav", i / 10) for i in range(2)]
+
+    def interrupted_at_the_second(path: Path) -> object:
+        if path == paths[1]:
+            raise KeyboardInterrupt
+        return read_clip(path)
+
+    monkeypatch.setattr("xacle_stack.cache.keys.read_clip", interrupted_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        AudioKeys(store).of(paths)
+    assert AudioKeys(store).known(paths[0])
+
+
+def test_keys_of_another_decoding_are_not_used(store: Path, tmp_path: Path, monkeypatch) -> None:
+    path = clip(tmp_path / "a.wav", 0.1)
+    AudioKeys(store).of([path])
+    assert AudioKeys(store).known(path)
+    monkeypatch.setattr("xacle_stack.cache.keys.DECODING_VERSION", 3)
+    assert AudioKeys(store).known(path) is None

@@ -74,15 +74,30 @@ def test_a_wrong_checkpoint_path_is_told() -> None:
 
 def test_outputs_that_break_the_contract_are_told() -> None:
     info = TOY.encoder.info
-    good = {"embedding": np.zeros((2, 6)), "level": np.zeros((2, 2))}
+    good = {"embedding": np.ones((2, 6)), "level": np.zeros((2, 2))}
     checked = check_outputs(info, "audio", good, 2)
     assert checked["level"].dtype == np.float32
     with pytest.raises(EncoderError, match=r"returned the audio outputs \['level'\]; its info"):
         check_outputs(info, "audio", {"level": np.zeros((2, 2))}, 2)
     with pytest.raises(EncoderError, match=r"'level': expected shape \(3, 2\), got \(2, 2\)"):
-        check_outputs(info, "audio", {"embedding": np.zeros((3, 6)), "level": good["level"]}, 3)
+        check_outputs(info, "audio", {"embedding": np.ones((3, 6)), "level": good["level"]}, 3)
+    bad = np.ones((2, 6))
+    bad[1] = np.nan, 0, 0, 0, 0, 0
+    with pytest.raises(EncoderError, match="'embedding', item 1 of a batch of 2: .* NaN or infini"):
+        check_outputs(info, "audio", {**good, "embedding": bad}, 2)
     with pytest.raises(EncoderError, match="'embedding': a vector holds NaN or infinite"):
-        check_outputs(info, "audio", {**good, "embedding": np.full((2, 6), np.nan)}, 2)
+        check_outputs(
+            info, "audio", {name: bad[1:, : array.shape[1]] for name, array in good.items()}, 1
+        )
+
+
+def test_a_zero_vector_is_told_where_its_direction_counts() -> None:
+    info = TOY.encoder.info
+    outputs = {"embedding": np.eye(3, 6, k=-1), "level": np.zeros((3, 2))}
+    with pytest.raises(EncoderError, match="'embedding', item 0 of a batch of 3: a vector is zero"):
+        check_outputs(info, "audio", outputs, 3)
+    alone = replace(info, text_outputs={})
+    assert not check_outputs(alone, "audio", outputs, 3)["embedding"][0].any()
 
 
 def frames_info() -> EncoderInfo:

@@ -1,9 +1,14 @@
+import json
+import os
 import pickle
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from random_checkpoints import hub_snapshot
+from support import TOY
 
 from xacle_stack.encoders import Encoder, EncoderInfo, checkpoint
 from xacle_stack.encoders.checkpoint import (
@@ -15,6 +20,7 @@ from xacle_stack.encoders.checkpoint import (
     load_exactly,
     read_tensors,
 )
+from xacle_stack.encoders.mini.weights import MiniWeights
 from xacle_stack.errors import EncoderError, MissingExtraError
 
 WEIGHTS = Weights(
@@ -230,6 +236,71 @@ def test_a_damaged_file_is_named(tmp_path: Path, suffix: str, damage: str) -> No
     path.write_bytes(content[damage])
     with pytest.raises(EncoderError, match="cannot be read as weights .* fetch it again"):
         read_tensors("encoder 'x'", path)
+
+
+def safetensors_image(header: dict[str, object], n_bytes: int, size: int | None = None) -> bytes:
+    """Return a file of weights as its header has it, true or not."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if size is None else size) + text + bytes(n_bytes)
+
+
+def tensor(start: int, end: int, *shape: int) -> dict[str, object]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+
+
+LIES = {
+    "overlap": safetensors_image({"a": tensor(0, 16, 4), "b": tensor(8, 24, 4)}, 24),
+    "beyond the end": safetensors_image({"a": tensor(0, 2**42, 2**40)}, 24),
+    "an overflow": safetensors_image({"a": tensor(0, 0, 2**33, 2**33)}, 0),
+    "a huge header": safetensors_image({}, 100, size=2**62),
+    "a header beyond the end": safetensors_image({}, 10, size=2**20),
+    "no JSON": struct.pack("<Q", 8) + b"[[[[[[[[",
+}
+
+
+@pytest.mark.parametrize("content", LIES.values(), ids=LIES)
+def test_safetensors_whose_header_lies_are_refused(tmp_path: Path, content: bytes) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    path = tmp_path / "lies.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(EncoderError, match="lies.safetensors .* cannot be read as weights"):
+        read_tensors("encoder 'x'", path)
+
+
+def test_an_npz_with_objects_is_refused_and_not_run(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("torch")
+    path = tmp_path / "evil.npz"
+    np.savez(path, a=np.array([Payload()], dtype=object))
+    with pytest.raises(EncoderError, match="evil.npz"):
+        read_tensors("encoder 'x'", path)
+    with pytest.raises(EncoderError, match="evil.npz: not readable as an npz file of plain arrays"):
+        MiniWeights.read(path, 1, 1, 1)
+    # An array that its header makes larger than any memory.
+    np.savez(path, a=np.zeros(4))
+    path.write_bytes(
+        path.read_bytes().replace(b"(4,), }" + b" " * 12, b"(4" + b"0" * 12 + b",), }")
+    )
+    with pytest.raises(EncoderError, match="evil.npz: not readable as an npz file of plain arrays"):
+        MiniWeights.read(path, 1, 1, 1)
+    assert "code was run" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes with names are of POSIX")
+def test_a_checkpoint_that_never_ends_is_not_opened(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    os.mkfifo(tmp_path / "own.pt")
+    (tmp_path / "zero.pt").symlink_to("/dev/zero")
+    for path in (tmp_path / "own.pt", tmp_path / "zero.pt"):
+        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder, but"):
+            read_tensors("encoder 'x'", path)
+        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder, but"):
+            find_weights("x", OWN, str(path))
+        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder, but"):
+            TOY.encoder.fingerprint(str(path))
+    # As one of a folder's files, too.
+    with pytest.raises(EncoderError, match="is no checkpoint of it: there is no own.pt"):
+        find_weights("x", OWN, str(tmp_path))
 
 
 def test_every_key_is_accounted_for(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ the memo only costs decoding the file once more.
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from xacle_stack._files import write_atomically
-from xacle_stack.audio import read_clip
+from xacle_stack.audio import DECODING_VERSION, read_clip
 from xacle_stack.errors import AudioError, bullet_list
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,14 @@ class AudioKeys:
     ----------
     root : Path
         The folder of all stores; the memo lives in its subfolder ``keys``.
+    save_seconds : float, default=60
+        How often the memo is saved while it grows: what a killed process loses.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, save_seconds: float = 60.0) -> None:
         self._folder = root / _FOLDER
+        self._save_seconds = save_seconds
+        self._saved_at = time.monotonic()
         self._memos: dict[Path, _Memo] = {}
         self._changed: set[Path] = set()
 
@@ -68,6 +73,8 @@ class AudioKeys:
         if before is not None and before == file_status(path):
             self._memo(path.parent)[path.name] = (before, key)
             self._changed.add(path.parent)
+            if time.monotonic() - self._saved_at >= self._save_seconds:
+                self.save()
         return key
 
     def of(self, paths: Sequence[Path]) -> list[str]:
@@ -79,15 +86,17 @@ class AudioKeys:
             With every file that cannot be decoded, at most 20 shown.
         """
         keys, failures = [], []
-        for path in paths:
-            try:
-                before = file_status(path)
-                keys.append(
-                    self.known(path) or self.remember(path, read_clip(path).content_key, before)
-                )
-            except AudioError as error:
-                failures.append(str(error))
-        self.save()
+        try:
+            for path in paths:
+                try:
+                    before = file_status(path)
+                    keys.append(
+                        self.known(path) or self.remember(path, read_clip(path).content_key, before)
+                    )
+                except AudioError as error:
+                    failures.append(str(error))
+        finally:  # also where Ctrl-C ends it
+            self.save()
         if failures:
             raise AudioError(
                 f"{len(failures)} audio file(s) cannot be used. Mend them, or take their pairs out "
@@ -97,12 +106,15 @@ class AudioKeys:
 
     def save(self) -> None:
         """Write what was learned, where there is a cache; one that is read-only stays without."""
+        self._saved_at = time.monotonic()
         # Reading from a mistyped path must not make a folder there.
-        changed = self._changed if self._folder.parent.is_dir() else ()
-        for folder in changed:
+        if not self._folder.parent.is_dir():
+            return
+        for folder in self._changed:
             # Another process may have learned other files meanwhile.
             memo = {**self._read(folder), **self._memos[folder]}
-            body = json.dumps({"folder": str(folder.resolve()), "files": memo})
+            facts = {"folder": str(folder.resolve()), "decoding": DECODING_VERSION, "files": memo}
+            body = json.dumps(facts)
             content = json.dumps({"digest": _digest(body), "body": body})
             try:
                 self._folder.mkdir(exist_ok=True)
@@ -122,7 +134,9 @@ class AudioKeys:
             content = json.loads(path.read_bytes())
             if content["digest"] != _digest(content["body"]):
                 raise ValueError("its checksum does not match")
-            files = json.loads(content["body"])["files"]
+            body = json.loads(content["body"])
+            # A key of an older release may be that of other samples.
+            files = body["files"] if body.get("decoding") == DECODING_VERSION else {}
             return {
                 name: ((size, mtime, ctime, inode), key)
                 for name, ((size, mtime, ctime, inode), key) in files.items()

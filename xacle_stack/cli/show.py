@@ -55,11 +55,11 @@ def fail(message: str) -> NoReturn:
 
 
 def stop_on_failures(report: "ExtractionReport") -> None:
-    """Exit with 1 if audio files could not be used, and name them."""
+    """Exit with 1 if clips or captions could not be used, and name them."""
     if report.failures:
         fail(
-            f"{len(report.failures)} audio file(s) could not be used; all others are in the "
-            f"cache:\n{bullet_list(report.failures.values())}"
+            f"{len(report.failures)} clip(s) or caption(s) could not be used; all others are in "
+            f"the cache:\n{bullet_list(report.failures.values())}"
         )
 
 

@@ -11,6 +11,7 @@ from xacle_stack.encoders.base import (
     Precision,
     view_name,
 )
+from xacle_stack.encoders.batches import anybodys_code, encode_batch, failing_items
 from xacle_stack.encoders.device import automatic_batch_size, resolve_devices
 from xacle_stack.encoders.outputs import check_outputs
 from xacle_stack.encoders.registry import (
@@ -30,9 +31,12 @@ __all__ = [
     "Fingerprint",
     "Modality",
     "Precision",
+    "anybodys_code",
     "automatic_batch_size",
     "check_outputs",
+    "encode_batch",
     "encoder_names",
+    "failing_items",
     "fingerprints_of",
     "get_encoder",
     "resolve_devices",

@@ -20,7 +20,13 @@ from packaging.requirements import Requirement
 
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import AUDIO_VERSION
-from xacle_stack.encoders.checkpoint import Weights, find_tokenizer, find_weights, hash_files
+from xacle_stack.encoders.checkpoint import (
+    Weights,
+    check_is_file_or_folder,
+    find_tokenizer,
+    find_weights,
+    hash_files,
+)
 from xacle_stack.errors import EncoderError
 
 Modality = Literal["audio", "text"]
@@ -227,6 +233,7 @@ class Encoder(ABC):
                 f"encoder {cls.info.name!r}: no checkpoint at {checkpoint!r}. "
                 "Give the path of an existing file or folder."
             )
+        check_is_file_or_folder(f"encoder {cls.info.name!r}", path)
         return path
 
     @classmethod

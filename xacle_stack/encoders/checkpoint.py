@@ -121,6 +121,7 @@ def find_weights(
         )
     path = Path(place).expanduser()
     if path.exists():
+        check_is_file_or_folder(f"encoder {encoder!r}", path)
         try:
             weights.files_in(path)
         except EncoderError as error:
@@ -135,6 +136,15 @@ def find_weights(
             f"a hub id such as {weights.hub_id or 'organisation/name'!r}."
         )
     return find_on_hub(f"encoder {encoder!r}", weights, place, option=encoder, download=download)
+
+
+def check_is_file_or_folder(what: str, path: Path) -> None:
+    """Raise EncoderError for what exists and may never end: a pipe, a device, a socket."""
+    if not (path.is_file() or path.is_dir()):
+        raise EncoderError(
+            f"{what}: {path} is neither a file nor a folder, but a pipe, a device or a socket. "
+            "Save the checkpoint to a file, and name that."
+        )
 
 
 def find_tokenizer(
@@ -254,6 +264,8 @@ def read_tensors(what: str, path: Path) -> dict[str, Any]:
         If the file is damaged, is no file of weights, or would need code to be run.
     """
     torch = require("torch", extra="encoders", purpose=what)
+    if path.exists():
+        check_is_file_or_folder(what, path)
     try:
         if path.suffix == ".safetensors":
             safetensors = require("safetensors.torch", extra="encoders", purpose=what)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from xacle_stack._types import FloatArray
-from xacle_stack.encoders.base import EncoderInfo, Modality, Output
+from xacle_stack.encoders.base import EMBEDDING, EncoderInfo, Modality, Output
 from xacle_stack.errors import EncoderError
 
 
@@ -31,7 +31,8 @@ def check_outputs(
     ------
     EncoderError
         If an output is missing or surplus, has another shape than declared, or is not finite, also
-        in the type that it would be stored in; or if a sequence is empty.
+        in the type that it would be stored in; or if a sequence is empty, or a vector of a common
+        space of clips and captions zero.
     """
     declared = info.outputs(modality)
     if not isinstance(outputs, Mapping):
@@ -51,7 +52,9 @@ def check_outputs(
             kind = info.sequences[name]
             checked[name] = _check_sequences(what, outputs[name], n_items, n_dims, kind)
         else:
-            checked[name] = _check_vectors(what, outputs[name], n_items, n_dims)
+            checked[name] = vectors = _check_vectors(what, outputs[name], n_items, n_dims)
+            if name == EMBEDDING and info.is_contrastive:
+                _check_directions(what, vectors)
     return checked
 
 
@@ -60,12 +63,25 @@ def _check_vectors(what: str, values: Output, n_items: int, n_dims: int) -> Floa
     if array.shape != (n_items, n_dims):
         raise EncoderError(f"{what}: expected shape {(n_items, n_dims)}, got {array.shape}.")
     if not np.isfinite(array).all():
+        item = np.flatnonzero(~np.isfinite(array).all(axis=1))[0]
         raise EncoderError(
-            f"{what}: a vector holds NaN or infinite values (item "
-            f"{np.flatnonzero(~np.isfinite(array).all(axis=1))[0]} of a batch of {n_items}). "
-            "Nothing of this batch was stored."
+            f"{what}{_of_batch(item, n_items)}: a vector holds NaN or infinite values."
         )
     return array
+
+
+def _check_directions(what: str, vectors: FloatArray) -> None:
+    """Raise EncoderError for a vector of a common space that has no cosine with any other."""
+    is_zero = ~np.any(vectors, axis=1)
+    if is_zero.any():
+        raise EncoderError(
+            f"{what}{_of_batch(np.flatnonzero(is_zero)[0], len(vectors))}: a vector is zero, so "
+            "that it has no direction in the space of clips and captions."
+        )
+
+
+def _of_batch(item: int, n_items: int) -> str:
+    return f", item {item} of a batch of {n_items}" if n_items > 1 else ""
 
 
 def _check_sequences(
@@ -79,18 +95,18 @@ def _check_sequences(
         )
     checked = []
     for item, value in enumerate(values):
-        here = f"{what}, item {item} of a batch of {n_items}"
+        here = what + _of_batch(item, n_items)
         array = _as_array(here, value, kind)
         if array.ndim != 2 or array.shape[1] != n_dims or not len(array):
             raise EncoderError(
                 f"{here}: expected a sequence of shape (n_frames, {n_dims}) with at least one "
-                f"frame, got {array.shape}. Nothing of this batch was stored."
+                f"frame, got {array.shape}."
             )
         if not np.isfinite(array).all():
             frame = np.flatnonzero(~np.isfinite(array).all(axis=1))[0]
             raise EncoderError(
                 f"{here}: frame {frame} holds NaN, infinite values, or some that {kind} cannot "
-                "hold. Nothing of this batch was stored."
+                "hold."
             )
         checked.append(array)
     return checked

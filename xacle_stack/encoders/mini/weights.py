@@ -1,6 +1,5 @@
 """The learned numbers of one mini-CLAP space, and the file that holds them."""
 
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -104,7 +103,7 @@ def _read_arrays(path: Path) -> dict[str, FloatArray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive, header or array has an exception of its own
         raise EncoderError(
             f"{path}: not readable as an npz file of plain arrays ({error}). {_REMEDY}"
         ) from None

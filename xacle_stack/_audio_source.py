@@ -1,0 +1,327 @@
+"""What libsndfile is given to decode, and what a file's own structure says about its length.
+
+libsndfile cuts some files without a word: it takes an estimate for the length of an mp3, reads
+only the first of several recordings in one file, and shortens a file whose end is missing.
+"""
+
+import io
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from xacle_stack.errors import AudioError
+
+# Programs that write to a pipe do not know the length: they put 0 or nearly the most there is.
+_UNKNOWN_WAV_SIZE = 0x7FFE0000
+_UNKNOWN_SIZE = 1 << 62
+# Some programs count the 44 bytes of their own header into the length of the audio.
+_HEADER_BYTES = 44
+# A length that libsndfile cannot estimate from, so that it decodes until the file ends.
+_CLAIMED_BYTES = 1 << 50
+# What libsndfile looks at from the end: tags, of which this view has none.
+_TAIL_BYTES = 4096
+# The frame with the header, the encoder's delay and its padding.
+_MP3_SURPLUS_FRAMES = 4
+
+_KBIT_MPEG1_LAYER1 = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
+_KBIT_MPEG1_LAYER2 = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+_KBIT_MPEG1_LAYER3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_KBIT_MPEG2_LAYER1 = (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
+_KBIT_MPEG2_LAYER23 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+
+_ONE_RECORDING = "Split it, or convert it to wav with a program that plays all of it."
+
+
+def audio_source(path: Path) -> Path | BinaryIO:
+    """Return what libsndfile decodes to the end: the file, or a view of it that is put right.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file.  An mp3 is put right by :func:`mp3_source`.
+
+    Returns
+    -------
+    source : Path or binary file
+        A view where the header of a wav says that there is no audio, and audio follows it.
+
+    Raises
+    ------
+    AudioError
+        If a wav, RF64, AIFF or ogg file ends before its header or its pages say so, or if a wav,
+        ogg or flac file holds several recordings one after the other.
+    """
+    if path.stat().st_size == 0:
+        return path
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic in {b"RIFF", b"RIFX", b"RF64", b"FORM"}:
+            return _check_chunks(path, file, magic)
+        if magic in {b"OggS", b"fLaC"}:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if magic == b"OggS":
+                    _check_ogg(path, content)
+                elif content.find(b"fLaC\0\0\0\x22", 4) > 0:
+                    raise AudioError(
+                        f"{path}: several flac recordings one after the other; only the first "
+                        f"could be decoded. {_ONE_RECORDING}"
+                    )
+    return path
+
+
+def _check_chunks(path: Path, file: BinaryIO, magic: bytes) -> Path | BinaryIO:
+    """Raise AudioError where a file ends before its chunk of audio does."""
+    order = "<" if magic in {b"RIFF", b"RF64"} else ">"
+    n_bytes = path.stat().st_size
+    (container_size,) = struct.unpack(f"{order}I", file.read(4).ljust(4, b"\0"))
+    long_size = None
+    for name, size, start in _chunks(file, 12, order):
+        if name == b"ds64":
+            long_size = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
+        if name not in {b"data", b"SSND"}:
+            continue
+        if magic == b"RF64" and size == 0xFFFFFFFF and long_size is not None:
+            size, is_unknown = long_size, not 0 < long_size < _UNKNOWN_SIZE
+        else:
+            is_unknown = not 0 < size < _UNKNOWN_WAV_SIZE
+        if magic == b"RIFF" and size == 0 and not _is_chunks_to_the_end(file, start, n_bytes):
+            return FileView(path, patch=(start - 4, b"\xff\xff\xff\xff"))
+        missing = start + size - n_bytes
+        # A whole file whose header is wrong by a little is no truncated one.
+        is_whole = container_size + 8 == n_bytes or missing <= _HEADER_BYTES
+        if missing > 0 and not is_unknown and not is_whole:
+            raise AudioError(
+                f"{path}: truncated: its header promises {size} bytes of audio, {missing} of them "
+                "are missing. Copy the file again, or have the program that wrote it mend its "
+                "header."
+            )
+        file.seek(start + size + size % 2)
+        if not is_unknown and file.read(4) == magic:
+            raise AudioError(
+                f"{path}: several recordings one after the other; only the first could be "
+                f"decoded. {_ONE_RECORDING}"
+            )
+        break
+    return path
+
+
+def _chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's name, its size, and where its content starts."""
+    file.seek(start)
+    while len(header := file.read(8)) == 8:
+        name, size = struct.unpack(f"{order}4sI", header)
+        start = file.tell()
+        yield name, size, start
+        file.seek(start + size + size % 2)
+
+
+def _is_chunks_to_the_end(file: BinaryIO, start: int, n_bytes: int) -> bool:
+    """Tell whether what follows is nothing, or chunks that fill the file exactly: no audio."""
+    end = start
+    for name, size, content in _chunks(file, start, "<"):
+        if not all(32 <= byte < 127 for byte in name):
+            return False
+        end = content + size
+    return n_bytes in {end, end + end % 2}
+
+
+def _check_ogg(path: Path, content: mmap.mmap) -> None:
+    """Raise AudioError where the last page is not complete, or another stream follows the first."""
+    start, has_audio = 0, False
+    while start < len(content):
+        # Junk between pages is skipped; a page that is cut within its first four bytes is none.
+        if not b"OggS".startswith(content[start : start + 4]):
+            start = content.find(b"OggS", start)
+            if start < 0:
+                return
+        header = content[start : start + 27]
+        n_segments = header[26] if len(header) == 27 else 0
+        sizes = content[start + 27 : start + 27 + n_segments]
+        end = start + 27 + n_segments + sum(sizes)
+        if len(header) < 27 or len(sizes) < n_segments or end > len(content):
+            raise AudioError(
+                f"{path}: truncated: its last page, at byte {start}, is not complete. Copy the "
+                "file again."
+            )
+        is_first_page = bool(header[5] & 2)
+        if is_first_page and has_audio:
+            raise AudioError(
+                f"{path}: several ogg recordings one after the other, the second at byte {start}; "
+                f"only the first could be decoded. {_ONE_RECORDING}"
+            )
+        has_audio = has_audio or not is_first_page
+        start = end
+
+
+@dataclass(frozen=True)
+class Mp3Frames:
+    """What the frames of an mp3 say, whatever its header says.
+
+    Attributes
+    ----------
+    end : int
+        Where the last complete frame ends, in bytes.
+    n_samples : int
+        Samples a channel in all frames, that of the header included.
+    slack : int
+        By how many samples a header may rightly promise less: delay and padding of the encoder.
+    are_counted : bool
+        Whether the first frame is a header that promises their number.
+    """
+
+    end: int
+    n_samples: int
+    slack: int
+    are_counted: bool
+
+
+def mp3_source(path: Path) -> tuple[Path | BinaryIO, Mp3Frames]:
+    """Return what libsndfile decodes to the last frame of an mp3, and what the frames say.
+
+    Without a Xing header libsndfile takes an estimate from the size of the file for the length, and
+    stops there.  It then gets a view of the file that claims a size from which the estimate is
+    never reached.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        frames = _walk_mp3(content)
+    if frames.are_counted:
+        return path, frames
+    return FileView(path, end=frames.end, claimed_size=_CLAIMED_BYTES), frames
+
+
+def _walk_mp3(content: mmap.mmap) -> Mp3Frames:
+    position, end, n_samples, samples_a_frame, are_counted = 0, 0, 0, 0, False
+    while position + 4 <= len(content):
+        header = content[position : position + 4]
+        size, in_frame = _mp3_frame(header)
+        after = position + size
+        # Only what follows a frame directly is a frame by its header alone.
+        if size and (position == end > 0 or _is_same_stream(header, content[after : after + 4])):
+            if after > len(content):
+                break
+            if not end:
+                are_counted = _is_counting(content[position:after])
+            position = end = after
+            samples_a_frame = max(samples_a_frame, in_frame)
+            n_samples += in_frame
+        elif header[:3] == b"ID3":
+            tag = content[position + 6 : position + 10].ljust(4, b"\0")
+            position += 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(tag))
+        else:
+            position = content.find(b"\xff", position + 1)
+            if position < 0:
+                break
+    # Of frames without a bit rate, which have no size, libsndfile is left to find the end.
+    slack = _MP3_SURPLUS_FRAMES * samples_a_frame
+    return Mp3Frames(end or len(content), n_samples, slack, are_counted)
+
+
+def _is_counting(frame: bytes) -> bool:
+    """Tell whether a frame is a header with the number of frames."""
+    for name in (b"Xing", b"Info"):
+        place = frame.find(name, 0, 64)
+        if place > 0:
+            return len(frame) > place + 7 and bool(frame[place + 7] & 1)
+    return frame.find(b"VBRI", 0, 64) > 0
+
+
+def _mp3_frame(header: bytes) -> tuple[int, int]:
+    """Return the size of a frame in bytes and its samples; (0, 0) if this is no frame's header."""
+    sync, rates, _ = header[0] << 8 | header[1], header[2], header[3]
+    version, layer = sync >> 3 & 3, 4 - (sync >> 1 & 3)  # version: 0 is 2.5, 2 is 2, 3 is 1
+    if sync < 0xFFE0 or version == 1 or layer == 4:
+        return 0, 0
+    if not 0 < rates >> 4 < 15 or rates >> 2 & 3 == 3:
+        return 0, 0
+    if version == 3:
+        table = (_KBIT_MPEG1_LAYER1, _KBIT_MPEG1_LAYER2, _KBIT_MPEG1_LAYER3)[layer - 1]
+    else:
+        table = _KBIT_MPEG2_LAYER1 if layer == 1 else _KBIT_MPEG2_LAYER23
+    bit_rate = 1000 * table[(rates >> 4) - 1]
+    sample_rate_hz = (44_100, 48_000, 32_000)[rates >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[version]
+    padding = rates >> 1 & 1
+    if layer == 1:
+        return (12 * bit_rate // sample_rate_hz + padding) * 4, 384
+    n_samples = 576 if layer == 3 and version != 3 else 1152
+    return n_samples // 8 * bit_rate // sample_rate_hz + padding, n_samples
+
+
+def _is_same_stream(header: bytes, other: bytes) -> bool:
+    """Tell whether two frames have the same version, layer and sampling rate."""
+    return (
+        len(other) == 4
+        and _mp3_frame(other)[0] > 0
+        and header[1] & 0xFE == other[1] & 0xFE
+        and header[2] & 0x0C == other[2] & 0x0C
+    )
+
+
+class FileView(io.RawIOBase, BinaryIO):
+    """A file as it should have been written.
+
+    Parameters
+    ----------
+    path : Path
+    end : int, optional
+        Where it ends; None for where the file does.
+    claimed_size : int, optional
+        The size that is found by seeking to the end, where it is not `end`.
+    patch : tuple of int and bytes, optional
+        Bytes that stand at a place instead of the file's.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        end: int | None = None,
+        claimed_size: int | None = None,
+        patch: tuple[int, bytes] | None = None,
+    ) -> None:
+        self._file = path.open("rb")
+        self._end = path.stat().st_size if end is None else end
+        self._claimed_size = self._end if claimed_size is None else claimed_size
+        self._patch = patch
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move as in any file; from the end, as the claimed size has it."""
+        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._claimed_size}
+        self._position = origins[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return self._position
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # any writable buffer
+        """Read up to a buffer's length; zeros from a claimed end that is not there."""
+        target = memoryview(buffer)
+        if self._claimed_size != self._end and self._position >= self._claimed_size - _TAIL_BYTES:
+            n_read = min(len(target), self._claimed_size - self._position)
+            target[:n_read] = bytes(n_read)
+        else:
+            self._file.seek(self._position)
+            content = bytearray(
+                self._file.read(max(0, min(len(target), self._end - self._position)))
+            )
+            if self._patch is not None:
+                self._put_patch(content)
+            n_read = len(content)
+            target[:n_read] = content
+        self._position += n_read
+        return n_read
+
+    def _put_patch(self, content: bytearray) -> None:
+        place, patch = self._patch or (0, b"")
+        for index, byte in enumerate(patch, start=place - self._position):
+            if 0 <= index < len(content):
+                content[index] = byte
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
