@@ -54,7 +54,9 @@ def test_missing_rows_are_named(make_data: WriteData, tmp_path: Path, rng) -> No
     pairs = read_pairs(make_data(train=10), "train")
     fill(tmp_path / "store", pairs.take(range(8)), rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(CacheError, match=r"no audio row for 2 of 10 pairs.*`make features`") as e:
+    with pytest.raises(
+        CacheError, match=r"no audio row for 2 of 10 pairs.*`xacle-stack features`"
+    ) as e:
         cached.audio("toy")
     assert "00008.wav" in str(e.value)
     assert "00009.wav" in str(e.value)
@@ -279,7 +281,9 @@ def test_a_vector_is_no_sequence(make_data: WriteData, tmp_path: Path, rng) -> N
 def test_missing_sequences_are_named(tmp_path: Path) -> None:
     write_rows(tmp_path, range(5), "sequences")
     cached = FeatureCache(tmp_path).load(pairs_of([0, 4, 7, 9]))
-    with pytest.raises(CacheError, match=r"no text row for 2 of 4 pairs.*`make features`") as e:
+    with pytest.raises(
+        CacheError, match=r"no text row for 2 of 4 pairs.*`xacle-stack features`"
+    ) as e:
         cached.text_sequences("toy", "float16")
     assert str(e.value).endswith("  - 7\n  - 9")
 
