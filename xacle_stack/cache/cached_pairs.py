@@ -197,13 +197,16 @@ class CachedPairs:
         """Return where the vectors of the whole lie, once all those of this part are there."""
         place = (encoder, modality)
         with self._lock:  # parts are read by several threads at once
-            if place not in self._places:
+            is_fresh = place not in self._places
+            if is_fresh:
                 index = Index.build(self._cache.root / self._store(encoder).folder, modality)
                 self._places[place] = index.locate(self._keys[modality])
             places = self._places[place]
         missing = places.missing(self._rows)
         if len(missing):
-            self._forget(place, places)  # they may be encoded before the next attempt
+            self._forget(place, places)
+            if not is_fresh:  # they may have been encoded since
+                return self._found(encoder, modality)
             ids = [self._whole.ids[self._rows[row]] for row in missing]
             raise CacheError(
                 f"{places.folder}: no {modality} row for {len(missing)} of {len(self)} pairs of "

@@ -68,9 +68,11 @@ def list_folder(folder: Path) -> list[Path]:
 
 def refusal(path: Path, action: str, error: OSError) -> CacheError:
     """Return the error to raise where the system refused something."""
-    text = f"{path}: cannot be {action} ({reason(error)}), which does not mean that it is damaged. "
     cure = remedy(error)
-    return CacheError(f"{text}{cure[0].upper()}{cure[1:]}; then run again.")
+    return CacheError(
+        f"{path}: cannot be {action} ({reason(error)}). {cure[0].upper()}{cure[1:]}; then run "
+        "again. Its content is not in doubt: keep it."
+    )
 
 
 def reason(error: OSError) -> str:

@@ -163,11 +163,11 @@ class FeatureCache:
             with open_segment(path) as segment:
                 n_bytes += segment.n_bytes
                 for name, found in segment.outputs.items():
-                    vectors = found
                     if isinstance(found, StoredSequences):
-                        vectors = found.frames
-                        sequences[name] = sequences.get(name, 0) + len(vectors)
-                    outputs[name] = int(vectors.shape[1])
+                        sequences[name] = sequences.get(name, 0) + len(found.frames)
+                        outputs[name] = int(found.frames.shape[1])
+                    else:
+                        outputs[name] = int(found.shape[1])
         if not index.paths:
             return None
         n_rows, n_segments = len(index.keys), len(index.paths)

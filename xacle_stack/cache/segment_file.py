@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -293,24 +293,24 @@ def _had_own_bytes(path: Path, *_identity: int) -> bool:
 def _checked(file: h5py.File, n_bytes: int) -> Segment:
     if file.userblock_size:
         raise _StructureError("there is something before the HDF5 file")
-    key_set = _data_set(file, "keys", 1, (KEY_DTYPE,), n_bytes)
+    key_set = _data_set(_member(file, "keys"), 1, (KEY_DTYPE,), n_bytes)
     stored = _member(file, "outputs")
     if not isinstance(stored, h5py.Group):
         raise _StructureError(f"{stored.name} is no group")
     outputs: dict[str, h5py.Dataset | StoredSequences] = {}
     for name in stored:
-        group = _member(stored, name)
-        if isinstance(group, h5py.Group):
+        found = _member(stored, name)
+        if isinstance(found, h5py.Group):
             sequences = StoredSequences(
-                _data_set(group, "frames", 2, _FRAME_TYPES, n_bytes),
-                _data_set(group, "offsets", 1, _OFFSET_TYPES, n_bytes),
+                _data_set(_member(found, "frames"), 2, _FRAME_TYPES, n_bytes),
+                _data_set(_member(found, "offsets"), 1, _OFFSET_TYPES, n_bytes),
             )
             outputs[name], n_rows = sequences, len(sequences.offsets) - 1
         else:
-            outputs[name] = vectors = _data_set(stored, name, 2, _VECTOR_TYPES, n_bytes)
-            n_rows = len(vectors)
+            outputs[name] = _data_set(found, 2, _VECTOR_TYPES, n_bytes)
+            n_rows = len(found)
         if n_rows != len(key_set):
-            raise _StructureError(f"{len(key_set)} keys, but {n_rows} rows of {group.name}")
+            raise _StructureError(f"{len(key_set)} keys, but {n_rows} rows of {found.name}")
     if not outputs:
         raise _StructureError("it has no outputs")
     generation = 0
@@ -323,18 +323,18 @@ def _checked(file: h5py.File, n_bytes: int) -> Segment:
 
 def _member(group: h5py.Group, name: str) -> h5py.HLObject:
     """Return what stands in a group itself, not what a link there leads to."""
-    link = group.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        fault = "is missing" if link is None else "is a link to something else"
-        raise _StructureError(f"{group.name.rstrip('/')}/{name} {fault}")
+    where, links = f"{group.name.rstrip('/')}/{name}", group.id.links
+    if not links.exists(name.encode()):
+        raise _StructureError(f"{where} is missing")
+    if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        raise _StructureError(f"{where} is a link to something else")
     return group[name]
 
 
 def _data_set(
-    group: h5py.Group, name: str, n_axes: int, dtypes: Sequence[np.dtype], n_bytes: int
+    found: h5py.HLObject, n_axes: int, dtypes: Sequence[np.dtype[Any]], n_bytes: int
 ) -> h5py.Dataset:
     """Return a data set that is stored as segments store theirs, and wholly in the file."""
-    found = _member(group, name)
     if not isinstance(found, h5py.Dataset):
         raise _StructureError(f"{found.name} is no data set")
     if found.shape is None or len(found.shape) != n_axes or 0 in found.shape:

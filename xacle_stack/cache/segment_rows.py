@@ -58,12 +58,7 @@ class SegmentRows:
     def __init__(self, path: Path, output: str) -> None:
         self._path, self._output = path, output
         with open_segment(path) as segment:
-            values = _find(path, segment, output)
-            if isinstance(values, StoredSequences):
-                raise CacheError(
-                    f"{path}: the output {output!r} holds a sequence of vectors for each item, not "
-                    "one vector. Read it with audio_sequences or text_sequences."
-                )
+            values = self._values(segment)
             self.row_shape: tuple[int, ...] = values.shape[1:]
             self.dtype: np.dtype[Any] = values.dtype
             self._chunk_rows = int(values.chunks[0])
@@ -95,12 +90,21 @@ class SegmentRows:
         if len(known):
             self._read_in_place(rows, known, out)
 
+    def _values(self, segment: Segment) -> h5py.Dataset:
+        values = _find(self._path, segment, self._output)
+        if isinstance(values, StoredSequences):
+            raise CacheError(
+                f"{self._path}: the output {self._output!r} holds a sequence of vectors for each "
+                "item, not one vector. Read it with audio_sequences or text_sequences."
+            )
+        return values
+
     def _read_and_verify(self, rows: IntArray, wanted: IntArray, out: FloatArray) -> None:
         chunks = rows[wanted] // self._chunk_rows
         # Not through a chunk that nobody asked for, and not too many at once.
         ends = np.flatnonzero((np.diff(chunks) > 1) | (np.diff(chunks // _RUN_CHUNKS) > 0)) + 1
         with open_segment(self._path) as segment:
-            values = _find(self._path, segment, self._output)
+            values = self._values(segment)
             for run in np.split(wanted, ends):
                 first, last = int(rows[run[0]]), int(rows[run[-1]])
                 out[run] = values[first : last + 1][rows[run] - first]
