@@ -1,3 +1,5 @@
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from stored_rows import STORE, assert_rows, outputs_of, pairs_of, write_rows
 from support import WriteData
 
-from xacle_stack.cache import FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache import CachedPairs, FeatureCache, StoreId, StoreWriter, text_key
 from xacle_stack.cache.index import Index
 from xacle_stack.cache.keys import AudioKeys
 from xacle_stack.cache.segment_rows import SegmentRows
@@ -54,7 +56,9 @@ def test_missing_rows_are_named(make_data: WriteData, tmp_path: Path, rng) -> No
     pairs = read_pairs(make_data(train=10), "train")
     fill(tmp_path / "store", pairs.take(range(8)), rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(CacheError, match=r"no audio row for 2 of 10 pairs.*`make features`") as e:
+    with pytest.raises(
+        CacheError, match=r"no audio row for 2 of 10 pairs.*`xacle-stack features`"
+    ) as e:
         cached.audio("toy")
     assert "00008.wav" in str(e.value)
     assert "00009.wav" in str(e.value)
@@ -189,6 +193,45 @@ def test_a_part_without_the_missing_rows_can_be_read(
     assert cached.audio("toy").shape == (10, 5)
 
 
+def cached_captions(root: Path, n_pairs: int) -> CachedPairs:
+    """Return pairs whose captions are their numbers, and whose clips are not in the cache."""
+    names = tuple(map(str, range(n_pairs)))
+    keys = np.array([text_key(name) for name in names], dtype="S32")
+    pairs = Pairs("test", names, tuple(map(Path, names)), names)
+    return CachedPairs(FeatureCache(root), pairs, {"audio": keys, "text": keys}, {})
+
+
+def test_a_part_pickles_only_its_own_pairs(tmp_path: Path, rng) -> None:
+    n_pairs = 20_000
+    values = rng.normal(size=(n_pairs, 2)).astype(np.float32)
+    with StoreWriter(tmp_path, STORE, "text", {}) as writer:
+        for rows in np.array_split(np.arange(n_pairs), 5):
+            writer.append([text_key(str(row)) for row in rows], {"embedding": values[rows]})
+    cached = cached_captions(tmp_path, n_pairs)
+    cached.shape_of("toy", "text")
+    whole = len(pickle.dumps(cached))
+    for rows in (slice(300, 500), rng.permutation(n_pairs)[:200], [7, 7, 3, *range(100, 297)]):
+        part = cached.take(rows)
+        pickled = pickle.dumps(part)
+        assert len(pickled) < whole / 50
+        for again in (pickle.loads(pickled), copy.deepcopy(part)):
+            assert again.pair_ids == part.pair_ids
+            assert again.take([1, 0]).pair_ids == (part.pair_ids[1], part.pair_ids[0])
+            np.testing.assert_array_equal(again.text("toy"), values[rows])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(cached)).text("toy"), values)
+
+
+def test_a_pickled_part_still_misses_what_the_whole_missed(tmp_path: Path) -> None:
+    write_rows(tmp_path, range(8), "vectors", segment_rows=3)
+    cached = cached_captions(tmp_path, 10)
+    assert len(cached.take(slice(8)).text("toy")) == 8
+    part = pickle.loads(pickle.dumps(cached.take([9, 1, 8, 7])))
+    with pytest.raises(CacheError, match=r"no text row for 2 of 4 pairs(?s:.*)- 9\n  - 8$"):
+        part.text("toy")
+    write_rows(tmp_path, [8, 9], "vectors")
+    np.testing.assert_array_equal(part.text("toy"), cached.text("toy")[[9, 1, 8, 7]])
+
+
 def test_a_store_may_be_compacted_while_it_is_read(
     make_data: WriteData, tmp_path: Path, rng
 ) -> None:
@@ -279,7 +322,9 @@ def test_a_vector_is_no_sequence(make_data: WriteData, tmp_path: Path, rng) -> N
 def test_missing_sequences_are_named(tmp_path: Path) -> None:
     write_rows(tmp_path, range(5), "sequences")
     cached = FeatureCache(tmp_path).load(pairs_of([0, 4, 7, 9]))
-    with pytest.raises(CacheError, match=r"no text row for 2 of 4 pairs.*`make features`") as e:
+    with pytest.raises(
+        CacheError, match=r"no text row for 2 of 4 pairs.*`xacle-stack features`"
+    ) as e:
         cached.text_sequences("toy", "float16")
     assert str(e.value).endswith("  - 7\n  - 9")
 

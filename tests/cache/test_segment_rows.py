@@ -16,7 +16,8 @@ N_ROWS, N_DIMS = 700, 512  # six chunks, the last of them not full
 
 
 def segment(folder: Path, rng: np.random.Generator) -> tuple[Path, np.ndarray]:
-    folder.mkdir(exist_ok=True)
+    folder = folder / STORE.folder
+    folder.mkdir()
     values = rng.normal(size=(N_ROWS, N_DIMS)).astype(np.float32)
     keys = np.array([text_key(str(row)) for row in range(N_ROWS)], dtype=KEY_DTYPE)
     return write_segment(folder, STORE, "audio", keys, {"embedding": values}), values
@@ -43,7 +44,9 @@ def test_every_reading_of_sequences_is_exact(tmp_path: Path, rng, dtype: str) ->
     lengths = rng.integers(1, 90, size=60)
     sequences = [rng.normal(size=(length, 200)).astype(dtype) for length in lengths]
     keys = np.array([text_key(str(row)) for row in range(60)], dtype=KEY_DTYPE)
-    path = write_segment(tmp_path, STORE, "audio", keys, {"frames": Sequences.join(sequences)})
+    folder = tmp_path / STORE.folder
+    folder.mkdir()
+    path = write_segment(folder, STORE, "audio", keys, {"frames": Sequences.join(sequences)})
     with h5py.File(path) as file:
         assert file["outputs/frames/frames"].id.get_num_chunks() >= 4
     rows = SegmentSequences(path, "frames")
@@ -70,19 +73,6 @@ def test_a_chunk_is_verified_before_it_is_read_in_place(tmp_path: Path, rng) -> 
         np.testing.assert_array_equal(read(rows, [0, 300]), values[[0, 300]])
         with pytest.raises(CacheError, match="this segment is damaged"):
             read(rows, [127, 250])  # another row of the damaged chunk
-
-
-def test_hdf5_reads_what_is_stored_in_another_way(tmp_path: Path, rng) -> None:
-    values = rng.normal(size=(300, 8)).astype(np.float32)
-    path = tmp_path / "audio-x.h5"
-    with h5py.File(path, "w") as file:
-        file.attrs["schema_version"] = 1
-        file.create_dataset("outputs/packed", data=values, chunks=(50, 8), compression="gzip")
-        file.create_dataset("outputs/narrow", data=values, chunks=(50, 4), fletcher32=True)
-    for output in ("packed", "narrow"):
-        rows = SegmentRows(path, output)
-        for _ in range(2):
-            np.testing.assert_array_equal(read(rows, [1, 2, 170]), values[[1, 2, 170]])
 
 
 def test_what_is_wrong_is_named(tmp_path: Path, rng) -> None:

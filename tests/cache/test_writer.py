@@ -214,6 +214,26 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path).known_keys(STORE, "audio") == {"a" * 32}
 
 
+@pytest.mark.parametrize("keys", [["a"], ["A" * 32], ["b" * 33], ["x" * 32]])
+def test_what_is_no_key_is_refused(tmp_path: Path, keys: list[str]) -> None:
+    with (
+        StoreWriter(tmp_path, STORE, "audio", {}) as writer,
+        pytest.raises(CacheError, match="expected 32 hexadecimal digits each"),
+    ):
+        writer.append(keys, {"x": np.zeros((1, 5))})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 2, 3), (1, 0)])
+def test_rows_that_are_no_vectors_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with (
+        StoreWriter(tmp_path, STORE, "audio", {}) as writer,
+        pytest.raises(CacheError, match="expected one array of shape .n_rows, n_dims."),
+    ):
+        writer.append(["a" * 32], {"x": np.zeros(shape)})
+    assert not list(tmp_path.iterdir())
+
+
 def test_sequences_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     good = np.zeros((2, 3), dtype=np.float16)
     with StoreWriter(tmp_path, STORE, "audio", {}) as writer:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -11,6 +10,7 @@ import numpy as np
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.cache.index import Index, Places
 from xacle_stack.cache.schema import KeyArray, StoreId
+from xacle_stack.cache.segment_file import SegmentGoneError, read_again_while_gone
 from xacle_stack.errors import CacheError, UnknownNameError, bullet_list
 from xacle_stack.pairs import Pairs
 
@@ -96,12 +96,30 @@ class CachedPairs:
         -------
         part : CachedPairs
         """
-        part = copy(self)
+        part = CachedPairs.__new__(CachedPairs)
+        part.__dict__.update(self.__dict__)
         if isinstance(rows, slice):
             part._rows = self._rows[rows]
         else:
             part._rows = np.asarray(self._rows)[np.asarray(rows, dtype=None if len(rows) else int)]
         return part
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what is pickled: of a part, nothing that belongs to other pairs."""
+        used, rows = np.unique(self._rows, return_inverse=True)
+        is_all, is_in_order = (
+            len(used) == len(self._whole),
+            bool((rows == np.arange(len(rows))).all()),
+        )
+        with self._lock:
+            places = dict(self._places)
+        return {
+            **self.__dict__,
+            "_whole": self._whole if is_all else self._whole.take(used.tolist()),
+            "_keys": {modality: keys[used] for modality, keys in self._keys.items()},
+            "_places": {name: of_whole.part(used) for name, of_whole in places.items()},
+            "_rows": range(len(rows)) if is_in_order else rows,
+        }
 
     def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
         """Return the shape that `audio` or `text` would have, knowing that every row is there.
@@ -164,32 +182,36 @@ class CachedPairs:
         return CachedSequences(self, encoder, "text", output)
 
     def _read_with(self, encoder: str, modality: str, read: Callable[[Places], T]) -> T:
-        places = self._found(encoder, modality)
-        try:
-            return read(places)
-        except CacheError:
-            if all(path.exists() for path in places.paths):
+        def read_once() -> T:
+            places = self._found(encoder, modality)
+            try:
+                return read(places)
+            except SegmentGoneError:
+                # Another process compacted the store since we looked: the rows lie elsewhere now.
+                self._forget((encoder, modality), places)
                 raise
-        # Another process compacted the store since we looked: the rows lie elsewhere now.
-        self._forget((encoder, modality), places)
-        return read(self._found(encoder, modality))
+
+        return read_again_while_gone(read_once)
 
     def _found(self, encoder: str, modality: str) -> Places:
         """Return where the vectors of the whole lie, once all those of this part are there."""
         place = (encoder, modality)
         with self._lock:  # parts are read by several threads at once
-            if place not in self._places:
+            is_fresh = place not in self._places
+            if is_fresh:
                 index = Index.build(self._cache.root / self._store(encoder).folder, modality)
                 self._places[place] = index.locate(self._keys[modality])
             places = self._places[place]
         missing = places.missing(self._rows)
         if len(missing):
-            self._forget(place, places)  # they may be encoded before the next attempt
+            self._forget(place, places)
+            if not is_fresh:  # they may have been encoded since
+                return self._found(encoder, modality)
             ids = [self._whole.ids[self._rows[row]] for row in missing]
             raise CacheError(
                 f"{places.folder}: no {modality} row for {len(missing)} of {len(self)} pairs of "
-                f"{self._whole.split!r}. Encode them with `make features` (same DATA and "
-                f"RECIPE):\n{bullet_list(ids)}"
+                f"{self._whole.split!r}. Encode them with `xacle-stack features` (same "
+                f"--data, --recipe and --store):\n{bullet_list(ids)}"
             )
         return places
 
@@ -205,24 +227,30 @@ class CachedPairs:
             known = sorted({store.encoder for store in self._cache.stores()})
             raise UnknownNameError(
                 f"{self._cache.root}: the cache holds nothing of the encoder {encoder!r}, only of "
-                f"{', '.join(known)}. Fill it with `make features` and a recipe that names it. (An "
-                "encoder from a Python file goes by the name in its info.)"
+                f"{', '.join(known)}. Fill it with `xacle-stack features` and a recipe that "
+                "names it. (An encoder from a Python file goes by the name in its info.)"
             )
         if wanted is not None:
             stores = [store for store in stores if store.fingerprint == wanted]
             if not stores:
                 raise CacheError(
                     f"{self._cache.root}: nothing of the encoder {encoder!r} with the fingerprint "
-                    f"{wanted!r}. Fill the cache with `make features`."
+                    f"{wanted!r}. Fill the cache with `xacle-stack features`."
                 )
         if len(stores) > 1:
-            found = [f"{s.fingerprint}: {json.dumps(self._cache.facts(s))}" for s in stores]
+            found = [f"{s.fingerprint}: {self._facts_text(s)}" for s in stores]
             raise CacheError(
                 f"{self._cache.root}: the encoder {encoder!r} has {len(stores)} stores, made with "
                 f"other weights, settings or versions. Name one: cache.load(pairs, fingerprints="
                 f"{{{encoder!r}: {stores[-1].fingerprint!r}}}).\n" + bullet_list(found)
             )
         return stores[0]
+
+    def _facts_text(self, store: StoreId) -> str:
+        try:
+            return json.dumps(self._cache.facts(store))
+        except CacheError as error:
+            return str(error)
 
 
 class CachedSequences:

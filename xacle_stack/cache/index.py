@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.cache.schema import KEY_DTYPE, KeyArray, read_keys, segment_paths
+from xacle_stack.cache.schema import KEY_DTYPE, KeyArray, segment_paths
+from xacle_stack.cache.segment_file import SegmentGoneError, read_again_while_gone, read_keys
 from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences
 from xacle_stack.errors import CacheError
 
@@ -40,9 +41,25 @@ class Index:
 
     @classmethod
     def build(cls, folder: Path, modality: str) -> Self:
-        """Read the keys of all segments."""
-        paths = segment_paths(folder, modality)
-        parts = [read_keys(path) for path in paths]
+        """Read the keys of all segments, as they stood together at one moment."""
+        known: dict[Path, KeyArray] = {}
+
+        def read() -> list[Path]:
+            paths = segment_paths(folder, modality)
+            for path in paths:
+                if path not in known:
+                    known[path] = read_keys(path)
+            # Listing takes time: where another process compacts the store, one list may hold
+            # neither a merged segment, not there yet, nor those it replaced, deleted already.
+            if segment_paths(folder, modality) != paths:
+                raise SegmentGoneError(
+                    f"{folder}: its segments changed each time that they were listed. Open the "
+                    "cache again when no other process compacts it."
+                )
+            return paths
+
+        paths = read_again_while_gone(read)
+        parts = [known[path] for path in paths]
         sizes = [len(part) for part in parts]
         every = np.concatenate(parts) if parts else np.array([], dtype=KEY_DTYPE)
         # Two writers at once may have stored the same key; the first segment by name is read.
@@ -85,6 +102,18 @@ class Places:
     rows: NDArray[np.int32]
     _open: dict[tuple[int, str], SegmentRows] = field(default_factory=dict)
     _open_sequences: dict[tuple[int, str], SegmentSequences] = field(default_factory=dict)
+    _kinds: dict[str, tuple[int, tuple[int | np.dtype[Any], ...]]] = field(default_factory=dict)
+
+    def part(self, items: IntArray) -> "Places":
+        """Return where the vectors of some items lie, without what belongs to other items."""
+        used, numbers = np.unique(self.segments[items], return_inverse=True)
+        here = used >= 0
+        return Places(
+            self.folder,
+            [self.paths[number] for number in used[here].tolist()],
+            np.where(here, np.cumsum(here) - 1, -1)[numbers].astype(np.int32),
+            self.rows[items],
+        )
 
     def missing(self, items: range | IntArray) -> IntArray:
         """Return which of some items have no row, as positions in `items`."""
@@ -166,13 +195,28 @@ class Places:
 
     def _segment_of_sequences(self, number: int, output: str) -> SegmentSequences:
         if (number, output) not in self._open_sequences:
-            self._open_sequences[number, output] = SegmentSequences(self.paths[number], output)
+            segment = SegmentSequences(self.paths[number], output)
+            self._check_alike(number, output, (*segment.frame_shape, segment.dtype))
+            self._open_sequences[number, output] = segment
         return self._open_sequences[number, output]
 
     def _segment(self, number: int, output: str) -> SegmentRows:
         if (number, output) not in self._open:
-            self._open[number, output] = SegmentRows(self.paths[number], output)
+            segment = SegmentRows(self.paths[number], output)
+            self._check_alike(number, output, (*segment.row_shape, segment.dtype))
+            self._open[number, output] = segment
         return self._open[number, output]
+
+    def _check_alike(self, number: int, output: str, kind: tuple[int | np.dtype[Any], ...]) -> None:
+        """Refuse a segment whose vectors differ in size or type from those opened before."""
+        first, expected = self._kinds.setdefault(output, (number, kind))
+        if kind != expected:
+            found, before = (" ".join(map(str, each)) for each in (kind, expected))
+            raise CacheError(
+                f"{self.paths[number]}: its output {output!r} has vectors of {found}, but that of "
+                f"{self.paths[first]} has {before}. One of the two is not of this encoder: move it "
+                "out of the store and run `xacle-stack features`."
+            )
 
 
 def _selector(items: range | IntArray) -> slice | IntArray:

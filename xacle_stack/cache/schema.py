@@ -1,10 +1,10 @@
-"""What a segment is: one immutable HDF5 file of embeddings, and how it is checked.
+"""What a segment is, one immutable HDF5 file of embeddings, and how its bytes are made.
 
 ::
 
     <store>/<encoder>-<fingerprint>/fingerprint.json
     <store>/<encoder>-<fingerprint>/<modality>-<hash of the file's bytes>.h5
-        attributes  schema_version, encoder, fingerprint, modality
+        attributes  schema_version, encoder, fingerprint, modality, belongs_to, generation
         /keys                    (n_rows,)           32 hexadecimal digits, each row's content key
         /outputs/<name>          (n_rows, n_dims)    float32, where a row is one vector
         /outputs/<name>/frames   (n_frames, n_dims)  float16 or float32, where it is a sequence:
@@ -12,7 +12,11 @@
 
 Every data set is chunked with Fletcher32 and the file's own structures carry checksums (HDF5's
 1.10 format), so a flipped byte that matters is an error on reading.  The file's name is the hash
-of its bytes, so `verify` finds one anywhere.
+of its bytes, so `verify` finds one anywhere.  ``belongs_to`` repeats the three names before it as
+``<encoder>-<fingerprint>/<modality>``, in a string of fixed length: HDF5 keeps the other strings
+where it has no checksum, and a flipped byte there can make it search for ever.  A segment that was
+encoded has the generation 0, which is left out; one that was merged from others has one more than
+the highest of theirs.
 
 The layout may grow without a new schema version (another attribute, another output).  Whatever
 would make an older release read wrong rows, or lose some, raises it; the reader refuses versions
@@ -20,24 +24,25 @@ that it does not know.  A segment says the lowest version that describes it: 1, 
 sequences, which a release of version 1 would leave out when it merges segments.
 """
 
-import errno
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xacle_stack.cache.disk_errors import list_folder
 from xacle_stack.cache.sequences import Rows, Sequences
-from xacle_stack.errors import CacheError
 
 SCHEMA_VERSION = 2
-_WITHOUT_SEQUENCES = 1
+VERSION_WITHOUT_SEQUENCES = 1
 FINGERPRINT_FILE = "fingerprint.json"
+SEGMENT_SUFFIX = ".h5"
+MODALITIES = ("audio", "text")
 KEY_DTYPE = np.dtype("S32")
 # Chunks of about this size keep a single row cheap to read and a whole table fast.
 _CHUNK_BYTES = 1 << 18
@@ -57,19 +62,40 @@ class StoreId:
         """Name of the store's folder."""
         return f"{self.encoder}-{self.fingerprint}"
 
+    @classmethod
+    def of_folder(cls, name: str) -> Self:
+        """Return the store whose folder has this name."""
+        # A fingerprint has no hyphen; an encoder's name may hold some.
+        encoder, _, fingerprint = name.rpartition("-")
+        return cls(encoder, fingerprint)
+
 
 def text_key(caption: str) -> str:
     """Return the content key of a caption: 32 hexadecimal digits from its UTF-8."""
     return hashlib.blake2b(b"text" + caption.encode("utf-8"), digest_size=16).hexdigest()
 
 
+def segment_hasher(content: bytes = b"") -> hashlib.blake2b:
+    """Return the hash of which segments are named."""
+    return hashlib.blake2b(content, digest_size=16)
+
+
 def bytes_digest(content: bytes) -> str:
-    """Return the hash that names a segment file."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    """Return what names a segment file of this content."""
+    return segment_hasher(content).hexdigest()
+
+
+def owner_name(store: StoreId, modality: str) -> str:
+    """Return how a segment names the store and modality of its rows."""
+    return f"{store.folder}/{modality}"
 
 
 def segment_image(
-    store: StoreId, modality: str, keys: KeyArray, outputs: Mapping[str, Rows]
+    store: StoreId,
+    modality: str,
+    keys: KeyArray,
+    outputs: Mapping[str, Rows],
+    generation: int = 0,
 ) -> bytes:
     """Return the bytes of a segment file.
 
@@ -84,14 +110,19 @@ def segment_image(
         Content keys.
     outputs : mapping of str to ndarray of shape (n_rows, n_dims), or Sequences
         float32; sequences in the type that they are to have.
+    generation : int, default=0
+        See above.
     """
     sequences = any(isinstance(rows, Sequences) for rows in outputs.values())
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        file.attrs["schema_version"] = SCHEMA_VERSION if sequences else _WITHOUT_SEQUENCES
+        file.attrs["schema_version"] = SCHEMA_VERSION if sequences else VERSION_WITHOUT_SEQUENCES
         file.attrs["encoder"] = store.encoder
         file.attrs["fingerprint"] = store.fingerprint
         file.attrs["modality"] = modality
+        file.attrs["belongs_to"] = np.bytes_(owner_name(store, modality).encode())
+        if generation:
+            file.attrs["generation"] = generation
         _write(file, "keys", keys)
         for name, rows in outputs.items():
             if isinstance(rows, Sequences):
@@ -109,73 +140,16 @@ def _write(file: h5py.File, name: str, values: NDArray[np.generic]) -> None:
     file.create_dataset(name, data=values, chunks=chunks, fletcher32=True)
 
 
-@contextmanager
-def open_segment(path: Path) -> Iterator[h5py.File]:
-    """Open a segment for reading; whatever fails inside becomes a CacheError that names it."""
-    with segment_errors(path), h5py.File(path, "r") as file:
-        found = int(file.attrs["schema_version"])
-        if not _WITHOUT_SEQUENCES <= found <= SCHEMA_VERSION:
-            raise CacheError(
-                f"{path}: cache schema {found}, but this release reads {SCHEMA_VERSION} and older. "
-                "Read it with the release that wrote it, or move the store away and rebuild "
-                "it with: make features"
-            )
-        yield file
-
-
-@contextmanager
-def segment_errors(path: Path) -> Iterator[None]:
-    """Turn whatever fails while a segment is read into a CacheError that names it."""
-    try:
-        yield
-    except CacheError:
-        raise
-    except FileNotFoundError:
-        raise CacheError(
-            f"{path}: this segment is gone since the store was opened (compacted or deleted by "
-            "another process?). Open the cache again."
-        ) from None
-    # What HDF5 raises on damage depends on which byte it meets first.
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        if is_shortage(error):
-            raise
-        raise CacheError(
-            f"{path}: this segment is damaged ({type(error).__name__}: {error}). Delete the file "
-            "and run `make features`: only its rows are encoded again."
-        ) from error
-
-
-def is_shortage(error: Exception) -> bool:
-    """Tell whether the process lacks memory or open files; the file read may be sound."""
-    return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
-def read_keys(path: Path) -> KeyArray:
-    """Return the content keys of a segment, shape (n_rows,)."""
-    with open_segment(path) as file:
-        keys: KeyArray = file["keys"][:].astype(KEY_DTYPE, copy=False)
-        return keys
-
-
-def read_offsets(sequences: h5py.Group) -> NDArray[np.int64]:
-    """Return where the sequences of one output begin and end, shape (n_rows + 1,)."""
-    offsets: NDArray[np.int64] = sequences["offsets"][:]
-    ends = 0, len(sequences["frames"])
-    if len(offsets) < 2 or (offsets[0], offsets[-1]) != ends or (np.diff(offsets) < 1).any():
-        raise ValueError(f"the offsets of {sequences.name} do not lead from {ends[0]} to {ends[1]}")
-    return offsets
-
-
-def read_outputs(file: h5py.File) -> dict[str, Rows]:
-    """Return everything that a segment holds beside its keys."""
-    return {
-        name: Sequences(found["frames"][:], read_offsets(found))
-        if isinstance(found, h5py.Group)
-        else found[:]
-        for name, found in file["outputs"].items()
-    }
-
-
 def segment_paths(folder: Path, modality: str) -> list[Path]:
-    """Return a store's segments of one modality, in the order of their names."""
-    return sorted(folder.glob(f"{modality}-*.h5"))
+    """Return a store's segments of one modality, in the order of their names.
+
+    Raises
+    ------
+    CacheError
+        If the folder cannot be listed; a folder that is not there has no segments.
+    """
+    return [
+        path
+        for path in list_folder(folder)
+        if path.name.startswith(f"{modality}-") and path.suffix == SEGMENT_SUFFIX
+    ]

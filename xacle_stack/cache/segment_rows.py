@@ -17,13 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.cache.schema import open_segment, read_offsets, segment_errors
+from xacle_stack.cache.segment_file import (
+    Segment,
+    StoredSequences,
+    chunk_bytes,
+    open_segment,
+    segment_errors,
+)
 from xacle_stack.cache.sequences import consecutive
 from xacle_stack.errors import CacheError, UnknownNameError
 
 # Neighbouring chunks that one call reads through HDF5: 4 MiB.
 _RUN_CHUNKS = 16
-_CHECKSUM_BYTES = 4
+_FRAMES = "/frames"
 
 
 class SegmentRows:
@@ -51,13 +57,8 @@ class SegmentRows:
 
     def __init__(self, path: Path, output: str) -> None:
         self._path, self._output = path, output
-        with open_segment(path) as file:
-            values = _find(path, file, output)
-            if isinstance(values, h5py.Group):
-                raise CacheError(
-                    f"{path}: the output {output!r} holds a sequence of vectors for each item, not "
-                    "one vector. Read it with audio_sequences or text_sequences."
-                )
+        with open_segment(path) as segment:
+            values = self._values(segment)
             self.row_shape: tuple[int, ...] = values.shape[1:]
             self.dtype: np.dtype[Any] = values.dtype
             self._chunk_rows = int(values.chunks[0])
@@ -89,18 +90,26 @@ class SegmentRows:
         if len(known):
             self._read_in_place(rows, known, out)
 
+    def _values(self, segment: Segment) -> h5py.Dataset:
+        values = _find(self._path, segment, self._output)
+        if isinstance(values, StoredSequences):
+            raise CacheError(
+                f"{self._path}: the output {self._output!r} holds a sequence of vectors for each "
+                "item, not one vector. Read it with audio_sequences or text_sequences."
+            )
+        return values
+
     def _read_and_verify(self, rows: IntArray, wanted: IntArray, out: FloatArray) -> None:
         chunks = rows[wanted] // self._chunk_rows
         # Not through a chunk that nobody asked for, and not too many at once.
         ends = np.flatnonzero((np.diff(chunks) > 1) | (np.diff(chunks // _RUN_CHUNKS) > 0)) + 1
-        with open_segment(self._path) as file:
-            values = file["outputs"][self._output]
+        with open_segment(self._path) as segment:
+            values = self._values(segment)
             for run in np.split(wanted, ends):
                 first, last = int(rows[run[0]]), int(rows[run[-1]])
                 out[run] = values[first : last + 1][rows[run] - first]
-            if _is_plain(values):
-                for chunk in np.unique(chunks).tolist():
-                    self._offsets[chunk] = _offset(values, chunk)
+            for chunk in np.unique(chunks).tolist():
+                self._offsets[chunk] = _offset(values, chunk, segment.n_bytes)
 
     def _read_in_place(self, rows: IntArray, wanted: IntArray, out: FloatArray) -> None:
         row_bytes = out[0].nbytes
@@ -147,16 +156,16 @@ class SegmentSequences:
     """
 
     def __init__(self, path: Path, output: str) -> None:
-        with open_segment(path) as file:
-            found = _find(path, file, output)
-            if isinstance(found, h5py.Dataset):
+        with open_segment(path) as segment:
+            found = _find(path, segment, output)
+            if not isinstance(found, StoredSequences):
                 raise CacheError(
                     f"{path}: the output {output!r} holds one vector for each item, not a sequence "
                     "of them. Read it with audio or text."
                 )
-            offsets = read_offsets(found)
+            offsets = found.read_offsets()
         self._starts, self.lengths = offsets[:-1], np.diff(offsets)
-        self._frames = SegmentRows(path, f"{output}/frames")
+        self._frames = SegmentRows(path, f"{output}{_FRAMES}")
         self.frame_shape, self.dtype = self._frames.row_shape, self._frames.dtype
 
     def read(self, rows: IntArray) -> list[FloatArray]:
@@ -178,28 +187,21 @@ class SegmentSequences:
         return np.split(frames, np.cumsum(lengths)[:-1])
 
 
-def _find(path: Path, file: h5py.File, output: str) -> h5py.Dataset | h5py.Group:
-    if output not in file["outputs"]:
+def _find(path: Path, segment: Segment, output: str) -> h5py.Dataset | StoredSequences:
+    name = output.removesuffix(_FRAMES)
+    if name not in segment.outputs:
         raise UnknownNameError(
-            f"{path}: no output {output!r}. It holds: {', '.join(file['outputs'])}."
+            f"{path}: no output {name!r}. It holds: {', '.join(segment.outputs)}."
         )
-    return file["outputs"][output]
+    found = segment.outputs[name]
+    return found.frames if name != output and isinstance(found, StoredSequences) else found
 
 
-def _is_plain(values: h5py.Dataset) -> bool:
-    """Say whether chunks hold rows as they are in memory, with a checksum behind them."""
-    filters = values.id.get_create_plist()
-    only_checksum = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())] == [
-        h5py.h5z.FILTER_FLETCHER32
-    ]
-    return bool(only_checksum and values.chunks[1:] == values.shape[1:])
-
-
-def _offset(values: h5py.Dataset, chunk: int) -> int:
-    """Return where a chunk begins in the file, 0 if it is not stored as it should be."""
+def _offset(values: h5py.Dataset, chunk: int, n_bytes: int) -> int:
+    """Return where a chunk begins in a file of so many bytes."""
     start = (chunk * values.chunks[0], *(0 for _ in values.shape[1:]))
     stored = values.id.get_chunk_info_by_coord(start)
-    n_bytes = int(np.prod(values.chunks)) * values.dtype.itemsize + _CHECKSUM_BYTES
-    if stored.byte_offset is None or stored.filter_mask or stored.size != n_bytes:
-        return 0
-    return int(stored.byte_offset)
+    begin, size = stored.byte_offset, chunk_bytes(values)
+    if begin is None or stored.filter_mask or stored.size != size or begin + size > n_bytes:
+        raise ValueError(f"chunk {chunk} of {values.name} is not stored as segments store theirs")
+    return int(begin)

@@ -1,21 +1,20 @@
 """Care of stores: finding damage, merging small segments."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from xacle_stack._types import IntArray
-from xacle_stack.cache.schema import (
-    KEY_DTYPE,
-    KeyArray,
-    StoreId,
-    bytes_digest,
-    is_shortage,
+from xacle_stack.cache.disk_errors import disk_errors
+from xacle_stack.cache.schema import KeyArray, StoreId, segment_paths
+from xacle_stack.cache.segment_file import (
+    SegmentGoneError,
+    damage,
+    has_own_bytes,
     open_segment,
-    read_offsets,
-    read_outputs,
+    segment_errors,
 )
 from xacle_stack.cache.sequences import Rows, Sequences, concatenate, describe
 from xacle_stack.cache.writer import remove_stale_partials, write_segment
@@ -25,84 +24,131 @@ from xacle_stack.errors import CacheError
 _MERGED_BYTES = 256 << 20
 
 
-def segment_fault(path: Path, store: StoreId, modality: str) -> str | None:
-    """Say what is wrong with a segment, reading every byte; None if nothing is."""
+def segment_fault(path: Path) -> str | None:
+    """Say what is wrong with a segment, reading every byte; None if nothing is.
+
+    Raises
+    ------
+    SegmentGoneError
+        If it is not there any more.
+    """
     try:
-        if path.stem != f"{modality}-{bytes_digest(path.read_bytes())}":
-            return (
-                "its bytes are not those that were written. Delete the file and run "
-                "`make features`: only its rows are encoded again"
-            )
-        with open_segment(path) as file:
-            found = StoreId(str(file.attrs["encoder"]), str(file.attrs["fingerprint"]))
-            if found != store or file.attrs["modality"] != modality:
-                return f"it belongs to {found.folder}, {file.attrs['modality']}; move it there"
-            n_rows = {len(file["keys"])}
-            for values in file["outputs"].values():
-                is_vectors = isinstance(values, h5py.Dataset)
-                n_rows.add(len(values) if is_vectors else len(read_offsets(values)) - 1)
-            if len(n_rows) != 1:
-                return f"its data sets have different numbers of rows: {sorted(n_rows)}"
-    except OSError as error:  # CacheError is one
-        if is_shortage(error):
-            raise
+        with segment_errors(path):
+            if not has_own_bytes(path):
+                raise damage(path)
+        with open_segment(path) as segment:
+            segment.read_keys()
+            segment.read_outputs()
+    except SegmentGoneError:
+        raise
+    except CacheError as error:
         return str(error)
     return None
 
 
-def merge_segments(folder: Path, store: StoreId, modality: str, paths: Sequence[Path]) -> None:
+@dataclass
+class _Batch:
+    """Segments that become one.
+
+    Attributes
+    ----------
+    paths : list of Path
+        From the highest on.
+    parts : list
+        Those of their rows that no segment before them has.
+    untouched : Path or None
+        The one segment with all rows of the batch, if there is one.
+    generation : int
+        The highest.
+    n_bytes : int
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    parts: list[tuple[KeyArray, dict[str, Rows]]] = field(default_factory=list)
+    untouched: Path | None = None
+    generation: int = 0
+    n_bytes: int = 0
+
+
+def merge_segments(folder: Path, store: StoreId, modality: str) -> None:
     """Rewrite segments as few large ones without duplicate rows, then delete the old ones.
+
+    Any number of processes may do so at once, each with its own list of segments, and none may
+    delete a row for the sake of a segment that another deletes for the sake of this one.  So
+    segments have an order, by generation and name, and one is deleted only where all of its rows
+    stand in segments above it.  Of all segments that ever held a row the highest stays.
 
     Raises
     ------
+    SegmentGoneError
+        If another process deleted a segment meanwhile; what was merged until then is complete.
     CacheError
         If a segment is damaged or the disk is full; whatever was not rewritten stays.
     """
     remove_stale_partials(folder)
     seen: set[bytes] = set()
-    batch: list[Path] = []
-    parts: list[tuple[KeyArray, dict[str, Rows]]] = []
-    n_bytes = 0
-    for path in paths:
-        with open_segment(path) as file:
-            keys = file["keys"][:].astype(KEY_DTYPE, copy=False)
-            fresh = np.flatnonzero([key not in seen for key in keys.tolist()])
-            outputs = {name: _take(rows, fresh) for name, rows in read_outputs(file).items()}
+    expected: dict[str, str] | None = None
+    batch = _Batch()
+    for generation, path in _from_highest(segment_paths(folder, modality)):
+        with open_segment(path) as segment:
+            keys, outputs = segment.read_keys(), segment.read_outputs()
+        fresh = _first_seen(keys, seen)
+        outputs = {name: _take(rows, fresh) for name, rows in outputs.items()}
         kinds = {name: describe(rows) for name, rows in outputs.items()}
-        if parts and kinds != {name: describe(rows) for name, rows in parts[0][1].items()}:
+        if expected not in (None, kinds):
             raise CacheError(
                 f"{path}: its outputs {kinds} differ from those of the segments before it, so "
                 "they cannot be merged. Nothing of it was changed."
             )
+        expected = kinds
         size = sum(rows.nbytes for rows in outputs.values())
-        if batch and n_bytes + size > _MERGED_BYTES:
-            _replace(folder, store, modality, batch, parts)
-            batch, parts, n_bytes = [], [], 0
-        seen.update(keys.tolist())
-        parts.append((keys[fresh], outputs))
-        batch.append(path)
-        n_bytes += size
-    _replace(folder, store, modality, batch, parts)
+        if batch.paths and batch.n_bytes + size > _MERGED_BYTES:
+            _replace(folder, store, modality, batch)
+            batch = _Batch()
+        batch.paths.append(path)
+        batch.generation = max(batch.generation, generation)
+        if len(fresh):
+            is_all = not batch.parts and len(fresh) == len(keys)
+            batch.untouched = path if is_all else None
+            batch.parts.append((keys[fresh], outputs))
+            batch.n_bytes += size
+    _replace(folder, store, modality, batch)
+
+
+def _from_highest(paths: Sequence[Path]) -> list[tuple[int, Path]]:
+    """Return the segments with their generations, both descending."""
+    generations = []
+    for path in paths:
+        with open_segment(path) as segment:
+            generations.append((segment.generation, path))
+    return sorted(generations, reverse=True)
+
+
+def _first_seen(keys: KeyArray, seen: set[bytes]) -> IntArray:
+    """Return the rows whose keys were not seen before, and note those keys as seen."""
+    fresh = []
+    for row, key in enumerate(keys.tolist()):
+        if key not in seen:
+            seen.add(key)
+            fresh.append(row)
+    return np.array(fresh, dtype=np.intp)
 
 
 def _take(rows: Rows, wanted: IntArray) -> Rows:
     return rows.take(wanted) if isinstance(rows, Sequences) else rows[wanted]
 
 
-def _replace(
-    folder: Path,
-    store: StoreId,
-    modality: str,
-    old: Sequence[Path],
-    parts: Sequence[tuple[KeyArray, dict[str, Rows]]],
-) -> None:
-    """Write the parts as one segment; only then delete the segments that they came from."""
-    keys = np.concatenate([keys for keys, _ in parts])
-    written = None
-    if len(keys):
-        names = parts[0][1]
-        merged = {name: concatenate([outputs[name] for _, outputs in parts]) for name in names}
-        written = write_segment(folder, store, modality, keys, merged)
-    for path in old:
-        if path != written:  # a lone segment is rewritten as itself
-            path.unlink(missing_ok=True)
+def _replace(folder: Path, store: StoreId, modality: str, batch: _Batch) -> None:
+    """Write a batch as one segment; only then delete the segments that it came from."""
+    kept = batch.untouched
+    if batch.parts and kept is None:
+        keys = np.concatenate([keys for keys, _ in batch.parts])
+        merged = {
+            name: concatenate([outputs[name] for _, outputs in batch.parts])
+            for name in batch.parts[0][1]
+        }
+        write_segment(folder, store, modality, keys, merged, batch.generation + 1)
+    for path in batch.paths:
+        if path != kept:
+            with disk_errors(path, "deleted"):
+                path.unlink(missing_ok=True)

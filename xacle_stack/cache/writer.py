@@ -1,7 +1,7 @@
 """Writes rows into a store, segment by segment; nothing that is complete is ever touched again."""
 
-import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +13,12 @@ import numpy as np
 
 from xacle_stack._files import PARTIAL_SUFFIX, write_atomically
 from xacle_stack._types import FloatArray
+from xacle_stack.cache.disk_errors import reason, remedy
+from xacle_stack.cache.facts import write_facts
 from xacle_stack.cache.schema import (
     FINGERPRINT_FILE,
     KEY_DTYPE,
+    SEGMENT_SUFFIX,
     KeyArray,
     StoreId,
     bytes_digest,
@@ -28,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # A partial file lives for one write; one that is older was left behind by a killed process.
 _STALE_AFTER_S = 3600.0
+_KEY = re.compile("[0-9a-f]{32}")
 
 
 class StoreWriter:
@@ -81,6 +85,12 @@ class StoreWriter:
         self._opened_at = time.monotonic()
 
     def __enter__(self) -> Self:
+        # A store that lost its record gets it back, also if every row is there already.
+        if self.folder.is_dir():
+            try:
+                write_facts(self.folder, self._store.encoder, self._facts)
+            except OSError as error:  # a store that is only read needs no permission to write
+                logger.info("%s: %s not written: %s", self.folder, FINGERPRINT_FILE, error)
         return self
 
     def __exit__(
@@ -116,11 +126,20 @@ class StoreWriter:
         rows = {name: self._as_rows(name, values) for name, values in outputs.items()}
         kinds = {name: describe(of_output) for name, of_output in rows.items()}
         before = {name: describe(parts[0]) for name, parts in self._outputs.items()} or kinds
-        if kinds != before or any(len(of_output) != len(keys) for of_output in rows.values()):
+        if (
+            not rows
+            or kinds != before
+            or any(len(of_output) != len(keys) for of_output in rows.values())
+        ):
             raise CacheError(
                 f"{self.folder}: {len(keys)} keys with outputs of "
                 f"{ {name: (len(rows[name]), kind) for name, kind in kinds.items()} } beside rows "
                 f"of {before}: every row needs the same outputs. Nothing of this batch was kept."
+            )
+        if any(_KEY.fullmatch(key) is None for key in keys):
+            raise CacheError(
+                f"{self.folder}: keys {list(keys)}; expected 32 hexadecimal digits each. Nothing "
+                "of this batch was kept."
             )
         self._keys.extend(keys)
         for name, of_output in rows.items():
@@ -145,6 +164,11 @@ class StoreWriter:
 
     def _as_rows(self, name: str, values: FloatArray | Sequence[FloatArray]) -> Rows:
         if isinstance(values, np.ndarray):
+            if values.ndim != 2 or values.shape[1] == 0:
+                raise CacheError(
+                    f"{self.folder}: output {name!r} of shape {values.shape}; expected one array "
+                    "of shape (n_rows, n_dims). Nothing of this batch was kept."
+                )
             return np.asarray(values, dtype=np.float32)
         parts: list[FloatArray] = [
             part if part.dtype == np.float16 else part.astype(np.float32, copy=False)
@@ -163,30 +187,35 @@ class StoreWriter:
 
     def _make_store(self) -> None:
         """Make the folder with the first rows: an encoder that fails to load leaves no store."""
-        path = self.folder / FINGERPRINT_FILE
-        with _disk_errors(self.folder):
+        with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_stale_partials(self.folder)
-            if not path.exists():
-                facts = {"encoder": self._store.encoder, **self._facts}
-                content = json.dumps(facts, indent=2, sort_keys=True) + "\n"
-                write_atomically(path, content.encode())
+            write_facts(self.folder, self._store.encoder, self._facts)
+        remove_stale_partials(self.folder)
 
 
 def write_segment(
-    folder: Path, store: StoreId, modality: str, keys: KeyArray, outputs: Mapping[str, Rows]
+    folder: Path,
+    store: StoreId,
+    modality: str,
+    keys: KeyArray,
+    outputs: Mapping[str, Rows],
+    generation: int = 0,
 ) -> Path:
     """Write one segment and return its path; it appears complete or not at all."""
-    image = segment_image(store, modality, keys, outputs)
-    path = folder / f"{modality}-{bytes_digest(image)}.h5"
-    with _disk_errors(path):
+    image = segment_image(store, modality, keys, outputs, generation)
+    path = folder / f"{modality}-{bytes_digest(image)}{SEGMENT_SUFFIX}"
+    with _writing(path):
         write_atomically(path, image)
     logger.debug("%s: %d rows", path, len(keys))
     return path
 
 
 def remove_stale_partials(folder: Path) -> None:
-    """Delete what killed writers left behind, but nothing that a living one may be writing."""
+    """Delete what killed writers left behind, but nothing that a living one may be writing.
+
+    Only age tells them apart.  The process id in the name does not: the writer may run on another
+    host of a shared disk, or in another container, where the same number means another process.
+    """
     now = time.time()
     for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
         try:
@@ -194,10 +223,12 @@ def remove_stale_partials(folder: Path) -> None:
                 partial.unlink()
         except FileNotFoundError:  # another writer was faster
             continue
+        except OSError as error:  # another user's, which harms nobody
+            logger.info("%s: not deleted: %s", partial, error)
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     """Turn an OSError of the disk into a CacheError that says what to do."""
     try:
         yield
@@ -205,6 +236,6 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise CacheError(
-            f"{path}: cannot be written ({error.strerror}). The segments that are complete are "
-            "unharmed: make room or give permission, or choose another --store; then run again."
+            f"{path}: cannot be written ({reason(error)}). The segments that are complete are "
+            f"unharmed: {remedy(error)}, or choose another --store; then run again."
         ) from error

@@ -1,0 +1,367 @@
+"""Opens a segment for reading, checks that it is one of its store, and says what is wrong if not.
+
+A reader takes no lock, follows no link inside the file and loads no filter; it looks at what the
+file declares before it reads or allocates anything.  A segment is called damaged only where its
+bytes are not those that its name is the hash of.
+"""
+
+import errno
+import hashlib
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xacle_stack.cache.disk_errors import refusal
+from xacle_stack.cache.schema import (
+    KEY_DTYPE,
+    SCHEMA_VERSION,
+    VERSION_WITHOUT_SEQUENCES,
+    KeyArray,
+    StoreId,
+    owner_name,
+    segment_hasher,
+)
+from xacle_stack.cache.sequences import Rows, Sequences
+from xacle_stack.errors import CacheError, XacleStackError
+
+T = TypeVar("T")
+CHECKSUM_BYTES = 4
+_VECTOR_TYPES = (np.dtype(np.float32),)
+_FRAME_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
+_OFFSET_TYPES = (np.dtype(np.int64),)
+_READINGS = 20
+_MAX_GENERATION = 1 << 32
+_AGAIN = "run `xacle-stack features`: only its rows are encoded again"
+
+
+class SegmentGoneError(CacheError):
+    """A segment that was there a moment ago: compacted by another process, or deleted."""
+
+
+class _StructureError(ValueError):
+    """A file whose structure is not that of a segment."""
+
+
+@dataclass(frozen=True)
+class StoredSequences:
+    """The two data sets of an output whose rows are sequences."""
+
+    frames: h5py.Dataset
+    offsets: h5py.Dataset
+
+    def read_offsets(self) -> NDArray[np.int64]:
+        """Return where the sequences begin and end, shape (n_rows + 1,)."""
+        offsets: NDArray[np.int64] = self.offsets[:]
+        ends = 0, len(self.frames)
+        if (
+            (offsets[0], offsets[-1]) != ends
+            or (np.diff(offsets) < 1).any()
+            or (offsets < 0).any()  # a difference may have overflowed
+        ):
+            raise _StructureError(f"{self.offsets.name} does not lead from {ends[0]} to {ends[1]}")
+        return offsets
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An open segment whose structure was checked.
+
+    Attributes
+    ----------
+    n_bytes : int
+        The file's size.
+    generation : int
+        0, or one more than the highest of the segments that it was merged from.
+    outputs : mapping of str to Dataset or StoredSequences
+    """
+
+    n_bytes: int
+    generation: int
+    key_set: h5py.Dataset
+    outputs: Mapping[str, h5py.Dataset | StoredSequences]
+
+    def read_keys(self) -> KeyArray:
+        """Return the content key of each row, shape (n_rows,)."""
+        keys: KeyArray = self.key_set[:]
+        if not is_key(keys).all():
+            raise _StructureError(f"{self.key_set.name} holds other things than hexadecimal digits")
+        return keys
+
+    def read_outputs(self) -> dict[str, Rows]:
+        """Return everything that a segment holds beside its keys."""
+        return {
+            name: Sequences(found.frames[:], found.read_offsets())
+            if isinstance(found, StoredSequences)
+            else found[:]
+            for name, found in self.outputs.items()
+        }
+
+
+def is_key(keys: KeyArray) -> NDArray[np.bool_]:
+    """Tell which of some keys consist of 32 hexadecimal digits, shape (n_keys,)."""
+    digits = keys.view(np.uint8).reshape(len(keys), KEY_DTYPE.itemsize)
+    known = np.zeros(256, dtype=bool)
+    known[list(b"0123456789abcdef")] = True
+    of_keys: NDArray[np.bool_] = known[digits].all(axis=1)
+    return of_keys
+
+
+@contextmanager
+def open_segment(path: Path) -> Iterator[Segment]:
+    """Open a segment for reading; whatever fails inside becomes a CacheError that names it."""
+    with segment_errors(path):
+        n_bytes = _size(path)
+        # Some network file systems have no locks, and a file that never changes needs none.
+        with h5py.File(path, "r", locking=False) as file:
+            _check_schema(path, file)
+            _check_owner(path, file)
+            yield _checked(file, n_bytes)
+
+
+@contextmanager
+def segment_errors(path: Path) -> Iterator[None]:
+    """Turn whatever fails while a segment is read into a CacheError that names it."""
+    try:
+        yield
+    except XacleStackError:
+        raise
+    # What HDF5 raises depends on which byte it meets first.
+    except (
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        AttributeError,
+    ) as error:
+        raise _explain(path, error) from error
+
+
+def has_own_bytes(path: Path) -> bool:
+    """Tell whether a segment's bytes are those that its name is the hash of."""
+    _size(path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, segment_hasher).hexdigest()
+    return path.stem.rpartition("-")[2] == found
+
+
+def damage(path: Path, error: Exception | None = None) -> CacheError:
+    """Return the error to raise of a segment with other bytes than were written."""
+    found = "" if error is None else f" ({type(error).__name__}: {error})"
+    return CacheError(f"{path}: this segment is damaged{found}. Delete the file and {_AGAIN}.")
+
+
+def read_again_while_gone(read: Callable[[], T]) -> T:
+    """Read; where a segment vanished meanwhile, read again what there is now.
+
+    Another process that compacts the store deletes segments when their rows stand in others.
+    """
+    for _ in range(_READINGS - 1):
+        with suppress(SegmentGoneError):
+            return read()
+    return read()
+
+
+def read_keys(path: Path) -> KeyArray:
+    """Return the content keys of a segment, shape (n_rows,)."""
+    with open_segment(path) as segment:
+        return segment.read_keys()
+
+
+def _explain(path: Path, error: Exception) -> CacheError:
+    """Return the error to raise where a segment could not be read."""
+    if _is_gone(error):
+        return _gone(path)
+    try:
+        is_sound = has_own_bytes(path)
+    except CacheError as no_file:
+        return no_file
+    except OSError as of_bytes:
+        return _gone(path) if _is_gone(of_bytes) else refusal(path, "read", of_bytes)
+    if not is_sound:
+        return damage(path, error)
+    if isinstance(error, _StructureError):
+        return CacheError(
+            f"{path}: no segment that this release can read: {error}. Its bytes are those that "
+            f"were written, so another program wrote it. Move it out of the store and {_AGAIN}."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return refusal(path, "read", error)
+    return CacheError(
+        f"{path}: HDF5 cannot read it ({type(error).__name__}: {error}), but its bytes are those "
+        "that were written. If this process has the file open elsewhere, close it there and run "
+        f"again; if another program wrote it, move it out of the store and {_AGAIN}."
+    )
+
+
+def _is_gone(error: Exception) -> bool:
+    # A network file system says ESTALE of a file that another host deleted.
+    return getattr(error, "errno", None) in (errno.ENOENT, errno.ESTALE)
+
+
+def _gone(path: Path) -> CacheError:
+    if path.is_symlink():
+        return CacheError(
+            f"{path}: a symbolic link to a file that is not there. Bring the file back, or delete "
+            f"the link and {_AGAIN}."
+        )
+    return SegmentGoneError(
+        f"{path}: this segment is gone since the store was opened (compacted or deleted by "
+        "another process?). Open the cache again."
+    )
+
+
+def _size(path: Path) -> int:
+    """Return the size of a regular file: to open anything else might wait for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise CacheError(
+            f"{path}: not a regular file, although it has a segment's name. Move it out of the "
+            "store."
+        )
+    return status.st_size
+
+
+def _number(file: h5py.File, name: str) -> int:
+    found = file.attrs.get_id(name)
+    if found.shape != () or found.dtype.kind not in "iu":
+        raise _StructureError(f"the attribute {name!r} is no integer")
+    return int(file.attrs[name])
+
+
+def _text(file: h5py.File, name: str, kind: str) -> str:
+    """Return an attribute that is a string: of fixed length (kind S), or of any (kind O)."""
+    attribute = file.attrs.get_id(name)
+    found = file.attrs[name] if (attribute.shape, attribute.dtype.kind) == ((), kind) else None
+    if not isinstance(found, bytes | str):
+        raise _StructureError(f"the attribute {name!r} is no string as segments store theirs")
+    return found.decode() if isinstance(found, bytes) else found
+
+
+def _check_schema(path: Path, file: h5py.File) -> None:
+    found = _number(file, "schema_version")
+    if not VERSION_WITHOUT_SEQUENCES <= found <= SCHEMA_VERSION:
+        raise CacheError(
+            f"{path}: cache schema {found}, but this release reads {SCHEMA_VERSION} and older. "
+            "Read it with the release that wrote it, or move the store away and run "
+            "`xacle-stack features` to make it anew."
+        )
+
+
+def _check_owner(path: Path, file: h5py.File) -> None:
+    """Refuse a segment that stands in another store than its own."""
+    if "belongs_to" in file.attrs:
+        owner = _text(file, "belongs_to", "S")
+    else:
+        # Where older segments name it, HDF5 has no checksum and may search for ever.
+        if not _had_own_bytes(path, *_identity(path.stat())):
+            raise damage(path)
+        encoder, fingerprint, modality = (
+            _text(file, name, "O") for name in ("encoder", "fingerprint", "modality")
+        )
+        owner = owner_name(StoreId(encoder, fingerprint), modality)
+    expected = f"{path.parent.name}/{path.name.partition('-')[0]}"
+    if owner != expected:
+        folder, _, modality = owner.rpartition("/")
+        raise CacheError(
+            f"{path}: this segment belongs to {owner}, not to {expected}: its rows are another "
+            f"encoder's, or of the other kind. Move it to the folder {folder} and let its name "
+            f"begin with '{modality}-'."
+        )
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+@lru_cache(maxsize=1 << 16)
+def _had_own_bytes(path: Path, *_identity: int) -> bool:
+    return has_own_bytes(path)
+
+
+def _checked(file: h5py.File, n_bytes: int) -> Segment:
+    if file.userblock_size:
+        raise _StructureError("there is something before the HDF5 file")
+    key_set = _data_set(_member(file, "keys"), 1, (KEY_DTYPE,), n_bytes)
+    stored = _member(file, "outputs")
+    if not isinstance(stored, h5py.Group):
+        raise _StructureError(f"{stored.name} is no group")
+    outputs: dict[str, h5py.Dataset | StoredSequences] = {}
+    for name in stored:
+        found = _member(stored, name)
+        if isinstance(found, h5py.Group):
+            sequences = StoredSequences(
+                _data_set(_member(found, "frames"), 2, _FRAME_TYPES, n_bytes),
+                _data_set(_member(found, "offsets"), 1, _OFFSET_TYPES, n_bytes),
+            )
+            outputs[name], n_rows = sequences, len(sequences.offsets) - 1
+        else:
+            outputs[name] = _data_set(found, 2, _VECTOR_TYPES, n_bytes)
+            n_rows = len(found)
+        if n_rows != len(key_set):
+            raise _StructureError(f"{len(key_set)} keys, but {n_rows} rows of {found.name}")
+    if not outputs:
+        raise _StructureError("it has no outputs")
+    generation = 0
+    if "generation" in file.attrs:
+        generation = _number(file, "generation")
+    if not 0 <= generation <= _MAX_GENERATION:
+        raise _StructureError(f"the attribute 'generation' is {generation}")
+    return Segment(n_bytes, generation, key_set, outputs)
+
+
+def _member(group: h5py.Group, name: str) -> h5py.HLObject:
+    """Return what stands in a group itself, not what a link there leads to."""
+    where, links = f"{group.name.rstrip('/')}/{name}", group.id.links
+    if not links.exists(name.encode()):
+        raise _StructureError(f"{where} is missing")
+    if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        raise _StructureError(f"{where} is a link to something else")
+    return group[name]
+
+
+def _data_set(
+    found: h5py.HLObject, n_axes: int, dtypes: Sequence[np.dtype[Any]], n_bytes: int
+) -> h5py.Dataset:
+    """Return a data set that is stored as segments store theirs, and wholly in the file."""
+    if not isinstance(found, h5py.Dataset):
+        raise _StructureError(f"{found.name} is no data set")
+    if found.shape is None or len(found.shape) != n_axes or 0 in found.shape:
+        raise _StructureError(f"{found.name} has the shape {found.shape}")
+    dtype = found.dtype
+    # HDF5 has types that NumPy lacks; they are converted on reading, which rows in place are not.
+    if dtype.newbyteorder("=") not in dtypes or (
+        dtype.kind != "S" and not found.id.get_type().equal(h5py.h5t.py_create(dtype))
+    ):
+        raise _StructureError(f"{found.name} has the type {dtype}")
+    properties = found.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    # Virtual and external data sets are not chunked.
+    if (
+        properties.get_layout() != h5py.h5d.CHUNKED
+        or filters != [h5py.h5z.FILTER_FLETCHER32]
+        or found.chunks[1:] != found.shape[1:]
+    ):
+        raise _StructureError(f"{found.name} is not in chunks of whole rows with Fletcher32 alone")
+    n_chunks = -(-len(found) // found.chunks[0])
+    n_stored = n_chunks * chunk_bytes(found)
+    if n_stored > n_bytes or found.id.get_storage_size() != n_stored:
+        raise _StructureError(f"{found.name} needs {n_stored} bytes, which the file does not hold")
+    return found
+
+
+def chunk_bytes(values: h5py.Dataset) -> int:
+    """Return what one chunk takes in the file, its checksum included."""
+    n_bytes: int = math.prod(values.chunks) * values.dtype.itemsize + CHECKSUM_BYTES
+    return n_bytes
