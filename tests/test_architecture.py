@@ -18,6 +18,7 @@ RANKS = {
     "_files": 0,
     "_csv_table": 0,
     "_progress": 0,
+    "_threads": 0,
     "pairs": 1,
     "audio": 1,
     "metrics": 1,

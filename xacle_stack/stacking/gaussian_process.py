@@ -11,9 +11,7 @@ and 5.9; section 5.1 for automatic relevance determination; equation 8.14 for th
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +20,8 @@ from scipy import linalg, optimize
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import ThreadpoolController
 
+from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking._cholesky import factor_upper, invert_upper
@@ -140,7 +138,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         table, scores = table[weights > 0], scores[weights > 0].astype(np.float64)
         weights = weights[weights > 0] / weights[weights > 0].mean()
         blocks = self._checked_blocks(table.shape[1])
-        with _one_thread():
+        with one_thread():
             self._fit(table, scores, weights, blocks)
         return self
 
@@ -149,7 +147,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         check_is_fitted(self)
         table = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         predicted = np.empty((len(table), *self.dual_coef_.shape[1:]))
-        with _one_thread():
+        with one_thread():
             for rows, kernel in self._kernels(self._standardise(table)):
                 of_tile = kernel.astype(np.float64) @ self.dual_coef_
                 predicted[rows] = of_tile[: rows.stop - rows.start] + self.y_mean_
@@ -343,18 +341,6 @@ class _MarginalLikelihood:
         value += 0.5 * distance @ distance
         # Per row: the optimiser's first step has the gradient's length.
         return float(value) / n_rows, (gradient + distance / sd) / n_rows
-
-
-def _one_thread() -> AbstractContextManager[object]:
-    """Hold BLAS to one thread: the last digits of a product depend on their number."""
-    limit: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
-    return limit
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    """Return NumPy's and SciPy's BLAS, looked for once: that takes milliseconds."""
-    return ThreadpoolController()
 
 
 def _square_distances(A: FloatArray, B: FloatArray) -> FloatArray:

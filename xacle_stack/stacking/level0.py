@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 
+from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.columns import Columns
@@ -83,6 +84,7 @@ class Level0Task:
     ) -> list[Level0Result]:
         """Train the ridges and, beside them, the preset's estimators; fits `compression`."""
 
+        @one_thread()
         def fit_ridge(learner: Level0Learner) -> list[Level0Result]:
             targets = self._targets_by_fold(learner.targets)
             oof, model, _ = fit_family(
@@ -98,6 +100,7 @@ class Level0Task:
             fitted = FittedLearner(learner.sees, None, [model])
             return [Level0Result(learner.output_names, fitted, oof)]
 
+        @one_thread()
         def fit_estimators() -> list[Level0Result]:
             compression.fit(self.columns, self.weights)
             table = compression.transform(self.columns)
@@ -151,6 +154,7 @@ class Level0Task:
         return by_fold
 
 
+@one_thread()
 def _fit_split(
     learner: Level0Learner,
     table: FloatArray,

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
+from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.calibration import (
@@ -116,8 +116,9 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
 
     Notes
     -----
-    While `fit` and `predict` run, BLAS has one thread in the whole process; so fit several stacks
-    one after another or in processes of their own, for the first to end gives back the threads.
+    While `fit` and `predict` run, BLAS has one thread in the whole process, so that the machine's
+    number of processors changes no digit of a result.  Stacks may be fitted and used side by side
+    in threads; the last to end restores the threads that the first found.
 
     References
     ----------
@@ -215,7 +216,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
 
         # One BLAS thread a task: tasks run side by side, and the last digits of a product depend
         # on the number of threads.
-        with threadpool_limits(1):
+        with one_thread():
             task = Level0Task(columns, scores, weights, labels, folds, self.n_jobs)
             self.compression_ = None
             if self.learners is None:
@@ -279,12 +280,13 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         learners, names = self.level0_models_, self.level0_names_
         predictions = np.empty((columns.shape[0], len(names)))
 
+        @one_thread()
         def score(rows: slice) -> None:
             predictions[rows] = predict_level0(
                 learners, names, columns.rows(rows), self.compression_, self.families_
             )
 
-        with threadpool_limits(1):
+        with one_thread():
             Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
                 delayed(score)(rows) for rows in row_blocks(len(predictions))
             )
@@ -293,7 +295,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     def meta_predict(self, level0: FloatArray) -> FloatArray:
         """Return scores from level-0 predictions of shape (n_pairs, n_level0)."""
         check_is_fitted(self)
-        with threadpool_limits(1):
+        with one_thread():
             scores: FloatArray = self.meta_.predict(level0)
         if self.calibration_ is not None:
             scores = self.calibration_.predict(scores)
