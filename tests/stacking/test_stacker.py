@@ -6,6 +6,14 @@ import pytest
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    cross_val_predict,
+    cross_val_score,
+    train_test_split,
+)
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -488,3 +496,25 @@ def test_a_learner_that_says_nearly_nothing_is_not_blown_up(rng) -> None:
     X = rng.normal(size=(60, 2))
     stacker = Stacker([("idle", Idle()), ("mean", DummyRegressor())]).fit(X, X[:, 0])
     assert np.ptp(stacker.predict(1e6 * X)) < 1e-3
+
+
+def test_model_selection_judges_the_model_that_is_fitted_on_the_table(problem) -> None:
+    X, y, groups = problem(90)
+    stacker = Stacker(preset="paper", n_components=4, random_state=0)
+    folds = list(GroupKFold(3).split(y, groups=groups))
+    by_hand = np.empty(90)
+    scores = []
+    for train, held_out in folds:
+        by_hand[held_out] = stacker.fit(X[train], y[train]).predict(X[held_out])
+        scores.append(r2_score(y[held_out], by_hand[held_out]))
+    assert cross_val_predict(stacker, X, y, cv=folds).tobytes() == by_hand.tobytes()
+    assert cross_val_score(stacker, X, y, cv=folds).tolist() == scores
+    assert cross_val_score(stacker, X, y, cv=GroupKFold(3), groups=groups).tolist() == scores
+    of_array = cross_val_predict(stacker, X.values, y, cv=folds)
+    assert not np.allclose(of_array, by_hand)  # one family
+    train, held_out = train_test_split(X, random_state=0)
+    assert {*train.pair_ids} | {*held_out.pair_ids} == {*X.pair_ids}
+    assert train.families == X.families
+    search = GridSearchCV(stacker, {"n_components": [4, 8]}, cv=folds).fit(X, y)
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"][0], np.mean(scores))
+    assert search.best_estimator_.families_ == X.families
