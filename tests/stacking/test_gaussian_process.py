@@ -10,8 +10,9 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Sum
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking import gaussian_process
-from xacle_stack.stacking.gaussian_process import BlockGaussianProcess, _MarginalLikelihood
+from xacle_stack.stacking import marginal_likelihood
+from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
+from xacle_stack.stacking.marginal_likelihood import MarginalLikelihood
 
 BLOCKS = {"a": slice(0, 3), "b": slice(3, 4), "c": slice(4, 6)}
 
@@ -70,7 +71,7 @@ def likelihood(rng, n_rows: int = 40):
     couples = np.flatnonzero(np.tri(n_rows, k=-1, dtype=bool))
     columns = [X[:, :1], X[:, 1:]]
     distances = np.stack([cdist(c, c, "sqeuclidean").ravel()[couples] for c in columns])
-    return X, _MarginalLikelihood(distances, couples, y, weights, (0.05, 0.5))
+    return X, MarginalLikelihood(distances, couples, y, weights, (0.05, 0.5))
 
 
 def test_the_likelihood_is_scikit_learns_less_the_prior(rng) -> None:
@@ -113,7 +114,7 @@ def test_the_learned_kernel_is_more_likely_than_the_start(rng) -> None:
     distances = np.stack([cdist(b, b, "sqeuclidean").ravel()[couples] for b in blocks])
     starts = (0.1 / np.median(distances.sum(axis=0)), 1 / np.median(distances.sum(axis=0)))
     y = (y - y.mean()) / y.std()
-    start = _MarginalLikelihood(distances, couples, y, np.ones(len(y)), starts)
+    start = MarginalLikelihood(distances, couples, y, np.ones(len(y)), starts)
     assert model.log_likelihood_ > -start(start.start)[0] + 0.1
 
 
@@ -336,13 +337,13 @@ def test_a_start_that_finds_nothing_is_not_the_last(monkeypatch: pytest.MonkeyPa
     X = rng.normal(size=(250, 1))
     y = np.sin(3 * X[:, 0]) + 0.1 * rng.normal(size=250)
     # So wide that all scores look like noise; as wide as usual they do not.
-    monkeypatch.setattr(gaussian_process, "_STARTS", (1e-6, 1e-5))
-    monkeypatch.setattr(gaussian_process, "_NARROWER", (1.0, 1e5))
+    monkeypatch.setattr(marginal_likelihood, "_STARTS", (1e-6, 1e-5))
+    monkeypatch.setattr(marginal_likelihood, "_NARROWER", (1.0, 1e5))
     for few in (100, 2):  # chosen on few rows, or only after all rows have shown nothing
-        monkeypatch.setattr(gaussian_process, "_FEW_ROWS", few)
+        monkeypatch.setattr(marginal_likelihood, "_FEW_ROWS", few)
         model = BlockGaussianProcess().fit(X, y)
         assert model.noise_ < 0.1
-    monkeypatch.setattr(gaussian_process, "_NARROWER", (1.0, 1.0))
+    monkeypatch.setattr(marginal_likelihood, "_NARROWER", (1.0, 1.0))
     with pytest.warns(ConvergenceWarning, match="learned nothing from 250 rows"):
         model = BlockGaussianProcess().fit(X, y)
     assert np.ptp(model.predict(X)) < 0.05 * np.ptp(y)
@@ -364,6 +365,6 @@ def test_a_kernel_that_learned_nothing_is_told(rng) -> None:
 
 def test_a_matrix_that_has_no_factor_is_told(rng, monkeypatch: pytest.MonkeyPatch) -> None:
     _, problem = likelihood(rng)
-    monkeypatch.setattr(gaussian_process, "factor_upper", lambda matrix: False)
+    monkeypatch.setattr(marginal_likelihood, "factor_upper", lambda matrix: False)
     with pytest.raises(StackingError, match="the kernel matrix is singular: rows with very large"):
         problem(problem.start)

@@ -137,7 +137,6 @@ class FeatureTable:
         Returns
         -------
         table : FeatureTable
-            With the families and blocks of this one.
 
         Raises
         ------
@@ -165,16 +164,15 @@ class FeatureTable:
                 f"got {rows!r}. For one row write table[3:4]; for the columns of a family "
                 "table.family(name), and for others table.values[:, columns]."
             )
-        is_run = isinstance(rows, slice) and rows.step in (None, 1)  # what copies nothing
-        kept = rows if is_run else numbers
+        is_run = isinstance(rows, slice) and rows.step in (None, 1)
+        kept = rows if is_run else numbers  # of a run, nothing is copied
         values = self._values
-        of_rows = (
-            replace(values, source=values.source.take(kept))
-            if isinstance(values, Columns)
-            else values[kept]
-        )
+        if isinstance(values, Columns):
+            values = replace(values, source=values.source.take(kept))
+        else:
+            values = values[kept]
         pair_ids = tuple(self.pair_ids[row] for row in numbers)
-        return FeatureTable(of_rows, self.families, pair_ids, self.blocks)
+        return FeatureTable(values, self.families, pair_ids, self.blocks)
 
     def family(self, name: str) -> FloatArray:
         """Return the columns of one family, shape (n_pairs, n_family_features)."""

@@ -222,7 +222,8 @@ class _Run:
                     why = "the predictions are no longer finite"
                     break
                 bar.update()
-                bar.set_postfix_str(f"validation SRCC {self.best[0]:.4f}")
+                rank = f"{self.best[0]:.4f}" if math.isfinite(self.best[0]) else "undefined"
+                bar.set_postfix_str(f"validation SRCC {rank}")
                 if self._is_out_of_patience():
                     break
         except KeyboardInterrupt:
