@@ -21,6 +21,7 @@ RANKS = {
     "_audio_source": 0,
     "_workers": 0,
     "_progress": 0,
+    "_threads": 0,
     "pairs": 1,
     "audio": 1,
     "metrics": 1,

@@ -5,6 +5,7 @@ from support import TESTS, TOY
 
 from xacle_stack.errors import RecipeError, UnknownNameError
 from xacle_stack.recipe import read_recipe, recipe_from
+from xacle_stack.stacking import Stacker
 
 RECIPES = Path(__file__).parent.parent / "features" / "recipes"
 
@@ -48,7 +49,7 @@ penalties = [1, 10]
     assert builder.n_components == 5
     stacker = recipe.new_stacker(n_jobs=2)
     assert (stacker.n_splits, stacker.penalties, stacker.n_jobs) == (4, (1, 10), 2)
-    assert stacker.score_range == (0, 10)
+    assert stacker.score_range == Stacker().score_range  # the same model as without a recipe
     assert set(recipe.fingerprints()) == {"mini-mel", "toy"}
     assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
 

@@ -60,7 +60,6 @@ from xacle_stack.contenders import (
 from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
-from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
 from xacle_stack.recipe_file import read_settings
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.learners import PRESETS
@@ -240,14 +239,13 @@ class Recipe(_Settings):
         )
 
     def new_stacker(self, n_jobs: int | None = None) -> Stacker:
-        """Return an unfitted stacker whose predictions stay within 0–10."""
+        """Return an unfitted stacker with the recipe's settings."""
         return Stacker(
             preset=self.stacker.preset,
             target=self.stacker.target,
             n_splits=self.stacker.n_splits,
             penalties=self.stacker.penalties,
             n_components=self.stacker.n_components,
-            score_range=(MIN_SCORE, MAX_SCORE),
             n_jobs=n_jobs,
             random_state=self.stacker.random_state,
         )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from threadpoolctl import threadpool_limits
 
+from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
 
 # More vectors than are wanted, so that those wanted are near exact.
@@ -58,7 +58,8 @@ def streamed_svd(
 
     Notes
     -----
-    One BLAS thread is used: the last digits of a product depend on the number of threads.
+    One BLAS thread is used: the last digits of a product depend on the number of threads.  While it
+    runs, other threads of the process have one as well; their limits are restored at the end.
 
     References
     ----------
@@ -75,7 +76,7 @@ def streamed_svd(
     """
     size = min(n_components + _OVERSAMPLES, n_features)
     basis = check_random_state(random_state).normal(size=(n_features, size))
-    with threadpool_limits(1):
+    with one_thread():
         basis = np.linalg.qr(basis)[0]
         newest = basis
         for _ in range(n_iter):

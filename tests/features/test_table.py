@@ -418,3 +418,62 @@ def test_blas_threads_change_no_byte() -> None:
             builder = FeatureBuilder(["one", "two"], n_components=3)
             tables.append(builder.fit_transform(embeddings(0, 400)).values.tobytes())
     assert tables[0] == tables[1]
+
+
+KEYS = [
+    slice(5, 17),
+    slice(None, None, -3),
+    slice(0, 0),
+    [3, 1, 1, -1],
+    [],
+    np.array([7]),
+    np.arange(40) % 3 == 0,
+    [True, False] * 20,
+]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_a_table_of_some_rows_is_the_table_of_these_pairs(key) -> None:
+    source = embeddings(0)
+    lazy = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit_transform(source)
+    held = FeatureTable(lazy.values, lazy.families, lazy.pair_ids, lazy.blocks)
+    rows = np.arange(40)[key if isinstance(key, slice) or len(key) else slice(0, 0)]
+    for table in (lazy, held):
+        for part in (table[key], table[key, ...]):
+            assert (part.families, part.blocks) == (table.families, table.blocks)
+            assert part.pair_ids == tuple(table.pair_ids[row] for row in rows)
+            assert part.values.tobytes() == table.values[rows].tobytes()
+            assert part[::-1].family("two").tobytes() == table.family("two")[rows][::-1].tobytes()
+
+
+def test_only_the_embeddings_of_the_rows_are_read() -> None:
+    a = np.random.default_rng(0).normal(size=(40, 6))
+    a[11] = np.nan
+    good = np.arange(40) != 11
+    builder = FeatureBuilder(["one"], n_components=2)
+    builder.fit(PairEmbeddings({"one": (a[good], a[good])}))
+    table = builder.transform(PairEmbeddings({"one": (a, a)}))
+    assert np.isfinite(table[good].values).all()
+    with pytest.raises(FeatureError, match="space 'one': .* row 1"):
+        table[[10, 11]].values
+
+
+@pytest.mark.parametrize(
+    "key",
+    [3, np.int64(3), (slice(None), 3), (slice(None), [1, 2]), "one", None, [[1, 2]], ...],
+    ids=repr,
+)
+def test_what_is_no_rows_is_refused_with_what_to_write(key) -> None:
+    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
+    with pytest.raises(FeatureError, match=r"one row write table\[3:4\]; .* table.family\(name\)"):
+        table[key]
+
+
+def test_rows_that_do_not_exist_are_told() -> None:
+    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
+    with pytest.raises(IndexError, match="index 40 is out of bounds"):
+        table[[40]]
+    with pytest.raises(IndexError, match="boolean"):
+        table[[True, False]]
+    with pytest.raises(IndexError, match="integer"):
+        table[[0.5]]

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import ktau, mse, srcc
+from xacle_stack.stacking import calibration
 from xacle_stack.stacking.calibration import (
     MonotoneCalibration,
     check_in_range,
@@ -149,3 +151,11 @@ def test_scores_outside_the_range_are_counted() -> None:
     check_in_range(np.array([0.0, 10.0, 3.0]), 0, 10)
     with pytest.raises(StackingError, match=r"2 scores lie outside score_range=\(0, 10\), the fir"):
         check_in_range(np.array([5.0, -0.1, 10.1]), 0, 10)
+
+
+def test_least_squares_that_do_not_converge_are_told(rng, monkeypatch) -> None:
+    x = rng.normal(size=100)
+    unfinished = OptimizeResult(x=np.zeros(6), success=False, message="The maximum was reached.")
+    monkeypatch.setattr(calibration, "lsq_linear", lambda *args, **options: unfinished)
+    with pytest.raises(StackingError, match="100 predictions .* not found: The maximum was"):
+        MonotoneCalibration().fit(x, x)

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import KNeighborsRegressor
 
+from xacle_stack.errors import StackingError
 from xacle_stack.features import FeatureTable
 from xacle_stack.metrics import srcc
 from xacle_stack.stacking import Stacker
@@ -136,5 +137,29 @@ def test_groups_weights_and_a_rank_target_are_those_of_the_fit(problem) -> None:
     explanation = stacker.explain(X, y, **given)
     assert stacker.oof_predictions_.tobytes() == before
     assert sum(one.share for one in explanation.learners) == pytest.approx(1, abs=1e-9)
-    unweighted = stacker.explain(X, y, groups)
+    other = Stacker(preset="paper", target="rank", random_state=0).fit(X, y, groups)
+    unweighted = other.explain(X, y, groups)
     assert unweighted.families[0].srcc_without != explanation.families[0].srcc_without
+
+
+def test_other_pairs_than_those_of_the_fit_are_refused(problem) -> None:
+    X, y, groups = problem(60)
+    given = {"groups": groups, "sample_weight": np.arange(1, 61)}
+    stacker = Stacker(preset="paper", random_state=0).fit(X, y, **given)
+    changed = np.where(np.arange(60) == 7, 4.5, y)
+    turned = np.arange(60)[::-1]
+    remedy = "Give explain the X, y, groups and sample_weight that fit was given, in the same order"
+    for table, scores, changes, message in (
+        (X, changed, {}, f"y is not that .* in row 7 it is 4.5, not {y[7]}. {remedy}"),
+        (X[turned], y, {}, f"X is not that which the stacker was fitted on. {remedy}"),
+        (X[turned], y[turned], {}, "y is not that which"),
+        (X[:59], y[:59], {"groups": groups[:59], "sample_weight": np.arange(1, 60)}, "59 pairs to"),
+        (X, y, {"groups": None}, "groups is not that which"),
+        (X, y, {"sample_weight": None}, "sample_weight is not that .* in row 1 it is 1.0, not 2.0"),
+    ):
+        with pytest.raises(StackingError, match=message):
+            stacker.explain(table, scores, **{**given, **changes})
+    # Features that are made again elsewhere differ by rounding, labels by their names.
+    again = FeatureTable(X.values * np.float32(1 + 3e-7), X.families, X.pair_ids, X.blocks)
+    renamed = {**given, "groups": [f"caption {label}" for label in groups]}
+    assert len(stacker.explain(again, list(y), **renamed).families) == 3

@@ -71,3 +71,24 @@ def test_groups_must_be_enough_to_choose_within() -> None:
     check_enough_groups(2, None, 4)
     with pytest.raises(StackingError, match="2 folds need at least 4 groups .* in 3 groups"):
         check_enough_groups(2, np.array([0, 1, 2, 2]), 4)
+
+
+@pytest.mark.parametrize(
+    ("n_splits", "labels", "remedy"),
+    [
+        (5, None, "5 folds need at least 5 pairs, got n_samples = 3. Give more data or a smaller"),
+        (2, None, "2 folds need at least 4 pairs, got n_samples = 3. Give more data.$"),
+        (5, np.zeros(3, int), "in 1 groups. Give more data, a smaller n_splits or no groups.$"),
+        (2, np.zeros(3, int), "4 groups of pairs .* in 1 groups. Give more data or no groups.$"),
+    ],
+)
+def test_only_remedies_that_are_at_hand_are_named(n_splits: int, labels, remedy: str) -> None:
+    with pytest.raises(StackingError, match=remedy):
+        check_enough_groups(n_splits, labels, 3)
+
+
+def test_two_folds_cannot_be_fewer() -> None:
+    with pytest.raises(StackingError, match=r"2 pairs, got n_samples = 1 with 1 pairs\. Give"):
+        split_folds(1, None, 2, 0)
+    with pytest.raises(StackingError, match=r"with 1 groups\. Give more data or no groups\.$"):
+        split_folds(4, list("aaaa"), 2, 0)

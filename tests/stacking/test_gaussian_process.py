@@ -4,12 +4,15 @@ import sys
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Sum
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.gaussian_process import BlockGaussianProcess, _MarginalLikelihood
+from xacle_stack.stacking import marginal_likelihood
+from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
+from xacle_stack.stacking.marginal_likelihood import MarginalLikelihood
 
 BLOCKS = {"a": slice(0, 3), "b": slice(3, 4), "c": slice(4, 6)}
 
@@ -68,7 +71,7 @@ def likelihood(rng, n_rows: int = 40):
     couples = np.flatnonzero(np.tri(n_rows, k=-1, dtype=bool))
     columns = [X[:, :1], X[:, 1:]]
     distances = np.stack([cdist(c, c, "sqeuclidean").ravel()[couples] for c in columns])
-    return X, _MarginalLikelihood(distances, couples, y, weights)
+    return X, MarginalLikelihood(distances, couples, y, weights, (0.05, 0.5))
 
 
 def test_the_likelihood_is_scikit_learns_less_the_prior(rng) -> None:
@@ -109,8 +112,10 @@ def test_the_learned_kernel_is_more_likely_than_the_start(rng) -> None:
     couples = np.flatnonzero(np.tri(len(y), k=-1, dtype=bool))
     blocks = [standardised[:, block] for block in BLOCKS.values()]
     distances = np.stack([cdist(b, b, "sqeuclidean").ravel()[couples] for b in blocks])
-    start = _MarginalLikelihood(distances, couples, (y - y.mean()) / y.std(), np.ones(len(y)))
-    assert model.log_likelihood_ > -start(start.start)[0] / len(y) + 0.1
+    starts = (0.1 / np.median(distances.sum(axis=0)), 1 / np.median(distances.sum(axis=0)))
+    y = (y - y.mean()) / y.std()
+    start = MarginalLikelihood(distances, couples, y, np.ones(len(y)), starts)
+    assert model.log_likelihood_ > -start(start.start)[0] + 0.1
 
 
 def test_a_block_that_does_not_matter_gets_little_relevance(rng) -> None:
@@ -298,3 +303,68 @@ def test_the_kernel_is_learned_on_many_rows_of_few_columns() -> None:
     relevance = model.amplitude_ @ model.relevance_
     assert relevance[0] > 10 * relevance[1:].max()
     assert model.noise_ == pytest.approx(0.09 / 1.09, rel=0.3)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 6, 29])
+@pytest.mark.parametrize("width", [1, 20])
+def test_the_kernel_learns_from_any_number_of_blocks(rng, n_blocks: int, width: int) -> None:
+    # Every block says as much; with starts that no data had a say in, a few blocks were noise.
+    X = rng.normal(size=(240, n_blocks * width))
+    truth = X[:, ::width].sum(axis=1) / np.sqrt(n_blocks)
+    y = truth + 0.3 * rng.normal(size=240)
+    blocks = {str(b): slice(b * width, (b + 1) * width) for b in range(n_blocks)}
+    model = BlockGaussianProcess(blocks).fit(X[:200], y[:200])
+    assert np.corrcoef(model.predict(X[200:]), truth[200:])[0, 1] > 0.5
+    assert model.noise_ < 0.9
+
+
+def test_units_and_numbers_of_copies_do_not_move_the_start() -> None:
+    # A kernel starts as wide for one block as for the same block six times.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(220, 12))
+    y = np.sin(3 * X[:, 0]) + 0.1 * rng.normal(size=220)
+    of_copies = []
+    for copies in (1, 6):
+        table = np.hstack([X[:, :1]] * copies)
+        model = BlockGaussianProcess().fit(table[:200], y[:200])
+        of_copies.append(model.predict(table[200:]))
+        assert np.corrcoef(of_copies[-1], y[200:])[0, 1] > 0.9
+    np.testing.assert_allclose(*of_copies, atol=0.2)
+
+
+def test_a_start_that_finds_nothing_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(250, 1))
+    y = np.sin(3 * X[:, 0]) + 0.1 * rng.normal(size=250)
+    # So wide that all scores look like noise; as wide as usual they do not.
+    monkeypatch.setattr(marginal_likelihood, "_STARTS", (1e-6, 1e-5))
+    monkeypatch.setattr(marginal_likelihood, "_NARROWER", (1.0, 1e5))
+    for few in (100, 2):  # chosen on few rows, or only after all rows have shown nothing
+        monkeypatch.setattr(marginal_likelihood, "_FEW_ROWS", few)
+        model = BlockGaussianProcess().fit(X, y)
+        assert model.noise_ < 0.1
+    monkeypatch.setattr(marginal_likelihood, "_NARROWER", (1.0, 1.0))
+    with pytest.warns(ConvergenceWarning, match="learned nothing from 250 rows"):
+        model = BlockGaussianProcess().fit(X, y)
+    assert np.ptp(model.predict(X)) < 0.05 * np.ptp(y)
+
+
+def test_a_kernel_that_learned_nothing_is_told(rng) -> None:
+    X, y = rng.normal(size=(250, 2)), rng.normal(size=250)
+    message = (
+        "learned nothing from 250 rows: .* noise around the mean.* Check that the rows of X and y "
+        "belong together"
+    )
+    with pytest.warns(ConvergenceWarning, match=message) as told:
+        BlockGaussianProcess().fit(X, y)
+    assert told[0].filename == __file__
+    BlockGaussianProcess().fit(X[:150], y[:150])  # too few rows to tell
+    BlockGaussianProcess().fit(X, np.full(250, 2.1))  # nothing else to learn than the mean
+    BlockGaussianProcess(n_learn=150).fit(X, y)
+
+
+def test_a_matrix_that_has_no_factor_is_told(rng, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, problem = likelihood(rng)
+    monkeypatch.setattr(marginal_likelihood, "factor_upper", lambda matrix: False)
+    with pytest.raises(StackingError, match="the kernel matrix is singular: rows with very large"):
+        problem(problem.start)

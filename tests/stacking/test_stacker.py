@@ -3,13 +3,21 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    cross_val_predict,
+    cross_val_score,
+    train_test_split,
+)
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import FeatureError, MissingExtraError, StackingError
 from xacle_stack.features import FeatureTable
 from xacle_stack.metrics import ktau, mse, srcc
 from xacle_stack.stacking import GroupedRidge, Stacker
@@ -178,7 +186,7 @@ def test_score_range_bends_the_predictions_inside(problem, preset: str) -> None:
     y = np.clip(y, 0, 10)
     given = {"preset": preset, "n_splits": 2, "random_state": 0}
     new = X.values * 3
-    free = Stacker(**given).fit(X, y).predict(new)
+    free = Stacker(**given, score_range=None).fit(X, y).predict(new)
     bounded = Stacker(**given, score_range=(0, 10)).fit(X, y).predict(new)
     np.testing.assert_array_equal(bounded, keep_in_range(free, 0, 10))
     assert srcc(free, bounded) == srcc(free, free)
@@ -370,7 +378,7 @@ def test_bad_data_are_told(problem, preset: str) -> None:
     n_splits = {"best": 5, "paper": 3}[preset]
     with pytest.raises(StackingError, match=f"{n_splits} folds need at least {n_splits} groups"):
         stacker.fit(X, y, groups=["a", "b"] * 30)
-    with pytest.raises(StackingError, match=r"at least \d groups .* got n_samples = 2 in 2 groups"):
+    with pytest.raises(StackingError, match=r"at least \d pairs, got n_samples = 2\. Give more"):
         stacker.fit(X.values[:2], y[:2])
     with pytest.raises(StackingError, match="one label for each of 60 pairs"):
         stacker.fit(X, y, groups=["a", "b"])
@@ -432,6 +440,7 @@ def test_bad_settings_are_told(problem) -> None:
         ({"n_components": "8"}, "n_components must be a whole number, 1 or more, got '8'"),
         ({"preset": "paper", "penalties": "x"}, "penalties must be numbers above 0 .* got 'x'"),
         ({"score_range": (10, 0)}, r"higher bound, both finite, got \(10, 0\)"),
+        ({"score_range": "wide"}, r"score_range must be one of \['auto'\], got 'wide'"),
         ({"learners": []}, "need different names and at least one"),
     ):
         with pytest.raises(StackingError, match=message):
@@ -488,3 +497,106 @@ def test_a_learner_that_says_nearly_nothing_is_not_blown_up(rng) -> None:
     X = rng.normal(size=(60, 2))
     stacker = Stacker([("idle", Idle()), ("mean", DummyRegressor())]).fit(X, X[:, 0])
     assert np.ptp(stacker.predict(1e6 * X)) < 1e-3
+
+
+def test_model_selection_judges_the_model_that_is_fitted_on_the_table(problem) -> None:
+    X, y, groups = problem(90)
+    stacker = Stacker(preset="paper", n_components=4, random_state=0)
+    folds = list(GroupKFold(3).split(y, groups=groups))
+    by_hand = np.empty(90)
+    scores = []
+    for train, held_out in folds:
+        by_hand[held_out] = stacker.fit(X[train], y[train]).predict(X[held_out])
+        scores.append(r2_score(y[held_out], by_hand[held_out]))
+    assert cross_val_predict(stacker, X, y, cv=folds).tobytes() == by_hand.tobytes()
+    assert cross_val_score(stacker, X, y, cv=folds).tolist() == scores
+    assert cross_val_score(stacker, X, y, cv=GroupKFold(3), groups=groups).tolist() == scores
+    of_array = cross_val_predict(stacker, X.values, y, cv=folds)
+    assert not np.allclose(of_array, by_hand)  # one family
+    train, held_out = train_test_split(X, random_state=0)
+    assert {*train.pair_ids} | {*held_out.pair_ids} == {*X.pair_ids}
+    assert train.families == X.families
+    search = GridSearchCV(stacker, {"n_components": [4, 8]}, cv=folds).fit(X, y)
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"][0], np.mean(scores))
+    assert search.best_estimator_.families_ == X.families
+
+
+def test_scores_on_this_librarys_scale_bound_the_predictions(problem) -> None:
+    X, y, _ = problem(60)
+    stacker = Stacker([("linear", LinearRegression())], random_state=0)
+    for scores, expected in (
+        (np.clip(y, 0, 10), (0, 10)),
+        (np.clip(y, -1, 10), None if y.min() < 0 else (0, 10)),
+        (np.clip(y, 0, 10) / 10, None),  # shares: half of their range would be bent
+        (np.clip(y, 0, 10) * 10, None),
+        (1 + np.clip(y, 0, 10) * 0.4, None),  # 1 to 5
+    ):
+        fitted = stacker.fit(X, scores)
+        assert fitted.score_range_ == expected
+        chosen = clone(stacker).set_params(score_range=expected).fit(X, scores)
+        assert chosen.predict(X).tobytes() == fitted.predict(X).tobytes()
+    assert stacker.set_params(score_range=(-100, 100)).fit(X, y).score_range_ == (-100, 100)
+
+
+class Failing(RegressorMixin, BaseEstimator):
+    """Raises where it is told to."""
+
+    def __init__(self, fault: BaseException, in_fit: bool = True, on_rows: int = 0) -> None:
+        self.fault, self.in_fit, self.on_rows = fault, in_fit, on_rows
+
+    def __sklearn_clone__(self) -> "Failing":
+        return self  # exceptions are no settings to be compared
+
+    def fit(self, X, y):
+        if self.in_fit:
+            raise self.fault
+        return self
+
+    def predict(self, X):
+        if len(X) >= self.on_rows:
+            raise self.fault
+        return np.arange(len(X), dtype=float)
+
+
+def test_a_learner_that_fails_is_named_with_where_and_why(rng) -> None:
+    X = rng.normal(size=(60, 3))
+    y = X[:, 0] + 0.1 * rng.normal(size=60)
+    fault = KeyError("no such thing")
+    linear = [("linear", LinearRegression())]
+    who = r"the learner 'odd' \(Failing\)"
+    for stacker, message in (
+        (
+            Stacker([*linear, ("odd", Failing(fault))]),
+            f"{who} could not be fitted on the 40 rows",
+        ),
+        (
+            Stacker([("odd", Failing(fault, in_fit=False))]),
+            f"{who} could not predict the 20 rows of fold 0: KeyError: 'no such thing'",
+        ),
+        (Stacker(linear, Failing(fault)), r"the learner 'meta' \(Failing\) could not be fitted"),
+    ):
+        with pytest.raises(StackingError, match=message) as told:
+            stacker.fit(X, y)
+        assert told.value.__cause__ is fault
+    stacker = Stacker([("odd", Failing(fault, in_fit=False, on_rows=60))], random_state=0).fit(X, y)
+    with pytest.raises(StackingError, match="the learner 'odd' could not predict 60 pairs: KeyErr"):
+        stacker.predict(X)
+    stacker = Stacker(linear, Failing(fault, in_fit=False), random_state=0).fit(X, y)
+    with pytest.raises(StackingError, match=r"'meta' \(Failing\) could not predict 60 pairs: KeyE"):
+        stacker.predict(X)
+
+
+def test_an_error_of_this_library_keeps_its_type_and_gets_the_name(rng) -> None:
+    X = rng.normal(size=(60, 3))
+    for fault in (FeatureError("a row is zero."), MissingExtraError("torch is not installed.")):
+        stacker = Stacker([("odd", Failing(fault))])
+        with pytest.raises(type(fault), match=f"^the learner 'odd' .* outside fold 0: {fault}$"):
+            stacker.fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), MemoryError(), SystemExit()], ids=repr)
+def test_what_is_no_fault_of_a_learner_passes(rng, fault: BaseException) -> None:
+    X = rng.normal(size=(60, 3))
+    with pytest.raises(type(fault)) as told:
+        Stacker([("odd", Failing(fault))]).fit(X, X[:, 0])
+    assert told.value is fault

@@ -18,8 +18,8 @@ class EmbeddingSource(Protocol):
     def pair_ids(self) -> tuple[str, ...]:
         """Ids of the pairs, in the order of all arrays."""
 
-    def take(self, rows: slice) -> "EmbeddingSource":
-        """Return the embeddings of some of the pairs."""
+    def take(self, rows: slice | IntArray) -> "EmbeddingSource":
+        """Return the embeddings of some of the pairs, in the order asked for."""
 
     def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
         """Return the shape of `audio` or `text`; it is an error if a row is missing."""

@@ -1,6 +1,7 @@
 """The feature table, and the estimator that turns embeddings into one."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +32,12 @@ class FeatureTable:
     The table that a :class:`FeatureBuilder` returns holds no values.  It makes the rows and
     columns that it is asked for from the embeddings, which stay where they are; so what does not
     fit into memory can be gone over in blocks of rows.  Every row has the same bits in whichever
-    block it is made.  NumPy and scikit-learn take the table as the whole array, `values`.
+    block it is made.  NumPy takes the table as the whole array, `values`.
+
+    Indexed by rows, ``table[rows]``, it is a table of these pairs with the same families and
+    blocks, and it holds no values either.  So scikit-learn's ``cross_val_score``,
+    ``train_test_split`` and ``GridSearchCV`` take it, and judge what a
+    :class:`~xacle_stack.Stacker` makes of the families.
 
     Parameters
     ----------
@@ -119,6 +125,54 @@ class FeatureTable:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {s.stop - s.start}" for name, s in self.families.items())
         return f"FeatureTable({len(self)} pairs, {self.shape[1]} features: {sizes})"
+
+    def __getitem__(self, rows: Any) -> "FeatureTable":
+        """Return the table of some pairs.
+
+        Parameters
+        ----------
+        rows : slice, or array-like of int or bool
+            As NumPy indexes the first axis, in the order asked for.
+
+        Returns
+        -------
+        table : FeatureTable
+
+        Raises
+        ------
+        FeatureError
+            If this is one row, or columns.
+        IndexError
+            If there is no such row, or a mask has another length than the table.
+
+        Examples
+        --------
+        >>> table = FeatureTable(np.eye(3), {"all": slice(0, 3)}, ("a", "b", "c"))
+        >>> table[[2, 0]].pair_ids
+        ('c', 'a')
+        """
+        if isinstance(rows, tuple) and len(rows) == 2 and rows[1] is Ellipsis:
+            rows = rows[0]  # what scikit-learn asks for
+        numbers = None
+        if isinstance(rows, slice):
+            numbers = np.arange(len(self))[rows]
+        elif not isinstance(rows, tuple) and np.ndim(rows) == 1:
+            numbers = np.arange(len(self))[np.asarray(rows, None if len(rows) else np.intp)]
+        if numbers is None:
+            raise FeatureError(
+                "a feature table is indexed by its rows: table[10:20], table[[3, 1]] or a mask, "
+                f"got {rows!r}. For one row write table[3:4]; for the columns of a family "
+                "table.family(name), and for others table.values[:, columns]."
+            )
+        is_run = isinstance(rows, slice) and rows.step in (None, 1)
+        kept = rows if is_run else numbers  # of a run, nothing is copied
+        values = self._values
+        if isinstance(values, Columns):
+            values = replace(values, source=values.source.take(kept))
+        else:
+            values = values[kept]
+        pair_ids = tuple(self.pair_ids[row] for row in numbers)
+        return FeatureTable(values, self.families, pair_ids, self.blocks)
 
     def family(self, name: str) -> FloatArray:
         """Return the columns of one family, shape (n_pairs, n_family_features)."""

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.linalg import cython_lapack
 
 from xacle_stack._types import FloatArray
+from xacle_stack.errors import StackingError
 
 
 def factor_upper(matrix: FloatArray) -> bool:
@@ -33,6 +34,11 @@ def factor_upper(matrix: FloatArray) -> bool:
 def invert_upper(factor: FloatArray) -> None:
     """Replace a Cholesky factor, as `factor_upper` leaves it, by the inverse's upper triangle.
 
+    Raises
+    ------
+    StackingError
+        If the factor has a zero on its diagonal.
+
     Examples
     --------
     >>> matrix = np.array([[2.0, 0.0], [0.0, 4.0]], order="F")
@@ -40,7 +46,12 @@ def invert_upper(factor: FloatArray) -> None:
     >>> matrix.diagonal().tolist()
     [0.25, 0.0625]
     """
-    _call("potri", factor)
+    fault = _call("potri", factor)
+    if fault:
+        raise StackingError(
+            f"a matrix of {len(factor)} rows is singular: its Cholesky factor has a zero in row "
+            f"{fault - 1}. Leave rows out that are the same."
+        )
 
 
 def _call(routine: str, matrix: FloatArray) -> int:

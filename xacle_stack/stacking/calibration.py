@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
+from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
 from xacle_stack.stacking.folds import row_weights
 
 _MAX_SEGMENTS = 10
@@ -60,7 +61,8 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):  # type: ignore[misc] 
         Raises
         ------
         StackingError
-            If there is not one finite score for each finite prediction.
+            If there is not one finite score for each finite prediction, or the least squares do
+            not converge.
         """
         x, scores = _vector(X), _vector(y)
         if len(x) != len(scores) or not len(x):
@@ -91,7 +93,13 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):  # type: ignore[misc] 
         design = np.column_stack([np.ones(len(x)), parts]) * root[:, np.newaxis]
         lower = np.full(design.shape[1], _LEAST_SLOPE * covariance / variance)
         lower[0] = -np.inf
-        fitted = lsq_linear(design, scores * root, (lower, np.inf), method="bvls").x
+        found = lsq_linear(design, scores * root, (lower, np.inf), method="bvls", max_iter=1000)
+        if not found.success:
+            raise StackingError(
+                f"the map from {len(x)} predictions to scores was not found: {found.message} Give "
+                "predictions and scores of a usual size, or weights that differ less."
+            )
+        fitted = found.x
         slopes = np.maximum(fitted[1:], lower[1:])
         self.knots_ = knots
         self.values_ = fitted[0] + np.concatenate([[0], np.cumsum(slopes * np.diff(knots))])
@@ -134,6 +142,21 @@ def keep_in_range(scores: FloatArray, low: float, high: float) -> FloatArray:
         - margin * under / (1 + under)
     )
     return np.clip(bent, low, high)
+
+
+def scale_of(scores: FloatArray) -> tuple[float, float] | None:
+    """Return this library's scale if scores are on it, else None.
+
+    Scores that all lie in its lower half are on another scale, such as 0 to 1 or 1 to 5: near its
+    lower end they would be bent.
+
+    Examples
+    --------
+    >>> scale_of(np.array([0.0, 7.5])), scale_of(np.array([0.0, 0.75])), scale_of(np.array([80.0]))
+    ((0.0, 10.0), None, None)
+    """
+    is_on_it = scores.min() >= MIN_SCORE and np.mean((MIN_SCORE, MAX_SCORE)) < scores.max()
+    return (MIN_SCORE, MAX_SCORE) if is_on_it and scores.max() <= MAX_SCORE else None
 
 
 def check_in_range(scores: FloatArray, low: float, high: float) -> None:

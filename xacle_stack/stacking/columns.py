@@ -12,6 +12,8 @@ from xacle_stack.errors import StackingError
 BLOCK_ROWS = 1024
 # A plain array has no named blocks; with this many columns or fewer each stands for itself.
 _MAX_OWN_BLOCKS = 32
+# Rows by which blocks and tables are compared: so many runs of so many.
+_N_RUNS, _RUN = 8, 16
 
 
 class Columns(Protocol):
@@ -94,6 +96,15 @@ def row_blocks(n_rows: int, height: int = BLOCK_ROWS) -> Iterator[slice]:
     """
     for start in range(0, n_rows, height):
         yield slice(start, min(start + height, n_rows))
+
+
+def sampled_rows(columns: Columns) -> FloatArray:
+    """Return runs of rows from the whole length of a table."""
+    n_rows = columns.shape[0]
+    starts = {int(start) for start in np.linspace(0, max(n_rows - _RUN, 0), _N_RUNS)}
+    return np.concatenate(
+        [columns.rows(slice(start, min(start + _RUN, n_rows))) for start in sorted(starts)]
+    )
 
 
 def column_moments(

@@ -6,13 +6,11 @@ from functools import partial
 import numpy as np
 
 from xacle_stack._types import FloatArray
-from xacle_stack.stacking.columns import Columns, column_moments, row_blocks
+from xacle_stack.stacking.columns import Columns, column_moments, row_blocks, sampled_rows
 from xacle_stack.streamed_svd import streamed_svd
 
 # Wider blocks get a randomised decomposition, which needs more passes but no square matrix.
 _MAX_EXACT = 2048
-# Rows by which blocks are compared: so many runs of so many.
-_N_RUNS, _RUN = 8, 16
 # Relative differences of moments that are put down to the order of a sum.
 _ROUNDING = 1e-6
 
@@ -54,7 +52,7 @@ class BlockPCA:
     def fit(self, columns: Columns, weights: FloatArray) -> "BlockPCA":
         """Learn means, scales and axes from the rows of positive weight, weighted."""
         self.mean_, self.scale_ = column_moments(columns, weights)
-        self._drop_copies(_sampled_rows(columns))
+        self._drop_copies(sampled_rows(columns))
         self.axes_: dict[str, FloatArray] = {}
         sizes = {name: block.stop - block.start for name, block in self.blocks.items()}
         exact = [n for n, size in sizes.items() if self.n_components < size <= _MAX_EXACT]
@@ -138,12 +136,3 @@ class BlockPCA:
         unit = np.where(np.isfinite(scales[0]), scales[0], 0) + np.abs(self.mean_[one])
         is_near = np.abs(self.mean_[one] - self.mean_[other]) <= _ROUNDING * unit
         return bool(is_near.all()) and np.allclose(*scales, rtol=_ROUNDING, atol=0)
-
-
-def _sampled_rows(columns: Columns) -> FloatArray:
-    """Return runs of rows from the whole length of a table."""
-    n_rows = columns.shape[0]
-    starts = {int(start) for start in np.linspace(0, max(n_rows - _RUN, 0), _N_RUNS)}
-    return np.concatenate(
-        [columns.rows(slice(start, min(start + _RUN, n_rows))) for start in sorted(starts)]
-    )

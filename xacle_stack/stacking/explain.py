@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightgbm import LGBMRegressor
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
 from xacle_stack._optional import require
-from xacle_stack._types import FloatArray
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
-from xacle_stack.stacking.columns import Columns
+from xacle_stack.stacking.columns import Columns, sampled_rows
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
 from xacle_stack.stacking.learners import COMPRESSED, FittedLearner
 from xacle_stack.stacking.ridge import GroupedRidge
 
 if TYPE_CHECKING:
     from xacle_stack.stacking.stacker import Stacker
+
+# Of the largest: how much features that are made again on another machine may differ by rounding.
+_ROUNDING = 1e-4
+_SAME = "Give explain the X, y, groups and sample_weight that fit was given, in the same order."
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,45 @@ class _WithoutFamily:
             return self._columns.rows(rows, family)
         kept: FloatArray = np.delete(self._columns.rows(rows), self._span, axis=1)
         return kept
+
+
+def training_facts(
+    columns: Columns, scores: FloatArray, weights: FloatArray, labels: IntArray | None
+) -> dict[str, NDArray[Any]]:
+    """Return what training pairs are told by; small, whatever the number of features."""
+    return {
+        "y": scores,
+        "sample_weight": weights,
+        "groups": np.arange(len(scores)) if labels is None else labels,
+        "X": sampled_rows(columns).mean(axis=1, dtype=np.float64),
+    }
+
+
+def check_same_training(
+    fitted: Mapping[str, NDArray[Any]], given: Mapping[str, NDArray[Any]]
+) -> None:
+    """Check that pairs are those of the fit, in its order.
+
+    Raises
+    ------
+    StackingError
+        If they are not; it names what differs.
+    """
+    n_fitted, n_given = len(fitted["y"]), len(given["y"])
+    if n_fitted != n_given:
+        raise StackingError(
+            f"{n_given} pairs to explain, but the stacker was fitted on {n_fitted}. {_SAME}"
+        )
+    for name, of_fit in fitted.items():
+        rounding = _ROUNDING * float(np.abs(of_fit).max(initial=0.0)) if name == "X" else 0.0
+        is_same = np.isclose(given[name], of_fit, rtol=1e-9, atol=rounding)
+        if not is_same.all():
+            row = int(np.flatnonzero(~is_same)[0])
+            where = "" if name == "X" else f": in row {row} it is {given[name][row]}, not "
+            was = "" if name == "X" else f"{of_fit[row]}"
+            raise StackingError(
+                f"{name} is not that which the stacker was fitted on{where}{was}. {_SAME}"
+            )
 
 
 def explain_stack(

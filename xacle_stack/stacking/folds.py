@@ -54,7 +54,7 @@ def split_folds(
         what = "pairs" if groups is None else "groups"
         raise StackingError(
             f"{n_splits} folds need at least {n_splits} {what}, got n_samples = {n_pairs} with "
-            f"{n_groups} {what}. Give more data or a smaller n_splits."
+            f"{n_groups} {what}. {_remedy(n_splits, has_groups=groups is not None)}"
         )
     rng = check_random_state(random_state)
     rows = np.arange(n_pairs)
@@ -102,11 +102,25 @@ def check_enough_groups(n_splits: int, labels: IntArray | None, n_pairs: int) ->
     # Two groups must stay to train on, or there is nothing to choose a penalty by.
     n_needed = 4 if n_splits == 2 else n_splits
     if n_groups < n_needed:
+        needed, got = f"{n_needed} pairs", f"n_samples = {n_pairs}"
+        if labels is not None:
+            needed = (
+                f"{n_needed} groups of pairs (with the captions as groups: {n_needed} different "
+                "captions)"
+            )
+            got = f"n_samples = {n_pairs} in {n_groups} groups"
         raise StackingError(
-            f"{n_splits} folds need at least {n_needed} groups of pairs (with the captions as "
-            f"groups: {n_needed} different captions), got n_samples = {n_pairs} in {n_groups} "
-            "groups. Give more data, or no groups."
+            f"{n_splits} folds need at least {needed}, got {got}. "
+            f"{_remedy(n_splits, has_groups=labels is not None)}"
         )
+
+
+def _remedy(n_splits: int, *, has_groups: bool) -> str:
+    """Say what helps against too few pairs or groups; only what can be done is named."""
+    remedies = ["more data", *(["a smaller n_splits"] if n_splits > 2 else [])]
+    remedies += ["no groups"] if has_groups else []
+    *first, last = remedies
+    return f"Give {', '.join(first)} or {last}." if first else f"Give {last}."
 
 
 def check_fold_weights(folds: list[Fold], weights: FloatArray) -> None:

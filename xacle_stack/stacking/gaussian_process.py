@@ -10,39 +10,30 @@ Source: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: eq
 and 5.9; section 5.1 for automatic relevance determination; equation 8.14 for the landmarks.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import linalg, optimize
+from scipy import linalg
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import ThreadpoolController
 
-from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._threads import one_thread
+from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking._cholesky import factor_upper, invert_upper
+from xacle_stack.stacking._cholesky import factor_upper
 from xacle_stack.stacking.columns import row_blocks
 from xacle_stack.stacking.folds import row_weights
+from xacle_stack.stacking.marginal_likelihood import NOT_DEFINITE, learn_kernel, square_distances
 from xacle_stack.stacking.settings import check_whole_number
 
-# Where the relevances of each kernel start, and the centres of their prior: a wide kernel and a
-# narrow one.
-_STARTS = (0.002, 0.02)
-# Standard deviations of the prior of their logarithms, and of that of the noise.
-_RELEVANCE_SD, _NOISE_SD = 2.0, 1.0
-_START_NOISE = 0.1
-_BOUNDS = {"relevance": (-14.0, 5.0), "amplitude": (-8.0, 4.0), "noise": (-7.0, 3.0)}
-_MAX_ITERATIONS = 40
-_NOT_DEFINITE = (
-    "the kernel matrix is singular: rows with very large weights coincide. Give smaller weights, "
-    "or leave duplicate rows out."
-)
+# With fewer rows, a kernel that found nothing says more about their number than about the columns.
+_ENOUGH_ROWS = 200
+_ROUNDING = 8 * np.finfo(np.float64).eps
 # Rows whose kernel is computed at a time, always as many: a pair alone gets the bits that it gets
 # among others.
 _TILE = 256
@@ -121,7 +112,13 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         ------
         StackingError
             If the blocks do not fit the columns, a number of rows is no whole number of 2 or more,
-            or the weights leave nothing to train on.
+            the weights leave nothing to train on, or rows of very large weights coincide.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If nothing was learned from 200 rows or more: their scores are hardly more likely by the
+            kernel than as noise around their mean, also when it starts narrower.
         """
         table: FloatArray
         scores: FloatArray
@@ -140,7 +137,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         table, scores = table[weights > 0], scores[weights > 0].astype(np.float64)
         weights = weights[weights > 0] / weights[weights > 0].mean()
         blocks = self._checked_blocks(table.shape[1])
-        with _one_thread():
+        with one_thread():
             self._fit(table, scores, weights, blocks)
         return self
 
@@ -149,7 +146,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         check_is_fitted(self)
         table = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         predicted = np.empty((len(table), *self.dual_coef_.shape[1:]))
-        with _one_thread():
+        with one_thread():
             for rows, kernel in self._kernels(self._standardise(table)):
                 of_tile = kernel.astype(np.float64) @ self.dual_coef_
                 predicted[rows] = of_tile[: rows.stop - rows.start] + self.y_mean_
@@ -166,13 +163,15 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         self.block_of_ = np.repeat(np.arange(len(blocks)), [b.stop - b.start for b in blocks])
         self.y_mean_: FloatArray = weights @ scores / weights.sum()
         centred = scores - self.y_mean_
-        variance = weights @ np.square(centred) / weights.sum()
-        y_scale = np.sqrt(np.where(variance > 0, variance, 1.0))
-        centred /= y_scale
+        deviation = np.sqrt(weights @ np.square(centred) / weights.sum())
+        # The rounding of the mean is no difference between scores.
+        varies = deviation > _ROUNDING * np.abs(self.y_mean_)
+        y_scale = np.where(varies, deviation, 1.0)
+        centred = np.where(varies, centred / y_scale, 0.0)
         first = centred.reshape(len(centred), -1)[:, 0]
         standardised = self._standardise(table)
-        chosen = np.sort(rng.permutation(len(table))[: self.n_learn])
-        self._learn(standardised[chosen], first[chosen], weights[chosen], len(blocks))
+        chosen = rng.permutation(len(table))[: self.n_learn]
+        self._learn(standardised[chosen], first[chosen], weights[chosen])
         if len(table) <= self.max_exact:
             self.landmarks_ = standardised
             dual = self._solve(centred, weights)
@@ -199,29 +198,24 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         standardised: FloatArray = centred.astype(np.float32)
         return standardised
 
-    def _learn(self, X: FloatArray, y: FloatArray, weights: FloatArray, n_blocks: int) -> None:
-        ends = np.searchsorted(self.block_of_, np.arange(n_blocks), side="right")
-        starts = np.searchsorted(self.block_of_, np.arange(n_blocks))
-        # Distances are symmetric: what stands below the diagonal in rows is above it in columns.
-        couples = np.flatnonzero(np.tri(len(X), k=-1, dtype=bool))
-        distances = np.stack(
-            [
-                _square_distances(X[:, a:b], X[:, a:b]).ravel()[couples]
-                for a, b in zip(starts, ends, strict=True)
-            ]
+    def _learn(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
+        """Learn the kernel from rows in random order."""
+        found = learn_kernel(X, self.block_of_, y, weights)
+        if not found.has_learned and len(y) >= _ENOUGH_ROWS:
+            warnings.warn(
+                f"BlockGaussianProcess learned nothing from {len(y)} rows: their scores are hardly "
+                "more likely by what it found in the columns than as noise around the mean, and on "
+                "new rows it predicts little else than the mean. Check that the rows of X and y "
+                "belong together; if they do, the columns say nothing about the scores.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        self.relevance_, self.amplitude_, self.noise_ = (
+            found.relevance,
+            found.amplitude,
+            found.noise,
         )
-        problem = _MarginalLikelihood(distances, couples, y, weights)
-        found = optimize.minimize(
-            problem,
-            problem.start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=problem.bounds,
-            options={"maxiter": _MAX_ITERATIONS},
-        )
-        relevance, amplitude, noise = problem.unpack(found.x)
-        self.relevance_, self.amplitude_, self.noise_ = relevance, amplitude, float(noise)
-        self.log_likelihood_ = -float(found.fun)
+        self.log_likelihood_ = found.log_likelihood
 
     def _kernels(self, X: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
         """Yield the kernel between tiles of rows and the landmarks, float32.
@@ -237,7 +231,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
             tile[: rows.stop - rows.start] = X[rows]
             kernel = np.zeros((_TILE, len(self.landmarks_)), dtype=np.float32)
             for scale, marks, amplitude in zip(scaled, landmarks, self.amplitude_, strict=True):
-                distances = _square_distances(tile * scale, marks)
+                distances = square_distances(tile * scale, marks)
                 kernel += np.float32(amplitude) * np.exp(-distances, out=distances)
             yield rows, kernel
 
@@ -256,9 +250,11 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         # Landmarks that nearly coincide leave the matrix singular in float32.
         among[np.diag_indices(n_landmarks)] = self.amplitude_.sum() * (1 + 1e-4)
         if not factor_upper(among):
-            raise StackingError(_NOT_DEFINITE)
+            raise StackingError(NOT_DEFINITE)
         # Whitened columns: sums of their products keep their digits.
-        inverse, _ = linalg.lapack.dtrtri(among, lower=0, overwrite_c=1)
+        inverse, fault = linalg.lapack.dtrtri(among, lower=0, overwrite_c=1)
+        if fault:
+            raise StackingError(NOT_DEFINITE)
         inverse = np.triu(inverse)
         gram = np.zeros((n_landmarks, n_landmarks), order="F")
         right = np.zeros((n_landmarks, *y.shape[1:]))
@@ -277,97 +273,8 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         return tags
 
 
-@dataclass(frozen=True, eq=False)
-class _MarginalLikelihood:
-    """Minus the log marginal likelihood and log prior, with its gradient, for the optimiser.
-
-    Parameters are logarithms: relevances (n_kernels × n_blocks), amplitudes, noise.
-    """
-
-    distances: FloatArray  # n_blocks × n_couples, float32
-    couples: IntArray  # where they stand in a matrix in Fortran order, above the diagonal
-    y: FloatArray
-    weights: FloatArray
-
-    @property
-    def start(self) -> FloatArray:
-        n_blocks, n_kernels = len(self.distances), len(_STARTS)
-        relevance = np.repeat(np.log(_STARTS), n_blocks)
-        return np.concatenate(
-            [relevance, np.full(n_kernels, -np.log(n_kernels)), [np.log(_START_NOISE)]]
-        )
-
-    @property
-    def bounds(self) -> list[tuple[float, float]]:
-        n_blocks, n_kernels = len(self.distances), len(_STARTS)
-        return [
-            *[_BOUNDS["relevance"]] * (n_blocks * n_kernels),
-            *[_BOUNDS["amplitude"]] * n_kernels,
-            _BOUNDS["noise"],
-        ]
-
-    def unpack(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return relevances, amplitudes and noise."""
-        n_kernels = len(_STARTS)
-        relevance = np.exp(parameters[: -n_kernels - 1]).reshape(n_kernels, -1)
-        return relevance, np.exp(parameters[-n_kernels - 1 : -1]), np.exp(parameters[-1])
-
-    def __call__(self, parameters: FloatArray) -> tuple[float, FloatArray]:
-        relevance, amplitude, noise = self.unpack(parameters)
-        n_rows = len(self.y)
-        kernels = np.exp(-relevance.astype(np.float32) @ self.distances)
-        kernels *= amplitude.astype(np.float32)[:, np.newaxis]
-        diagonal = amplitude.sum() + noise / self.weights
-        for jitter in (1e-6, 1e-5, 1e-4, 1e-3):  # of float32 rounding
-            gram = np.zeros((n_rows, n_rows), order="F")
-            gram.ravel("K")[self.couples] = kernels.sum(axis=0)
-            gram[np.diag_indices(n_rows)] = diagonal + jitter * amplitude.sum()
-            if factor_upper(gram):
-                break
-        solved = linalg.cho_solve((gram, False), self.y, check_finite=False)
-        value = 0.5 * self.y @ solved + np.log(gram.diagonal()).sum()
-        # Half the derivative by the kernel matrix: ½ (K⁻¹ − ααᵀ), equation 5.9; each couple counts
-        # twice.
-        invert_upper(gram)
-        of_couples = gram.ravel("K")[self.couples].astype(np.float32)
-        of_couples -= np.outer(solved, solved).ravel()[self.couples].astype(np.float32)
-        of_diagonal = 0.5 * (gram.diagonal() - np.square(solved))
-        weighted = kernels * of_couples
-        by_relevance = -relevance * (weighted @ self.distances.T)
-        by_amplitude = weighted.sum(axis=1, dtype=np.float64) + amplitude * of_diagonal.sum()
-        by_noise = noise * (of_diagonal / self.weights).sum()
-        gradient = np.concatenate([by_relevance.ravel(), by_amplitude, [by_noise]])
-        # The prior: normal in the logarithms.
-        sd = np.repeat([_RELEVANCE_SD, np.inf, _NOISE_SD], [relevance.size, len(amplitude), 1])
-        distance = (parameters - self.start) / sd
-        value += 0.5 * distance @ distance
-        # Per row: the optimiser's first step has the gradient's length.
-        return float(value) / n_rows, (gradient + distance / sd) / n_rows
-
-
-def _one_thread() -> AbstractContextManager[object]:
-    """Hold BLAS to one thread: the last digits of a product depend on their number."""
-    limit: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
-    return limit
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    """Return NumPy's and SciPy's BLAS, looked for once: that takes milliseconds."""
-    return ThreadpoolController()
-
-
-def _square_distances(A: FloatArray, B: FloatArray) -> FloatArray:
-    """Return squared Euclidean distances between rows, shape (n_rows_A, n_rows_B)."""
-    distances = A @ B.T
-    distances *= -2
-    distances += np.square(A).sum(axis=1)[:, np.newaxis]
-    distances += np.square(B).sum(axis=1)
-    return np.maximum(distances, 0, out=distances)
-
-
 def _solve_definite(gram: FloatArray, right: FloatArray) -> FloatArray:
     if not factor_upper(gram):
-        raise StackingError(_NOT_DEFINITE)
+        raise StackingError(NOT_DEFINITE)
     solution: FloatArray = linalg.cho_solve((gram, False), right, check_finite=False)
     return solution

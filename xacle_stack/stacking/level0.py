@@ -1,6 +1,7 @@
 """Trains level-0 learners out-of-fold, and predicts with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 
+from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import StackingError, XacleStackError
 from xacle_stack.stacking.columns import Columns
 from xacle_stack.stacking.compress import BlockPCA
 from xacle_stack.stacking.folds import Fold
@@ -83,21 +85,24 @@ class Level0Task:
     ) -> list[Level0Result]:
         """Train the ridges and, beside them, the preset's estimators; fits `compression`."""
 
+        @one_thread()
         def fit_ridge(learner: Level0Learner) -> list[Level0Result]:
             targets = self._targets_by_fold(learner.targets)
-            oof, model, _ = fit_family(
-                self.columns,
-                learner.sees,
-                self.folds,
-                self.groups,
-                targets,
-                self.weights,
-                penalties,
-                self.n_jobs,
-            )
+            with naming(f"the learner {learner.name!r} could not be fitted out-of-fold"):
+                oof, model, _ = fit_family(
+                    self.columns,
+                    learner.sees,
+                    self.folds,
+                    self.groups,
+                    targets,
+                    self.weights,
+                    penalties,
+                    self.n_jobs,
+                )
             fitted = FittedLearner(learner.sees, None, [model])
             return [Level0Result(learner.output_names, fitted, oof)]
 
+        @one_thread()
         def fit_estimators() -> list[Level0Result]:
             compression.fit(self.columns, self.weights)
             table = compression.transform(self.columns)
@@ -125,9 +130,9 @@ class Level0Task:
         seen = learner.select(table)
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
             delayed(_fit_split)(
-                learner, seen, self.scores, self.weights, self.groups, split, keeps=not refits
+                learner, seen, self.scores, self.weights, self.groups, split, fold, keeps=not refits
             )
-            for split in splits
+            for fold, split in enumerate(splits)
         )
         oof = np.empty((len(self.scores), len(learner.targets)))
         for (_, held_out), (_, predicted) in zip(self.folds, results, strict=False):
@@ -151,6 +156,7 @@ class Level0Task:
         return by_fold
 
 
+@one_thread()
 def _fit_split(
     learner: Level0Learner,
     table: FloatArray,
@@ -158,6 +164,7 @@ def _fit_split(
     weights: FloatArray,
     groups: IntArray | None,
     split: tuple[IntArray, IntArray | None],
+    fold: int,
     *,
     keeps: bool,
 ) -> tuple[Any, FloatArray | None]:
@@ -167,16 +174,23 @@ def _fit_split(
     """
     train, held_out = split
     of_train = [TARGETS[target](y[train], weights[train]) for target in learner.targets]
-    model = fit_estimator(
-        learner.estimator,
-        table[train],
-        of_train[0] if len(of_train) == 1 else np.column_stack(of_train),
-        None if groups is None else groups[train],
-        None if (weights == 1).all() else weights[train],
+    who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
+    rows = (
+        f"{len(train)} rows" if held_out is None else f"the {len(train)} rows outside fold {fold}"
     )
+    with naming(f"{who} could not be fitted on {rows}"):
+        model = fit_estimator(
+            learner.estimator,
+            table[train],
+            of_train[0] if len(of_train) == 1 else np.column_stack(of_train),
+            None if groups is None else groups[train],
+            None if (weights == 1).all() else weights[train],
+        )
     if held_out is None:
         return model, None
-    predicted = _check_predicted(learner, model, model.predict(table[held_out]), len(held_out))
+    with naming(f"{who} could not predict the {len(held_out)} rows of fold {fold}"):
+        predicted = model.predict(table[held_out])
+    predicted = _check_predicted(learner, model, predicted, len(held_out))
     return model if keeps else None, predicted
 
 
@@ -226,19 +240,19 @@ def predict_level0(
     Raises
     ------
     StackingError
-        If a learner predicts NaN or infinity.
+        If a learner predicts NaN or infinity, or fails.
     """
     views = {ALL_COLUMNS: table}
     if compression is not None:
         views[COMPRESSED] = compression.transform_rows(table)
-    predictions = np.column_stack(
-        [
-            learner.predict(
-                views[sees] if (sees := learner.sees) in views else table[:, families[sees]]
-            )
-            for learner in learners
-        ]
-    )
+    of_learners = []
+    outputs = dict.fromkeys(name.rpartition("/")[0] for name in names)
+    for name, learner in zip(outputs, learners, strict=True):
+        sees = learner.sees
+        with naming(f"the learner {name!r} could not predict {len(table)} pairs"):
+            view = views[sees] if sees in views else table[:, families[sees]]
+            of_learners.append(learner.predict(view))
+    predictions = np.column_stack(of_learners)
     is_finite = np.isfinite(predictions)
     for name, of_learner in zip(names, is_finite.T, strict=True):
         if not of_learner.all():
@@ -247,6 +261,26 @@ def predict_level0(
                 f"{len(table) - of_learner.sum()} of {len(table)} pairs."
             )
     return predictions
+
+
+@contextmanager
+def naming(failure: str) -> Iterator[None]:
+    """Say in front of an exception's message which learner failed at what.
+
+    This library's own errors stay what they are; others become a StackingError with the exception
+    as its cause.  An interrupt, a lack of memory and a warning that is an error pass.
+    """
+    try:
+        yield
+    except (MemoryError, Warning):
+        raise
+    except XacleStackError as error:
+        who = failure.partition(" could not ")[0]
+        if who in str(error):
+            raise
+        raise type(error)(f"{failure}: {error}") from error
+    except Exception as error:
+        raise StackingError(f"{failure}: {type(error).__name__}: {error}") from error
 
 
 def named_learners(learners: object) -> list[tuple[str, BaseEstimator]]:

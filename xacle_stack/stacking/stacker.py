@@ -13,14 +13,15 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
+from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.calibration import (
     MonotoneCalibration,
     check_in_range,
     keep_in_range,
+    scale_of,
 )
 from xacle_stack.stacking.columns import (
     ArrayColumns,
@@ -30,7 +31,12 @@ from xacle_stack.stacking.columns import (
     row_blocks,
 )
 from xacle_stack.stacking.compress import BlockPCA
-from xacle_stack.stacking.explain import Explanation, explain_stack
+from xacle_stack.stacking.explain import (
+    Explanation,
+    check_same_training,
+    explain_stack,
+    training_facts,
+)
 from xacle_stack.stacking.folds import (
     check_enough_groups,
     check_fold_weights,
@@ -45,6 +51,7 @@ from xacle_stack.stacking.level0 import (
     check_they_take_weights,
     fit_estimator,
     named_learners,
+    naming,
     predict_level0,
     without_idle,
 )
@@ -87,9 +94,10 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     target : {"score", "rank"}, default="score"
         What the meta-regressor is trained on.  Predicted ranks are brought to the scale of the
         scores by a strictly increasing map.
-    score_range : (float, float), optional
-        Bounds of the predictions, for example (0, 10): what comes near them is bent inwards,
-        strictly increasing.  By default there are none.
+    score_range : (float, float), "auto" or None, default="auto"
+        Bounds of the predictions: what comes near them is bent inwards, strictly increasing.
+        "auto" is this library's scale, (0, 10), if all training scores lie in it, some of them in
+        its upper half, and otherwise no bounds, as None.
     n_jobs : int, optional
         Things done side by side, in joblib's convention.  Never changes a result.
     random_state : int, RandomState or None, default=None
@@ -109,15 +117,21 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         The fold that held each pair out.
     meta_ : regressor
     calibration_ : MonotoneCalibration or None
+    score_range_ : (float, float) or None
+        What predictions are kept in.
     compression_ : BlockPCA or None
     families_, blocks_ : dict of str to slice
     seed_ : int
         The `random_state` that makes the same fit again; drawn if none was given.
+    training_ : dict of str to ndarray
+        What `explain` tells the training pairs by: scores, weights, groups, and the means of the
+        features of some rows.
 
     Notes
     -----
-    While `fit` and `predict` run, BLAS has one thread in the whole process; so fit several stacks
-    one after another or in processes of their own, for the first to end gives back the threads.
+    While `fit` and `predict` run, BLAS has one thread in the whole process, so that the machine's
+    number of processors changes no digit of a result.  Stacks may be fitted and used side by side
+    in threads; the last to end restores the threads that the first found.
 
     References
     ----------
@@ -142,7 +156,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         penalties: Sequence[float] = PENALTIES,
         n_components: int | None = None,
         target: Literal["score", "rank"] = "score",
-        score_range: tuple[float, float] | None = None,
+        score_range: tuple[float, float] | Literal["auto"] | None = "auto",
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -189,16 +203,22 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         StackingError
             If there are too few groups for the folds, scores outside `score_range`, a setting of
             an unknown name or a wrong type, weights that a learner cannot take or that leave a
-            fold nothing to be trained on, or a learner that predicts no finite number a pair.
+            fold nothing to be trained on, or a learner that fails or predicts no finite number a
+            pair.  What else goes wrong in a learner is the error's cause.
         """
         self._check_settings(sample_weight is not None)
         columns, scores = self._check_training(X, y)
         weights = row_weights(len(scores), sample_weight)
         self.families_ = dict(columns.families)
         self.blocks_ = dict(columns.blocks)
-        if self.score_range is not None:
-            check_in_range(scores, *self.score_range)
+        if isinstance(self.score_range, str):
+            self.score_range_ = scale_of(scores)
+        else:
+            self.score_range_ = self.score_range
+        if self.score_range_ is not None:
+            check_in_range(scores, *self.score_range_)
         labels = None if groups is None else group_labels(len(scores), groups)
+        self.training_ = training_facts(columns, scores, weights, labels)
         n_splits = self.n_splits
         if n_splits is None:
             n_splits = PRESETS["paper" if self.learners is not None else self.preset].n_splits
@@ -215,7 +235,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
 
         # One BLAS thread a task: tasks run side by side, and the last digits of a product depend
         # on the number of threads.
-        with threadpool_limits(1):
+        with one_thread():
             task = Level0Task(columns, scores, weights, labels, folds, self.n_jobs)
             self.compression_ = None
             if self.learners is None:
@@ -233,7 +253,8 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             of_level0 = [name.rpartition("/")[2] for name in self.level0_names_]
             spreads = np.array([TARGETS[name](scores, weights).std() for name in of_level0])
             evidence = without_idle(self.oof_predictions_, spreads)
-            self.meta_ = fit_estimator(meta, evidence, targets, labels, sample_weight)
+            with naming(f"the learner 'meta' ({type(meta).__name__}) could not be fitted"):
+                self.meta_ = fit_estimator(meta, evidence, targets, labels, sample_weight)
             self.calibration_ = None
             if self.target != "score":
                 ranks = self.meta_.predict(self.oof_predictions_)
@@ -251,13 +272,13 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         Returns
         -------
         scores : ndarray of shape (n_pairs,)
-            On the scale of the training scores, within `score_range` if there is one.
+            On the scale of the training scores, within `score_range_` if there is one.
 
         Raises
         ------
         StackingError
-            If a FeatureTable has other families than the one given to `fit`, or a learner predicts
-            NaN or infinity.
+            If a FeatureTable has other families than the one given to `fit`, or a learner fails or
+            predicts NaN or infinity.
         """
         return self.meta_predict(self.level0_predict(X))
 
@@ -279,12 +300,13 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         learners, names = self.level0_models_, self.level0_names_
         predictions = np.empty((columns.shape[0], len(names)))
 
+        @one_thread()
         def score(rows: slice) -> None:
             predictions[rows] = predict_level0(
                 learners, names, columns.rows(rows), self.compression_, self.families_
             )
 
-        with threadpool_limits(1):
+        with one_thread():
             Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
                 delayed(score)(rows) for rows in row_blocks(len(predictions))
             )
@@ -293,11 +315,12 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
     def meta_predict(self, level0: FloatArray) -> FloatArray:
         """Return scores from level-0 predictions of shape (n_pairs, n_level0)."""
         check_is_fitted(self)
-        with threadpool_limits(1):
+        who = f"the learner 'meta' ({type(self.meta_).__name__})"
+        with one_thread(), naming(f"{who} could not predict {len(level0)} pairs"):
             scores: FloatArray = self.meta_.predict(level0)
         if self.calibration_ is not None:
             scores = self.calibration_.predict(scores)
-        return scores if self.score_range is None else keep_in_range(scores, *self.score_range)
+        return scores if self.score_range_ is None else keep_in_range(scores, *self.score_range_)
 
     def explain(
         self,
@@ -317,10 +340,18 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         -------
         explanation : Explanation
             A table, as text, Markdown or a plot.
+
+        Raises
+        ------
+        StackingError
+            If they are not those given to `fit`, in the same order.
         """
         check_is_fitted(self)
-        scores = column_or_1d(np.asarray(y, dtype=np.float64))
-        return explain_stack(self, self._check_new(X), scores, groups, sample_weight)
+        columns, scores = self._check_new(X), column_or_1d(np.asarray(y, dtype=np.float64))
+        labels = None if groups is None else group_labels(len(scores), groups)
+        weights = row_weights(len(scores), sample_weight)
+        check_same_training(self.training_, training_facts(columns, scores, weights, labels))
+        return explain_stack(self, columns, scores, groups, sample_weight)
 
     def _new_compression(self, columns: Columns, seed: int) -> BlockPCA:
         preset = PRESETS[self.preset]
@@ -336,7 +367,9 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
         if self.n_components is not None:
             check_whole_number("n_components", self.n_components, least=1)
         check_positive_numbers("penalties", self.penalties)
-        if self.score_range is not None:
+        if isinstance(self.score_range, str):
+            check_choice("score_range", self.score_range, ["auto"])
+        elif self.score_range is not None:
             check_score_range(self.score_range)
         learners = [] if self.learners is None else named_learners(self.learners)
         if has_weights:

@@ -30,6 +30,6 @@ class FittedSystem:
     def score(self, embeddings: CachedPairs) -> FloatArray:
         """Return a score in 0–10 for each pair, shape (n_pairs,)."""
         scores = np.asarray(self.stacker.predict(self.builder.transform(embeddings)), np.float64)
-        if isinstance(self.stacker, Stacker):  # it keeps its range by itself
-            return scores
+        if isinstance(self.stacker, Stacker) and self.stacker.score_range_ is not None:
+            return scores  # it keeps its range by itself
         return keep_in_range(scores, MIN_SCORE, MAX_SCORE)

@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from xacle_stack._optional import require, stand_ins
 from xacle_stack._progress import progress_bar
+from xacle_stack._threads import openmp_threads
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
@@ -222,7 +222,8 @@ class _Run:
                     why = "the predictions are no longer finite"
                     break
                 bar.update()
-                bar.set_postfix_str(f"validation SRCC {self.best[0]:.4f}")
+                rank = f"{self.best[0]:.4f}" if math.isfinite(self.best[0]) else "undefined"
+                bar.set_postfix_str(f"validation SRCC {rank}")
                 if self._is_out_of_patience():
                     break
         except KeyboardInterrupt:
@@ -335,5 +336,5 @@ def _usual_threads(torch: Any) -> Iterator[None]:
     """
     with ThreadPoolExecutor(1) as fresh:
         n_threads = fresh.submit(torch.get_num_threads).result()
-    with threadpool_limits(n_threads, user_api="openmp"):
+    with openmp_threads(n_threads):
         yield

@@ -1,0 +1,144 @@
+"""The one place that limits the threads of BLAS and OpenMP.
+
+The last digits of a product depend on how many threads compute it.  So what promises the same bits
+on every machine computes with one, and does many things side by side instead.
+
+A BLAS has one number of threads in the whole process; OpenMP has one in each thread of the process.
+A limit that each user of a BLAS sets and takes back by itself goes wrong where they overlap: the
+first to end gives the threads back to all, and the last takes back a limit that was never the
+user's.  Here the users are counted.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from threadpoolctl import OpenBLASController, ThreadpoolController
+
+Library = Any  # one of threadpoolctl's controllers of a library that is loaded
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold every BLAS of the process, and OpenMP in this thread, to one thread.
+
+    Calls may be nested, and overlap in several threads.  The first sets the limit, and the last to
+    end restores the numbers that the first found.  A thread that is started within does its work
+    within a call of its own: OpenMP's limit is that of a thread.
+
+    Examples
+    --------
+    >>> from threadpoolctl import threadpool_info
+    >>> with one_thread():
+    ...     {library["num_threads"] for library in threadpool_info()}
+    {1}
+    """
+    openmp = _LIMIT.enter()
+    try:
+        with _holding(openmp, 1):
+            yield
+    finally:
+        _LIMIT.leave()
+
+
+@contextmanager
+def openmp_threads(n_threads: int) -> Iterator[None]:
+    """Give OpenMP a number of threads, in this thread only."""
+    with _holding(ThreadpoolController().select(user_api="openmp").lib_controllers, n_threads):
+        yield
+
+
+class _ProcessLimit:
+    """The limit of what has one number of threads in the process, held while anyone needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_calls = 0
+        self._of_thread = _ThreadCalls()
+        self._found: list[tuple[Library, int]] = []
+        self._openmp: list[Library] = []
+
+    def enter(self) -> list[Library]:
+        """Set the limit if nobody holds it yet; return what each thread limits for itself."""
+        with self._lock:
+            if self._n_calls == 0:
+                libraries = ThreadpoolController().lib_controllers
+                self._openmp = [one for one in libraries if one.user_api == "openmp"]
+                self._found = [(one, one.num_threads) for one in libraries if _is_of_process(one)]
+                _set_threads((one, 1) for one, _ in self._found)
+            self._n_calls += 1
+            self._of_thread.n_calls += 1
+            return self._openmp
+
+    def leave(self) -> None:
+        """Restore what was found if nobody else holds the limit."""
+        with self._lock:
+            self._n_calls -= 1
+            self._of_thread.n_calls -= 1
+            if self._n_calls == 0:
+                _set_threads(self._found)
+
+    def before_fork(self) -> None:
+        """Let no other thread be halfway through a change."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the calls of the threads that the child does not have."""
+        self._lock = threading.Lock()
+        was_held, self._n_calls = self._n_calls > 0, self._of_thread.n_calls
+        if was_held and self._n_calls == 0:
+            _set_threads(self._found)
+
+
+class _ThreadCalls(threading.local):
+    """How many calls a thread is in."""
+
+    n_calls = 0
+
+
+def _is_of_process(library: Library) -> bool:
+    """Tell whether a library has one number of threads for the process.
+
+    An OpenBLAS on OpenMP takes that of the thread that calls it, which OpenMP tells.
+    """
+    of_thread = library.internal_api == "openblas" and library.threading_layer == "openmp"
+    return library.user_api == "blas" and not of_thread
+
+
+def _set_threads(wanted: Iterable[tuple[Library, int]]) -> None:
+    # threadpoolctl 3.7 and newer ignores all threads but the last that set a number and lives; the
+    # count above is what keeps calls apart here.
+    release = getattr(OpenBLASController, "clear_controlling_thread", None)
+    for library, n_threads in wanted:
+        if release is not None:
+            release(force=True)
+        library.set_num_threads(n_threads)
+    if release is not None:
+        release(force=True)
+
+
+@contextmanager
+def _holding(openmp: Iterable[Library], n_threads: int) -> Iterator[None]:
+    found = [(library, library.num_threads) for library in openmp]
+    for library, _ in found:
+        library.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        for library, before in found:
+            library.set_num_threads(before)
+
+
+_LIMIT = _ProcessLimit()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_LIMIT.before_fork,
+        after_in_parent=_LIMIT.after_fork_in_parent,
+        after_in_child=_LIMIT.after_fork_in_child,
+    )

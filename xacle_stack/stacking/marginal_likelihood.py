@@ -1,0 +1,282 @@
+"""Which kernel makes the scores of some rows most likely.
+
+Minus the log marginal likelihood (Rasmussen and Williams 2006, equations 5.8 and 5.9) and a weak
+prior on relevances and noise are minimised from starts that the data choose: from fixed ones, few
+blocks would look like noise.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from scipy import linalg, optimize
+
+from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.errors import StackingError
+from xacle_stack.stacking._cholesky import factor_upper, invert_upper
+
+# How much the distance between two rows, added up over the blocks, weighs at its median: in a wide
+# kernel and in a narrow one.  There the relevances start, and there are the centres of their prior.
+_STARTS = (0.1, 1.0)
+# How much narrower both kernels start, where that turns out better for so many of the rows.
+_NARROWER, _FEW_ROWS = (1.0, 10.0), 300
+# Differences of log likelihood, in nats, from which on they tell something.
+_TELLING = 2.0
+# Standard deviations of the prior of their logarithms, and of that of the noise.
+_RELEVANCE_SD, _NOISE_SD = 2.0, 1.0
+_START_NOISE = 0.1
+_BOUNDS = {"relevance": (-14.0, 5.0), "amplitude": (-8.0, 4.0), "noise": (-7.0, 3.0)}
+_MAX_ITERATIONS = 40
+# What is added to the diagonal, in units of the amplitudes, until a kernel of float32 has a factor:
+# the rounding of 1,500 rows is at most 1e-4.
+_JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
+NOT_DEFINITE = (
+    "the kernel matrix is singular: rows with very large weights coincide. Give smaller weights, "
+    "or leave duplicate rows out."
+)
+
+
+def learn_kernel(
+    X: FloatArray, block_of: IntArray, y: FloatArray, weights: FloatArray
+) -> "LearnedKernel":
+    """Return the kernel by which the scores of some rows are most likely.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_features)
+        In random order; each block has a total variance of 1.
+    block_of : ndarray of shape (n_features,)
+        Number of each column's block, ascending.
+    y, weights : ndarray of shape (n_rows,)
+        Scores of mean 0 and variance 1; the noise of a row is divided by its weight.
+
+    Raises
+    ------
+    StackingError
+        If a kernel matrix has no Cholesky factor.
+    """
+    problem = MarginalLikelihood.of_rows(X, block_of, y, weights)
+    # A few rows tell which start is best, at little cost.
+    few = slice(0, _FEW_ROWS)
+    trial = problem
+    if len(X) > _FEW_ROWS:
+        trial = MarginalLikelihood.of_rows(X[few], block_of, y[few], weights[few])
+    usual, *narrower = (trial.narrowed(factor).maximise() for factor in _NARROWER)
+    best = max(narrower, key=lambda found: found.evidence)
+    found = best if best.evidence > usual.evidence + _TELLING else usual
+    if trial is not problem:
+        found = problem.narrowed(found.factor).maximise()
+        others = (factor for factor in _NARROWER if factor != found.factor)
+        while not found.has_learned and (factor := next(others, None)) is not None:
+            found = problem.narrowed(factor).maximise()
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedKernel:
+    """What the optimiser found.
+
+    Attributes
+    ----------
+    relevance : ndarray of shape (n_kernels, n_blocks)
+    amplitude : ndarray of shape (n_kernels,)
+    noise : float
+    log_likelihood : float
+        Per row, with the prior.
+    evidence : float
+        How much more likely the scores are than as noise around their mean, in nats.
+    factor : float
+        How much narrower the kernels were at the start.
+    """
+
+    relevance: FloatArray
+    amplitude: FloatArray
+    noise: float
+    log_likelihood: float
+    evidence: float
+    factor: float
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it says more than the mean."""
+        return self.evidence > _TELLING
+
+
+@dataclass(frozen=True, eq=False)
+class MarginalLikelihood:
+    """Minus the log marginal likelihood and log prior, with its gradient, for the optimiser.
+
+    Parameters are logarithms: relevances (n_kernels × n_blocks), amplitudes, noise.
+    """
+
+    distances: FloatArray  # n_blocks × n_couples, float32
+    couples: IntArray  # where they stand in a matrix in Fortran order, above the diagonal
+    y: FloatArray
+    weights: FloatArray
+    starts: tuple[float, ...]  # the relevances of each kernel
+    factor: float = 1.0  # how much narrower they are than usual
+
+    @classmethod
+    def of_rows(cls, X: FloatArray, block_of: IntArray, y: FloatArray, weights: FloatArray) -> Self:
+        """Return the problem of some rows, with the usual starts; arguments as `learn_kernel`."""
+        numbers = np.arange(block_of[-1] + 1)
+        first, last = (np.searchsorted(block_of, numbers, side) for side in ("left", "right"))
+        # Distances are symmetric: what stands below the diagonal in rows is above it in columns.
+        couples = np.flatnonzero(np.tri(len(X), k=-1, dtype=bool))
+        distances = np.stack(
+            [
+                square_distances(X[:, a:b], X[:, a:b]).ravel()[couples]
+                for a, b in zip(first, last, strict=True)
+            ]
+        )
+        typical = _typical_distance(distances)
+        return cls(distances, couples, y, weights, tuple(weight / typical for weight in _STARTS))
+
+    @property
+    def start(self) -> FloatArray:
+        """Where the optimiser starts, and the centre of the prior."""
+        n_blocks, n_kernels = len(self.distances), len(self.starts)
+        relevance = np.repeat(np.log(self.starts), n_blocks)
+        return np.concatenate(
+            [relevance, np.full(n_kernels, -np.log(n_kernels)), [np.log(_START_NOISE)]]
+        )
+
+    @property
+    def bounds(self) -> list[tuple[float, float]]:
+        """Of every parameter."""
+        n_blocks, n_kernels = len(self.distances), len(self.starts)
+        return [
+            *[_BOUNDS["relevance"]] * (n_blocks * n_kernels),
+            *[_BOUNDS["amplitude"]] * n_kernels,
+            _BOUNDS["noise"],
+        ]
+
+    def unpack(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return relevances, amplitudes and noise."""
+        n_kernels = len(self.starts)
+        relevance = np.exp(parameters[: -n_kernels - 1]).reshape(n_kernels, -1)
+        return relevance, np.exp(parameters[-n_kernels - 1 : -1]), np.exp(parameters[-1])
+
+    def narrowed(self, factor: float) -> "MarginalLikelihood":
+        """Return the same problem with narrower kernels to start from."""
+        starts = tuple(factor * start for start in self.starts)
+        return replace(self, starts=starts, factor=factor)
+
+    def maximise(self) -> "LearnedKernel":
+        """Return the best kernel from the start on.
+
+        Raises
+        ------
+        StackingError
+            If there is no likelihood.
+        """
+        # Where the optimiser ends before it is sure of a maximum, the last step is the best.
+        found = optimize.minimize(
+            self,
+            self.start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=self.bounds,
+            options={"maxiter": _MAX_ITERATIONS},
+        )
+        if not np.isfinite(found.fun):
+            raise StackingError(NOT_DEFINITE)
+        relevance, amplitude, noise = self.unpack(found.x)
+        distance = self._from_prior(found.x)
+        evidence = 0.5 * distance @ distance - len(self.y) * float(found.fun)
+        return LearnedKernel(
+            relevance,
+            amplitude,
+            float(noise),
+            log_likelihood=-float(found.fun),
+            evidence=float(evidence - self._evidence_of_mean()),
+            factor=self.factor,
+        )
+
+    def _evidence_of_mean(self) -> float:
+        """Return the log likelihood of scores that are noise of the best size around the mean.
+
+        Of scores that are all the same there is nothing else to learn: minus infinity.
+        """
+        noise = np.mean(self.weights * np.square(self.y))
+        if noise == 0:
+            return -np.inf
+        return 0.5 * float(np.log(self.weights / noise).sum() - len(self.y))
+
+    @property
+    def _prior_sd(self) -> FloatArray:
+        n_kernels = len(self.starts)
+        n_relevances = n_kernels * len(self.distances)
+        return np.repeat([_RELEVANCE_SD, np.inf, _NOISE_SD], [n_relevances, n_kernels, 1])
+
+    def _from_prior(self, parameters: FloatArray) -> FloatArray:
+        """Return how far parameters are from the prior's centre, in its standard deviations."""
+        return (parameters - self.start) / self._prior_sd
+
+    def _factored(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return each kernel's values at the couples, and the Cholesky factor of the whole.
+
+        Raises
+        ------
+        StackingError
+            If there is no factor.
+        """
+        relevance, amplitude, noise = self.unpack(parameters)
+        n_rows = len(self.y)
+        kernels = np.exp(-relevance.astype(np.float32) @ self.distances)
+        kernels *= amplitude.astype(np.float32)[:, np.newaxis]
+        diagonal = amplitude.sum() + noise / self.weights
+        for jitter in _JITTERS:
+            gram = np.zeros((n_rows, n_rows), order="F")
+            gram.ravel("K")[self.couples] = kernels.sum(axis=0)
+            gram[np.diag_indices(n_rows)] = diagonal + jitter * amplitude.sum()
+            if factor_upper(gram):
+                return kernels, gram
+        raise StackingError(NOT_DEFINITE)
+
+    def __call__(self, parameters: FloatArray) -> tuple[float, FloatArray]:
+        """Return what is minimised, per row, and its gradient."""
+        relevance, amplitude, noise = self.unpack(parameters)
+        n_rows = len(self.y)
+        kernels, gram = self._factored(parameters)
+        solved = linalg.cho_solve((gram, False), self.y, check_finite=False)
+        value = 0.5 * self.y @ solved + np.log(gram.diagonal()).sum()
+        # Half the derivative by the kernel matrix: ½ (K⁻¹ − ααᵀ), equation 5.9; each couple counts
+        # twice.
+        invert_upper(gram)
+        of_couples = gram.ravel("K")[self.couples].astype(np.float32)
+        of_couples -= np.outer(solved, solved).ravel()[self.couples].astype(np.float32)
+        of_diagonal = 0.5 * (gram.diagonal() - np.square(solved))
+        weighted = kernels * of_couples
+        by_relevance = -relevance * (weighted @ self.distances.T)
+        by_amplitude = weighted.sum(axis=1, dtype=np.float64) + amplitude * of_diagonal.sum()
+        by_noise = noise * (of_diagonal / self.weights).sum()
+        gradient = np.concatenate([by_relevance.ravel(), by_amplitude, [by_noise]])
+        # The prior: normal in the logarithms.
+        distance = self._from_prior(parameters)
+        value += 0.5 * distance @ distance
+        gradient += distance / self._prior_sd
+        # Per row: the optimiser's first step has the gradient's length.
+        return float(value) / n_rows, gradient / n_rows
+
+
+def square_distances(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Return squared Euclidean distances between rows, shape (n_rows_A, n_rows_B)."""
+    distances = A @ B.T
+    distances *= -2
+    distances += np.square(A).sum(axis=1)[:, np.newaxis]
+    distances += np.square(B).sum(axis=1)
+    return np.maximum(distances, 0, out=distances)
+
+
+def _typical_distance(distances: FloatArray) -> float:
+    """Return the median of the distances, added up over the blocks; above 0.
+
+    So the kernels start as wide for one block as for thirty, and for any shape of the columns.
+    Where most rows coincide it is the mean, and 1 where all do.
+    """
+    total = distances.sum(axis=0)
+    for typical in (float(np.median(total)), float(total.mean())) if total.size else ():
+        if typical > 0:
+            return typical
+    return 1.0
