@@ -18,6 +18,7 @@ RANKS = {
     "_files": 0,
     "_csv_table": 0,
     "_progress": 0,
+    "_state_checks": 0,
     "pairs": 1,
     "audio": 1,
     "metrics": 1,
@@ -43,7 +44,7 @@ RANKS = {
     "cli": 10,
 }
 # Within rank 0, nothing but errors is imported.
-ALLOWED_SIDEWAYS = {("_optional", "errors"), ("_csv_table", "errors")}
+ALLOWED_SIDEWAYS = {("_optional", "errors"), ("_csv_table", "errors"), ("_state_checks", "errors")}
 
 
 def part_of(module: str) -> str | None:
