@@ -77,7 +77,7 @@ def _parts_of(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         yield from value
     elif type(value).__module__.partition(".")[0] in ("xacle_stack", "sklearn"):
-        yield from vars(value).values()
+        yield from getattr(value, "__dict__", {}).values()
 
 
 def _has_learned(value: Any) -> bool:
@@ -94,7 +94,7 @@ def _check_scikit_learn(estimator: Any) -> None:
     n_columns = getattr(estimator, "n_features_in_", 0)
     if getattr(estimator, "memory", None) is not None:
         raise ModelFileError("memory names a folder for results in between, expected None.")
-    for name, value in vars(estimator).items():
+    for name, value in getattr(estimator, "__dict__", {}).items():
         lengths = value.shape if isinstance(value, np.ndarray) else ()
         if any(length > _MAX_LENGTH and length != n_columns for length in lengths):
             raise ModelFileError(

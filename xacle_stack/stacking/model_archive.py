@@ -75,6 +75,8 @@ _ARRAY_TYPES = frozenset(
     )
 )
 _KEY_TYPES = frozenset({"builtins.str", "builtins.int"})
+# What a type of keys is counted as, once it is known to be one.
+_KEY = {"__loader__": "JsonNode", "__module__": "builtins", "__class__": "str", "content": "0"}
 # The format that skops has written since 0.12; its code for older ones knows fewer checks.
 _LEAST_PROTOCOL = 2
 
@@ -192,7 +194,8 @@ def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
             raise ModelFileError(f"its array {member.filename!r} has the format {version}")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         n_header = file.tell()
-    if dtype.kind not in "fiubU" or dtype.shape:
+    is_plain = dtype.kind in "fiubU" or (dtype.names and not dtype.hasobject)
+    if not is_plain or dtype.shape:
         raise ModelFileError(
             f"its array {member.filename!r} is of type {dtype}, expected numbers or text"
         )
@@ -208,14 +211,17 @@ def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 class _Schema:
     """Goes over the nodes of a schema.
 
-    A node that repeats an ``__id__`` stands for the first one to skops.  Here it must repeat all of
-    it, so that the tree that is built has no more nodes than the text has.
+    A node that repeats an ``__id__`` stands for the first one of that number to skops, whatever
+    else it says.  skops itself writes the whole object again.  So what is built is counted, and it
+    has to be no more than what is written.
     """
 
     def __init__(self, members: Mapping[str, zipfile.ZipInfo], trusted: frozenset[str]) -> None:
         self._members = members
         self._trusted = trusted
-        self._first: dict[object, Any] = {}
+        # Nodes that each number stands for; 0 while they are being counted.
+        self._sizes: dict[int, int] = {}
+        self._n_written = 0
         self._types = ArchiveTypes()
         self._loaders: dict[str, tuple[frozenset[str], Callable[[Any], Iterator[Any]]]] = {
             "DictNode": (
@@ -238,32 +244,36 @@ class _Schema:
 
     def check(self, schema: object) -> ArchiveTypes:
         """Check all nodes."""
-        waiting: list[tuple[Any, int]] = [(schema, 1)]
-        while waiting:
-            node, depth = waiting.pop()
-            if depth > _MAX_DEPTH:
-                raise ModelFileError(f"schema.json nests deeper than {_MAX_DEPTH} objects")
-            waiting += [(child, depth + 1) for child in self._children(node)]
+        n_built = self._check(schema, 1, is_built=True)
+        if n_built > self._n_written:
+            raise ModelFileError(
+                f"schema.json has {self._n_written} objects, of which {n_built} would be built"
+            )
         return self._types
 
-    def _children(self, node: Any) -> Iterator[Any]:
-        name = _type_of(node)
-        loader = node.get("__loader__")
+    def _check(self, node: Any, depth: int, *, is_built: bool) -> int:
+        """Check a node and those in it, and return how many skops builds for it."""
+        if depth > _MAX_DEPTH:
+            raise ModelFileError(f"schema.json nests deeper than {_MAX_DEPTH} objects")
+        self._n_written += 1
+        name, loader, number = _type_of(node), node.get("__loader__"), node.get("__id__")
         accepted, children = self._loaders.get(str(loader), (frozenset(), None))
-        if name not in accepted or children is None:
-            self._types.refused.add(name if children else f"{name} ({loader})")
-            return
-        self._types.accepted.add(name)
-        self._check_repeated(node)
-        yield from children(node)
-
-    def _check_repeated(self, node: Any) -> None:
-        number = node.get("__id__")
+        if children is None:
+            self._types.refused.add(f"{name} ({loader})")
+            return 1
+        (self._types.accepted if name in accepted else self._types.refused).add(name)
         if type(number) is not int:
             raise ModelFileError(f"schema.json has an object of the number {number!r}")
-        first = self._first.setdefault(number, node)
-        if first is not node and first != node:
-            raise ModelFileError(f"schema.json has two different objects of the number {number}")
+        size = self._sizes.get(number)
+        if size == 0 and is_built:
+            raise ModelFileError(f"schema.json has an object within itself, of the number {number}")
+        is_first = is_built and size is None
+        if is_first:
+            self._sizes[number] = 0
+        n_inside = sum(self._check(child, depth + 1, is_built=is_first) for child in children(node))
+        if is_first:
+            self._sizes[number] = 1 + n_inside
+        return size or 1 + n_inside
 
     def _children_of_dict(self, node: Any) -> Iterator[Any]:
         content, keys = node.get("content"), node.get("key_types")
@@ -272,7 +282,6 @@ class _Schema:
         types = keys.get("content")
         if keys.get("__loader__") != "ListNode" or not isinstance(types, list):
             raise ModelFileError("schema.json has a dict without keys")
-        self._check_repeated(keys)
         if len(types) != len(content):
             raise ModelFileError(
                 f"schema.json has a dict of {len(content)} values for {len(types)} keys"
@@ -281,7 +290,7 @@ class _Schema:
             name = _type_of(key)
             if key.get("__loader__") != "TypeNode" or name not in _KEY_TYPES:
                 self._types.refused.add(f"{name} ({key.get('__loader__')})")
-            self._check_repeated(key)
+        yield {**keys, "content": [{**key, **_KEY} for key in types]}
         yield from content.values()
 
     def _children_of_list(self, node: Any) -> Iterator[Any]:

@@ -146,7 +146,7 @@ def load_model(
     if size > max_bytes:
         raise ModelFileError(
             f"{path}: {size} bytes, more than max_bytes={max_bytes}. If it is no mistake, load it "
-            f"with load_model(path, max_bytes={size})."
+            f"with load_model(path, max_bytes={size}), or score with --max-model-bytes {size}."
         )
     with path.open("rb") as file:
         if card.get("model_digest") != _digest(file):
