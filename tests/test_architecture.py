@@ -22,6 +22,7 @@ RANKS = {
     "_workers": 0,
     "_progress": 0,
     "_threads": 0,
+    "_state_checks": 0,
     "pairs": 1,
     "audio": 1,
     "metrics": 1,
@@ -53,6 +54,7 @@ ALLOWED_SIDEWAYS = {
     ("_audio_source", "errors"),
     ("_workers", "errors"),
     ("_progress", "_printable"),
+    ("_state_checks", "errors"),
 }
 
 

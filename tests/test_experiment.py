@@ -1,11 +1,20 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 from support import TOY, WriteData, write_csv
 
-from xacle_stack.errors import CacheError, ModelFileError, PairsError
+from xacle_stack.encoders import get_encoder
+from xacle_stack.errors import (
+    CacheError,
+    ModelFileError,
+    PairsError,
+    RecipeError,
+    UnknownNameError,
+)
 from xacle_stack.experiment import (
     fill_cache,
     load_system,
@@ -13,8 +22,10 @@ from xacle_stack.experiment import (
     score_pairs,
     space_subsets,
 )
+from xacle_stack.features import FeatureBuilder, PairEmbeddings
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.stacking import GroupedRidge, Stacker, save_model
 from xacle_stack.submission import read_predictions
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -119,7 +130,9 @@ def test_a_model_of_other_encoders_is_refused(
     card = json.loads(path.read_text())
     card["fingerprints"]["toy"] = "f" * 16
     path.write_text(json.dumps(card))
-    with pytest.raises(ModelFileError, match="fitted on other embeddings .* for: toy. Use the"):
+    with pytest.raises(
+        ModelFileError, match="fitted on other embeddings .* for: toy. .*--checkpoint toy=PLACE"
+    ):
         load_system(out, recipe)
 
 
@@ -138,6 +151,106 @@ def test_a_strangers_model_runs_none_of_its_code(make_data: WriteData, tmp_path:
     with pytest.raises(ModelFileError, match="not run on a saved model's word"):
         load_system(out)
     assert not ran.exists()
+
+
+@pytest.fixture(scope="module")
+def saved_system(tmp_path_factory) -> Path:
+    """Return the folder of a small system that `stack` would write."""
+    spaces = {name: tuple(rng_vectors(name)) for name in ("mini-mel",)}
+    settings = {"name": "mel", "spaces": ["mini-mel"], "features": {"n_components": 2}}
+    recipe = recipe_from(settings, "a test")
+    builder = FeatureBuilder(["mini-mel"], n_components=2)
+    X = builder.fit_transform(PairEmbeddings(spaces))
+    stacker = Stacker(preset="paper", random_state=0).fit(X, np.arange(40.0) / 4)
+    folder = tmp_path_factory.mktemp("system")
+    save_model(folder, {"builder": builder, "stacker": stacker}, recipe.origin())
+    return folder
+
+
+def rng_vectors(name: str) -> np.ndarray:
+    n_dims = get_encoder(name).info.audio_outputs["embedding"]
+    return np.random.default_rng(0).normal(size=(2, 40, n_dims))
+
+
+def with_card(folder: Path, copy: Path, **changes: object) -> Path:
+    """Return a copy of a model whose card's recipe says something else."""
+    shutil.copytree(folder, copy)
+    card = json.loads((copy / "model.json").read_text())
+    card["recipe"] |= changes
+    (copy / "model.json").write_text(json.dumps(card))
+    return copy
+
+
+@pytest.mark.parametrize("place", ["someone/weights", "/dev/zero", "pipe"])
+def test_a_card_does_not_say_where_weights_are(
+    saved_system: Path, tmp_path: Path, monkeypatch, place: str
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "xacle_stack.encoders.base.Encoder.find_checkpoint",
+        lambda checkpoint, download=True: asked.append(checkpoint),
+    )
+    out = with_card(
+        saved_system,
+        tmp_path / "copy",
+        checkpoints={"mini-mel": place},
+        views={"mini-mel": 10**9},
+        code={"mini-mel": place},
+    )
+    _, recipe = load_system(out)
+    assert (recipe.checkpoints, recipe.views, recipe.code) == ({}, {}, {})
+    assert set(asked) == {None}
+    load_system(out, checkpoints={"mini-mel": "mine"})
+    assert "mine" in asked
+
+
+def test_a_model_of_another_checkpoint_says_how_to_name_it(
+    saved_system: Path, tmp_path: Path
+) -> None:
+    place = "someone/weights\x1b[2J"
+    out = with_card(saved_system, tmp_path / "copy", checkpoints={"mini-mel": place})
+    card = json.loads((out / "model.json").read_text())
+    card["fingerprints"]["mini-mel"] = "0" * 16
+    (out / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelFileError, match="for: mini-mel.*--checkpoint mini-mel=PLACE") as told:
+        load_system(out)
+    assert "'mini-mel' with 'someone/weights\\x1b[2J'" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"spaces": ["nobodys"]}, UnknownNameError, "unknown encoder 'nobodys'"),
+        ({"spaces": 3}, RecipeError, "its card: 1 mistake"),
+        ({"stacker": {"preset": "os.system"}}, RecipeError, "its card: 1 mistake"),
+        ({"auxiliary": ["evil.py:Evil:logits"]}, ModelFileError, "not run on a saved model's word"),
+    ],
+)
+def test_a_card_with_mistakes_is_told(
+    saved_system: Path, tmp_path: Path, changes: dict, error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        load_system(with_card(saved_system, tmp_path / "copy", **changes))
+
+
+@pytest.mark.parametrize("missing", ["recipe", "fingerprints"])
+def test_a_card_without_a_recipe_scores_nothing(
+    saved_system: Path, tmp_path: Path, missing: str
+) -> None:
+    out = with_card(saved_system, tmp_path / "copy")
+    card = json.loads((out / "model.json").read_text())
+    for value in ({}, {missing: [1]}):
+        kept = {key: one for key, one in card.items() if key != missing}
+        (out / "model.json").write_text(json.dumps(kept | value))
+        with pytest.raises(ModelFileError, match="its card has no recipe and fingerprints"):
+            load_system(out)
+
+
+def test_a_system_is_made_of_this_librarys_parts(saved_system: Path, tmp_path: Path) -> None:
+    out, card = tmp_path / "other", json.loads((saved_system / "model.json").read_text())
+    save_model(out, {"builder": StandardScaler(), "stacker": GroupedRidge()}, card)
+    with pytest.raises(ModelFileError, match="its builder is a StandardScaler"):
+        load_system(out)
 
 
 def test_results_of_an_earlier_run_do_not_stay_beside_a_new_model(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xacle_stack.listeners import ListenerModel
     from xacle_stack.metrics import Evaluation, evaluate
     from xacle_stack.pairs import Pairs, list_splits, read_pairs
-    from xacle_stack.stacking import Stacker, load_card, load_model, save_model
+    from xacle_stack.stacking import BoostedTrees, Stacker, load_card, load_model, save_model
     from xacle_stack.submission import read_predictions, write_predictions
     from xacle_stack.systems import (
         GatedRegressor,
@@ -62,6 +62,7 @@ _HOMES = {
     "Pairs": "pairs",
     "list_splits": "pairs",
     "read_pairs": "pairs",
+    "BoostedTrees": "stacking",
     "Stacker": "stacking",
     "load_card": "stacking",
     "load_model": "stacking",
@@ -77,6 +78,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BoostedTrees",
     "CachedPairs",
     "Encoder",
     "EncoderChoice",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -14,7 +15,7 @@ from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.encoders import EncoderChoice
-from xacle_stack.errors import ModelFileError, PairsError
+from xacle_stack.errors import EncoderError, ModelFileError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import evaluate, srcc
 from xacle_stack.pairs import SPLITS, Pairs, read_splits
@@ -28,13 +29,14 @@ from xacle_stack.results import (
     results_markdown,
 )
 from xacle_stack.run_folder import claim_folder, data_digest
-from xacle_stack.stacking import load_card, load_model, save_model
+from xacle_stack.stacking import MAX_MODEL_BYTES, load_card, load_model, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import rank_average
 from xacle_stack.systems.fitted import FittedSystem
 from xacle_stack.targets import Targets, fold_groups
 
 MODEL_FILE = "model.skops"
+_VIEW = re.compile(r".+\.view-\d+")
 RANK_ENSEMBLE = "rank ensemble of the singles"
 
 
@@ -180,8 +182,12 @@ def load_system(
     *,
     checkpoints: Mapping[str, str] | None = None,
     code: Mapping[str, str] | None = None,
+    max_bytes: int = MAX_MODEL_BYTES,
 ) -> tuple[FittedSystem, Recipe]:
     """Load a saved system and the recipe that it was made with.
+
+    The card says which encoders and features they were, by names that this library knows.  Where
+    weights are, what code is run and how many views there are is never taken from it.
 
     Parameters
     ----------
@@ -190,30 +196,54 @@ def load_system(
     recipe : Recipe, optional
         Needed where an encoder is a Python file: the card's word is not enough to run one.
     checkpoints, code : mapping of str to str, optional
-        Where they are on this machine.  Folders of code are never taken from the card.
+        Where they are on this machine, if not where the recipe or the encoder's default says.
+    max_bytes : int, optional
+        The largest model that is read; see :func:`~xacle_stack.load_model`.
 
     Raises
     ------
     ModelFileError
         If the file cannot be trusted or read, or its encoders are not those of this installation.
+    RecipeError, UnknownNameError
+        If the card's recipe has a mistake, or names an encoder that there is not.
+    EncoderError
+        If an encoder's weights are not there.
     """
     card = load_card(path)
-    model = load_model(path)
+    fingerprints, settings = card.get("fingerprints"), card.get("recipe")
+    if not isinstance(settings, dict) or not isinstance(fingerprints, dict):
+        raise ModelFileError(
+            f"{path}: its card has no recipe and fingerprints, so nobody knows which embeddings it "
+            "scores. Use a model that `xacle-stack stack` wrote."
+        )
+    model = load_model(path, max_bytes=max_bytes)
     if not isinstance(model, dict) or {"builder", "stacker"} - set(model):
         raise ModelFileError(
             f"{path}: this model has no feature builder, so it cannot score audio. "
-            "Use one that `make stack` wrote."
+            "Use one that `xacle-stack stack` wrote."
         )
+    for part, method in (("builder", "transform"), ("stacker", "predict")):
+        is_ours = type(model[part]).__module__.partition(".")[0] == "xacle_stack"
+        if not is_ours or not callable(getattr(model[part], method, None)):
+            raise ModelFileError(
+                f"{path}: its {part} is a {type(model[part]).__name__}, which has no place in a "
+                "system. Use a model that `xacle-stack stack` wrote."
+            )
     if recipe is None:
-        if ".py:" in json.dumps(card.get("recipe")):
+        if ".py:" in json.dumps(settings):
             raise ModelFileError(
                 f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
                 "saved model's word. If you trust it, give the recipe that names it: --recipe."
             )
-        settings = {**card.get("recipe", {}), "code": {}}
-        recipe = recipe_from(settings, source=f"{path}, its card")
+        from_the_user = {"checkpoints": {}, "code": {}, "views": {}}
+        recipe = recipe_from({**settings, **from_the_user}, source=f"{path}, its card")
     recipe = recipe.override(checkpoints=checkpoints, code=code)
-    _check_fingerprints(path, card.get("fingerprints", {}), recipe.fingerprints())
+    try:
+        installed = recipe.fingerprints()
+    except EncoderError as error:
+        hint = _places_in_card(settings)
+        raise EncoderError(f"{error}{hint}") from None
+    _check_fingerprints(path, fingerprints, installed, _places_in_card(settings))
     return FittedSystem(model["builder"], model["stacker"]), recipe
 
 
@@ -237,16 +267,34 @@ def score_pairs(
 
 
 def _check_fingerprints(
-    path: Path | str, fitted: Mapping[str, str], installed: Mapping[str, str]
+    path: Path | str,
+    fitted: Mapping[str, object],
+    installed: Mapping[str, str],
+    hint: str,
 ) -> None:
-    # A recipe may name more encoders than one of its systems was fitted on.
-    changed = [name for name in fitted or installed if fitted.get(name) != installed.get(name)]
+    # A recipe may name more encoders than one of its systems was fitted on; views are of training.
+    names = [name for name in fitted if not _VIEW.fullmatch(name)] or list(installed)
+    changed = [name for name in names if fitted.get(name) != installed.get(name)]
     if changed:
+        shown = ", ".join(name if name in installed else repr(name[:80]) for name in changed[:20])
         raise ModelFileError(
             f"{path}: it was fitted on other embeddings than this installation makes, for: "
-            f"{', '.join(changed)}. Use the same checkpoints and library versions (see the card), "
-            "or fit it again with: make stack"
+            f"{shown}. Name the checkpoint that it was fitted with, --checkpoint "
+            f"{changed[0][:80] if changed[0] in installed else 'NAME'}=PLACE, and use the same "
+            "library versions (see the card), or fit it again with: xacle-stack stack."
+            f"{hint}"
         )
+
+
+def _places_in_card(settings: Mapping[str, object]) -> str:
+    """Return what a card says of checkpoints, as a hint: it may be anybody's, and is not obeyed."""
+    places = settings.get("checkpoints")
+    if not isinstance(places, dict) or not places:
+        return ""
+    named = ", ".join(
+        f"{str(name)[:80]!r} with {str(place)[:200]!r}" for name, place in [*places.items()][:20]
+    )
+    return f" According to its card, which nobody has checked, it was fitted: {named}."
 
 
 def _card(

@@ -166,6 +166,10 @@ def score(
     device: Device = "auto",
     checkpoint: Checkpoints = None,
     code: Code = None,
+    max_model_bytes: Annotated[
+        int | None,
+        typer.Option("--max-model-bytes", min=1, help="The largest model to read; default 4 GiB."),
+    ] = None,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
@@ -190,6 +194,7 @@ def score(
         None if recipe is None else read_recipe(recipe),
         checkpoints=by_name(checkpoint, "--checkpoint"),
         code=by_name(code, "--code"),
+        **({} if max_model_bytes is None else {"max_bytes": max_model_bytes}),
     )
     if data is None:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,16 @@
 """The size of a fitted system."""
 
 import numpy as np
-from lightgbm import Booster
 
 # What a fitted estimator keeps as evidence, and does not score with.
-_EVIDENCE = {"oof_predictions_", "folds_", "cv_mse_", "validation_srcc_", "validation_loss_"}
+_EVIDENCE = {
+    "oof_predictions_",
+    "folds_",
+    "cv_mse_",
+    "gain_",
+    "validation_srcc_",
+    "validation_loss_",
+}
 
 
 def count_parameters(model: object) -> int:
@@ -19,9 +25,6 @@ def count_parameters(model: object) -> int:
     >>> count_parameters(GroupedRidge().fit(X, X[:, 0]))  # two coefficients, intercept, penalty
     4
     """
-    if isinstance(model, Booster):
-        leaves = [tree["num_leaves"] for tree in model.dump_model()["tree_info"]]
-        return sum(2 * n_leaves - 1 for n_leaves in leaves)
     if isinstance(model, np.ndarray):
         return int(model.size) if model.dtype.kind == "f" else 0
     if isinstance(model, float):
@@ -30,7 +33,7 @@ def count_parameters(model: object) -> int:
         return sum(count_parameters(value) for value in model.values())
     if isinstance(model, list | tuple):
         return sum(count_parameters(value) for value in model)
-    if type(model).__module__.partition(".")[0] not in {"xacle_stack", "lightgbm", "sklearn"}:
+    if type(model).__module__.partition(".")[0] not in {"xacle_stack", "sklearn"}:
         return 0
     learned = {
         name: value

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.errors import FeatureError
+from xacle_stack.errors import FeatureError, ModelFileError
 
 
 class Frames(Protocol):
@@ -172,6 +172,20 @@ class SequenceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  #
                 "fitted."
             )
         return sequences
+
+    def check_state(self) -> None:
+        """Check the dimensions that come from a file.
+
+        Raises
+        ------
+        ModelFileError
+            If they are no two whole numbers.
+        """
+        dims, names = self.n_dims_, (self.frames, self.text)
+        if not isinstance(dims, tuple) or [type(n) for n in dims] != [int, int] or min(dims) < 1:
+            raise ModelFileError(f"n_dims_ is {dims!r}, expected two whole numbers above 0.")
+        if not all(isinstance(name, str) for name in names):
+            raise ModelFileError(f"frames and text are {names!r}, expected names of encoders.")
 
     def _read(self, X: Any) -> PairSequences:
         encoder, colon, output = self.frames.rpartition(":")

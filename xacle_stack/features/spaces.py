@@ -7,8 +7,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from xacle_stack._state_checks import check_spans
 from xacle_stack._types import FloatArray
-from xacle_stack.errors import FeatureError
+from xacle_stack.errors import FeatureError, ModelFileError
 from xacle_stack.features.columns import n_space_dims
 from xacle_stack.features.embeddings import EmbeddingSource
 
@@ -118,6 +119,24 @@ class SpaceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # un
                 )
         repeated = {space: [space] * len(views) for space, views in self.view_slices_.items()}
         return self._lay_out(X, repeated)
+
+    def check_state(self) -> None:
+        """Check what columns from a file are.
+
+        Raises
+        ------
+        ModelFileError
+            If they do not follow one another, or are those of other spaces or views than set.
+        """
+        views = {space: len((self.views or {}).get(space, ())) for space in self.spaces}
+        found = {
+            space: [audio, text, *self.view_slices_[space]]
+            for space, (audio, text) in self.slices_.items()
+        }
+        if {space: len(spans) - 2 for space, spans in found.items()} != views:
+            raise ModelFileError("slices_ and view_slices_ are not those of spaces and views.")
+        spans = {f"{space} {n}": span for space in found for n, span in enumerate(found[space])}
+        check_spans("slices_", spans, max(span.stop for span in spans.values()))
 
     def _lay_out(self, X: EmbeddingSource, views: Mapping[str, Sequence[str]]) -> FloatArray:
         parts = []

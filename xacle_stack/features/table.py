@@ -8,8 +8,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray
-from xacle_stack.errors import FeatureError, UnknownNameError, bullet_list
+from xacle_stack.errors import FeatureError, ModelFileError, UnknownNameError, bullet_list
 from xacle_stack.features.columns import (
     AGREEMENT,
     PAIR_BLOCKS,
@@ -369,6 +370,25 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         n_features = n_pair_features(n_dims)
         _, axes = streamed_svd(blocks, n_features, self.n_components, self.random_state)
         return np.ascontiguousarray(axes.T)
+
+    def check_state(self) -> None:
+        """Check what a builder from a file has learned.
+
+        Raises
+        ------
+        FeatureError
+            If a setting is unusable.
+        ModelFileError
+            If there is not one projection for each space, all of one size.
+        """
+        self._check_settings()
+        if not isinstance(self.projections_, dict) or set(self.projections_) != set(self.spaces):
+            raise ModelFileError(f"projections_ are not those of the spaces {self.spaces!r}.")
+        n_components = {np.shape(axes)[-1:] for axes in self.projections_.values()}
+        for space, axes in self.projections_.items():
+            check_numbers(f"projections_[{space!r}]", axes, (None, None))
+            if axes.shape[1] > axes.shape[0] or len(n_components) > 1:
+                raise ModelFileError(f"projections_[{space!r}] has shape {axes.shape}.")
 
     def _check_settings(self) -> None:
         if not _are_names(self.spaces) or not len(self.spaces):

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.listeners.crossed import CrossedEquations, NumberedRatings
@@ -203,6 +204,20 @@ class ListenerModel(BaseEstimator):  # type: ignore[misc]  # untyped base
         rows = self._rows(pair_ids)
         weights: FloatArray = self.weights_[rows]
         return weights
+
+    def check_state(self) -> None:
+        """Check what a model from a file has learned.
+
+        Raises
+        ------
+        ModelFileError
+            If there is not one number for each pair and each listener.
+        """
+        n_pairs, n_listeners = (len(self.pair_ids_),), (len(self.listener_ids_),)
+        for name in ("scores_", "posterior_means_", "weights_"):
+            check_numbers(name, getattr(self, name), n_pairs)
+        for name in ("bias_", "scale_"):
+            check_numbers(name, getattr(self, name), n_listeners)
 
     def _rows(self, pair_ids: Sequence[Hashable] | ArrayLike) -> list[int]:
         check_is_fitted(self)

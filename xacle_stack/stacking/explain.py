@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lightgbm import LGBMRegressor
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
@@ -13,6 +12,7 @@ from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
+from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.columns import Columns, sampled_rows
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
 from xacle_stack.stacking.learners import COMPRESSED, FittedLearner
@@ -279,8 +279,8 @@ def _relevances(stacker: "Stacker", learner: FittedLearner) -> dict[str, float]:
             relevance = model.amplitude_ @ model.relevance_
             for span, value in zip(compression.blocks_.values(), relevance, strict=True):
                 by_column[span] = value / (span.stop - span.start)
-        elif isinstance(model, LGBMRegressor):
-            by_column[columns] = model.booster_.feature_importance("gain")
+        elif isinstance(model, BoostedTrees):
+            by_column[columns] = model.gain_
         elif isinstance(model, GroupedRidge):  # of one family: whatever is above zero
             by_column[columns] = 1.0
         else:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lightgbm import LGBMRegressor
 from sklearn.base import BaseEstimator
 
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
 from xacle_stack.stacking.ridge import GroupedRidge
 
@@ -141,7 +141,7 @@ def family_ridges(families: Iterable[str]) -> list[Level0Learner]:
 
 def _of_paper(blocks: Mapping[str, slice], random_state: int) -> list[Level0Learner]:
     # Scoring millions of pairs takes as long as there are trees.
-    boosting = _boosting(random_state).set_params(n_estimators=200, learning_rate=0.045)
+    boosting = BoostedTrees(200, learning_rate=0.045, random_state=random_state)
     return [Level0Learner("boosting", COMPRESSED, boosting)]
 
 
@@ -151,7 +151,7 @@ def _of_best(blocks: Mapping[str, slice], random_state: int) -> list[Level0Learn
     leading = np.concatenate(
         [np.arange(block.start, min(block.stop, block.start + 16)) for block in blocks.values()]
     )
-    boosting = _boosting(random_state).set_params(colsample_bytree=0.2)
+    boosting = BoostedTrees(colsample_bytree=0.2, random_state=random_state)
     families: dict[str, list[IntArray]] = {}
     for name, block in blocks.items():
         family = name.rpartition("/")[0] if "/" in name else "all"
@@ -177,22 +177,3 @@ PRESETS: Mapping[str, Preset] = {
     "best": Preset(5, 128, by_block=True, refit=True, ridges=False, estimators=_of_best),
     "paper": Preset(3, 64, by_block=False, refit=False, ridges=True, estimators=_of_paper),
 }
-
-
-def _boosting(random_state: int) -> LGBMRegressor:
-    return LGBMRegressor(
-        n_estimators=300,
-        learning_rate=0.03,
-        num_leaves=15,
-        min_child_samples=20,
-        subsample=0.8,
-        subsample_freq=1,
-        colsample_bytree=0.5,
-        reg_lambda=1.0,
-        random_state=random_state,
-        # Equal bytes whatever the machine's load; the stacker runs learners side by side.
-        n_jobs=1,
-        deterministic=True,
-        force_row_wise=True,
-        verbosity=-1,
-    )

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xacle_stack._types import FloatArray
+from xacle_stack.errors import ModelFileError
 from xacle_stack.features import cosine_similarity
 from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.pair_columns import check_halves, pair_columns
@@ -69,6 +70,17 @@ class CosineRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         table: FloatArray = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         scores: FloatArray = self.calibration_.predict(_cosines(table))
         return scores
+
+    def check_state(self) -> None:
+        """Check what a regressor from a file has learned.
+
+        Raises
+        ------
+        ModelFileError
+            If its map is none.
+        """
+        if not isinstance(self.calibration_, MonotoneCalibration):
+            raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

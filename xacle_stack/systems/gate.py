@@ -9,8 +9,10 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
+from xacle_stack._state_checks import check_numbers, check_width
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError, UnknownNameError
+from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.pair_columns import AudioColumns, check_halves, pair_columns, width
 
 SCORE_SCALE = 10.0
@@ -150,6 +152,26 @@ class GatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # un
             of = _Statistics.of(cosines, None)
         scores: FloatArray = np.asarray(self.regressor_.predict(table), dtype=np.float64)
         return np.where(of.gated(cosines), of.scaled(cosines), scores)
+
+    def check_state(self) -> None:
+        """Check what a regressor from a file has learned.
+
+        Raises
+        ------
+        ModelFileError
+            If the statistics are no numbers, or the regressor makes something else than one number
+            of one pair.
+        """
+        for name in ("mean_", "deviation_", "least_", "greatest_"):
+            check_numbers(name, getattr(self, name), ())
+        n_columns = self.n_features_in_
+        self._cosines(np.ones((1, check_width(n_columns))))
+        if isinstance(self.regressor_, NeuralRegressor):  # it checks itself, once there is PyTorch
+            return
+        for n_rows in (1, 3):  # what fits one row only does not fit three
+            with np.errstate(all="ignore"):
+                predicted = self.regressor_.predict(np.ones((n_rows, n_columns)))
+            check_numbers("what the regressor predicts", predicted, (n_rows,))
 
     def _cosines(self, table: FloatArray) -> FloatArray:
         """Return each pair's cosine, 0 where one of its vectors is."""

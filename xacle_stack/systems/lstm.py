@@ -74,6 +74,8 @@ class LSTMRegressor(NeuralRegressor):
     Okamoto et al. 2026, XACLE challenge; Kanamori et al. 2025, RELATE.
     """
 
+    _sizes = ("hidden", "mlp")
+
     def __init__(
         self,
         hidden: int = 512,

@@ -2,7 +2,8 @@
 
 import logging
 from abc import abstractmethod
-from typing import Any, Self
+from numbers import Integral
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +11,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from xacle_stack._optional import require
+from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.encoders.device import resolve_devices
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import ModelFileError, StackingError, XacleStackError
 from xacle_stack.stacking.folds import group_labels, row_weights
 from xacle_stack.systems.pair_columns import check_halves
 from xacle_stack.systems.plan import TrainingPlan
@@ -59,6 +62,8 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
     verbose: bool
     random_state: int | np.random.RandomState | None
     weights_: dict[str, Any]
+    # The settings that are lengths of the network's arrays, or numbers of them.
+    _sizes: ClassVar[tuple[str, ...]] = ()
 
     def fit(
         self,
@@ -165,11 +170,50 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         A pair's score depends on its own row only, but for rounding, about 1e-6 of it.
         """
         check_is_fitted(self, "weights_")
+        self._check_network()
         table, _ = self._check_pairs(X, None, reset=False)
         device = resolve_devices(self.device)[0]
         network = load_network(self._build, self.weights_, device)
         predicted = predict(network, self._inputs(table, device), np.arange(len(table)))
         return self._to_scores(predicted.astype(np.float64))
+
+    def check_state(self) -> None:
+        """Check weights that come from a file, and the settings that say how large the network is.
+
+        Raises
+        ------
+        ModelFileError
+            If weights are no numbers, or a setting is larger than any of their lengths.
+        """
+        lengths = [len(self.weights_)]
+        for name, array in self.weights_.items():
+            check_numbers(f"weights_[{name!r}]", array, (None,) * np.ndim(array))
+            lengths += np.shape(array)
+        for name in self._sizes:
+            size = getattr(self, name)
+            if size is not None and (
+                not isinstance(size, Integral) or not 0 < size <= max(lengths)
+            ):
+                raise ModelFileError(f"{name} is {size!r}, but weights_ has no such length.")
+
+    def _check_network(self) -> None:
+        """Check that the weights are those of the network that the settings make."""
+        self.check_state()
+        torch = require("torch", extra="neural", purpose=type(self).__name__)
+        try:
+            with torch.device("meta"):  # it has shapes, and takes no memory
+                network = self._build()
+        except XacleStackError:
+            raise
+        except Exception as error:
+            raise ModelFileError(f"its settings make no network: {error}.") from error
+        wanted = {name: tuple(x.shape) for name, x in network.state_dict().items()}
+        found = {name: np.shape(array) for name, array in self.weights_.items()}
+        if found != wanted:
+            name = min(found.items() ^ wanted.items())[0]
+            raise ModelFileError(
+                f"weights_[{name!r}] has shape {found.get(name)}, expected {wanted.get(name)}."
+            )
 
     def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, FloatArray | None]:
         """Return X and y checked; with `reset` X is what the network is made for."""

@@ -79,6 +79,8 @@ class ProjectionHeadRegressor(NeuralRegressor):
         None with "mse".
     """
 
+    _sizes = ("n_dims", "hidden")
+
     def __init__(
         self,
         spaces: Sequence[tuple[slice, slice]] | None = None,

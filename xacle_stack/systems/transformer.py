@@ -96,6 +96,8 @@ class TransformerRegressor(NeuralRegressor):
     Niizumi et al. 2026, Trust-your-CLAP, technical report of the XACLE challenge.
     """
 
+    _sizes = ("n_layers", "n_heads", "feedforward", "hidden")
+
     def __init__(
         self,
         audio: AudioColumns | None = None,

@@ -1,0 +1,110 @@
+"""Checks of what an estimator has learned, for estimators that come from a file."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xacle_stack.errors import ModelFileError
+
+_MAX_COLUMNS = 2**20
+
+
+def check_numbers(
+    what: str,
+    value: object,
+    shape: Sequence[int | None],
+    *,
+    least: float = -np.inf,
+    finite: bool = True,
+) -> None:
+    """Check that a learned attribute is an array of numbers of a certain shape.
+
+    Parameters
+    ----------
+    what : str
+        The attribute, for the message.
+    value : object
+    shape : sequence of int or None
+        None stands for any length.
+    least : float, optional
+        The least number allowed.
+    finite : bool, default=True
+        Whether infinity is refused; NaN always is.
+
+    Raises
+    ------
+    ModelFileError
+        If it is none.
+
+    Examples
+    --------
+    >>> check_numbers("coef_", np.zeros(3), (4,))
+    Traceback (most recent call last):
+    xacle_stack.errors.ModelFileError: coef_ has shape (3,), expected (4,).
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise ModelFileError(f"{what} is of type {array.dtype}, expected numbers.")
+    if array.ndim != len(shape) or any(
+        wanted is not None and length != wanted
+        for length, wanted in zip(array.shape, shape, strict=True)
+    ):
+        expected = ", ".join("any" if length is None else str(length) for length in shape)
+        expected += "," if len(shape) == 1 else ""
+        raise ModelFileError(f"{what} has shape {array.shape}, expected ({expected}).")
+    if array.size and not (np.isfinite(array).all() if finite else not np.isnan(array).any()):
+        raise ModelFileError(f"{what} holds NaN{' or infinity' if finite else ''}.")
+    if array.size and array.min() < least:
+        raise ModelFileError(f"{what} holds {array.min()!s}, expected {least:g} or more.")
+
+
+def check_indices(what: str, value: object, n_indices: int | None, stop: int) -> None:
+    """Check that a learned attribute holds whole numbers from 0 up to `stop`, not included."""
+    check_numbers(what, value, (n_indices,), least=0)
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise ModelFileError(f"{what} is of type {array.dtype}, expected whole numbers.")
+    if array.size and array.max() >= stop:
+        raise ModelFileError(f"{what} holds {array.max()}, expected numbers below {stop}.")
+
+
+def check_width(n_columns: object) -> int:
+    """Return a number of columns, once it is one that a table in use may have."""
+    if type(n_columns) is not int or not 0 < n_columns <= _MAX_COLUMNS:
+        raise ModelFileError(f"n_features_in_ is {n_columns!r}, the most is {_MAX_COLUMNS}.")
+    return n_columns
+
+
+def check_spans(what: str, spans: object, n_columns: int, *, cover: bool = True) -> None:
+    """Check that named slices of a table's columns share none, and that they cover all.
+
+    Parameters
+    ----------
+    what : str
+    spans : object
+    n_columns : int
+    cover : bool, default=True
+        Whether columns that stand in no slice are refused.
+    """
+    if not isinstance(spans, dict):
+        raise ModelFileError(f"{what} is a {type(spans).__name__}, expected a dict of slices.")
+    for name, span in spans.items():
+        if not (isinstance(name, str) and _is_span(span, n_columns)):
+            raise ModelFileError(
+                f"{what} has {name!r}: {span!r}, expected a name and a slice of {n_columns} "
+                "columns."
+            )
+    stop = 0
+    for span in sorted(spans.values(), key=lambda span: (span.start, span.stop)):
+        if span.start < stop or (cover and span.start > stop):
+            raise ModelFileError(f"{what} leaves columns out or has some twice: {span!r}.")
+        stop = span.stop
+    if cover and stop != n_columns:
+        raise ModelFileError(f"{what} covers {stop} of {n_columns} columns.")
+
+
+def _is_span(span: object, n_columns: int) -> bool:
+    if not isinstance(span, slice) or span.step not in (None, 1):
+        return False
+    ends = (span.start, span.stop)
+    return all(type(end) is int for end in ends) and 0 <= ends[0] <= ends[1] <= n_columns
