@@ -176,8 +176,8 @@ def _check_stacker(stacker: Stacker) -> None:
     jobs = stacker.n_jobs
     if jobs is not None and (type(jobs) is not int or not 0 < abs(jobs) <= _MAX_JOBS):
         raise ModelFileError(f"n_jobs is {jobs!r}, the most is {_MAX_JOBS}.")
-    if stacker.score_range is not None:
-        check_score_range(stacker.score_range)
+    if stacker.score_range_ is not None:
+        check_score_range(stacker.score_range_)
     check_numbers("oof_predictions_", stacker.oof_predictions_, (None, len(names)))
     check_numbers("folds_", stacker.folds_, (len(stacker.oof_predictions_),))
     widths = {name: span.stop - span.start for name, span in stacker.families_.items()}

@@ -21,7 +21,7 @@ OWN_TYPES = frozenset(
     {
         "xacle_stack.features.sequences.SequenceColumns",
         "xacle_stack.features.spaces.SpaceColumns",
-        "xacle_stack.features.table.FeatureBuilder",
+        "xacle_stack.features.builder.FeatureBuilder",
         "xacle_stack.listeners.model.ListenerModel",
         "xacle_stack.stacking.boosted_trees.BoostedTrees",
         "xacle_stack.stacking.calibration.MonotoneCalibration",

@@ -1,0 +1,224 @@
+"""The estimator that turns embeddings into a feature table."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from xacle_stack._state_checks import check_numbers
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import FeatureError, ModelFileError, bullet_list
+from xacle_stack.features.columns import (
+    AGREEMENT,
+    PAIR_BLOCKS,
+    Columns,
+    auxiliary_block,
+    n_auxiliary_columns,
+    n_pair_features,
+    n_space_dims,
+    pair_block,
+    row_blocks,
+)
+from xacle_stack.features.embeddings import EmbeddingSource
+from xacle_stack.features.table import FeatureTable
+from xacle_stack.streamed_svd import streamed_svd
+
+
+def _are_names(value: object) -> bool:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        return False
+    return all(isinstance(name, str) for name in value)
+
+
+class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped base
+    """Turns embeddings into a :class:`FeatureTable`.
+
+    One family for each contrastive space, its pair features φ(a, b) followed by the auxiliary
+    vectors, and one family ``"agreement"``.  What is learned from data, the projections of the
+    agreement features, is learned by `fit` and kept.
+
+    Parameters
+    ----------
+    spaces : sequence of str
+        Names of encoders that embed clips and captions in one space.
+    auxiliary : sequence of str, default=()
+        Audio outputs as ``"encoder:output"``, appended to every space's family, as the published
+        system does with BEATs' logits.  Of ``"encoder:words"``, bags of the words heard and of the
+        caption's, it is their two columns of :func:`lexical_overlap` that are appended.
+    n_components : int, default=8
+        Size of each space's projection.
+    random_state : int, default=0
+        Of the randomised SVD.  See :func:`~xacle_stack.streamed_svd.streamed_svd`.
+
+    Attributes
+    ----------
+    projections_ : dict of str to ndarray of shape (n_pair_features, n_components)
+        For each space, the leading right singular vectors of the training pairs' features.
+    families_ : dict of str to slice
+
+    References
+    ----------
+    Li, Li and Shinozaki 2026.
+
+    Examples
+    --------
+    See :class:`PairEmbeddings`.
+    """
+
+    def __init__(
+        self,
+        spaces: Sequence[str],
+        auxiliary: Sequence[str] = (),
+        n_components: int = 8,
+        random_state: int = 0,
+    ) -> None:
+        self.spaces = spaces
+        self.auxiliary = auxiliary
+        self.n_components = n_components
+        self.random_state = random_state
+
+    def fit(self, X: EmbeddingSource, y: object = None) -> Self:
+        """Learn the projections from the training pairs, going over them block by block.
+
+        Parameters
+        ----------
+        X : CachedPairs or PairEmbeddings
+        y : ignored
+
+        Returns
+        -------
+        self : FeatureBuilder
+
+        Raises
+        ------
+        FeatureError
+            If an embedding is zero or not finite, or there are too few pairs.
+        """
+        self._check_settings()
+        spaces, auxiliary = self._sizes(X)
+        n_pairs, narrowest = len(X.pair_ids), min(map(n_pair_features, spaces.values()))
+        if n_pairs < 2 or self.n_components > min(n_pairs, narrowest):
+            raise FeatureError(
+                f"n_components={self.n_components} needs as many training pairs and pair features, "
+                f"and at least 2 pairs; there are {n_pairs} pairs with {narrowest} features in the "
+                "smallest space. Give more pairs or a smaller n_components (in a recipe: under "
+                "[features])."
+            )
+        for rows in row_blocks(0, n_pairs) if auxiliary else ():
+            part = X.take(rows)
+            for name in auxiliary:
+                auxiliary_block(part, name, rows.start)  # only to find what is not finite
+        self.projections_ = {
+            space: self._projection(X, space, n_dims) for space, n_dims in spaces.items()
+        }
+        self.families_ = Columns(X, spaces, auxiliary, self.projections_).families()
+        return self
+
+    def fit_transform(self, X: EmbeddingSource, y: object = None) -> FeatureTable:
+        """Learn the projections and return the features of the same pairs.
+
+        Arguments and errors as in `fit` and `transform`.
+        """
+        return self.fit(X).transform(X)
+
+    def transform(self, X: EmbeddingSource) -> FeatureTable:
+        """Return the features of pairs; each row depends on its own pair only.
+
+        The table makes its columns when it is asked for them.
+
+        Parameters
+        ----------
+        X : CachedPairs or PairEmbeddings
+
+        Returns
+        -------
+        table : FeatureTable
+
+        Raises
+        ------
+        FeatureError
+            If a space has another size than in `fit`.  If an embedding is zero or not finite,
+            when its row is made.
+        """
+        check_is_fitted(self)
+        spaces, auxiliary = self._sizes(X)
+        wrong = [
+            f"{space}: {n_pair_features(n_dims)} pair features, {fitted} when fitted"
+            for space, n_dims in spaces.items()
+            if n_pair_features(n_dims) != (fitted := len(self.projections_[space]))
+        ]
+        if wrong:
+            raise FeatureError(f"embeddings of another size than in fit:\n{bullet_list(wrong)}")
+        columns = Columns(X, spaces, auxiliary, self.projections_)
+        return FeatureTable(columns, columns.families(), X.pair_ids, columns.blocks())
+
+    def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[str, int]]:
+        """Return the dimensions of each space and the columns of each auxiliary."""
+        if not hasattr(X, "audio"):
+            raise FeatureError(
+                "expected embeddings, cache.load(pairs) or PairEmbeddings(...), got "
+                f"{type(X).__name__}."
+            )
+        return (
+            {space: n_space_dims(X, space) for space in self.spaces},
+            {name: n_auxiliary_columns(X, name) for name in self.auxiliary},
+        )
+
+    def _projection(self, X: EmbeddingSource, space: str, n_dims: int) -> FloatArray:
+        def blocks() -> Iterator[FloatArray]:
+            for rows in row_blocks(0, len(X.pair_ids)):
+                yield pair_block(X.take(rows), space, rows.start)
+
+        n_features = n_pair_features(n_dims)
+        _, axes = streamed_svd(blocks, n_features, self.n_components, self.random_state)
+        return np.ascontiguousarray(axes.T)
+
+    def check_state(self) -> None:
+        """Check what a builder from a file has learned.
+
+        Raises
+        ------
+        FeatureError
+            If a setting is unusable.
+        ModelFileError
+            If there is not one projection for each space, all of one size.
+        """
+        self._check_settings()
+        if not isinstance(self.projections_, dict) or set(self.projections_) != set(self.spaces):
+            raise ModelFileError(f"projections_ are not those of the spaces {self.spaces!r}.")
+        n_components = {np.shape(axes)[-1:] for axes in self.projections_.values()}
+        for space, axes in self.projections_.items():
+            check_numbers(f"projections_[{space!r}]", axes, (None, None))
+            if axes.shape[1] > axes.shape[0] or len(n_components) > 1:
+                raise ModelFileError(f"projections_[{space!r}] has shape {axes.shape}.")
+
+    def _check_settings(self) -> None:
+        if not _are_names(self.spaces) or not len(self.spaces):
+            raise FeatureError(
+                f"spaces must be a list of encoder names, got {self.spaces!r}. "
+                "For one space write spaces=['mini-mel']."
+            )
+        if not _are_names(self.auxiliary):
+            raise FeatureError(
+                f"auxiliary must be a list of 'encoder:output', got {self.auxiliary!r}. "
+                "For one output write auxiliary=['beats:logits']."
+            )
+        if AGREEMENT in self.spaces:
+            raise FeatureError(
+                f"no space may be called {AGREEMENT!r}: that is the family of the agreement "
+                "features. Give the encoder another name."
+            )
+        names = [*self.spaces, *self.auxiliary]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice}.")
+        unclear = sorted({*self.auxiliary} & {*PAIR_BLOCKS})
+        if unclear:
+            raise FeatureError(
+                f"auxiliary encoders called like blocks of pair features: {unclear}. Name their "
+                "output too: 'encoder:output'."
+            )
+        if self.n_components < 1:
+            raise FeatureError(f"n_components must be 1 or more, got {self.n_components!r}.")
