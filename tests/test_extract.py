@@ -16,6 +16,7 @@ from xacle_stack.encoders import EncoderChoice, view_name
 from xacle_stack.errors import EncoderError
 from xacle_stack.extract import extract_embeddings, store_id
 from xacle_stack.pairs import Pairs, read_pairs
+from xacle_stack.submission import read_predictions, write_predictions
 
 FRAMES_TOY = EncoderChoice(TOY.name.replace("ToySpace", "ToyFrames"))
 
@@ -44,6 +45,26 @@ def test_the_cache_holds_what_the_encoder_returns(make_data: WriteData, tmp_path
     )
     assert report.encoded == {("toy", "audio"): 20, ("toy", "text"): len(set(pairs.captions))}
     assert not report.failures
+
+
+def test_one_clip_under_several_captions(make_data: WriteData, tmp_path: Path) -> None:
+    data = make_data(test=2)
+    for name in ("test", "test_average"):
+        (data / "meta_data" / f"{name}.csv").unlink()
+    rows = ["00000.wav,a low tone", "00001.wav,a high tone", "00000.wav,a high tone"]
+    (data / "meta_data" / "test.csv").write_text("wav_file_name,text\n" + "\n".join(rows))
+    pairs = read_pairs(data, "test")
+    report = extract_embeddings([pairs], [TOY], tmp_path / "store")
+    assert report.encoded == {("toy", "audio"): 2, ("toy", "text"): 2}
+    cached = FeatureCache(tmp_path / "store").load(pairs)
+    audio, text = cached.audio("toy"), cached.text("toy")
+    np.testing.assert_array_equal(audio[0], audio[2])
+    np.testing.assert_array_equal(text[1], text[2])
+    assert not np.array_equal(audio[0], audio[1])
+    assert cached.take([2, 0]).pair_ids == ("00000.wav#2", "00000.wav#1")
+    write_predictions(tmp_path / "scores.csv", cached.pair_ids, [1, 2, 3], "test")
+    turned = pairs.take([2, 0, 1])
+    assert read_predictions(tmp_path / "scores.csv", turned.ids).tolist() == [3, 1, 2]
 
 
 def test_the_cache_holds_the_sequences_that_the_encoder_returns(

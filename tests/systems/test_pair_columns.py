@@ -12,6 +12,7 @@ from xacle_stack.systems import (
     ProjectionHeadRegressor,
     TransformerRegressor,
 )
+from xacle_stack.systems.pair_columns import check_halves
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,13 @@ def test_the_halves_of_a_feature_table_are_no_vectors(rng, system) -> None:
     message = r"Say which columns are .*'mine/audio': slice\(0, 4.*'mine/text': slice\(4, 8"
     with pytest.raises(StackingError, match=message):
         clone(system).fit(X, rng.uniform(0, 10, size=30))
+
+
+def test_a_feature_table_of_a_reloaded_module_is_one(rng) -> None:
+    again = type("FeatureTable", (), {"blocks": {"mine/audio": slice(0, 4)}})
+    with pytest.raises(StackingError, match=r"Say which columns are .*'mine/audio': slice\(0, 4"):
+        check_halves(again())
+    check_halves(rng.normal(size=(3, 4)))
 
 
 def test_named_columns_of_a_feature_table_are_taken(rng) -> None:

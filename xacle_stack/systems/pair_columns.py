@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from xacle_stack.errors import StackingError
-from xacle_stack.features import FeatureTable
 
 # One vector of the clip, or several: augmented views, the first as it is.
 AudioColumns = slice | Sequence[slice]
@@ -66,7 +65,8 @@ def check_halves(X: object) -> None:
     StackingError
         If it is a feature table, which holds products and agreement features as well.
     """
-    if isinstance(X, FeatureTable):
+    # By what it has: a table made by a reloaded module is of another class.
+    if hasattr(X, "blocks"):
         vectors = {name: X.blocks[name] for name in X.blocks if name.endswith(("/audio", "/text"))}
         raise StackingError(
             "the halves of a feature table are no clip's and caption's vectors: it holds products, "
