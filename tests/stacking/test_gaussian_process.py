@@ -206,10 +206,11 @@ def test_several_targets_share_the_kernel_of_the_first(rng) -> None:
         np.testing.assert_array_equal(together.relevance_, alone.relevance_)
         predicted = together.predict(X)
         assert predicted.shape == Y.shape
-        np.testing.assert_allclose(predicted[:, 0], alone.predict(X), rtol=1e-9)
+        # One right-hand side and three are solved in other orders: rounding times the condition.
+        np.testing.assert_allclose(predicted[:, 0], alone.predict(X), rtol=1e-6)
         np.testing.assert_allclose(predicted[:, 2], 1.0)
         together.fit(X, Y[:, [0, 2, 1]])
-        np.testing.assert_allclose(together.predict(X)[:, 2], predicted[:, 1], rtol=1e-9)
+        np.testing.assert_allclose(together.predict(X)[:, 2], predicted[:, 1], rtol=1e-6)
 
 
 def test_the_seed_decides(rng) -> None:

@@ -1,10 +1,12 @@
 import threading
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from xacle_stack._optional import stand_ins
 from xacle_stack.errors import StackingError
@@ -315,3 +317,20 @@ def test_weights_that_may_not_be_written_are_loaded(data) -> None:
     for array in trained.weights.values():
         array.flags.writeable = False
     np.testing.assert_array_equal(outputs(trained, data[1]), expected)
+
+
+def test_the_progress_says_where_there_is_no_srcc_yet(
+    data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_on, validation = data
+    shown: list[str] = []
+    monkeypatch.setattr(tqdm, "set_postfix_str", lambda self, text: shown.append(text))
+    flat = replace(validation, targets=np.full(40, 3.0))  # its ranks say nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train(build, weighted_mse, PLAN, train_on, flat, seed=0)
+        assert set(shown) == {"validation SRCC undefined"}
+        shown.clear()
+        train(build, weighted_mse, PLAN, train_on, validation, seed=0)
+    assert len(shown) == 6
+    assert all(text.startswith("validation SRCC 0.") for text in shown[-3:])

@@ -161,17 +161,22 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # 
         spread = np.array([np.sqrt(of_columns[block].sum()) for block in blocks])
         self.block_scale_ = np.where(spread > 0, spread, np.inf)
         self.block_of_ = np.repeat(np.arange(len(blocks)), [b.stop - b.start for b in blocks])
-        self.y_mean_: FloatArray = weights @ scores / weights.sum()
-        centred = scores - self.y_mean_
-        deviation = np.sqrt(weights @ np.square(centred) / weights.sum())
+        # One by one: the bits of a target do not depend on the others.
+        targets = np.ascontiguousarray(scores.reshape(len(scores), -1).T)
+        means = np.array([weights @ target for target in targets]) / weights.sum()
+        targets -= means[:, np.newaxis]
+        squares = np.array([weights @ np.square(target) for target in targets])
+        deviations = np.sqrt(squares / weights.sum())
         # The rounding of the mean is no difference between scores.
-        varies = deviation > _ROUNDING * np.abs(self.y_mean_)
-        y_scale = np.where(varies, deviation, 1.0)
-        centred = np.where(varies, centred / y_scale, 0.0)
-        first = centred.reshape(len(centred), -1)[:, 0]
+        varies = deviations > _ROUNDING * np.abs(means)
+        scales = np.where(varies, deviations, 1.0)
+        targets = np.where(varies[:, np.newaxis], targets / scales[:, np.newaxis], 0.0)
+        self.y_mean_: FloatArray = means.reshape(scores.shape[1:])[()]
+        y_scale = scales.reshape(scores.shape[1:])
+        centred = np.ascontiguousarray(targets.T).reshape(scores.shape)
         standardised = self._standardise(table)
         chosen = rng.permutation(len(table))[: self.n_learn]
-        self._learn(standardised[chosen], first[chosen], weights[chosen])
+        self._learn(standardised[chosen], targets[0][chosen], weights[chosen])
         if len(table) <= self.max_exact:
             self.landmarks_ = standardised
             dual = self._solve(centred, weights)
