@@ -46,6 +46,11 @@ def test_a_system_is_no_formula_of_a_spreadsheet(name: str) -> None:
     assert next(csv.DictReader(io.StringIO(table, newline="")))["system"] == f"'{name}"
 
 
+def test_a_system_is_one_cell_of_a_markdown_table() -> None:
+    result = SystemResult("a | b\n<script>", "test", results()[0].evaluation)
+    assert r"| 1 | a \| b\n&lt;script> |" in results_markdown([result])
+
+
 def test_markdown_has_a_section_a_split_and_published_rows_below() -> None:
     text = results_markdown(results(), PUBLISHED)
     validation, test = text.split("## test")

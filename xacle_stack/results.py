@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from xacle_stack._csv_table import csv_text, not_a_formula
+from xacle_stack._printable import printable_name
 from xacle_stack.errors import PairsError
 from xacle_stack.metrics import METRICS, Evaluation, rank_systems
 from xacle_stack.pairs import Pairs
@@ -124,6 +125,17 @@ def results_csv(results: Sequence[SystemResult]) -> str:
     return csv_text(rows)
 
 
+def markdown_cell(name: str) -> str:
+    r"""Return a name as one cell of a Markdown table, in which nothing of it is markup.
+
+    Examples
+    --------
+    >>> print(markdown_cell("a|b <i>"))
+    a\|b &lt;i>
+    """
+    return printable_name(name).replace("|", "\\|").replace("<", "&lt;")
+
+
 def results_markdown(
     results: Sequence[SystemResult], published: Sequence[PublishedResult] = ()
 ) -> str:
@@ -140,7 +152,7 @@ def results_markdown(
             "|---|---|" + "---|" * len(METRIC_NAMES),
         ]
         lines += [
-            f"| {ranks[result.system]} | {result.system} | "
+            f"| {ranks[result.system]} | {markdown_cell(result.system)} | "
             + " | ".join(map(str, result.evaluation.as_dict().values()))
             + " |"
             for result in of_split

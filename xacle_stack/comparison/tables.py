@@ -12,6 +12,7 @@ from xacle_stack.results import (
     METRIC_NAMES,
     PublishedResult,
     SystemResult,
+    markdown_cell,
     rank_of,
 )
 
@@ -81,7 +82,7 @@ def comparison_markdown(
         ]
         for rank, system in enumerate(ranked(systems, split), start=1):
             metrics = map(cell, system.evaluations[split].as_dict().values())
-            name = shown_name(system, split).replace("|", "\\|")
+            name = markdown_cell(shown_name(system, split))
             row = [str(rank), name, str(system.n_seeds), *metrics]
             row += [_number(system.srcc_spread[split]), _number(system.probability_better[split])]
             row += [f"{system.fit_s:.1f}", f"{system.score_ms:.3f}", f"{system.n_parameters:,}"]
