@@ -235,7 +235,7 @@ def load_system(
                 f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
                 "saved model's word. If you trust it, give the recipe that names it: --recipe."
             )
-        from_the_user = {"checkpoints": {}, "code": {}, "views": {}}
+        from_the_user: dict[str, object] = {"checkpoints": {}, "code": {}, "views": {}}
         recipe = recipe_from({**settings, **from_the_user}, source=f"{path}, its card")
     recipe = recipe.override(checkpoints=checkpoints, code=code)
     try:

@@ -188,11 +188,12 @@ def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
 
 def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     """Check that an array's header promises the bytes that follow it, and plain numbers or text."""
+    npy: Any = np.lib.format  # typed in some releases of NumPy only
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
+        version = npy.read_magic(file)
         if version != (1, 0):
             raise ModelFileError(f"its array {member.filename!r} has the format {version}")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, _, dtype = npy.read_array_header_1_0(file)
         n_header = file.tell()
     is_plain = dtype.kind in "fiubU" or (dtype.names and not dtype.hasobject)
     if not is_plain or dtype.shape:

@@ -192,7 +192,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         for name in self._sizes:
             size = getattr(self, name)
             if size is not None and (
-                not isinstance(size, Integral) or not 0 < size <= max(lengths)
+                not isinstance(size, Integral) or not 0 < int(size) <= max(lengths)
             ):
                 raise ModelFileError(f"{name} is {size!r}, but weights_ has no such length.")
 
