@@ -105,7 +105,7 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     segment.write_bytes(content)
     done = run("cache", "verify", "--store", tmp_path / "store")
     assert done.returncode == 1
-    assert "1 of 2 segments are damaged" in done.stderr
+    assert "1 of 2 files have a fault" in done.stderr
     assert str(segment) in done.stderr
 
 

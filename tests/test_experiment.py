@@ -107,7 +107,9 @@ def test_same_seed_same_bytes_whatever_the_workers(
 
 def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path, recipe: Recipe) -> None:
     data, store, out = make_data(train=40, test=10), tmp_path / "store", tmp_path / "out"
-    with pytest.raises(CacheError, match=r"store: there is no cache here. Make one with `make"):
+    with pytest.raises(
+        CacheError, match=r"store: there is no cache here. Make one with `xacle-stack features"
+    ):
         run_experiment(data, recipe, store, out, **QUIET)
     fill_cache(data, recipe, store, **QUIET)
     (data / "meta_data" / "train.csv").unlink()

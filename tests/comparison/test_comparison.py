@@ -269,7 +269,7 @@ def test_a_data_set_that_cannot_be_compared_on(make_data: WriteData, tmp_path: P
         start(make_data("b", train=10))
     with pytest.raises(PairsError, match="the split 'test' has one pair; metrics need two"):
         start(make_data("one", train=10, validation=10, test=1))
-    with pytest.raises(CacheError, match="make features"):
+    with pytest.raises(CacheError, match="xacle-stack features"):
         start(make_data("c", train=10, validation=5))
 
 

@@ -123,7 +123,7 @@ def cache_verify(store: Store = DEFAULT_STORE) -> None:
         if fault is not None:
             faults.append(fault if str(path) in fault else f"{path}: {fault}")
     if faults:
-        fail(f"{len(faults)} of {n_segments} segments are damaged:\n{bullet_list(faults)}")
+        fail(f"{len(faults)} of {n_segments} files have a fault:\n{bullet_list(faults)}")
     console.print(f"{n_segments} segments, all sound")
 
 
