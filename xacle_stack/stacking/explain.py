@@ -208,12 +208,11 @@ def check_same_training(
         rounding = _ROUNDING * float(np.abs(of_fit).max(initial=0.0)) if name == "X" else 0.0
         is_same = np.isclose(given[name], of_fit, rtol=1e-9, atol=rounding)
         if not is_same.all():
-            row = int(np.flatnonzero(~is_same)[0])
-            where = "" if name == "X" else f": in row {row} it is {given[name][row]}, not "
-            was = "" if name == "X" else f"{of_fit[row]}"
-            raise StackingError(
-                f"{name} is not that which the stacker was fitted on{where}{was}. {_SAME}"
-            )
+            what = f"{name} is not that which the stacker was fitted on"
+            if name != "X":
+                row = int(np.flatnonzero(~is_same)[0])
+                what += f": in row {row} it is {given[name][row]}, not {of_fit[row]}"
+            raise StackingError(f"{what}. {_SAME}")
 
 
 def explain_stack(

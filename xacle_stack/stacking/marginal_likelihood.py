@@ -120,7 +120,8 @@ class MarginalLikelihood:
     def of_rows(cls, X: FloatArray, block_of: IntArray, y: FloatArray, weights: FloatArray) -> Self:
         """Return the problem of some rows, with the usual starts; arguments as `learn_kernel`."""
         numbers = np.arange(block_of[-1] + 1)
-        first, last = (np.searchsorted(block_of, numbers, side) for side in ("left", "right"))
+        first = np.searchsorted(block_of, numbers)
+        last = np.searchsorted(block_of, numbers, side="right")
         # Distances are symmetric: what stands below the diagonal in rows is above it in columns.
         couples = np.flatnonzero(np.tri(len(X), k=-1, dtype=bool))
         distances = np.stack(
