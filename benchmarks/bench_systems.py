@@ -13,7 +13,7 @@ from pathlib import Path
 
 from report import RESULTS, ROOT, real_data, report
 
-from xacle_stack.comparison import ComparedSystem, compare_systems, write_comparison, write_plots
+from xacle_stack.comparison import ComparedSystem, compare_systems
 from xacle_stack.demo import write_demo
 from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import Recipe, recipe_from
@@ -66,12 +66,9 @@ def main() -> None:
         for name, data in (("demo", here / "demo"), ("esc10", real_data("esc10"))):
             fill_cache(data, settings, here / "store", n_jobs=-1, progress=False)
             out = here / name
-            systems: list[ComparedSystem] = []
-            for systems in compare_systems(
+            *_, systems = compare_systems(
                 data, settings, here / "store", out, n_jobs=-1, progress=True
-            ):
-                write_comparison(systems, [], out)
-            write_plots(systems, out)
+            )
             for file in ("comparison.md", "srcc.png", "srcc-mse.png"):
                 shutil.copy(out / file, RESULTS / f"systems-{name}-{file}")
             show(name, systems)

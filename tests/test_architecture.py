@@ -16,6 +16,7 @@ RANKS = {
     "_optional": 0,
     "_types": 0,
     "_files": 0,
+    "_folder_draft": 0,
     "_printable": 0,
     "_csv_table": 0,
     "_audio_source": 0,
@@ -51,6 +52,7 @@ RANKS = {
 ALLOWED_SIDEWAYS = {
     ("_optional", "errors"),
     ("_csv_table", "errors"),
+    ("_folder_draft", "_files"),
     ("_audio_source", "errors"),
     ("_workers", "errors"),
     ("_progress", "_printable"),

@@ -1,12 +1,23 @@
 """Files that are there whole or not at all."""
 
+import errno
+import glob
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
 PARTIAL_SUFFIX = ".part"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+# A file is locked right after it is made.
+_LOCKED_WITHIN_S = 1.0
 
 
 @contextmanager
@@ -31,8 +42,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     ----------
     path : Path
         Its folder must exist.  Beside it, a hidden file ending in :data:`PARTIAL_SUFFIX` lives
-        while the content is written; a killed process can leave that one behind.  A symbolic
-        link stays one: the file that it points to is written.
+        while the content is written; a killed process can leave that one behind, until the same
+        file is written again.  A symbolic link stays one: the file that it points to is written.
     content : bytes
 
     Raises
@@ -46,19 +57,61 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
+    _sweep_partials(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
         with partial.open("xb") as file:
+            lock(file.fileno())  # tells others that somebody is at it
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            if fcntl is not None:  # the lock lasts until the file has its name
+                partial.replace(path)
+        if fcntl is None:  # Windows renames no open file
+            partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # make the rename itself durable
-        folder = os.open(path.parent, os.O_RDONLY)
+    make_durable(path.parent)
+
+
+def _sweep_partials(path: Path) -> None:
+    """Delete what killed processes left of earlier attempts at the same file."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
+        with suppress(OSError), partial.open("rb") as file:
+            # One without a lock may also be about to be locked.
+            is_old = time.time() - os.fstat(file.fileno()).st_mtime > _LOCKED_WITHIN_S
+            if is_old and lock(file.fileno()):
+                partial.unlink()
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file or folder for this process, where there are locks; it is not waited for.
+
+    The lock ends with the process, or when all copies of the handle are closed.
+
+    Returns
+    -------
+    is_locked : bool
+        Whether nobody else has it.  True as well where there are no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # not every file system has them
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
+
+
+def make_durable(folder: Path) -> None:
+    """Make what was renamed in a folder last also through a power cut."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
+            os.close(handle)

@@ -3,6 +3,8 @@
 import os
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +22,7 @@ GoesOn = Callable[[], bool]
 Task = Callable[[GoesOn], Result]
 
 
+_END_WITH, _WATCH_S = "xacle-stack-end-with-parent", 0.5
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -88,6 +91,26 @@ def _result(future: Future[Result], device: str) -> Result:
             "encoded. Run again, it goes on from there; if it dies again, give a smaller "
             "--batch-size or fewer devices."
         ) from error
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after another one has ended that waits for it, however that ended.
+
+    In the process itself nothing is done.  Joblib's idle workers would wait for minutes.
+
+    Parameters
+    ----------
+    parent : int
+        The number of the process.
+    """
+    if os.getpid() != parent and _END_WITH not in (one.name for one in threading.enumerate()):
+        threading.Thread(target=_watch, args=(parent,), name=_END_WITH, daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os._exit(1)
 
 
 def run_until_stopped(task: Task[Result], stop: Path, parent: int) -> Result:

@@ -5,8 +5,8 @@ four ratings a pair.  It makes everything runnable at once and says nothing abou
 """
 
 import csv
-import shutil
-import tempfile
+import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,10 @@ import soundfile
 from joblib import Parallel, delayed
 
 from xacle_stack._files import path_in_errors
+from xacle_stack._folder_draft import FolderDraft
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import IntArray
+from xacle_stack._workers import end_with
 from xacle_stack.errors import DemoError, DemoExistsError
 from xacle_stack.synth import (
     EVENTS,
@@ -97,10 +99,11 @@ def write_demo(
     Notes
     -----
     Everything is written beside the target and moved there when complete: an interrupted run
-    leaves no folder that looks whole.
+    leaves no folder that looks whole, and what a killed one leaves is swept by the next.
 
     Examples
     --------
+    >>> import tempfile
     >>> folder = write_demo(tempfile.mkdtemp(), n_pairs=20)
     >>> sorted(path.name for path in folder.iterdir())
     ['README.md', 'meta_data', 'wav']
@@ -112,21 +115,20 @@ def write_demo(
         raise DemoError(f"the seed is {seed}. Give a whole number from 0 on.")
     _check_free(folder)
     pairs = draw_pairs(n_pairs, seed)
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
     try:
-        unfinished.chmod(0o755)  # mkdtemp's own mode keeps everyone else out
-        _write_clips(unfinished, pairs, seed, n_jobs, progress)
-        _write_tables(unfinished, pairs, seed)
-        readme = unfinished / "README.md"
-        with path_in_errors(readme):
-            readme.write_text(_readme(n_pairs, seed), encoding="utf-8")
-        _check_free(folder)
-        if folder.exists():
-            folder.rmdir()  # not every system renames onto an empty folder
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with FolderDraft(folder) as draft:
+            _write_clips(draft.folder, pairs, seed, n_jobs, progress)
+            _write_tables(draft.folder, pairs, seed)
+            readme = draft.folder / "README.md"
+            with path_in_errors(readme):
+                readme.write_text(_readme(n_pairs, seed), encoding="utf-8")
+            _check_free(folder)
+            draft.publish()
+    except BlockingIOError:
+        raise DemoError(
+            f"{folder}: another process is making it. Wait until it is finished, or give another "
+            "name."
+        ) from None
     return folder
 
 
@@ -277,18 +279,25 @@ def _write_clips(
     numbered = list(enumerate(pairs))
     chunks = [numbered[i : i + _CHUNK] for i in range(0, len(numbered), _CHUNK)]
     done = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(_write_chunk)(folder, chunk, seed) for chunk in chunks
+        delayed(_write_chunk)(folder, chunk, seed, os.getpid()) for chunk in chunks
     )
     with progress_bar("demo", len(pairs), "clips", shown=progress) as bar:
         for n_written in done:
             bar.update(n_written)
 
 
-def _write_chunk(folder: Path, chunk: Sequence[tuple[int, DemoPair]], seed: int) -> int:
+def _write_chunk(
+    folder: Path, chunk: Sequence[tuple[int, DemoPair]], seed: int, parent: int
+) -> int:
+    end_with(parent)
     for number, pair in chunk:
         samples = render_scene(random_stream(seed, "demo", _SOUND, number), pair.scene)
         sixteen_bit = np.rint(samples * 32767).astype(np.int16)
-        soundfile.write(folder / "wav" / pair.split / pair.name, sixteen_bit, SAMPLE_RATE_HZ)
+        image = io.BytesIO()
+        soundfile.write(image, sixteen_bit, SAMPLE_RATE_HZ, format="WAV")
+        path = folder / "wav" / pair.split / pair.name
+        with path_in_errors(path):  # libsndfile itself tells nothing of a full disk
+            path.write_bytes(image.getvalue())
     return len(chunk)
 
 

@@ -18,7 +18,7 @@ from xacle_stack.encoders import EncoderChoice
 from xacle_stack.errors import EncoderError, ModelFileError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import evaluate, srcc
-from xacle_stack.pairs import SPLITS, Pairs, read_splits
+from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.results import (
     PublishedResult,
@@ -28,7 +28,7 @@ from xacle_stack.results import (
     results_csv,
     results_markdown,
 )
-from xacle_stack.run_folder import claim_folder, data_digest
+from xacle_stack.run_folder import RunFolder, data_digest
 from xacle_stack.stacking import MAX_MODEL_BYTES, load_card, load_model, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import rank_average
@@ -75,7 +75,7 @@ def run_experiment(
 
     Writes into `out`: the model of all spaces (``model.skops``, ``model.json``), its predictions
     for every split but train, and the results as CSV and Markdown.  What an earlier run left there
-    is replaced.
+    is replaced in one step, at the end: a run that is killed leaves it as it was.
 
     Returns
     -------
@@ -91,52 +91,52 @@ def run_experiment(
     CacheError
         If embeddings are missing.
     ModelFileError
-        If `out` cannot be written, or holds the results of another data set.
+        If `out` cannot be written, another run is writing there, or it holds the results of
+        another data set.
     """
     splits = read_splits(data)
     train = splits.pop("train", None)
     if train is None:
         raise PairsError(f"{data}: there is no train split to fit on; found {list(splits)}.")
     judged = judged_splits(data, splits)
-    claim_folder(out, data)
-    fingerprints = recipe.fingerprints()
-    cache = FeatureCache(store)
-    cached_train = cache.load(train, fingerprints)
-    cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
+    with RunFolder(out, data) as run:
+        fingerprints = recipe.fingerprints()
+        cache = FeatureCache(store)
+        cached_train = cache.load(train, fingerprints)
+        cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
 
-    scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
-    # Once: they may warn.
-    targets = Targets.of(train, recipe)
-    groups = fold_groups(train, recipe, recipe.new_stacker())
-    subsets = space_subsets(recipe.spaces, recipe.compare)
-    with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
-        for spaces in subsets:
-            system = fit_system(recipe, spaces, cached_train, targets, groups, n_jobs)
-            for split in splits:
-                scores[split][system_name(spaces)] = system.score(cached[split])
-            bar.update()
-    # The last subset is all spaces.
-    final = {split: of_split[system_name(recipe.spaces)] for split, of_split in scores.items()}
-    if len(recipe.spaces) > 1 and "singles" in recipe.compare:
-        for of_split in scores.values():
-            singles = [of_split[system_name((space,))] for space in recipe.spaces]
-            of_split[RANK_ENSEMBLE] = rank_average(singles)
-    results = [
-        SystemResult(name, split, evaluate(pairs.scores, of_system))
-        for split, pairs in judged.items()
-        for name, of_system in scores[split].items()
-    ]
-    published = published_beside(splits.values())
-    for split in SPLITS:
-        path = out / f"scores-{split}.csv"
-        if split in splits:
-            write_predictions(path, splits[split].ids, final[split], split)
-        else:  # of an earlier run on other splits
-            path.unlink(missing_ok=True)
-    write_atomically(out / "results.csv", results_csv(results).encode())
-    write_atomically(out / "results.md", results_markdown(results, published).encode())
-    card = {"data": data_digest(data), **_card(recipe, train, system, results)}
-    save_model(out / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card)
+        scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
+        # Once: they may warn.
+        targets = Targets.of(train, recipe)
+        groups = fold_groups(train, recipe, recipe.new_stacker())
+        subsets = space_subsets(recipe.spaces, recipe.compare)
+        with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
+            for spaces in subsets:
+                system = fit_system(recipe, spaces, cached_train, targets, groups, n_jobs)
+                for split in splits:
+                    scores[split][system_name(spaces)] = system.score(cached[split])
+                bar.update()
+        # The last subset is all spaces.
+        final = {split: of_split[system_name(recipe.spaces)] for split, of_split in scores.items()}
+        if len(recipe.spaces) > 1 and "singles" in recipe.compare:
+            for of_split in scores.values():
+                singles = [of_split[system_name((space,))] for space in recipe.spaces]
+                of_split[RANK_ENSEMBLE] = rank_average(singles)
+        results = [
+            SystemResult(name, split, evaluate(pairs.scores, of_system))
+            for split, pairs in judged.items()
+            for name, of_system in scores[split].items()
+        ]
+        published = published_beside(splits.values())
+        for split, pairs in splits.items():
+            write_predictions(run.draft / f"scores-{split}.csv", pairs.ids, final[split], split)
+        write_atomically(run.draft / "results.csv", results_csv(results).encode())
+        write_atomically(run.draft / "results.md", results_markdown(results, published).encode())
+        card = {"data": data_digest(data), **_card(recipe, train, system, results)}
+        save_model(
+            run.draft / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card
+        )
+        run.publish()
     return results, published
 
 

@@ -1,45 +1,122 @@
-"""The folder that a run writes its results to."""
+"""The folder of a run's results: of one run, the old one or the new one, at every moment."""
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Self
 
-from xacle_stack._files import write_atomically
+from xacle_stack._folder_draft import FolderDraft
 from xacle_stack.errors import ModelFileError
+from xacle_stack.pairs import SPLITS
 from xacle_stack.stacking import load_card
 
 # Below the folder of a comparison.
 MODELS = "models"
+# What runs write; anything else in a folder of results is the user's, and stays.
+_WRITTEN = (
+    *("model.skops", "model.json", "results.csv", "results.md"),
+    *(f"scores-{split}{system}.csv" for split in SPLITS for system in ("", "-*")),
+    *("comparison.csv", "comparison.md", "srcc.png", "srcc-mse.png", "validation-test.png"),
+    *(f"{MODELS}/*.skops", f"{MODELS}/*.json"),
+)
 
 
-def claim_folder(out: Path, data: Path) -> None:
-    """Make the folder of the results before anything is fitted, or say why it cannot be.
+class RunFolder:
+    """The results of one run, which replace those of an earlier one as a whole.
+
+    Use it in a ``with`` block.  Files of the user's own stay in the folder.
+
+    Parameters
+    ----------
+    out : Path
+        The folder of the results.
+    data : Path
+        The data set that they are about.
+
+    Attributes
+    ----------
+    out : Path
+    draft : Path
+        Write here.
 
     Raises
     ------
     ModelFileError
-        If it cannot be written, or holds the results of another data set.
+        If nothing can be written there, another run is writing, or the folder holds the results of
+        another data set; before anything is fitted.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / ".writable", b"")
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise ModelFileError(
-            f"{out}: cannot be written ({error.strerror}). Give another folder with --out."
-        ) from None
-    for model in [out, *out.glob(f"{MODELS}/*.skops")]:
+
+    def __init__(self, out: Path, data: Path) -> None:
+        self.out = out
+        self._data = data
+        self._folder = FolderDraft(out)
+        self.draft = self._folder.folder
+
+    def __enter__(self) -> Self:
+        if self.out.exists() and not self.out.is_dir():
+            raise ModelFileError(f"{self.out}: this is a file. Give a folder with --out.")
         try:
-            card = load_card(model)
-        except ModelFileError:  # no finished run
-            continue
-        if card.get("data", data_digest(data)) != data_digest(data):
+            self._folder.__enter__()
+        except BlockingIOError:
             raise ModelFileError(
-                f"{out}: it holds the results of another data set of the same name. Give another "
-                "folder with --out, or remove this one."
-            )
+                f"{self.out}: another run is writing its results there. Wait until it is finished, "
+                "or give another folder with --out."
+            ) from None
+        except OSError as error:
+            raise ModelFileError(
+                f"{self.out}: cannot be written ({error.strerror}). Give another folder with --out."
+            ) from None
+        try:
+            self._check_data()
+        except BaseException:
+            self._folder.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.__exit__(None, None, None)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a run before has left results."""
+        return any(any(self.out.glob(pattern)) for pattern in _WRITTEN)
+
+    def publish(self) -> None:
+        """Put what stands in the draft now into the place of the results; go on as often as needed.
+
+        Raises
+        ------
+        ModelFileError
+            If that cannot be done; the results before are unharmed then.
+        """
+        try:
+            self._folder.publish(is_kept=_is_the_users)
+        except OSError as error:
+            raise ModelFileError(
+                f"{self.out}: the results cannot be put there ({error.strerror}). Those of the run "
+                "before are unharmed. Make room or give permission, or give another --out."
+            ) from None
+
+    def _check_data(self) -> None:
+        for model in [self.out, *self.out.glob(f"{MODELS}/*.skops")]:
+            try:
+                card = load_card(model)
+            except ModelFileError:  # no finished run
+                continue
+            if card.get("data", data_digest(self._data)) != data_digest(self._data):
+                raise ModelFileError(
+                    f"{self.out}: it holds the results of another data set of the same name. Give "
+                    "another folder with --out, or remove this one."
+                )
 
 
 def data_digest(data: Path) -> str:
     """Return what a model's card says of where its data set was."""
     # Not the path itself: a model may be given away.
     return hashlib.blake2b(str(data.resolve()).encode(), digest_size=8).hexdigest()
+
+
+def _is_the_users(path: PurePath) -> bool:
+    return not any(
+        len(path.parts) == len(PurePath(pattern).parts) and path.match(pattern)
+        for pattern in _WRITTEN
+    )

@@ -237,6 +237,43 @@ def test_an_interrupted_training_stops_the_comparison_and_leaves_its_best_state(
     assert not (models / "net-interrupted.json").exists()
 
 
+def test_whenever_a_comparison_is_looked_at_its_parts_belong_together(
+    data: Path, tmp_path: Path
+) -> None:
+    recipe, out = recipe_of(CHEAP), tmp_path / "out"
+    fill_cache(data, recipe, tmp_path / "store", **QUIET)
+    states = []
+    for _ in range(2):  # the second one replaces the first
+        for systems in compare_systems(data, recipe, tmp_path / "store", out, **QUIET):
+            trained = {one.name for one in systems if one.kind != "ensemble"}
+            scored = {path.stem for path in out.glob("scores-test-*.csv")}
+            table = (out / "comparison.csv").read_text("utf-8").splitlines()
+            rows = list(csv.DictReader(table))
+            assert {row["system"] for row in rows} == {one.name for one in systems}
+            assert {path.stem for path in out.glob("models/*.skops")} == trained
+            assert scored == {f"scores-test-{one.name}" for one in systems}
+            assert all(load_model(path) for path in out.glob("models/*.skops"))
+            states.append(sorted(one.name for one in systems))
+    assert states[:3] == states[3:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out", "store"]
+
+
+def test_a_comparison_that_is_stopped_at_once_leaves_the_earlier_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out = recipe_of({"cosine": CHEAP["cosine"]}), tmp_path / "out"
+    compared(data, recipe, tmp_path)
+    before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xacle_stack.systems.CosineRegressor.fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        next(compare_systems(data, recipe, tmp_path / "store", out, **QUIET))
+    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before
+
+
 def test_targets_of_a_listener_model_reach_every_system(data: Path, tmp_path: Path) -> None:
     file = data / "meta_data" / "train.csv"
     rows = list(csv.reader(file.read_text().splitlines()))
@@ -424,10 +461,15 @@ def test_what_an_earlier_comparison_left_is_no_longer_there(
     compared(data, recipe_of({"cosine": CHEAP["cosine"]}), tmp_path)
     out = tmp_path / "out"
     assert sorted(path.name for path in out.rglob("*.*") if path.is_file()) == [
+        "comparison.csv",
+        "comparison.md",
         "cosine.json",
         "cosine.skops",
         "scores-test-cosine.csv",
         "scores-validation-cosine.csv",
+        "srcc-mse.png",
+        "srcc.png",
+        "validation-test.png",
     ]
     other = make_data("other", train=20, validation=5)
     with pytest.raises(ModelFileError, match="it holds the results of another data set"):

@@ -44,22 +44,18 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Train every system of a recipe on the train split and compare them on the others."""
-    from xacle_stack.comparison import compare_systems, write_comparison
-    from xacle_stack.errors import MissingExtraError
-    from xacle_stack.pairs import read_splits
-    from xacle_stack.results import published_beside
+    from xacle_stack.comparison import compare_systems
 
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     if seeds is not None:
         settings = settings.with_seeds(seeds)
     folder = out or Path("runs") / f"compare-{settings.name}-{data.resolve().name}"
     systems: Sequence[ComparedSystem] = []
-    published = published_beside(read_splits(data).values())
     try:
-        for systems in compare_systems(
+        for finished in compare_systems(
             data, settings, store, folder, n_jobs=jobs, progress=not quiet
         ):
-            write_comparison(systems, published, folder)
+            systems = finished
     except KeyboardInterrupt:
         n_finished, n_systems = len(systems), len(settings.contenders)
         there = f"their table, and the models so far: {folder}" if systems else "no table yet."
@@ -68,12 +64,6 @@ def compare(
         )
         raise
     _print(systems)
-    try:
-        from xacle_stack.comparison import write_plots
-
-        write_plots(systems, folder)
-    except MissingExtraError as error:
-        console.print(f"No plots: {error}")
     console.print(f"Tables, plots, scores and models: {folder}", soft_wrap=True)
 
 

@@ -1,7 +1,8 @@
 """All systems of a recipe on one data set, in one table."""
 
+from xacle_stack.comparison.compared_system import ComparedSystem
 from xacle_stack.comparison.plots import write_plots
-from xacle_stack.comparison.run import ComparedSystem, compare_systems
+from xacle_stack.comparison.run import compare_systems
 from xacle_stack.comparison.tables import (
     CHOSEN_HERE,
     cell,

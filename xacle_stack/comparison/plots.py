@@ -6,7 +6,7 @@ from typing import Any
 
 from xacle_stack._files import path_in_errors
 from xacle_stack._optional import require
-from xacle_stack.comparison.run import ComparedSystem
+from xacle_stack.comparison.compared_system import ComparedSystem
 from xacle_stack.comparison.tables import ranked, splits_of
 
 # Matplotlib's colours repeat after ten.
@@ -42,6 +42,7 @@ def write_plots(systems: Sequence[ComparedSystem], out: Path) -> list[Path]:
     for name, picture in drawn.items():
         paths.append(out / f"{name}.png")
         with path_in_errors(paths[-1]):
+            paths[-1].unlink(missing_ok=True)  # a published folder may share the file
             picture.savefig(paths[-1], dpi=120)
     return paths
 

@@ -14,18 +14,21 @@ from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
+from xacle_stack.comparison.compared_system import ComparedSystem
 from xacle_stack.comparison.parameters import count_parameters
+from xacle_stack.comparison.plots import write_plots
+from xacle_stack.comparison.tables import write_comparison
 from xacle_stack.contenders import (
     Contender,
     EnsembleContender,
     file_name,
 )
-from xacle_stack.errors import PairsError
+from xacle_stack.errors import MissingExtraError, PairsError
 from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe
-from xacle_stack.results import judged_splits
-from xacle_stack.run_folder import MODELS, claim_folder, data_digest
+from xacle_stack.results import judged_splits, published_beside
+from xacle_stack.run_folder import MODELS, RunFolder, data_digest
 from xacle_stack.stacking import Stacker, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
@@ -33,43 +36,6 @@ from xacle_stack.systems.fitted import FittedSystem
 from xacle_stack.targets import Targets, fold_groups
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class ComparedSystem:
-    """One row of the comparison.
-
-    Attributes
-    ----------
-    name, kind : str
-    n_seeds : int
-        Fits that the figures are means of.
-    evaluations : dict of str to Evaluation
-        For each split with scores, means over the seeds of the metrics and their intervals' ends.
-    srcc_spread : dict of str to float
-        Standard deviation of the SRCC over the seeds; NaN of a single fit.
-    probability_better : dict of str to float
-        That its SRCC is higher than the reference's, by paired bootstrap; mean over the seeds.
-    fit_s : float
-        Seconds to train, from the cached embeddings.
-    score_ms : float
-        Milliseconds to score a pair, from the cached embeddings.
-    n_parameters : int
-        Learned numbers that it needs to score.
-    chose_epoch_on_validation : bool
-        So that its figures there are not those of unseen pairs.
-    """
-
-    name: str
-    kind: str
-    n_seeds: int
-    evaluations: Mapping[str, Evaluation]
-    srcc_spread: Mapping[str, float]
-    probability_better: Mapping[str, float]
-    fit_s: float
-    score_ms: float
-    n_parameters: int
-    chose_epoch_on_validation: bool = False
 
 
 @dataclass(eq=False)
@@ -92,20 +58,22 @@ def compare_systems(
     Yields
     ------
     systems : list of ComparedSystem
-        Those that are finished, after each of them.  Their scores for every split but train and
-        the model of the first seed are then in `out`.
+        Those that are finished, after each of them.  Their tables, their scores for every split
+        but train and the models of their first seeds are then in `out`, and what an earlier run
+        left there is gone; after the last one there are plots as well.
 
     Raises
     ------
     KeyboardInterrupt
         At the user's.  A network in training leaves its best state so far among the models, as
-        ``NAME-interrupted.skops``.
+        ``NAME-interrupted.skops``, unless it would take the place of an earlier run's results.
     PairsError
         If there is no train split with scores, or no other split to evaluate on.
     CacheError
         If embeddings are missing.
     ModelFileError
-        If `out` cannot be written, or holds the results of another data set.
+        If `out` cannot be written, another run is writing there, or it holds the results of
+        another data set.
     MissingExtraError
         If a system trains a network and what it needs is not installed.
     """
@@ -135,45 +103,68 @@ def compare_systems(
                 'would choose its epoch. Leave choose_epoch_on = "validation" out: then some '
                 "captions of the train split are held out for that."
             )
-    _prepare_folder(out, data, recipe)
-    cache, fingerprints = FeatureCache(store), recipe.fingerprints()
-    cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
-    targets = Targets.of(train, recipe)
-    task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress)
-    runs: dict[str, _Runs] = {}
-    finished: list[ComparedSystem] = []
+    published = published_beside(splits.values())
+    with RunFolder(out, data) as run:
+        cache, fingerprints = FeatureCache(store), recipe.fingerprints()
+        cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
+        targets = Targets.of(train, recipe)
+        task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress)
+        facts = {"data": data_digest(data)}
+        finished: list[ComparedSystem] = []
+        try:
+            for system in _train_each(task, judged, run.draft, facts):
+                finished.append(system)
+                write_comparison(finished, published, run.draft)
+                run.publish()
+                yield finished
+        except KeyboardInterrupt:
+            # The state of a training does not take the place of an earlier run's results.
+            if finished or not run.has_results:
+                run.publish()
+            raise
+        try:
+            write_plots(finished, run.draft)
+        except MissingExtraError as error:
+            logger.warning("No plots: %s", error)
+        run.publish()
+
+
+def _train_each(
+    task: "_Task", judged: Mapping[str, Pairs], draft: Path, facts: Mapping[str, str]
+) -> Iterator[ComparedSystem]:
+    """Train, score and evaluate one system after the other; write its model and its scores."""
+    recipe, runs = task.recipe, dict[str, _Runs]()
     n_fits = sum(task.n_seeds(settings) for settings in recipe.contenders.values())
     # Averages are made of what is finished.
     order = sorted(recipe.contenders.items(), key=lambda one: isinstance(one[1], EnsembleContender))
-    with progress_bar("comparing", n_fits, "fits", shown=progress) as bar:
+    with progress_bar("comparing", n_fits, "fits", shown=task.progress) as bar:
         for name, settings in order:
             if isinstance(settings, EnsembleContender):
                 runs[name] = _ensemble(settings, runs)
             else:
+                card = {**facts, **recipe.for_scoring_with(name).origin()}
                 chose = settings.chooses_epoch_on_validation
                 runs[name] = _Runs(settings.kind, chose_epoch_on_validation=chose)
+                models = []
                 for seed in range(task.n_seeds(settings)):
                     model = task.fit(settings, seed, runs[name])
-                    interrupted = getattr(model.stacker, "was_interrupted_", False)
-                    if seed == 0 or interrupted:
-                        origin = recipe.for_scoring_with(name).origin()
-                        save_model(
-                            _model_path(out, name, interrupted=interrupted),
-                            {"builder": model.builder, "stacker": model.stacker},
-                            {"data": data_digest(data), **origin},
-                        )
-                    if interrupted:
+                    if getattr(model.stacker, "was_interrupted_", False):
+                        _save_system(draft / MODELS / f"{file_name(name)}-interrupted", model, card)
                         raise KeyboardInterrupt  # figures of a part of a training mislead
+                    models = models or [model]
                     task.score(model, runs[name])
                     bar.update()
-            for split, pairs in splits.items():
-                path = out / f"scores-{split}-{file_name(name)}.csv"
-                write_predictions(path, pairs.ids, runs[name].scores[split][0], split)
-            left = _model_path(out, name, interrupted=True)
-            for path in (left, left.with_suffix(".json")):
-                path.unlink(missing_ok=True)
-            finished.append(_compared(name, runs, judged))
-            yield finished
+                _save_system(draft / MODELS / file_name(name), models[0], card)
+            for split, scores in runs[name].scores.items():
+                path = draft / f"scores-{split}-{file_name(name)}.csv"
+                write_predictions(path, task.cached[split].pair_ids, scores[0], split)
+            yield _compared(name, runs, judged)
+
+
+def _save_system(path: Path, system: FittedSystem, card: Mapping[str, Any]) -> None:
+    """Save a system so that it can score; `path` goes without an ending."""
+    model = {"builder": system.builder, "stacker": system.stacker}
+    save_model(path.with_name(f"{path.name}.skops"), model, card)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,19 +281,3 @@ def _mean_evaluation(by_seed: list[Evaluation]) -> Evaluation:
         ends = np.mean([(e.value, e.low, e.high) for e in estimates], axis=0)
         metrics[name.lower()] = Estimate(*map(float, ends))
     return Evaluation(**metrics, n_pairs=by_seed[0].n_pairs, confidence=by_seed[0].confidence)
-
-
-def _prepare_folder(out: Path, data: Path, recipe: Recipe) -> None:
-    """Claim the folder, and remove what an earlier comparison left of systems that are no more."""
-    claim_folder(out, data)
-    names = {file_name(name) for name in recipe.contenders}
-    for path in (*out.glob("scores-*.csv"), *out.glob(f"{MODELS}/*")):
-        system = path.stem.removesuffix("-interrupted")
-        if path.suffix == ".csv":
-            system = system.split("-", 2)[-1]
-        if system not in names:
-            path.unlink()
-
-
-def _model_path(out: Path, name: str, *, interrupted: bool) -> Path:
-    return out / MODELS / f"{file_name(name)}{'-interrupted' if interrupted else ''}.skops"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xacle_stack._csv_table import csv_text, not_a_formula
 from xacle_stack._files import write_atomically
-from xacle_stack.comparison.run import ComparedSystem
+from xacle_stack.comparison.compared_system import ComparedSystem
 from xacle_stack.metrics import Estimate
 from xacle_stack.results import (
     METRIC_NAMES,

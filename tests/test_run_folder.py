@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from xacle_stack.errors import ModelFileError
+from xacle_stack.run_folder import RunFolder
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_run_replaces_what_runs_wrote_and_keeps_what_users_put_there(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with RunFolder(out, tmp_path) as run:
+        write(run.draft, results_csv="1", results_md="1", models__a_skops="1")
+        (run.draft / "scores-test.csv").write_text("1")
+        run.publish()
+        assert run.has_results
+    write(out, notes_txt="mine", models__readme_md="mine", scores_csv="mine", results_csv="edited")
+    with RunFolder(out, tmp_path) as run:
+        write(run.draft, results_csv="2", models__b_skops="2")
+        run.publish()
+    assert names(out) == [
+        *("models/b.skops", "models/readme.md", "notes.txt", "results.csv", "scores.csv")
+    ]
+    assert (out / "results.csv").read_text() == "2"
+
+
+def test_a_second_run_into_the_folder_is_told_to_wait(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with RunFolder(out, tmp_path) as run:
+        with pytest.raises(ModelFileError, match=r"out: another run is writing .* --out"):
+            RunFolder(out, tmp_path).__enter__()
+        assert run.draft.is_dir()
+    with RunFolder(out, tmp_path):  # as soon as the first has ended
+        pass
+
+
+def test_a_file_in_its_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ModelFileError, match=r"out: this is a file. Give a folder with --out"):
+        RunFolder(tmp_path / "out", tmp_path).__enter__()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelFileError, match="file/out: cannot be written"):
+        RunFolder(tmp_path / "file" / "out", tmp_path).__enter__()
+
+
+def test_a_full_disk_leaves_the_results_as_they_were(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    with RunFolder(out, tmp_path) as run:
+        write(run.draft, results_csv="1")
+        run.publish()
+
+    def full(*_: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xacle_stack._folder_draft.exchange", full)
+    with (
+        RunFolder(out, tmp_path) as run,
+        pytest.raises(ModelFileError, match=r"out: .*No space left on device.*unharmed"),
+    ):
+        run.publish()
+    assert names(tmp_path) == ["out/results.csv"]
