@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from xacle_stack._files import path_in_errors, write_atomically
+from xacle_stack._files import lock, path_in_errors, write_atomically
 
 
 @pytest.mark.parametrize("at", ["fsync", "replace"])
@@ -33,3 +33,19 @@ def test_a_full_disk_is_told_with_the_file_that_was_written() -> None:
     with pytest.raises(OSError) as caught, path_in_errors(path):  # noqa: PT011
         path.write_text("x")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+
+
+def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_living_ones_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a[1].csv"
+    (tmp_path / ".a[1].csv.1-00.part").write_bytes(b"half")
+    (tmp_path / ".b.csv.1-00.part").write_bytes(b"half of another file")
+    with (tmp_path / ".a[1].csv.2-00.part").open("wb") as living:
+        assert lock(living.fileno())
+        write_atomically(path, b"whole")
+        assert sorted(one.name for one in tmp_path.iterdir()) == [
+            *(".a[1].csv.2-00.part", ".b.csv.1-00.part", "a[1].csv")
+        ]
+    write_atomically(path, b"again")
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".b.csv.1-00.part", "a[1].csv"]

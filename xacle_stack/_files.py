@@ -4,10 +4,10 @@ import errno
 import glob
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -16,8 +16,6 @@ except ImportError:  # Windows has no such locks
 
 PARTIAL_SUFFIX = ".part"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-# A file is locked right after it is made.
-_LOCKED_WITHIN_S = 1.0
 
 
 @contextmanager
@@ -58,10 +56,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     _sweep_partials(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    partial, file = _locked_partial(path)
     try:
-        with partial.open("xb") as file:
-            lock(file.fileno())  # tells others that somebody is at it
+        with file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -75,13 +72,25 @@ def _write_atomically(path: Path, content: bytes) -> None:
     make_durable(path.parent)
 
 
+def _locked_partial(path: Path) -> tuple[Path, BinaryIO]:
+    """Open a new file beside another one, locked to tell others that somebody is at it."""
+    while True:
+        name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+        partial = path.with_name(name)
+        file = partial.open("xb")
+        # Before it was locked, another process may have taken it for a leftover.
+        if lock(file.fileno()) and os.fstat(file.fileno()).st_nlink:
+            return partial, file
+        file.close()
+
+
 def _sweep_partials(path: Path) -> None:
     """Delete what killed processes left of earlier attempts at the same file."""
+    if fcntl is None:
+        return
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
         with suppress(OSError), partial.open("rb") as file:
-            # One without a lock may also be about to be locked.
-            is_old = time.time() - os.fstat(file.fileno()).st_mtime > _LOCKED_WITHIN_S
-            if is_old and lock(file.fileno()):
+            if lock(file.fileno()):
                 partial.unlink()
 
 

@@ -113,10 +113,10 @@ def write_demo(
         raise DemoError(f"n_pairs is {n_pairs}. Give at least {MIN_PAIRS}: three splits need them.")
     if seed < 0:
         raise DemoError(f"the seed is {seed}. Give a whole number from 0 on.")
-    _check_free(folder)
-    pairs = draw_pairs(n_pairs, seed)
     try:
         with FolderDraft(folder) as draft:
+            _check_free(folder)
+            pairs = draw_pairs(n_pairs, seed)
             _write_clips(draft.folder, pairs, seed, n_jobs, progress)
             _write_tables(draft.folder, pairs, seed)
             readme = draft.folder / "README.md"
