@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import typer
 from support import WriteData
 
 from xacle_stack import cli, experiment
-from xacle_stack.cli.show import show_logs
+from xacle_stack.cli.show import show_logs, warnings_logged
 from xacle_stack.extract import ExtractionReport
 
 Run = Callable[..., tuple[int, str, str]]
@@ -163,9 +164,12 @@ def test_tables_and_logs_hold_none_either(capfd) -> None:
     try:
         show_logs()
         logging.getLogger("xacle_stack.test").warning("%s\nsecond line", EVIL)
+        with warnings_logged():
+            warnings.simplefilter("always")
+            warnings.warn(EVIL, stacklevel=1)  # as libraries do of what a file says
     finally:
         root.handlers[:] = before
-    assert capfd.readouterr().err == f"WARNING: {SHOWN}\nsecond line\n"
+    assert capfd.readouterr().err == f"WARNING: {SHOWN}\nsecond line\nWARNING: {SHOWN}\n"
 
 
 def test_an_error_of_the_system_names_its_file(run: Run, monkeypatch, tmp_path: Path) -> None:

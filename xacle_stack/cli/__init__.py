@@ -45,6 +45,7 @@ from xacle_stack.cli.show import (
     print_results,
     show_logs,
     stop_on_failures,
+    warnings_logged,
 )
 from xacle_stack.errors import PairsError, XacleStackError
 
@@ -274,7 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A scheduler's polite stop is handled like Ctrl-C: what is encoded is kept.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        app(args=arguments)
+        with warnings_logged():
+            app(args=arguments)
     except XacleStackError as error:
         fail(str(error))
     except BrokenPipeError:  # `xacle-stack … | head`

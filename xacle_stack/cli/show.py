@@ -3,7 +3,9 @@
 import logging
 import math
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich import box
@@ -42,10 +44,22 @@ error_console = _Console(stderr=True, markup=False, highlight=False)
 
 
 def show_logs() -> None:
-    """Print warnings on stderr."""
+    """Print what is logged, from warnings on, on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+@contextmanager
+def warnings_logged() -> Iterator[None]:
+    """Show Python's warnings like what is logged: a library's may quote what a file says."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        logging.getLogger("py.warnings").warning("%s", message)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def fail(message: str) -> NoReturn:
