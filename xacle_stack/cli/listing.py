@@ -143,5 +143,8 @@ def _existing(store: Path) -> "FeatureCache":
 
     cache = FeatureCache(store)
     if not cache.stores():
-        fail(f"{store}: there is no cache here. Make one with `make features`, or give --store.")
+        fail(
+            f"{store}: there is no cache here. Make one with `xacle-stack features`, or give "
+            "--store."
+        )
     return cache

@@ -167,8 +167,8 @@ def _find_meta_data(data: Path) -> Path:
         return meta_data
     if not data.exists():
         raise PairsError(
-            f"{data}: no such folder. Give the folder that holds meta_data/ and wav/; `make stack` "
-            "makes a demo data set in data/demo."
+            f"{data}: no such folder. Give the folder that holds meta_data/ and wav/; "
+            "`xacle-stack demo FOLDER` makes one to try."
         )
     near = [p.parent for p in (*data.glob("*/meta_data"), data.parent / "meta_data") if p.is_dir()]
     hint = f" Did you mean {str(near[0])!r}?" if near else ""
