@@ -226,6 +226,8 @@ def test_a_model_of_another_checkpoint_says_how_to_name_it(
         ({"spaces": 3}, RecipeError, "its card: 1 mistake"),
         ({"stacker": {"preset": "os.system"}}, RecipeError, "its card: 1 mistake"),
         ({"auxiliary": ["evil.py:Evil:logits"]}, ModelFileError, "not run on a saved model's word"),
+        ({"auxiliary": ["beats:logits"] * 100_000}, RecipeError, "more than 65,536 characters"),
+        ({"seeds": 10**12}, RecipeError, "1000000000000 is beyond what any setting takes"),
     ],
 )
 def test_a_card_with_mistakes_is_told(

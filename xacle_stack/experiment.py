@@ -20,6 +20,7 @@ from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import evaluate, srcc
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.recipe_file import check_settings_of_card
 from xacle_stack.results import (
     PublishedResult,
     SystemResult,
@@ -235,6 +236,7 @@ def load_system(
                 f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
                 "saved model's word. If you trust it, give the recipe that names it: --recipe."
             )
+        check_settings_of_card(settings, f"{path}, its card")
         from_the_user: dict[str, object] = {"checkpoints": {}, "code": {}, "views": {}}
         recipe = recipe_from({**settings, **from_the_user}, source=f"{path}, its card")
     recipe = recipe.override(checkpoints=checkpoints, code=code)
