@@ -1,10 +1,18 @@
 """Folders as the Hugging Face transformers library writes them: what their JSON files say."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 from xacle_stack.errors import EncoderError
+
+# The largest vocabulary has some megabytes.
+_MAX_BYTES = 64 * 2**20
+# No model here has more layers, nor a length or a size beyond these.
+_MAX_LAYERS, _MAX_INT = 512, 2**31 - 1
+# Settings of a configuration by which transformers fetches code, beside those that begin with "_".
+_FETCHES_CODE = ("attn_implementation", "auto_map", "quantization_config")
 
 
 def read_json(what: str, folder: Path, name: str) -> Any:
@@ -20,16 +28,51 @@ def read_json(what: str, folder: Path, name: str) -> Any:
     Raises
     ------
     EncoderError
-        If `folder` is a file, or the file is missing or not JSON.
+        If `folder` is a file, or the file is missing, not JSON, or larger than any such file.
+
+    Notes
+    -----
+    Of ``config.json`` only the settings of the model itself are returned.  Others, such as
+    ``_attn_implementation``, can name code on a hub that transformers would fetch and run.
     """
     if folder.is_file():
         raise EncoderError(
             f"{what}: {folder} is a file; expected the folder that holds it together with {name}."
         )
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
+        status = (folder / name).stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            raise ValueError(f"it is no regular file of at most {_MAX_BYTES >> 20} MiB")
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        return _model_settings(settings) if name == "config.json" else settings
+    except RecursionError:
+        raise EncoderError(
+            f"{what}: {folder / name} cannot be read as JSON: it is nested too deeply."
+        ) from None
     except (OSError, ValueError) as error:
         raise EncoderError(f"{what}: {folder / name} cannot be read as JSON: {error}.") from None
+
+
+def _model_settings(value: Any, name: str = "") -> Any:
+    """Return settings, also of the parts of a model, without those that lead to code.
+
+    Raises
+    ------
+    ValueError
+        If a number is beyond that of any model.
+    """
+    if isinstance(value, dict):
+        return {
+            key: _model_settings(one, key)
+            for key, one in value.items()
+            if not key.startswith("_") and key not in _FETCHES_CODE
+        }
+    if isinstance(value, list):
+        return [_model_settings(one, name) for one in value]
+    most = _MAX_LAYERS if name.endswith("layers") else _MAX_INT
+    if isinstance(value, int) and abs(value) > most:
+        raise ValueError(f"{name} is {str(value)[:20]}, and no model has more than {most}")
+    return value
 
 
 def read_config(what: str, folder: Path, config_class: Any) -> Any:
