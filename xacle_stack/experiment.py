@@ -236,9 +236,9 @@ def load_system(
                 f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
                 "saved model's word. If you trust it, give the recipe that names it: --recipe."
             )
-        check_settings_of_card(settings, f"{path}, its card")
-        from_the_user: dict[str, object] = {"checkpoints": {}, "code": {}, "views": {}}
-        recipe = recipe_from({**settings, **from_the_user}, source=f"{path}, its card")
+        own = {**settings, "checkpoints": {}, "code": {}, "views": {}}  # the user's to say
+        check_settings_of_card(own, f"{path}, its card")
+        recipe = recipe_from(own, source=f"{path}, its card")
     recipe = recipe.override(checkpoints=checkpoints, code=code)
     try:
         installed = recipe.fingerprints()

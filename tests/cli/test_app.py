@@ -139,7 +139,7 @@ def test_no_message_holds_a_raw_control_character(
         ("features", "--data", data, "--recipe", recipe),
         ("evaluate", tmp_path / EVIL, "--data", data, "--split", "train"),
         ("cache", "ls", "--store", EVIL),
-        ("cache", EVIL),
+        ("cache", f"x{EVIL}"),
         ("stack", f"--{EVIL}"),
         ("encoders", EVIL),
     ):
