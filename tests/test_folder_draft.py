@@ -102,6 +102,16 @@ def test_a_draft_is_published_as_often_as_wanted_and_not_at_all_unless_told(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
+def test_empty_folders_of_the_user_stay_and_those_of_a_run_go(tmp_path: Path) -> None:
+    target = tmp_path / "results"
+    (target / "mine" / "empty").mkdir(parents=True)
+    (target / "models").mkdir()
+    (target / "models" / "a").touch()
+    with FolderDraft(target) as draft:
+        draft.publish(is_kept=lambda path: path.name != "a")
+    assert sorted(path.name for path in target.rglob("*")) == ["empty", "mine"]
+
+
 def test_two_processes_do_not_draft_the_same_folder(tmp_path: Path) -> None:
     with FolderDraft(tmp_path / "results") as first, pytest.raises(BlockingIOError):
         FolderDraft(tmp_path / "results").__enter__()

@@ -6,6 +6,10 @@ from xacle_stack.errors import ModelFileError
 from xacle_stack.run_folder import RunFolder
 
 
+def run_folder(out: Path) -> RunFolder:
+    return RunFolder(out, out.parent / "data", out.parent / "store")
+
+
 def write(folder: Path, **files: str) -> None:
     for name, text in files.items():
         path = folder / name.replace("__", "/").replace("_", ".")
@@ -19,13 +23,13 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_replaces_what_runs_wrote_and_keeps_what_users_put_there(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with RunFolder(out, tmp_path) as run:
+    with run_folder(out) as run:
         write(run.draft, results_csv="1", results_md="1", models__a_skops="1")
         (run.draft / "scores-test.csv").write_text("1")
         run.publish()
         assert run.has_results
     write(out, notes_txt="mine", models__readme_md="mine", scores_csv="mine", results_csv="edited")
-    with RunFolder(out, tmp_path) as run:
+    with run_folder(out) as run:
         write(run.draft, results_csv="2", models__b_skops="2")
         run.publish()
     assert names(out) == [
@@ -36,26 +40,26 @@ def test_a_run_replaces_what_runs_wrote_and_keeps_what_users_put_there(tmp_path:
 
 def test_a_second_run_into_the_folder_is_told_to_wait(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with RunFolder(out, tmp_path) as run:
+    with run_folder(out) as run:
         with pytest.raises(ModelFileError, match=r"out: another run is writing .* --out"):
-            RunFolder(out, tmp_path).__enter__()
+            run_folder(out).__enter__()
         assert run.draft.is_dir()
-    with RunFolder(out, tmp_path):  # as soon as the first has ended
+    with run_folder(out):  # as soon as the first has ended
         pass
 
 
 def test_a_file_in_its_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ModelFileError, match=r"out: this is a file. Give a folder with --out"):
-        RunFolder(tmp_path / "out", tmp_path).__enter__()
+        run_folder(tmp_path / "out").__enter__()
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelFileError, match="file/out: cannot be written"):
-        RunFolder(tmp_path / "file" / "out", tmp_path).__enter__()
+        run_folder(tmp_path / "file" / "out").__enter__()
 
 
 def test_a_full_disk_leaves_the_results_as_they_were(tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
-    with RunFolder(out, tmp_path) as run:
+    with run_folder(out) as run:
         write(run.draft, results_csv="1")
         run.publish()
 
@@ -64,8 +68,34 @@ def test_a_full_disk_leaves_the_results_as_they_were(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("xacle_stack._folder_draft.exchange", full)
     with (
-        RunFolder(out, tmp_path) as run,
+        run_folder(out) as run,
         pytest.raises(ModelFileError, match=r"out: .*No space left on device.*unharmed"),
     ):
         run.publish()
     assert names(tmp_path) == ["out/results.csv"]
+
+
+@pytest.mark.parametrize("inside", ["data set", "store of embeddings"])
+def test_a_folder_that_holds_what_a_run_reads_is_refused(tmp_path: Path, inside: str) -> None:
+    places = {"data set": tmp_path / "data", "store of embeddings": tmp_path / "store"}
+    places[inside] = tmp_path / "out" / "sub" / "there"
+    places[inside].mkdir(parents=True)
+    with pytest.raises(ModelFileError, match=rf"out: the {inside} is in this folder.*--out"):
+        RunFolder(tmp_path / "out", *places.values()).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_told_before_anything_is_fitted(
+    tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "out" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "out" / "below")
+    with pytest.raises(ModelFileError, match="out: .*the current directory is in it.*--out"):
+        run_folder(tmp_path / "out").__enter__()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "out")
+    with pytest.raises(ModelFileError, match="out: .*a file system is mounted there.*--out"):
+        run_folder(tmp_path / "out").__enter__()
+    with run_folder(tmp_path / "out" / "below"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "below"]

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,25 @@ def test_a_task_without_a_parent_ends_its_process(tmp_path: Path, monkeypatch) -
     with pytest.raises(EndedError):
         run_until_stopped(lambda goes_on: kept.append(goes_on()), tmp_path / "stop", parent=-1)
     assert kept == [False]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed in forks")
+def test_a_worker_ends_when_the_process_that_it_works_for_is_killed() -> None:
+    # The parent kills itself once its worker watches; the worker would stay for ever.
+    code = """
+import os, signal
+from xacle_stack._workers import end_with
+reading, writing = os.pipe()
+parent = os.getpid()
+end_with(parent)
+if os.fork() == 0:
+    end_with(parent)
+    os.write(writing, b"1")
+    signal.pause()
+os.read(reading, 1)
+os.kill(parent, signal.SIGKILL)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as killed:
+        # Its end is reached when the last process that has the pipe is gone, the worker too.
+        assert killed.communicate(timeout=60)[0] == b""
+    assert killed.returncode == -signal.SIGKILL

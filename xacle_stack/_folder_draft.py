@@ -41,7 +41,8 @@ class FolderDraft:
     BlockingIOError
         If another process is at it.
     OSError
-        If nothing can be written beside the target.
+        If nothing can be written beside the target, or the target cannot be replaced: a file
+        system is mounted there, or the current directory is in it and would be gone.
 
     Examples
     --------
@@ -61,6 +62,7 @@ class FolderDraft:
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
+        self._check_replaceable()
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._claim()
         try:
@@ -97,8 +99,11 @@ class FolderDraft:
         shutil.copytree(self.folder, fresh, copy_function=_link)
         for path in sorted(self.target.rglob("*")) if self.target.is_dir() else ():
             own = path.relative_to(self.target)
-            if not (path.is_dir() and not path.is_symlink()) and is_kept(own):
-                copy = fresh / own
+            copy = fresh / own
+            if path.is_dir() and not path.is_symlink():
+                if not any(path.iterdir()):
+                    copy.mkdir(parents=True, exist_ok=True)
+            elif is_kept(own):
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 if not copy.exists():
                     _link(str(path), str(copy))
@@ -109,6 +114,17 @@ class FolderDraft:
         self._put(fresh)
         make_durable(self.target.parent)
         shutil.rmtree(fresh, ignore_errors=True)
+
+    def _check_replaceable(self) -> None:
+        """Refuse now what the system, or the user, would only stumble over at the end."""
+        reason = None
+        # Path.is_mount is not there on Windows before Python 3.12.
+        if os.path.ismount(self.target):
+            reason = "a file system is mounted there, so it cannot be replaced as a whole"
+        elif self.target.is_dir() and Path.cwd().is_relative_to(self.target):
+            reason = "it is replaced as a whole, and the current directory is in it"
+        if reason:
+            raise OSError(errno.EBUSY, reason, str(self.target))
 
     def _put(self, fresh: Path) -> None:
         if not self.target.exists():

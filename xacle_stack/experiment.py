@@ -100,7 +100,7 @@ def run_experiment(
     if train is None:
         raise PairsError(f"{data}: there is no train split to fit on; found {list(splits)}.")
     judged = judged_splits(data, splits)
-    with RunFolder(out, data) as run:
+    with RunFolder(out, data, store) as run:
         fingerprints = recipe.fingerprints()
         cache = FeatureCache(store)
         cached_train = cache.load(train, fingerprints)

@@ -104,7 +104,7 @@ def compare_systems(
                 "captions of the train split are held out for that."
             )
     published = published_beside(splits.values())
-    with RunFolder(out, data) as run:
+    with RunFolder(out, data, store) as run:
         cache, fingerprints = FeatureCache(store), recipe.fingerprints()
         cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
         targets = Targets.of(train, recipe)
