@@ -39,7 +39,7 @@ def test_csv_holds_every_figure() -> None:
     assert float(rows[3]["MSE"]) == round(evaluation.mse.value, 6)
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
 def test_a_system_is_no_formula_of_a_spreadsheet(name: str) -> None:
     one = results()[0]
     table = results_csv([SystemResult(name, "test", one.evaluation)])
