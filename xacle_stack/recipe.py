@@ -34,6 +34,7 @@ A recipe is a TOML file::
 import difflib
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -328,7 +329,9 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
     ]
     mistakes += mistakes_in(recipe.systems, recipe.reference, recipe.spaces)
     for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
-        mistakes += [f"{kind}: {n!r} stands twice" for n in sorted({*names}) if names.count(n) > 1]
+        mistakes += [
+            f"{kind}: {n!r} stands twice" for n, k in sorted(Counter(names).items()) if k > 1
+        ]
     called: dict[str, str] = {}
     for choice in recipe.encoders:
         info = choice.encoder.info

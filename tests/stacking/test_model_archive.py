@@ -359,8 +359,8 @@ STATES = [
     ("BlockPCA", "mean_", lambda a: a[1:], r"scale_ has shape"),
     ("BlockPCA", "n_features_out_", lambda _: 10**12, "n_features_out_ = 1000000000000"),
     ("GroupedRidge", "coef_", lambda a: np.ones((10**5, a.shape[-1])), "GroupedRidge: "),
-    ("GroupedRidge", "intercept_", lambda _: "high", "intercept_ is of type <U4"),
-    ("GroupedRidge", "n_features_in_", lambda _: 10**12, r"expected \(.*1000000000000\)"),
+    ("GroupedRidge", "intercept_", lambda _: "high", "intercept_ is of type str"),
+    ("GroupedRidge", "n_features_in_", lambda _: 10**12, "n_features_in_ is 1000000000000"),
     ("MonotoneCalibration", "knots_", lambda a: a[::-1].copy(), "knots_ do not rise"),
     ("MonotoneCalibration", "values_", lambda a: a[1:], "values_ has shape"),
     ("FittedLearner", "models", lambda _: 3, "models is '3', expected a list"),
@@ -378,7 +378,8 @@ STATES = [
     ("Stacker", "level0_models_", lambda _: None, "Stacker: TypeError"),
     ("Stacker", "oof_predictions_", lambda a: a[:, 1:], "oof_predictions_ has shape"),
     ("Stacker", "calibration_", lambda _: "x", "Stacker: AttributeError"),
-    ("Stacker", "score_range", lambda _: 7, "score_range must be"),
+    ("Stacker", "score_range_", lambda _: 7, "score_range must be"),
+    ("Stacker", "training_", lambda _: 3, "training_ is no dict of"),
 ]
 
 
@@ -403,7 +404,7 @@ def test_scikit_learn_arrays_are_no_wider_than_their_table(tmp_path: Path) -> No
     path = save_model(tmp_path / "m.skops", model)
     np.testing.assert_array_equal(load_model(path).predict(X), model.predict(X))
     set_attribute(path, "LinearRegression", "coef_", np.ones((70_000, 4)))
-    assert "LinearRegression: coef_ has shape (70000, 4)" in refusal(path)
+    assert "LinearRegression: 70000 outputs, the most is 65536" in refusal(path)
 
 
 def test_a_pipeline_with_a_folder_for_results_is_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_gate_checks_what_it_holds(tmp_path: Path) -> None:
     path = save_model(tmp_path / "gate.skops", GatedRegressor(CosineRegressor()).fit(X, Y))
     load_model(path)
     set_attribute(path, "GatedRegressor", "mean_", "low")
-    with pytest.raises(ModelFileError, match="GatedRegressor: mean_ is of type <U3"):
+    with pytest.raises(ModelFileError, match="GatedRegressor: mean_ is of type str"):
         load_model(path)
     set_attribute(path, "GatedRegressor", "mean_", 0.5)
     set_attribute(path, "CosineRegressor", "calibration_", 3)
