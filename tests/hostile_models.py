@@ -101,8 +101,9 @@ def node_for(value: object, members: dict[str, bytes]) -> Node:
     if isinstance(value, np.ndarray):
         buffer = io.BytesIO()
         np.save(buffer, value)
-        members["changed.npy"] = buffer.getvalue()
-        return {**node("NdArrayNode", "numpy.ndarray"), "type": "numpy", "file": "changed.npy"}
+        name = f"changed-{len(members)}.npy"
+        members[name] = buffer.getvalue()
+        return {**node("NdArrayNode", "numpy.ndarray"), "type": "numpy", "file": name}
     return {**node("JsonNode", "builtins.str"), "content": json.dumps(value), "is_json": True}
 
 

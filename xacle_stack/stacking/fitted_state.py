@@ -76,6 +76,9 @@ _SHAPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "TruncatedSVD": {"components_": (_COMPONENTS, _COLUMNS)},
 }
 
+# Of scalers that are told not to shift, or not to scale.
+_MAY_BE_NONE = frozenset({"mean_", "center_", "scale_"})
+
 
 def check_states(model: Any) -> None:
     """Check what the estimators in a model have learned, the inner ones first.
@@ -220,13 +223,12 @@ def _check_shapes(
 ) -> None:
     """Check that arrays are there and have the lengths that they share.
 
-    Those that the table has and the estimator is to do without, as of scaling, are None; those
-    that it has not, such as all if it is not fitted, it does not reckon with.
+    An estimator without one of them is not fitted.
     """
     lengths = {**(known or {}), _COLUMNS: state.get("n_features_in_", 0)}
     for name, dimensions in shapes.items():
         value = state.get(name)
-        if value is None:
+        if name not in state or (value is None and name in _MAY_BE_NONE):
             continue
         if isinstance(value, np.ndarray) and value.ndim == len(dimensions):
             for dimension, length in zip(dimensions, value.shape, strict=True):
