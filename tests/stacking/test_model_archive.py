@@ -306,7 +306,7 @@ def no_such_array(schema: Node) -> None:
         (a_type_as_a_value, "two objects of the number .* builtins.str"),
         (a_list_as_keys, "two objects of the number .* builtins.list"),
         (an_object_as_text, "two objects of the number .*BoostedTrees.* builtins.str"),
-        (other_text, "two objects of the number .* not the same"),
+        (other_text, "two objects of the number .* that are not the same"),
         (attributes_in_a_list, "Stacker without attributes"),
         (huge_number, r"the number 1111.*\.\.\., of over 64 bits"),
         (huge_slice, r"the slice .*10000"),
@@ -577,6 +577,11 @@ THIN = np.ones((5, 1))
         ),
         (make_pipeline(StandardScaler()), {"steps": "x"}, "steps is a str, expected a list"),
         (make_pipeline(StandardScaler()), {"transform_input": "x"}, "transform_input is set"),
+        (
+            GroupedRidge(),
+            {"coef_": np.ones((5000, 4)), "intercept_": np.ones(5000)},
+            "5000 outputs",
+        ),
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "fit") else "",
 )
@@ -622,6 +627,10 @@ def test_very_many_estimators_for_a_wide_table_are_refused() -> None:
     check_states([scaler] * 1000)
     with pytest.raises(ModelFileError, match="1050 estimators for up to 1048576 columns"):
         check_states([scaler] * 1050)
+    by_column = PowerTransformer()
+    by_column.n_features_in_ = 2**20
+    with pytest.raises(ModelFileError, match="2048 estimators for up to 1048576 columns"):
+        check_states([by_column] * 2)
 
 
 def test_estimators_that_are_referred_to_twice_are_checked_once(monkeypatch) -> None:
@@ -636,7 +645,7 @@ def test_scikit_learn_arrays_are_no_wider_than_their_table(tmp_path: Path) -> No
     path = save_model(tmp_path / "m.skops", model)
     np.testing.assert_array_equal(load_model(path).predict(X), model.predict(X))
     set_attribute(path, "LinearRegression", "coef_", np.ones((70_000, 4)))
-    assert "LinearRegression: 70000 outputs, the most is 65536" in refusal(path)
+    assert "LinearRegression: 70000 outputs, the most is 4096" in refusal(path)
 
 
 def test_a_pipeline_with_a_folder_for_results_is_refused(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_a_setting_of_the_class_is_no_attribute_of_a_network(saved: Path, tmp_pa
         (NETWORKS[2], "n_layers", 10**9, "n_layers: 1000000000 parts"),
         (NETWORKS[2], "n_layers", 1.0, "n_layers: 1.0 parts"),
         (NETWORKS[2], "weights_", 3, "weights_ is no dict"),
+        (NETWORKS[2], "device", 3, "device is 3, expected a name"),
         (NETWORKS[2], "n_features_in_", 10**9, "n_features_in_ is 1000000000"),
     ],
     indirect=["saved"],
@@ -81,6 +82,13 @@ def test_parts_that_a_network_lacks_are_refused(
 ) -> None:
     with pytest.raises(ModelFileError, match=message):
         load_model(changed(saved, tmp_path, name, value))
+
+
+def test_a_layer_wider_than_any_is_refused(saved: Path) -> None:
+    model = load_model(saved)
+    model.weights_["wide"] = np.zeros((2**17 + 1, 1), dtype=np.float32)
+    with pytest.raises(ModelFileError, match="a length of 131073, the most is 131072"):
+        model.predict(X)
 
 
 def test_very_many_views_are_refused(saved: Path) -> None:

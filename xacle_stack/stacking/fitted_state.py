@@ -28,6 +28,7 @@ from xacle_stack.stacking.learners import ALL_COLUMNS, COMPRESSED, FittedLearner
 from xacle_stack.stacking.level0 import predict_level0
 from xacle_stack.stacking.model_schema import OWN_TYPES, SCIKIT_LEARN_TYPES
 from xacle_stack.stacking.ridge import GroupedRidge
+from xacle_stack.stacking.scikit_learn_state import MAX_LENGTHS, check_scikit_learn
 from xacle_stack.stacking.settings import check_score_range
 from xacle_stack.stacking.stacker import Stacker
 
@@ -37,47 +38,13 @@ _MAX_JOBS, _MAX_KERNELS = 1024, 4
 _MAX_LANDMARKS = 2**17
 # Numbers of all landmarks, for each kernel: a prediction makes as many products 256 times.
 _MAX_KERNEL_NUMBERS = 2**29
-# Outputs of a scikit-learn estimator, and quantiles.
-_MAX_LENGTH = 2**16
+# Of those that go over the columns one by one, what each column counts as.
+_BY_COLUMN, _BY_COLUMN_COUNTS = frozenset({"PowerTransformer", "QuantileTransformer"}), 1024
 # Estimators, each as often as the model refers to it, times the columns of the widest table.
 _MAX_WORK = 2**30
 # Attributes of our estimators beside settings and what is learned: LightGBM's form of the trees,
 # which no file can give.
 _OWN_PRIVATE = frozenset({"_booster"})
-
-# Lengths that the arrays of scikit-learn's estimators share; that of columns is n_features_in_.
-_COLUMNS, _OUTPUTS, _COMPONENTS, _QUANTILES = "columns", "outputs", "components", "quantiles"
-# What `predict` and `transform` reckon with.  Arrays of other shapes would be broadcast to some
-# that take more memory than the file's size accounts for.
-_SHAPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "MaxAbsScaler": {"scale_": (_COLUMNS,)},
-    "MinMaxScaler": {"scale_": (_COLUMNS,), "min_": (_COLUMNS,)},
-    "PCA": {
-        "mean_": (_COLUMNS,),
-        "components_": (_COMPONENTS, _COLUMNS),
-        "explained_variance_": (_COMPONENTS,),
-    },
-    "PLSRegression": {
-        "coef_": (_OUTPUTS, _COLUMNS),
-        "intercept_": (_OUTPUTS,),
-        "_x_mean": (_COLUMNS,),
-        "_x_std": (_COLUMNS,),
-        "_y_mean": (_OUTPUTS,),
-        "_y_std": (_OUTPUTS,),
-        "x_rotations_": (_COLUMNS, _COMPONENTS),
-        "x_loadings_": (_COLUMNS, _COMPONENTS),
-        "y_rotations_": (_OUTPUTS, _COMPONENTS),
-        "y_loadings_": (_OUTPUTS, _COMPONENTS),
-    },
-    "PowerTransformer": {"lambdas_": (_COLUMNS,)},
-    "QuantileTransformer": {"quantiles_": (_QUANTILES, _COLUMNS), "references_": (_QUANTILES,)},
-    "RobustScaler": {"center_": (_COLUMNS,), "scale_": (_COLUMNS,)},
-    "StandardScaler": {"mean_": (_COLUMNS,), "scale_": (_COLUMNS,)},
-    "TruncatedSVD": {"components_": (_COMPONENTS, _COLUMNS)},
-}
-
-# Of scalers that are told not to shift, or not to scale.
-_MAY_BE_NONE = frozenset({"mean_", "center_", "scale_"})
 
 
 def check_states(model: Any) -> None:
@@ -97,7 +64,7 @@ def check_states(model: Any) -> None:
     for estimator in check_attributes_in(model):
         with _naming(estimator):
             if _full_name(estimator) in SCIKIT_LEARN_TYPES:
-                _check_scikit_learn(estimator)
+                check_scikit_learn(estimator)
             elif _full_name(estimator) in OWN_TYPES and _has_learned(estimator):
                 _CHECKS.get(type(estimator), _check_itself)(estimator)
 
@@ -136,14 +103,15 @@ def _collect(value: Any, estimators: dict[int, Any], counts: dict[int, int]) -> 
     Returns
     -------
     n_estimators : int
-        Each as often as the model refers to it.
+        Each as often as the model refers to it; one that goes column by column counts as many.
     """
     if id(value) not in counts:
         n_inside = sum(_collect(part, estimators, counts) for part in _parts_of(value))
         is_estimator = _is_estimator(value)
         if is_estimator:
             estimators[id(value)] = value
-        counts[id(value)] = n_inside + is_estimator
+        is_slow = is_estimator and type(value).__name__ in _BY_COLUMN
+        counts[id(value)] = n_inside + (_BY_COLUMN_COUNTS if is_slow else is_estimator)
     return counts[id(value)]
 
 
@@ -198,78 +166,22 @@ def _check_itself(value: Any) -> None:
     type(value).check_state(value)
 
 
-def _check_scikit_learn(estimator: Any) -> None:
-    kind, state = type(estimator).__name__, vars(estimator)
-    if kind == "Pipeline":
-        _check_pipeline(estimator)
-    elif kind == "TransformedTargetRegressor":
-        for name, method in (("regressor_", "predict"), ("transformer_", "inverse_transform")):
-            if name in state and not hasattr(state[name], method):
-                raise ModelFileError(f"{name} is a {type(state[name]).__name__}.")
-    elif kind in _SHAPES:
-        _check_shapes(_SHAPES[kind], state)
-    elif "coef_" in state:
-        one_output = np.ndim(state["coef_"]) == 1
-        n_outputs = () if np.ndim(state["intercept_"]) == 0 else (_OUTPUTS,)
-        shapes = {"coef_": (_COLUMNS,) if one_output else (_OUTPUTS, _COLUMNS)}
-        lengths = {_OUTPUTS: 1} if one_output else {}
-        _check_shapes({**shapes, "intercept_": n_outputs}, state, lengths)
-
-
-def _check_shapes(
-    shapes: Mapping[str, tuple[str, ...]],
-    state: Mapping[str, Any],
-    known: Mapping[str, int] | None = None,
-) -> None:
-    """Check that arrays are there and have the lengths that they share.
-
-    An estimator without one of them is not fitted.
-    """
-    lengths = {**(known or {}), _COLUMNS: state.get("n_features_in_", 0)}
-    for name, dimensions in shapes.items():
-        value = state.get(name)
-        if name not in state or (value is None and name in _MAY_BE_NONE):
-            continue
-        if isinstance(value, np.ndarray) and value.ndim == len(dimensions):
-            for dimension, length in zip(dimensions, value.shape, strict=True):
-                lengths.setdefault(dimension, length)
-        check_numbers(name, value, [lengths.get(dimension) for dimension in dimensions])
-    if lengths.get(_COMPONENTS, 0) > lengths[_COLUMNS]:
-        raise ModelFileError(
-            f"{lengths[_COMPONENTS]} components of {lengths[_COLUMNS]} columns, expected no more."
-        )
-    for dimension in (_OUTPUTS, _QUANTILES):
-        if lengths.get(dimension, 0) > _MAX_LENGTH:
-            raise ModelFileError(f"{lengths[dimension]} {dimension}, the most is {_MAX_LENGTH}.")
-
-
-def _check_pipeline(pipeline: Any) -> None:
-    if pipeline.memory is not None:
-        raise ModelFileError("memory names a folder for results in between, expected None.")
-    if vars(pipeline).get("transform_input") is not None:
-        raise ModelFileError("transform_input is set, expected None.")
-    steps = pipeline.steps
-    if not isinstance(steps, list) or not steps:
-        raise ModelFileError(f"steps is a {type(steps).__name__}, expected a list of steps.")
-    for step in steps:
-        if not isinstance(step, tuple | list) or [isinstance(part, str) for part in step] not in (
-            [True, False],
-            [True, True],
-        ):
-            raise ModelFileError(f"steps has {str(step)[:40]!r}, expected a name and an estimator.")
-        if step[1] not in (None, "passthrough") and not hasattr(step[1], "fit"):
-            raise ModelFileError(f"steps has {str(step)[:40]!r}, expected a name and an estimator.")
-
-
 def _check_linear_model(model: LinearModel) -> None:
     check_numbers("coef", model.coef, (None, None))
     check_numbers("intercept", model.intercept, (model.coef.shape[1],))
+    _check_outputs(model.coef.shape[1])
+
+
+def _check_outputs(n_outputs: int = 1) -> None:
+    if n_outputs > MAX_LENGTHS["outputs"]:
+        raise ModelFileError(f"{n_outputs} outputs, the most is {MAX_LENGTHS['outputs']}.")
 
 
 def _check_ridge(ridge: GroupedRidge) -> None:
     n_targets = np.shape(ridge.coef_)[:-1]
     check_numbers("coef_", ridge.coef_, (*n_targets[:1], ridge.n_features_in_))
     check_numbers("intercept_", ridge.intercept_, n_targets)
+    _check_outputs(*n_targets)
 
 
 def _check_calibration(calibration: MonotoneCalibration) -> None:
@@ -325,6 +237,7 @@ def _check_gaussian_process(process: BlockGaussianProcess) -> None:
         )
     check_numbers("dual_coef_", process.dual_coef_, (n_landmarks, *n_targets))
     check_numbers("y_mean_", process.y_mean_, n_targets)
+    _check_outputs(*n_targets)
 
 
 def _check_learner(learner: FittedLearner) -> None:

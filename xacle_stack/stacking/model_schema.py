@@ -214,8 +214,8 @@ class _Schema:
             raise ModelFileError(f"schema.json has an object within itself, of the number {number}")
         if first is not None and first.kind != content.kind:
             raise ModelFileError(
-                f"schema.json has two objects of the number {number}, a {first.kind[1]} and a "
-                f"{name}, which are not the same"
+                f"schema.json has two objects of the number {number} that are not the same: "
+                f"{first.kind[1]} ({first.kind[0]}) and {name} ({loader})"
             )
         is_first = is_built and first is None
         if is_first:

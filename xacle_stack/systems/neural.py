@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 LEAST_HELD_OUT = 10
 # Arrays of a network; the largest in use has a tenth of that.
 _MAX_WEIGHTS = 4096
+# Of a layer; the widest in use has a thirtieth of that.
+_MAX_WIDTH = 2**17
 
 
 class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
@@ -195,6 +197,12 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         for name, array in weights.items():
             check_numbers(f"weights_[{name!r}]", array, (None,) * np.ndim(array))
             lengths += np.shape(array)
+        if max(lengths) > _MAX_WIDTH:  # a prediction makes as many numbers of each row
+            raise ModelFileError(
+                f"weights_ has a length of {max(lengths)}, the most is {_MAX_WIDTH}."
+            )
+        if not isinstance(self.device, str):
+            raise ModelFileError(f"device is {self.device!r}, expected a name such as 'cpu'.")
         for name in self._sizes:
             size = getattr(self, name)
             if size is not None and (
