@@ -66,18 +66,31 @@ def attributes_of(schema: Node, kind: str) -> dict[str, Node]:
 
 def set_attribute(path: Path, kind: str, name: str, value: object) -> None:
     """Give the first object of a class another value: a node, an array, or a plain value."""
+    _change_attribute(path, kind, name, value, is_new=False)
+
+
+def add_attribute(path: Path, kind: str, name: str, value: object) -> None:
+    """Give the first object of a class an attribute that it does not have."""
+    _change_attribute(path, kind, name, value, is_new=True)
+
+
+def _change_attribute(path: Path, kind: str, name: str, value: object, *, is_new: bool) -> None:
     members = members_of(path)
     schema = json.loads(members["schema.json"])
     new = node_for(value, members)
-    for node in nodes(schema):  # one object may be written in several places
-        if node["__class__"] == kind and name in node["content"]["content"]:
-            node["content"]["content"][name] = new
+    # Numbers tell one object from another: each of the new ones has its own.
+    largest = max(old["__id__"] for old in nodes(schema))
+    for number, inner in enumerate(nodes(new)):
+        inner["__id__"] = largest + 1 + number
+    for of_kind in nodes(schema):  # one object may be written in several places
+        if of_kind["__class__"] == kind and (name in of_kind["content"]["content"]) != is_new:
+            of_kind["content"]["content"][name] = new
             break
     else:
-        raise AssertionError(f"no {kind} has {name}")
-    # Numbers tell one object from another: each of its own.
-    for number, node in enumerate(nodes(schema)):
-        node["__id__"] = number + 1
+        raise AssertionError(f"no {kind} {'lacks' if is_new else 'has'} {name}")
+    if is_new:
+        keys = of_kind["content"]["key_types"]["content"]
+        keys.append({**node("TypeNode", "builtins.str"), "__id__": largest + 10**6})
     members["schema.json"] = json.dumps(schema).encode()
     write_members(path, members)
 
@@ -88,8 +101,9 @@ def node_for(value: object, members: dict[str, bytes]) -> Node:
     if isinstance(value, np.ndarray):
         buffer = io.BytesIO()
         np.save(buffer, value)
-        members["changed.npy"] = buffer.getvalue()
-        return {**node("NdArrayNode", "numpy.ndarray"), "type": "numpy", "file": "changed.npy"}
+        name = f"changed-{len(members)}.npy"
+        members[name] = buffer.getvalue()
+        return {**node("NdArrayNode", "numpy.ndarray"), "type": "numpy", "file": name}
     return {**node("JsonNode", "builtins.str"), "content": json.dumps(value), "is_json": True}
 
 

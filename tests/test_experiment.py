@@ -224,9 +224,13 @@ def test_a_model_of_another_checkpoint_says_how_to_name_it(
     [
         ({"spaces": ["nobodys"]}, UnknownNameError, "unknown encoder 'nobodys'"),
         ({"spaces": 3}, RecipeError, "its card: 1 mistake"),
+        (
+            {"auxiliary": [f"mini-mel:{n}" for n in range(200_000)]},
+            ModelFileError,
+            "the recipe in its card has .* bytes, expected 65,536 or fewer",
+        ),
         ({"stacker": {"preset": "os.system"}}, RecipeError, "its card: 1 mistake"),
         ({"auxiliary": ["evil.py:Evil:logits"]}, ModelFileError, "not run on a saved model's word"),
-        ({"auxiliary": ["beats:logits"] * 100_000}, RecipeError, "more than 65,536 characters"),
         ({"seeds": 10**12}, RecipeError, "1000000000000 is beyond what any setting takes"),
     ],
 )

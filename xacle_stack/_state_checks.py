@@ -1,6 +1,7 @@
 """Checks of what an estimator has learned, for estimators that come from a file."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -42,6 +43,8 @@ def check_numbers(
     Traceback (most recent call last):
     xacle_stack.errors.ModelFileError: coef_ has shape (3,), expected (4,).
     """
+    if not isinstance(value, np.ndarray | np.generic | int | float):
+        raise ModelFileError(f"{what} is of type {type(value).__name__}, expected numbers.")
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise ModelFileError(f"{what} is of type {array.dtype}, expected numbers.")
@@ -101,6 +104,42 @@ def check_spans(what: str, spans: object, n_columns: int, *, cover: bool = True)
         stop = span.stop
     if cover and stop != n_columns:
         raise ModelFileError(f"{what} covers {stop} of {n_columns} columns.")
+
+
+def check_attributes(estimator: object, private: Collection[str] | None = ()) -> None:
+    """Check that an estimator has no attributes that its class does not give it.
+
+    One that is called like a method would be called in its place.
+
+    Parameters
+    ----------
+    estimator : object
+    private : collection of str, optional
+        Names beside its parameters and those of what it has learned, which end in an underscore;
+        None for any that are not its class's.
+
+    Raises
+    ------
+    ModelFileError
+        If it has.
+
+    Examples
+    --------
+    >>> from xacle_stack import GroupedRidge
+    >>> ridge = GroupedRidge()
+    >>> ridge.predict = "nothing"
+    >>> check_attributes(ridge)
+    Traceback (most recent call last):
+    xacle_stack.errors.ModelFileError: an attribute 'predict', which its class has.
+    """
+    kind = type(estimator)
+    parameters = inspect.signature(kind).parameters
+    for name in vars(estimator):
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(kind, name):
+            raise ModelFileError(f"an attribute {name!r}, which its class has.")
+        is_known = name in parameters or (name[-1] == "_" and name[0] != "_")
+        if not is_known and private is not None and name not in private:
+            raise ModelFileError(f"an attribute {name!r}, which its class does not know.")
 
 
 def _is_span(span: object, n_columns: int) -> bool:

@@ -20,7 +20,8 @@ from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import evaluate, srcc
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.recipe_file import check_settings_of_card
+from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
+from xacle_stack.recipe_file import check_values
 from xacle_stack.results import (
     PublishedResult,
     SystemResult,
@@ -38,6 +39,8 @@ from xacle_stack.targets import Targets, fold_groups
 
 MODEL_FILE = "model.skops"
 _VIEW = re.compile(r".+\.view-\d+")
+# A recipe file may have a fourth of that; a card also holds what it leaves out.
+_MAX_CARD_RECIPE_BYTES = 4 * MAX_RECIPE_BYTES
 RANK_ENSEMBLE = "rank ensemble of the singles"
 
 
@@ -217,6 +220,12 @@ def load_system(
             f"{path}: its card has no recipe and fingerprints, so nobody knows which embeddings it "
             "scores. Use a model that `xacle-stack stack` wrote."
         )
+    n_bytes = len(json.dumps(settings))
+    if n_bytes > _MAX_CARD_RECIPE_BYTES:
+        raise ModelFileError(
+            f"{path}: the recipe in its card has {n_bytes:,} bytes, expected "
+            f"{_MAX_CARD_RECIPE_BYTES:,} or fewer. Use a model that `xacle-stack stack` wrote."
+        )
     model = load_model(path, max_bytes=max_bytes)
     if not isinstance(model, dict) or {"builder", "stacker"} - set(model):
         raise ModelFileError(
@@ -237,7 +246,7 @@ def load_system(
                 "saved model's word. If you trust it, give the recipe that names it: --recipe."
             )
         own = {**settings, "checkpoints": {}, "code": {}, "views": {}}  # the user's to say
-        check_settings_of_card(own, f"{path}, its card")
+        check_values(own, f"{path}, its card")
         recipe = recipe_from(own, source=f"{path}, its card")
     recipe = recipe.override(checkpoints=checkpoints, code=code)
     try:

@@ -1,6 +1,5 @@
 """The file of a recipe: TOML by anybody, read with limits, its paths relative to its folder."""
 
-import json
 import math
 import stat
 import tomllib
@@ -55,24 +54,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     return _beside(path.resolve().parent, settings) | {"name": path.stem}
 
 
-def check_settings_of_card(settings: object, source: str) -> None:
-    """Check that settings which came with a model are not more, nor other, than a recipe holds.
+def check_values(settings: object, source: str) -> None:
+    """Check that nothing in some settings is what no setting takes, whatever it is called.
 
     Raises
     ------
     RecipeError
-        If they take more room, or hold control characters or numbers that no setting takes.
+        If there are control characters, or numbers beyond what any setting takes.
     """
-    # With every default written out, JSON takes several times the room of TOML.
-    if len(json.dumps(settings)) > 4 * MAX_BYTES:
-        raise RecipeError(
-            f"{source}: a recipe of more than {4 * MAX_BYTES:,} characters. None is so long."
-        )
-    check_values(settings, source)
-
-
-def check_values(settings: object, source: str) -> None:
-    """Check that nothing in some settings is what no setting takes, whatever it is called."""
     strange = [*_strange_values(settings)]
     if strange:
         raise RecipeError(

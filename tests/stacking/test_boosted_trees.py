@@ -142,7 +142,7 @@ def test_arrays_that_are_no_trees_never_reach_lightgbm(
         ("leaf_value_", np.zeros((20, 1)), r"leaf_value_ has shape \(20, 1\)"),
         ("left_child_", np.zeros(16), "left_child_ is of type float64, expected whole numbers"),
         ("split_feature_", np.zeros(16), "split_feature_ is of type float64, expected whole"),
-        ("n_leaves_", "five", "n_leaves_ is of type <U4, expected numbers"),
+        ("n_leaves_", "five", "n_leaves_ is of type str, expected numbers"),
         ("gain_", np.zeros(3), r"gain_ has shape \(3,\), expected \(4,\)"),
     ],
 )

@@ -1,5 +1,6 @@
 """The estimator that turns embeddings into a feature table."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Self
 
@@ -211,7 +212,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
                 "features. Give the encoder another name."
             )
         names = [*self.spaces, *self.auxiliary]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, n_times in Counter(names).items() if n_times > 1)
         if twice:
             raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice}.")
         unclear = sorted({*self.auxiliary} & {*PAIR_BLOCKS})

@@ -1,5 +1,6 @@
 """The vectors themselves as columns, for learners that combine clip and caption on their own."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -7,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from xacle_stack._state_checks import check_spans
+from xacle_stack._state_checks import check_spans, check_width
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import FeatureError, ModelFileError
 from xacle_stack.features.columns import n_space_dims
@@ -69,7 +70,7 @@ class SpaceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # un
                 f"spaces must be a list of encoder names, got {self.spaces!r}. "
                 "For one space write spaces=['mini-mel']."
             )
-        repeated = sorted({space for space in self.spaces if list(self.spaces).count(space) > 1})
+        repeated = sorted(space for space, n in Counter(self.spaces).items() if n > 1)
         if repeated:
             raise FeatureError(
                 f"spaces must name each encoder once, but {list(self.spaces)!r} repeats {repeated}."
@@ -136,7 +137,7 @@ class SpaceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # un
         if {space: len(spans) - 2 for space, spans in found.items()} != views:
             raise ModelFileError("slices_ and view_slices_ are not those of spaces and views.")
         spans = {f"{space} {n}": span for space in found for n, span in enumerate(found[space])}
-        check_spans("slices_", spans, max(span.stop for span in spans.values()))
+        check_spans("slices_", spans, check_width(max(span.stop for span in spans.values())))
 
     def _lay_out(self, X: EmbeddingSource, views: Mapping[str, Sequence[str]]) -> FloatArray:
         parts = []

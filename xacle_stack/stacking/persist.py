@@ -4,7 +4,7 @@ A model is two files: ``NAME.skops`` (arrays and settings, no code) and ``NAME.j
 people and programs: format, versions, and whatever the caller adds.  Whoever made them, loading
 builds only types of a short list, reads no other file, and takes no more memory than the file has
 bytes, several times over; what was built is checked before anybody predicts with it.  See
-:mod:`xacle_stack.stacking.model_archive`.
+:mod:`xacle_stack.stacking.model_archive` and :mod:`xacle_stack.stacking.model_schema`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from xacle_stack._files import write_atomically
 from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError, bullet_list
-from xacle_stack.stacking.fitted_state import check_states
+from xacle_stack.stacking.fitted_state import check_attributes_in, check_states
 from xacle_stack.stacking.model_archive import archive_types
 
 # Raise it when an older release could not make the same predictions from a newer file.
@@ -67,8 +67,8 @@ def save_model(
     Raises
     ------
     ModelFileError
-        If the model holds a type that could not be loaded again, the card is not plain JSON (NaN
-        is not), or the files cannot be written.
+        If the model holds a type or an attribute that could not be loaded again, the card is not
+        plain JSON (NaN is not), or the files cannot be written.
     """
     import skops.io  # takes a third of a second, and only this needs it
 
@@ -76,6 +76,7 @@ def save_model(
     try:
         content = skops.io.dumps(model)
         types = archive_types(io.BytesIO(content), len(content), _names(trusted))
+        check_attributes_in(model)
     except Exception as error:  # skops knows some types only
         raise ModelFileError(f"{path}: not saved: {_told(error)}.") from error
     if types.refused:

@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Literal, Self
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed, effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
@@ -296,8 +296,7 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
             As `predict`.
         """
         check_is_fitted(self)
-        columns = self._check_new(X)
-        learners, names = self.level0_models_, self.level0_names_
+        columns, learners, names = self._check_new(X), self.level0_models_, self.level0_names_
         predictions = np.empty((columns.shape[0], len(names)))
 
         @one_thread()
@@ -306,8 +305,9 @@ class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped b
                 learners, names, columns.rows(rows), self.compression_, self.families_
             )
 
+        jobs = None if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
         with one_thread():
-            Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
+            Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
                 delayed(score)(rows) for rows in row_blocks(len(predictions))
             )
         return predictions

@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 # Fewer rows than this choose no epoch that is better than another.
 LEAST_HELD_OUT = 10
+# Arrays of a network; the largest in use has a tenth of that.
+_MAX_WEIGHTS = 4096
+# Of a layer; the widest in use has a thirtieth of that.
+_MAX_WIDTH = 2**17
 
 
 class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
@@ -62,7 +66,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
     verbose: bool
     random_state: int | np.random.RandomState | None
     weights_: dict[str, Any]
-    # The settings that are lengths of the network's arrays, or numbers of them.
+    # The settings that are lengths of the network's arrays.
     _sizes: ClassVar[tuple[str, ...]] = ()
 
     def fit(
@@ -183,18 +187,40 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
         Raises
         ------
         ModelFileError
-            If weights are no numbers, or a setting is larger than any of their lengths.
+            If weights are no numbers, a setting is larger than any of their lengths, or another
+            number of parts is set than there are weights of.
         """
-        lengths = [len(self.weights_)]
-        for name, array in self.weights_.items():
+        weights = self.weights_
+        if not isinstance(weights, dict) or not 0 < len(weights) <= _MAX_WEIGHTS:
+            raise ModelFileError(f"weights_ is no dict of up to {_MAX_WEIGHTS} arrays.")
+        lengths = [1]
+        for name, array in weights.items():
             check_numbers(f"weights_[{name!r}]", array, (None,) * np.ndim(array))
             lengths += np.shape(array)
+        if max(lengths) > _MAX_WIDTH:  # a prediction makes as many numbers of each row
+            raise ModelFileError(
+                f"weights_ has a length of {max(lengths)}, the most is {_MAX_WIDTH}."
+            )
+        if not isinstance(self.device, str):
+            raise ModelFileError(f"device is {self.device!r}, expected a name such as 'cpu'.")
         for name in self._sizes:
             size = getattr(self, name)
             if size is not None and (
                 not isinstance(size, Integral) or not 0 < int(size) <= max(lengths)
             ):
                 raise ModelFileError(f"{name} is {size!r}, but weights_ has no such length.")
+
+    def _check_repeated(self, name: str, n_parts: object, prefix: str) -> None:
+        """Check the number of parts that a setting asks for against the weights' names."""
+        found = {
+            key.removeprefix(prefix).partition(".")[0]
+            for key in self.weights_
+            if key.startswith(prefix)
+        }
+        if not isinstance(n_parts, Integral) or n_parts != len(found):
+            raise ModelFileError(
+                f"{name}: {n_parts!r} parts, but weights_ has {len(found)} called {prefix}*."
+            )
 
     def _check_network(self) -> None:
         """Check that the weights are those of the network that the settings make."""
@@ -214,6 +240,13 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # u
             raise ModelFileError(
                 f"weights_[{name!r}] has shape {found.get(name)}, expected {wanted.get(name)}."
             )
+        for name, x in network.state_dict().items():
+            dtype = str(x.dtype).removeprefix("torch.")
+            if (
+                not isinstance(self.weights_[name], np.ndarray)
+                or self.weights_[name].dtype != dtype
+            ):
+                raise ModelFileError(f"weights_[{name!r}] is no array of {dtype}.")
 
     def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, FloatArray | None]:
         """Return X and y checked; with `reset` X is what the network is made for."""

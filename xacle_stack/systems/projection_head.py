@@ -6,8 +6,9 @@ from typing import Any, Literal
 import numpy as np
 
 from xacle_stack._optional import require
+from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.stacking.settings import check_choice, check_share, check_whole_number
 from xacle_stack.systems.losses import listnet_top1, pairwise_logistic, weighted_mse
@@ -115,6 +116,15 @@ class ProjectionHeadRegressor(NeuralRegressor):
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
+
+    def check_state(self) -> None:
+        """Check weights and settings that come from a file; errors as of `NeuralRegressor`."""
+        super().check_state()
+        self._check_repeated("spaces", 1 if self.spaces is None else len(self.spaces), "audio.")
+        check_numbers("mean_", self.mean_, ())
+        check_numbers("deviation_", self.deviation_, ())
+        if not isinstance(self.calibration_, MonotoneCalibration | None):
+            raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")
 
     @property
     def _named_columns(self) -> object:

@@ -12,7 +12,7 @@ import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking.settings import check_share, check_whole_number
 from xacle_stack.systems.losses import score_weights, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
@@ -23,6 +23,8 @@ from xacle_stack.systems.training import Inputs, Module, Tensor
 # Of the published code, beyond its configuration file.
 _MLP_DROPOUT = 0.5
 _MLP_INITIAL_DEVIATION = 0.01
+# How often the views of a model from a file may take the columns of its table.
+_MAX_VIEWED = 64
 
 
 class TransformerRegressor(NeuralRegressor):
@@ -96,7 +98,7 @@ class TransformerRegressor(NeuralRegressor):
     Niizumi et al. 2026, Trust-your-CLAP, technical report of the XACLE challenge.
     """
 
-    _sizes = ("n_layers", "n_heads", "feedforward", "hidden")
+    _sizes = ("n_heads", "feedforward", "hidden")
 
     def __init__(
         self,
@@ -159,6 +161,18 @@ class TransformerRegressor(NeuralRegressor):
         if width(text) % self.n_heads:
             raise StackingError(
                 f"n_heads must divide the vectors' length {width(text)}, got {self.n_heads!r}."
+            )
+
+    def check_state(self) -> None:
+        """Check weights and settings that come from a file; errors as of `NeuralRegressor`."""
+        super().check_state()
+        self._check_repeated("n_layers", self.n_layers, "encoder.layers.")
+        n_columns = self.n_features_in_
+        views, _ = pair_columns(n_columns, self.audio, self.text)
+        if len(views) * width(views[0]) > _MAX_VIEWED * n_columns:  # each is copied to predict
+            raise ModelFileError(
+                f"audio: {len(views)} views of {width(views[0])} columns, of a table that has "
+                f"{n_columns}."
             )
 
     def _build(self) -> Module:
