@@ -119,6 +119,7 @@ def sentences() -> dict[Path, list[str]]:
             *_demo(),
             *_esc10(),
             *_sick(),
+            *_kernel(),
             *_stacker(),
             *_listeners(),
             *_systems(),
@@ -126,6 +127,8 @@ def sentences() -> dict[Path, list[str]]:
             *_cache(),
             *_encoders(),
             *_paper(),
+            *_kills(),
+            *_fuzz(),
         ],
     }
 
@@ -313,6 +316,27 @@ def _stacker() -> Iterator[str]:
         rate = shown(round(row["pairs/s"], -2), 0)
         peak, before = (shown(row[column], 0) for column in ("peak, MiB", "peak before, MiB"))
         yield f"| `{row['preset']}`{fitted} | {row['pairs']:,} | {rate} | {peak} ({before}) |"
+
+
+def _kernel() -> Iterator[str]:
+    for row in read_rows("gaussian_process"):
+        sizes = f"{row['blocks']} | {row['columns']} | {row['rows']:,}"
+        yield (
+            f"| {row['table']} | {sizes} | {shown(row['fixed: SRCC'])} | {shown(row['SRCC'])} |"
+        )
+
+
+def _kills() -> Iterator[str]:
+    columns = ("kills", "mixed", "lost", "left over")
+    for command, row in by("kills", "command").items():
+        yield f"| `{command}` | {' | '.join(shown(row[column], 0) for column in columns)} |"
+
+
+def _fuzz() -> Iterator[str]:
+    for file, row in by("fuzz", "file").items():
+        counts = [shown(row[column], 0) for column in ("spoiled", "used", "refused", "faults")]
+        most = [shown(row["slowest, s"], 1), shown(row["most memory, MiB"], 0)]
+        yield f"| {file} | {' | '.join([*counts, *most])} |"
 
 
 def _listeners() -> Iterator[str]:
