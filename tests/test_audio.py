@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import soxr
 
-from xacle_stack import audio
+from xacle_stack import _audio_source, audio
 from xacle_stack.audio import clip_duration, fixed_windows, read_clip, repeat_to_length
 from xacle_stack.errors import AudioError
 
@@ -354,4 +354,63 @@ def test_a_flac_that_promises_the_moon_is_named(tmp_path: Path, tone: np.ndarray
     content[21] |= 0x0F  # the highest bits of the number of samples in STREAMINFO
     path.write_bytes(content)
     with pytest.raises(AudioError, match="moon.flac: "):
+        read_clip(path)
+
+
+@pytest.mark.parametrize("start", [b"RIFF", b"fLaC\0\0\0\x22", b"OggS", b"\xff\xfb\x90\0"])
+def test_a_sparse_file_of_any_size_is_refused_unread(
+    tmp_path: Path, start: bytes, monkeypatch
+) -> None:
+    monkeypatch.setattr(audio, "MAX_FILE_BYTES", 100_000)
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(100_001)
+    monkeypatch.setattr("xacle_stack.audio.audio_source", None)
+    monkeypatch.setattr("xacle_stack.audio.soundfile.info", None)
+    with pytest.raises(
+        AudioError, match="sparse: too large: 100001 bytes, the most is 100000. Cut it"
+    ):
+        read_clip(path)
+    assert clip_duration(path) == 0
+
+
+def test_the_largest_file_holds_the_most_samples_in_any_format() -> None:
+    assert audio.MAX_FILE_BYTES > audio.MAX_SAMPLES * 8
+
+
+@pytest.mark.parametrize(
+    ("start", "part", "parts"),
+    [
+        (b"RIFF\0\0\0\x7fWAVE", b"junk\0\0\0\0", "chunks"),
+        (b"RIFF\0\0\0\x7fWAVEdata\0\0\0\0", b"junk\0\0\0\0", "chunks"),
+        (b"FORM\x7f\0\0\0AIFF", b"junk\0\0\0\0", "chunks"),
+        (b"RIFF\0\0\0\x7fWAVE", bytes(8), "chunks"),
+        (b"OggS", b"OggS" + bytes(23), "pages"),
+    ],
+)
+def test_a_file_of_countless_empty_parts_is_refused(
+    tmp_path: Path, start: bytes, part: bytes, parts: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(_audio_source, "_MAX_CHUNKS", 100)
+    monkeypatch.setattr(_audio_source, "_MAX_STEPS", 100)
+    path = tmp_path / "parts"
+    path.write_bytes((start if start != b"OggS" else b"") + 200 * part)
+    with pytest.raises(AudioError, match=rf"parts: damaged: .* more than 100 {parts}"):
+        read_clip(path)
+    if parts == "chunks":
+        monkeypatch.setattr("xacle_stack.audio.soundfile.info", None)
+        assert clip_duration(path) == 0
+
+
+@pytest.mark.parametrize("junk", [b"\xff", b"ID3\4" + bytes(6)])
+def test_an_mp3_of_countless_pieces_is_refused(
+    tmp_path: Path, tone: np.ndarray, junk: bytes, monkeypatch
+) -> None:
+    path = tmp_path / "junk.mp3"
+    soundfile.write(path, tone, 16_000)
+    path.write_bytes(path.read_bytes() + 1000 * junk)
+    assert read_clip(path).sample_rate_hz == 16_000
+    monkeypatch.setattr(_audio_source, "_MAX_STEPS", 500)
+    with pytest.raises(AudioError, match=r"junk.mp3: damaged: .* more than 500 frames"):
         read_clip(path)

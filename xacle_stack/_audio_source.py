@@ -26,6 +26,11 @@ _TAIL_BYTES = 4096
 # The frame with the header, the encoder's delay and its padding.
 _MP3_SURPLUS_FRAMES = 4
 
+# Steps through a file's structure, one chunk, page or frame each: more than an hour of the shortest
+# packets there are (2.5 ms) needs, and more chunks than any program writes before the audio.
+_MAX_STEPS = 2_000_000
+_MAX_CHUNKS = 10_000
+
 _KBIT_MPEG1_LAYER1 = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
 _KBIT_MPEG1_LAYER2 = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
 _KBIT_MPEG1_LAYER3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -41,7 +46,8 @@ def audio_source(path: Path) -> Path | BinaryIO:
     Parameters
     ----------
     path : Path
-        A regular file.  An mp3 is put right by :func:`mp3_source`.
+        A regular file, whose size the caller has limited.  An mp3 is put right by
+        :func:`mp3_source`.
 
     Returns
     -------
@@ -52,7 +58,8 @@ def audio_source(path: Path) -> Path | BinaryIO:
     ------
     AudioError
         If a wav, RF64, AIFF or ogg file ends before its header or its pages say so, or if a wav,
-        ogg or flac file holds several recordings one after the other.
+        ogg or flac file holds several recordings one after the other, or is made of more chunks or
+        pages than any recording.
     """
     if path.stat().st_size == 0:
         return path
@@ -111,11 +118,31 @@ def _check_chunks(path: Path, file: BinaryIO, magic: bytes) -> Path | BinaryIO:
 def _chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
     """Yield each chunk's name, its size, and where its content starts."""
     file.seek(start)
+    n_chunks = 0
     while len(header := file.read(8)) == 8:
+        n_chunks += 1
+        if n_chunks > _MAX_CHUNKS:
+            raise _in_too_many_parts(Path(file.name), _MAX_CHUNKS, "chunks")
         name, size = struct.unpack(f"{order}4sI", header)
         start = file.tell()
         yield name, size, start
         file.seek(start + size + size % 2)
+
+
+def check_number_of_chunks(path: Path) -> None:
+    """Raise AudioError for a wav, RF64 or AIFF file in more chunks than any program writes."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic in {b"RIFF", b"RIFX", b"RF64", b"FORM"}:
+            for _ in _chunks(file, 12, "<" if magic in {b"RIFF", b"RF64"} else ">"):
+                pass
+
+
+def _in_too_many_parts(path: Path, n_most: int, parts: str) -> AudioError:
+    return AudioError(
+        f"{path}: damaged: it is made of more than {n_most} {parts}, which no clip needs. Copy the "
+        "file again, or convert it to wav."
+    )
 
 
 def _is_chunks_to_the_end(file: BinaryIO, start: int, n_bytes: int) -> bool:
@@ -130,8 +157,11 @@ def _is_chunks_to_the_end(file: BinaryIO, start: int, n_bytes: int) -> bool:
 
 def _check_ogg(path: Path, content: mmap.mmap) -> None:
     """Raise AudioError where the last page is not complete, or another stream follows the first."""
-    start, has_audio = 0, False
+    start, has_audio, n_steps = 0, False, 0
     while start < len(content):
+        n_steps += 1
+        if n_steps > _MAX_STEPS:
+            raise _in_too_many_parts(path, _MAX_STEPS, "pages")
         # Junk between pages is skipped; a page that is cut within its first four bytes is none.
         if not b"OggS".startswith(content[start : start + 4]):
             start = content.find(b"OggS", start)
@@ -184,17 +214,26 @@ def mp3_source(path: Path) -> tuple[Path | BinaryIO, Mp3Frames]:
     Without a Xing header libsndfile takes an estimate from the size of the file for the length, and
     stops there.  It then gets a view of the file that claims a size from which the estimate is
     never reached.
+
+    Raises
+    ------
+    AudioError
+        If it is made of more frames, tags and pieces of neither than any recording.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        frames = _walk_mp3(content)
+        frames = _walk_mp3(path, content)
     if frames.are_counted:
         return path, frames
     return FileView(path, end=frames.end, claimed_size=_CLAIMED_BYTES), frames
 
 
-def _walk_mp3(content: mmap.mmap) -> Mp3Frames:
+def _walk_mp3(path: Path, content: mmap.mmap) -> Mp3Frames:
     position, end, n_samples, samples_a_frame, are_counted = 0, 0, 0, 0, False
+    n_steps = 0
     while position + 4 <= len(content):
+        n_steps += 1
+        if n_steps > _MAX_STEPS:
+            raise _in_too_many_parts(path, _MAX_STEPS, "frames")
         header = content[position : position + 4]
         size, in_frame = _mp3_frame(header)
         after = position + size

@@ -17,7 +17,12 @@ import numpy as np
 import soundfile
 import soxr
 
-from xacle_stack._audio_source import Mp3Frames, audio_source, mp3_source
+from xacle_stack._audio_source import (
+    Mp3Frames,
+    audio_source,
+    check_number_of_chunks,
+    mp3_source,
+)
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import AudioError
 
@@ -30,6 +35,8 @@ DECODING_VERSION = 2
 # What one clip may be: an hour of mono at 48 kHz takes 0.7 GB, and 1 GiB is the most.
 MAX_DURATION_S = 3600
 MAX_SAMPLES = 1 << 28  # of all channels together
+# The most samples in 64 bits each, and 64 MiB of tags and pictures.
+MAX_FILE_BYTES = 8 * MAX_SAMPLES + (1 << 26)
 MIN_SAMPLE_RATE_HZ = 1_000
 MAX_SAMPLE_RATE_HZ = 1_000_000
 # Integers of 32 bits that were stored as floats; anything beyond overflows in a spectrum.
@@ -95,10 +102,11 @@ def read_clip(path: Path | str) -> Clip:
     Raises
     ------
     AudioError
-        If the file is missing, no regular file, empty, truncated, not audio, or several recordings
-        one after the other; if it is longer than :data:`MAX_DURATION_S` or :data:`MAX_SAMPLES`, or
-        its rate is not between :data:`MIN_SAMPLE_RATE_HZ` and :data:`MAX_SAMPLE_RATE_HZ`; or if it
-        holds samples that are not finite or beyond :data:`MAX_AMPLITUDE`.  Pure silence is valid.
+        If the file is missing, no regular file, empty, larger than :data:`MAX_FILE_BYTES`,
+        truncated, not audio, or several recordings one after the other; if it is longer than
+        :data:`MAX_DURATION_S` or :data:`MAX_SAMPLES`, or its rate is not between
+        :data:`MIN_SAMPLE_RATE_HZ` and :data:`MAX_SAMPLE_RATE_HZ`; or if it holds samples that are
+        not finite or beyond :data:`MAX_AMPLITUDE`.  Pure silence is valid.
 
     Notes
     -----
@@ -128,13 +136,14 @@ def clip_duration(path: Path) -> float:
     """Return seconds as the header promises them, 0 for a file that will fail when decoded."""
     try:
         _check_is_file(path)
+        check_number_of_chunks(path)
         return float(soundfile.info(path).duration)
     except (AudioError, soundfile.LibsndfileError, OSError, RuntimeError, ValueError):
         return 0.0
 
 
 def _check_is_file(path: Path) -> None:
-    """Raise AudioError for what opening would fail at, or wait for without an end."""
+    """Raise AudioError for what cannot be opened, or would be read without an end."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -150,6 +159,11 @@ def _check_is_file(path: Path) -> None:
         )
     if status.st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes). Copy it again.")
+    if status.st_size > MAX_FILE_BYTES:
+        raise AudioError(
+            f"{path}: too large: {status.st_size} bytes, the most is {MAX_FILE_BYTES}. Cut it into "
+            "shorter clips, or copy it again if it is not that long."
+        )
 
 
 @contextmanager
