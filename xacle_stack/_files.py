@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,31 @@ def path_in_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
+
+
+def read_small_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file that is no larger than it has any reason to be.
+
+    Parameters
+    ----------
+    path : Path
+        Symbolic links are followed.
+    max_bytes : int
+
+    Raises
+    ------
+    OSError
+        If the file is not there or cannot be read.
+    ValueError
+        If it is larger, or no regular file: a pipe may never end, nor some devices.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"larger than {max_bytes} bytes")
+    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

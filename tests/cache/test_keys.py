@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -5,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from xacle_stack.audio import read_clip
+from xacle_stack.audio import DECODING_VERSION, read_clip
 from xacle_stack.cache import AudioKeys, file_status
+from xacle_stack.cache.keys import _digest
 from xacle_stack.errors import AudioError
 
 
@@ -44,7 +46,24 @@ def test_a_changed_file_is_decoded_again(store: Path, tmp_path: Path) -> None:
     assert after == read_clip(path).content_key != before
 
 
-@pytest.mark.parametrize("content", [b"", b"no json", b"[]", b'{"digest": "x", "body": "{}"}'])
+def signed(body: str) -> bytes:
+    return json.dumps({"digest": _digest(body), "body": body}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no json",
+        b"[]",
+        b'{"digest": "x", "body": "{}"}',
+        b'{"digest": "x", "body": 5}',
+        b"[" * 100_000,
+        signed("[]"),
+        signed("[" * 100_000),
+        signed(json.dumps({"decoding": DECODING_VERSION, "files": []})),
+    ],
+)
 def test_a_damaged_memo_costs_only_time(
     store: Path, tmp_path: Path, content: bytes, caplog
 ) -> None:
@@ -54,6 +73,37 @@ def test_a_damaged_memo_costs_only_time(
     memo.write_bytes(content)
     assert AudioKeys(store).of([path]) == expected
     assert "ignored and made again" in caplog.text
+
+
+def test_a_memo_that_is_a_pipe_is_not_waited_for(store: Path, tmp_path: Path, caplog) -> None:
+    path = clip(tmp_path / "a.wav", 0.1)
+    expected = AudioKeys(store).of([path])
+    (memo,) = (store / "keys").iterdir()
+    memo.unlink()
+    os.mkfifo(memo)
+    assert AudioKeys(store).of([path]) == expected
+    assert "not a regular file" in caplog.text
+    assert memo.is_file()
+
+
+def test_a_memo_of_any_size_is_not_read(store: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+    path = clip(tmp_path / "a.wav", 0.1)
+    AudioKeys(store).of([path])
+    monkeypatch.setattr("xacle_stack.cache.keys._MAX_BYTES", 20)
+    assert AudioKeys(store).known(path) is None
+    assert "larger than 20 bytes" in caplog.text
+
+
+def test_a_memo_is_not_written_through_a_link(store: Path, tmp_path: Path) -> None:
+    path, elsewhere = clip(tmp_path / "a.wav", 0.1), tmp_path / "private"
+    AudioKeys(store).of([path])
+    (memo,) = (store / "keys").iterdir()
+    memo.unlink()
+    elsewhere.write_text("somebody's notes")
+    memo.symlink_to(elsewhere)
+    AudioKeys(store).of([path])
+    assert elsewhere.read_text() == "somebody's notes"
+    assert AudioKeys(store).known(path)
 
 
 def test_a_flipped_digit_in_the_memo_is_noticed(store: Path, tmp_path: Path, caplog) -> None:

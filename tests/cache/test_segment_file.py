@@ -10,7 +10,7 @@ from stored_rows import STORE, assert_rows, write_rows
 
 from xacle_stack.cache import FeatureCache, StoreId, text_key
 from xacle_stack.cache.schema import KEY_DTYPE, bytes_digest, segment_image
-from xacle_stack.cache.segment_file import open_segment, read_keys, segment_errors
+from xacle_stack.cache.segment_file import _checked, open_segment, read_keys, segment_errors
 from xacle_stack.cache.writer import write_segment
 from xacle_stack.errors import CacheError
 
@@ -203,6 +203,11 @@ def _group(file: h5py.File) -> None:
     file.create_group("outputs/embedding")
 
 
+def _same_under_many_names(file: h5py.File) -> None:
+    for other in range(3):
+        file[f"outputs/other {other}"] = file["outputs/embedding"]
+
+
 def _attribute(name: str, value: object) -> Callable[[h5py.File], None]:
     return lambda file: file.attrs.__setitem__(name, value)
 
@@ -239,6 +244,7 @@ ROWS = np.zeros((N_ROWS, 9), np.float32)
         ),
         (_vectors(ROWS[:3]), "4 keys, but 3 rows"),
         (_group, "frames is missing"),
+        (_same_under_many_names, "has more than one name"),
         (_attribute("schema_version", "two"), "'schema_version' is no integer"),
         (_attribute("schema_version", [1, 1]), "'schema_version' is no integer"),
         (_attribute("belongs_to", "toy"), "'belongs_to' is no string as"),
@@ -258,6 +264,21 @@ def test_a_file_of_another_structure_is_refused(
     assert path == segment
     assert fault is not None
     assert reason in fault
+
+
+def test_data_sets_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    shape = (N_ROWS, 1 << 16)
+    outputs = {name: np.full(shape, i, np.float32) for i, name in enumerate("abc")}
+    image = segment_image(STORE, "text", KEYS, outputs)
+    path = tmp_path / STORE.folder / f"text-{bytes_digest(image)}.h5"
+    path.parent.mkdir()
+    path.write_bytes(image)
+    n_bytes = len(image) // 2  # each of the three fits by itself
+    with (
+        h5py.File(path) as file,
+        pytest.raises(ValueError, match="its data sets need .* bytes together, which the file"),
+    ):
+        _checked(file, n_bytes)
 
 
 @pytest.mark.parametrize(

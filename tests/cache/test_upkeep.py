@@ -359,6 +359,31 @@ def test_a_lost_record_of_the_fingerprint_is_told_and_made_again(
     assert {fault for _, fault in cache.verify()} == {None}
 
 
+def test_a_record_that_is_no_small_file_is_not_waited_for(tmp_path: Path) -> None:
+    fill(tmp_path)
+    record, cache = tmp_path / STORE.folder / "fingerprint.json", FeatureCache(tmp_path)
+    record.write_bytes(b" " * (1 << 20) + b"{}")
+    with pytest.raises(CacheError, match=f"{record}: .*larger than 1048576 bytes.*unharmed"):
+        cache.facts(STORE)
+    record.unlink()
+    os.mkfifo(record)
+    with pytest.raises(CacheError, match=f"{record}: .*not a regular file.*unharmed"):
+        cache.facts(STORE)
+    write_rows(tmp_path, [], "vectors")
+    assert cache.facts(STORE) == {"encoder": "toy"}
+
+
+def test_a_record_is_not_written_through_a_link(tmp_path: Path) -> None:
+    fill(tmp_path)
+    record, elsewhere = tmp_path / STORE.folder / "fingerprint.json", tmp_path / "private"
+    elsewhere.write_text("somebody's notes")
+    record.unlink()
+    record.symlink_to(elsewhere)
+    write_rows(tmp_path, [], "vectors")
+    assert elsewhere.read_text() == "somebody's notes"
+    assert FeatureCache(tmp_path).facts(STORE) == {"encoder": "toy"}
+
+
 def test_a_folder_that_cannot_be_listed_is_not_an_empty_store(tmp_path: Path, monkeypatch) -> None:
     fill(tmp_path)
     cache, folder, iterate = FeatureCache(tmp_path), tmp_path / STORE.folder, Path.iterdir

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from xacle_stack._files import write_atomically
+from xacle_stack._files import read_small_file, write_atomically
 from xacle_stack.cache.disk_errors import disk_errors
 from xacle_stack.cache.schema import FINGERPRINT_FILE
 from xacle_stack.errors import CacheError
 
+_MAX_BYTES = 1 << 20
 _REMEDY = (
     "The rows are unharmed: run `xacle-stack features` with the recipe that made this store, which "
     "writes the file again"
@@ -26,13 +27,13 @@ def read_facts(folder: Path) -> dict[str, object]:
     path = folder / FINGERPRINT_FILE
     try:
         with disk_errors(path, "read"):
-            facts = json.loads(path.read_bytes())
+            facts = json.loads(read_small_file(path, _MAX_BYTES))
     except CacheError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise CacheError(f"{path}: missing. {_REMEDY}.") from None
         raise
     except (ValueError, RecursionError) as error:
-        raise CacheError(f"{path}: not JSON ({error}). {_REMEDY}.") from error
+        raise CacheError(f"{path}: cannot be used ({error}). {_REMEDY}.") from error
     if not isinstance(facts, dict):
         raise CacheError(f"{path}: expected a JSON object, got {type(facts).__name__}. {_REMEDY}.")
     return facts
@@ -57,4 +58,7 @@ def write_facts(folder: Path, encoder: str, facts: Mapping[str, object]) -> None
     """
     if facts_fault(folder) is not None:
         content = json.dumps({"encoder": encoder, **facts}, indent=2, sort_keys=True) + "\n"
-        write_atomically(folder / FINGERPRINT_FILE, content.encode())
+        path = folder / FINGERPRINT_FILE
+        if path.is_symlink():  # what it leads to may be no part of the store
+            path.unlink()
+        write_atomically(path, content.encode())

@@ -12,13 +12,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from xacle_stack._files import write_atomically
+from xacle_stack._files import read_small_file, write_atomically
 from xacle_stack.audio import DECODING_VERSION, read_clip
 from xacle_stack.errors import AudioError, bullet_list
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = "keys"
+_MAX_BYTES = 1 << 30  # some millions of files in one folder
 FileStatus = tuple[int, int, int, int]
 _Memo = dict[str, tuple[FileStatus, str]]  # file name -> status, content key
 
@@ -116,9 +117,12 @@ class AudioKeys:
             facts = {"folder": str(folder.resolve()), "decoding": DECODING_VERSION, "files": memo}
             body = json.dumps(facts)
             content = json.dumps({"digest": _digest(body), "body": body})
+            path = self._path(folder)
             try:
                 self._folder.mkdir(exist_ok=True)
-                write_atomically(self._path(folder), content.encode())
+                if path.is_symlink():  # what it leads to may be no memo
+                    path.unlink()
+                write_atomically(path, content.encode())
             except OSError as error:
                 logger.info("%s: content keys not remembered: %s", self._folder, error)
         self._changed.clear()
@@ -131,7 +135,7 @@ class AudioKeys:
     def _read(self, folder: Path) -> _Memo:
         path = self._path(folder)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_small_file(path, _MAX_BYTES))
             if content["digest"] != _digest(content["body"]):
                 raise ValueError("its checksum does not match")
             body = json.loads(content["body"])
@@ -143,7 +147,14 @@ class AudioKeys:
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             logger.warning("%s: ignored and made again: %s", path, error)
             return {}
 

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -313,12 +313,31 @@ def _checked(file: h5py.File, n_bytes: int) -> Segment:
             raise _StructureError(f"{len(key_set)} keys, but {n_rows} rows of {found.name}")
     if not outputs:
         raise _StructureError("it has no outputs")
+    _check_no_bytes_are_shared(key_set, outputs.values(), n_bytes)
     generation = 0
     if "generation" in file.attrs:
         generation = _number(file, "generation")
     if not 0 <= generation <= _MAX_GENERATION:
         raise _StructureError(f"the attribute 'generation' is {generation}")
     return Segment(n_bytes, generation, key_set, outputs)
+
+
+def _check_no_bytes_are_shared(
+    key_set: h5py.Dataset,
+    outputs: Iterable[h5py.Dataset | StoredSequences],
+    n_bytes: int,
+) -> None:
+    """Refuse a file that holds less than its data sets declare together."""
+    data_sets = [key_set]
+    for found in outputs:
+        data_sets += (
+            [found.frames, found.offsets] if isinstance(found, StoredSequences) else [found]
+        )
+    n_declared = sum(values.id.get_storage_size() for values in data_sets)
+    if n_declared > n_bytes:
+        raise _StructureError(
+            f"its data sets need {n_declared} bytes together, which the file does not hold"
+        )
 
 
 def _member(group: h5py.Group, name: str) -> h5py.HLObject:
@@ -337,6 +356,8 @@ def _data_set(
     """Return a data set that is stored as segments store theirs, and wholly in the file."""
     if not isinstance(found, h5py.Dataset):
         raise _StructureError(f"{found.name} is no data set")
+    if h5py.h5o.get_info(found.id).rc != 1:
+        raise _StructureError(f"{found.name} has more than one name")
     if found.shape is None or len(found.shape) != n_axes or 0 in found.shape:
         raise _StructureError(f"{found.name} has the shape {found.shape}")
     dtype = found.dtype
