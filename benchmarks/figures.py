@@ -321,9 +321,7 @@ def _stacker() -> Iterator[str]:
 def _kernel() -> Iterator[str]:
     for row in read_rows("gaussian_process"):
         sizes = f"{row['blocks']} | {row['columns']} | {row['rows']:,}"
-        yield (
-            f"| {row['table']} | {sizes} | {shown(row['fixed: SRCC'])} | {shown(row['SRCC'])} |"
-        )
+        yield (f"| {row['table']} | {sizes} | {shown(row['fixed: SRCC'])} | {shown(row['SRCC'])} |")
 
 
 def _kills() -> Iterator[str]:

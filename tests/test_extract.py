@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from support import BATCH_TOY, TOY, WriteData
 
+from xacle_stack import extract
 from xacle_stack.audio import Clip, read_clip
 from xacle_stack.cache import FeatureCache, StoreWriter
 from xacle_stack.encoders import EncoderChoice, view_name
@@ -318,6 +319,26 @@ def test_a_resampler_that_fails_costs_one_clip(
     report = extract_embeddings([pairs], [TOY], tmp_path / "store")
     assert report.failures == {bad: f"{bad}: cannot be resampled (MemoryError)."}
     assert report.encoded["toy", "audio"] == 3
+
+
+def test_long_clips_are_not_kept_ahead_and_wait_in_smaller_batches(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    extract_embeddings([pairs], [TOY], tmp_path / "store")
+    sizes: list[int] = []
+    encode_batch = extract.encode_batch
+
+    def counted(encoder, modality, items):
+        sizes.extend([len(items)] if modality == "audio" else [])
+        return encode_batch(encoder, modality, items)
+
+    monkeypatch.setattr(extract, "encode_batch", counted)
+    monkeypatch.setattr(extract, "MAX_AHEAD_BYTES", 0)
+    monkeypatch.setattr(extract, "MAX_WAITING_BYTES", 3 * 1600 * 4)  # of three clips
+    extract_embeddings([pairs], [TOY], tmp_path / "careful")
+    assert sizes == [3, 3, 3, 3, 3, 3, 2]
+    assert table(tmp_path / "careful", pairs) == table(tmp_path / "store", pairs)
 
 
 def test_silence_is_encoded(make_data: WriteData, tmp_path: Path) -> None:

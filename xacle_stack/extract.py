@@ -8,6 +8,7 @@ again makes the batches that an undisturbed run makes, and so the same bytes.
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -16,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from joblib import Parallel, delayed
 
 from xacle_stack._progress import progress_bar
@@ -51,6 +53,9 @@ logger = logging.getLogger(__name__)
 
 # Files that are decoded in one go, ahead of the encoders.
 DECODE_WINDOW = 32
+# Resampled audio that waits for an encoder at most, and that of one clip decoded ahead.  A longer
+# one is decoded again in its turn: headers do not tell its length for sure.
+MAX_WAITING_BYTES, MAX_AHEAD_BYTES = 256 << 20, 8 << 20
 # A caption is a fraction of a clip's work.
 CAPTIONS_A_CLIP = 4
 
@@ -248,9 +253,10 @@ class _Task:
         self._report.reused[name] = n_items - self._report.encoded[name]
 
     def add(self, key: str, item: object) -> None:
-        """Take an item that is missing; encode when a batch is full."""
+        """Take an item that is missing; encode when a batch is full, or takes too much memory."""
         self._waiting[key] = item
-        if len(self._waiting) >= self._batch_size:
+        n_bytes = sum(getattr(one, "nbytes", 0) for one in self._waiting.values())
+        if len(self._waiting) >= self._batch_size or n_bytes >= MAX_WAITING_BYTES:
             self._encode_waiting()
 
     def finish(self) -> None:
@@ -316,6 +322,8 @@ def _encode_clips(
     with progress_bar("all encoders", len(todo), "clips", shown=share.progress) as bar:
         for decoded in _decode_ahead(todo, tasks, share.n_jobs):
             stop_unless(goes_on)
+            if decoded.is_long:
+                decoded = _decode(decoded.path, tasks)
             if decoded.failure:
                 report.failures[decoded.path] = decoded.failure
             else:
@@ -342,6 +350,7 @@ class _Decoded:
     key: str = ""
     samples: Mapping[int, FloatArray] = field(default_factory=dict)
     failure: str = ""
+    is_long: bool = False  # and so not kept
 
 
 def _decode_ahead(paths: Sequence[Path], tasks: Sequence[_Task], n_jobs: int) -> Iterator[_Decoded]:
@@ -351,14 +360,14 @@ def _decode_ahead(paths: Sequence[Path], tasks: Sequence[_Task], n_jobs: int) ->
     running: Iterable[_Decoded] = ()
     for of_window in _batches(paths, DECODE_WINDOW):
         started = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-            delayed(_decode)(path, tasks) for path in of_window
+            delayed(_decode)(path, tasks, MAX_AHEAD_BYTES) for path in of_window
         )
         yield from running
         running = started
     yield from running
 
 
-def _decode(path: Path, tasks: Sequence[_Task]) -> _Decoded:
+def _decode(path: Path, tasks: Sequence[_Task], most_bytes: float = math.inf) -> _Decoded:
     status = file_status(path)
     try:
         clip = read_clip(path)
@@ -366,6 +375,9 @@ def _decode(path: Path, tasks: Sequence[_Task]) -> _Decoded:
         # A task that lacks the clip now may get it from a copy before this one is taken, never the
         # other way round.
         rates = {task.sample_rate_hz for task in tasks if task.lacks(key)}
+        seconds = len(clip.samples) / clip.sample_rate_hz
+        if seconds * sum(rates) * np.dtype(np.float32).itemsize > most_bytes:
+            return _Decoded(path, status, key, is_long=True)
         return _Decoded(path, status, key, {rate: clip.mono(rate) for rate in rates})
     except AudioError as error:
         return _Decoded(path, status, failure=str(error))

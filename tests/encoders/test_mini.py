@@ -1,3 +1,6 @@
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -253,3 +256,12 @@ def test_fitting_is_deterministic_whatever_the_number_of_workers():
     for name, weights in one.items():
         for array, values in vars(weights).items():
             np.testing.assert_allclose(values, getattr(two[name], array), atol=1e-8)
+
+
+def test_an_archive_that_unpacks_to_more_than_weights_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("audio_map.npy", bytes(64 << 20))
+    assert path.stat().st_size < 1 << 17
+    with pytest.raises(EncoderError, match=r"bomb\.npz: .*it unpacks to 67108864 bytes, more than"):
+        MiniMel.load(str(path))

@@ -1,14 +1,17 @@
 """The learned numbers of one mini-CLAP space, and the file that holds them."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
+from zipfile import ZipFile
 
 import numpy as np
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import EncoderError
 
+_MAX_HEADERS_BYTES = 1 << 16
 _REMEDY = (
     "Leave the checkpoint out to use the embedded one, or make one with: "
     "python -m xacle_stack.encoders.mini.fit"
@@ -70,7 +73,6 @@ class MiniWeights:
         EncoderError
             If it is no npz file, or its arrays are not the expected ones.
         """
-        arrays = _read_arrays(path)
         expected = {
             "audio_centre": (n_features,),
             "audio_scale": (n_features,),
@@ -78,6 +80,7 @@ class MiniWeights:
             "caption_map": (n_buckets, n_dims),
             "caption_offset": (n_dims,),
         }
+        arrays = _read_arrays(path, sum(map(math.prod, expected.values())))
         missing, surplus = sorted(expected.keys() - arrays), sorted(arrays.keys() - expected)
         if missing or surplus:
             raise EncoderError(
@@ -99,10 +102,17 @@ class MiniWeights:
         return cls(**{name: values.astype(np.float32) for name, values in arrays.items()})
 
 
-def _read_arrays(path: Path) -> dict[str, FloatArray]:
+def _read_arrays(path: Path, n_numbers: int) -> dict[str, FloatArray]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            with ZipFile(file) as directory:
+                n_bytes = sum(member.file_size for member in directory.infolist())
+            # In double precision, with a header for each: a small archive may unpack to anything.
+            if n_bytes > 8 * n_numbers + _MAX_HEADERS_BYTES:
+                raise ValueError(f"it unpacks to {n_bytes} bytes, more than such weights take")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged archive, header or array has an exception of its own
         raise EncoderError(
             f"{path}: not readable as an npz file of plain arrays ({error}). {_REMEDY}"
