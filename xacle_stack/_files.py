@@ -12,8 +12,10 @@ from typing import BinaryIO
 
 try:
     import fcntl
+
+    _HAS_LOCKS = True
 except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
+    _HAS_LOCKS = False
 
 PARTIAL_SUFFIX = ".part"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -88,9 +90,9 @@ def _write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is not None:  # the lock lasts until the file has its name
+            if _HAS_LOCKS:  # the lock lasts until the file has its name
                 partial.replace(path)
-        if fcntl is None:  # Windows renames no open file
+        if not _HAS_LOCKS:  # Windows renames no open file
             partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -104,34 +106,37 @@ def _locked_partial(path: Path) -> tuple[Path, BinaryIO]:
         name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
         partial = path.with_name(name)
         file = partial.open("xb")
-        # Before it was locked, another process may have taken it for a leftover.
-        if lock(file.fileno()) and os.fstat(file.fileno()).st_nlink:
-            return partial, file
+        try:
+            # Before it was locked, another process may have taken it for a leftover.
+            if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
+                return partial, file
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            file.close()
+            raise
         file.close()
 
 
 def _sweep_partials(path: Path) -> None:
     """Delete what killed processes left of earlier attempts at the same file."""
-    if fcntl is None:
-        return
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
         with suppress(OSError), partial.open("rb") as file:
             if lock(file.fileno()):
                 partial.unlink()
 
 
-def lock(handle: int) -> bool:
+def lock(handle: int) -> bool | None:
     """Lock an open file or folder for this process, where there are locks; it is not waited for.
 
     The lock ends with the process, or when all copies of the handle are closed.
 
     Returns
     -------
-    is_locked : bool
-        Whether nobody else has it.  True as well where there are no locks.
+    is_locked : bool or None
+        Whether nobody else has it; None where there are no locks, so that nobody knows.
     """
-    if fcntl is None:
-        return True
+    if not _HAS_LOCKS:
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -139,6 +144,7 @@ def lock(handle: int) -> bool:
     except OSError as error:  # not every file system has them
         if error.errno not in _NO_LOCKS:
             raise
+        return None
     return True
 
 

@@ -146,7 +146,7 @@ class FolderDraft:
             except FileNotFoundError:  # the process before has just finished
                 continue
             try:
-                if not lock(handle):
+                if lock(handle) is False:
                     raise BlockingIOError(errno.EWOULDBLOCK, "in use", str(self.target))
                 if os.path.samestat(os.fstat(handle), self._place.stat()):
                     return handle
@@ -180,7 +180,9 @@ def exchange(one: Path, other: Path) -> bool:
     OSError
         If it can, but not these two.
     """
-    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "darwin" and hasattr(library, "renamex_np"):
         failed = library.renamex_np(*names, ctypes.c_uint(_EXCHANGE))

@@ -58,7 +58,7 @@ def warnings_logged() -> Iterator[None]:
         logging.getLogger("py.warnings").warning("%s", message)
 
     with warnings.catch_warnings():
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]  # takes whatever comes
         yield
 
 

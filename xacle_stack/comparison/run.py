@@ -145,7 +145,7 @@ def _train_each(
                 card = {**facts, **recipe.for_scoring_with(name).origin()}
                 chose = settings.chooses_epoch_on_validation
                 runs[name] = _Runs(settings.kind, chose_epoch_on_validation=chose)
-                models = []
+                models: list[FittedSystem] = []
                 for seed in range(task.n_seeds(settings)):
                     model = task.fit(settings, seed, runs[name])
                     if getattr(model.stacker, "was_interrupted_", False):
