@@ -195,7 +195,10 @@ def loud_then_silent(tmp_path: Path, rng: np.random.Generator) -> Path:
     """Return an mp3 of 4 s whose bit rate falls: its size is no measure of its length."""
     samples = np.concatenate([rng.normal(scale=0.25, size=44_100), np.zeros(3 * 44_100)])
     path = tmp_path / "falling.mp3"
-    soundfile.write(path, samples, 44_100, bitrate_mode="VARIABLE", compression_level=0.1)
+    try:
+        soundfile.write(path, samples, 44_100, bitrate_mode="VARIABLE", compression_level=0.1)
+    except TypeError:
+        pytest.skip("this release of soundfile writes no mp3 of a variable bit rate")
     return path
 
 
