@@ -5,8 +5,8 @@ rest at a time drawn from its whole length.  Afterwards the results must be thos
 counts folders that hold parts of two, lost those where something is missing or unreadable, and
 left over the files that are still there after the next run.
 
-``python benchmarks/bench_kills.py 60`` kills 60 times.  Commands run in forks of this process, so
-that hardly a kill meets the imports.
+``python benchmarks/bench_kills.py 60`` kills 60 times; a command that ends before its kill does not
+count.  Commands run in forks of this process, so that hardly a kill meets the imports.
 """
 
 import os
@@ -318,7 +318,9 @@ def main(n_kills: int) -> None:
             n_steps = run(command.arguments("one"))
             length_s = time.perf_counter() - start
             counts = {"mixed": 0, "lost": 0, "left over": 0, "killed": 0}
-            for number in range(round(SHARES[name] * n_kills)):
+            number = 0
+            while counts["killed"] < round(SHARES[name] * n_kills):
+                number += 1
                 version = VERSIONS[(number + 1) % 2]
                 command.start()
                 if number % 2:

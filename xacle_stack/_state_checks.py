@@ -125,7 +125,7 @@ def check_attributes(estimator: object, private: Collection[str] | None = ()) ->
 
     Examples
     --------
-    >>> from xacle_stack import GroupedRidge
+    >>> from xacle_stack.stacking import GroupedRidge
     >>> ridge = GroupedRidge()
     >>> ridge.predict = "nothing"
     >>> check_attributes(ridge)
