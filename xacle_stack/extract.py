@@ -239,6 +239,7 @@ class _Task:
         self.writer = StoreWriter(share.root, store, modality, fingerprint.facts)
         self._keys = FeatureCache(share.root).known_keys(store, modality)
         self._waiting: dict[str, object] = {}
+        self._waiting_bytes = 0  # summed up as items come: a batch may have thousands
         self._passed_alone: set[str] = set()  # of those that wait
         self.failures: dict[str, str] = {}
         self._goes_on = goes_on
@@ -255,8 +256,8 @@ class _Task:
     def add(self, key: str, item: object) -> None:
         """Take an item that is missing; encode when a batch is full, or takes too much memory."""
         self._waiting[key] = item
-        n_bytes = sum(getattr(one, "nbytes", 0) for one in self._waiting.values())
-        if len(self._waiting) >= self._batch_size or n_bytes >= MAX_WAITING_BYTES:
+        self._waiting_bytes += getattr(item, "nbytes", 0)  # a caption's are nothing beside a clip's
+        if len(self._waiting) >= self._batch_size or self._waiting_bytes >= MAX_WAITING_BYTES:
             self._encode_waiting()
 
     def finish(self) -> None:
@@ -276,6 +277,7 @@ class _Task:
             return  # the others wait for as many more
         self.writer.append(keys, outputs)
         self._waiting.clear()
+        self._waiting_bytes = 0
         self._passed_alone.clear()
         self._keys.update(keys)
         self._report.encoded[self.info.name, self._modality] += len(items)
@@ -285,7 +287,7 @@ class _Task:
         failures = failing_items(encoder, self._modality, doubtful, error)
         self._passed_alone |= doubtful.keys() - failures.keys()
         for key in failures:
-            del self._waiting[key]
+            self._waiting_bytes -= getattr(self._waiting.pop(key), "nbytes", 0)
         self.failures |= failures
 
 
