@@ -13,11 +13,11 @@ from report import ROOT, report
 
 from xacle_stack import Stacker
 from xacle_stack.cache import FeatureCache
-from xacle_stack.demo import write_demo
 from xacle_stack.experiment import RANK_ENSEMBLE, fill_cache, run_experiment
 from xacle_stack.metrics import srcc
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, read_recipe
+from xacle_stack.synth.demo import write_demo
 
 SEEDS = range(10, 15)
 PAPER = "preset paper, all three"

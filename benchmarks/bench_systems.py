@@ -14,9 +14,9 @@ from pathlib import Path
 from report import RESULTS, ROOT, real_data, report
 
 from xacle_stack.comparison import ComparedSystem, compare_systems
-from xacle_stack.demo import write_demo
 from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.synth.demo import write_demo
 
 SPACES = ["mini-mfcc", "mini-mod", "mini-mel"]
 SMALL_DATA = {"optimizer": "adam", "learning_rate": 1e-3, "epochs": 40}

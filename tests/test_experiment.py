@@ -23,9 +23,13 @@ from xacle_stack.experiment import (
     space_subsets,
 )
 from xacle_stack.features import FeatureBuilder, PairEmbeddings
+from xacle_stack.model_file import save_model
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.stacking import GroupedRidge, Stacker, save_model
+from xacle_stack.stacking import (
+    GroupedRidge,
+    Stacker,
+)
 from xacle_stack.submission import read_predictions
 
 pytestmark = pytest.mark.usefixtures("few_resamples")

@@ -4,9 +4,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from xacle_stack.demo import write_demo
 from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import read_recipe
+from xacle_stack.synth.demo import write_demo
 
 ROOT = Path(__file__).parents[1]
 N_FIGURES = {"explore_cache": 4, "fit_stack": 4}

@@ -10,9 +10,9 @@ import pytest
 from typer.main import get_command
 
 from xacle_stack.cli import app
-from xacle_stack.demo import write_demo
 from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import read_recipe
+from xacle_stack.synth.demo import write_demo
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

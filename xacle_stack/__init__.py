@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     )
     from xacle_stack.listeners import ListenerModel
     from xacle_stack.metrics import Evaluation, evaluate
+    from xacle_stack.model_file import load_card, load_model, save_model
     from xacle_stack.pairs import Pairs, list_splits, read_pairs
-    from xacle_stack.stacking import BoostedTrees, Stacker, load_card, load_model, save_model
+    from xacle_stack.stacking import BoostedTrees, Stacker
     from xacle_stack.submission import read_predictions, write_predictions
     from xacle_stack.systems import (
         GatedRegressor,
@@ -64,9 +65,9 @@ _HOMES = {
     "read_pairs": "pairs",
     "BoostedTrees": "stacking",
     "Stacker": "stacking",
-    "load_card": "stacking",
-    "load_model": "stacking",
-    "save_model": "stacking",
+    "load_card": "model_file",
+    "load_model": "model_file",
+    "save_model": "model_file",
     "read_predictions": "submission",
     "write_predictions": "submission",
     "GatedRegressor": "systems",

@@ -8,6 +8,8 @@ import numpy as np
 from xacle_stack.errors import ModelFileError
 
 _MAX_COLUMNS = 2**20
+# Numbers that a model may predict for one pair.
+MAX_OUTPUTS = 2**12
 
 
 def check_numbers(

@@ -1,5 +1,7 @@
 """The array types that signatures use."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -4,6 +4,8 @@ Everything here is deterministic: no random crop, no dither.  Samples are float3
 ±1.  The formats are those of libsndfile (wav, flac, ogg, mp3, …).
 """
 
+from __future__ import annotations
+
 import hashlib
 import stat
 import struct
@@ -178,7 +180,7 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, Mp3Frames | None]
         yield file, frames
 
 
-class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+class _ForwardFile(soundfile.SoundFile):
     """A file that is read from its start to its end."""
 
     def seekable(self) -> bool:

@@ -1,5 +1,7 @@
 """One experiment from cache to results: fit every combination of spaces, score, evaluate, save."""
 
+from __future__ import annotations
+
 import json
 import math
 import re
@@ -18,6 +20,7 @@ from xacle_stack.encoders import EncoderChoice
 from xacle_stack.errors import EncoderError, ModelFileError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import evaluate, srcc
+from xacle_stack.model_file import MAX_MODEL_BYTES, load_card, load_model, save_model
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
@@ -31,7 +34,6 @@ from xacle_stack.results import (
     results_markdown,
 )
 from xacle_stack.run_folder import RunFolder, data_digest
-from xacle_stack.stacking import MAX_MODEL_BYTES, load_card, load_model, save_model
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import rank_average
 from xacle_stack.systems.fitted import FittedSystem

@@ -7,6 +7,8 @@ cached already, and one that fails leaves its batch to the next: a run that was 
 again makes the batches that an undisturbed run makes, and so the same bytes.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 from collections import Counter

@@ -9,6 +9,8 @@ then KTAU, then MSE.
 Source: Okamoto et al., XACLE challenge 2026.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

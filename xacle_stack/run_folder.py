@@ -6,8 +6,8 @@ from typing import Self
 
 from xacle_stack._folder_draft import FolderDraft
 from xacle_stack.errors import ModelFileError
+from xacle_stack.model_file import load_card
 from xacle_stack.pairs import SPLITS
-from xacle_stack.stacking import load_card
 
 # Below the folder of a comparison.
 MODELS = "models"

@@ -4,6 +4,8 @@ Source: Halko, Martinsson and Tropp 2011 (randomised range finders); Musco and M
 every basis on the way).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -5,6 +5,8 @@ with two decimals.  Rows are matched by file name, never by their place.  Where 
 under several captions, its pairs go by their ids, ``FILE#1``, ``FILE#2`` …
 """
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence

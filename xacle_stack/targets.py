@@ -1,5 +1,7 @@
 """What a fit takes beside the features: the scores to learn, their weights, what folds hold out."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -27,9 +27,9 @@ from xacle_stack.errors import (
 )
 from xacle_stack.experiment import fill_cache, load_system, score_pairs
 from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better, srcc
+from xacle_stack.model_file import load_card, load_model
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.stacking import load_card, load_model
 from xacle_stack.stacking.calibration import keep_in_range
 from xacle_stack.submission import read_predictions
 from xacle_stack.systems.fitted import FittedSystem

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from xacle_stack._validation import group_labels
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.folds import (
     check_enough_groups,
     check_fold_weights,
-    group_labels,
     split_folds,
 )
 

@@ -9,10 +9,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from xacle_stack._validation import group_labels
 from xacle_stack.errors import StackingError
 from xacle_stack.features import FeatureTable
 from xacle_stack.stacking.columns import ArrayColumns
-from xacle_stack.stacking.folds import group_labels, split_folds
+from xacle_stack.stacking.folds import (
+    split_folds,
+)
 from xacle_stack.stacking.ridge import GroupedRidge, fit_family
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=25)

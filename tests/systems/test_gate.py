@@ -7,7 +7,11 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack.errors import StackingError, UnknownNameError
-from xacle_stack.stacking import GroupedRidge, Stacker, load_model, save_model
+from xacle_stack.model_file import load_model, save_model
+from xacle_stack.stacking import (
+    GroupedRidge,
+    Stacker,
+)
 from xacle_stack.systems import GatedRegressor
 
 

@@ -8,7 +8,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from xacle_stack.errors import StackingError
 from xacle_stack.features import PairSequences
 from xacle_stack.metrics import srcc
-from xacle_stack.stacking import Stacker, load_model, save_model
+from xacle_stack.model_file import load_model, save_model
+from xacle_stack.stacking import (
+    Stacker,
+)
 from xacle_stack.systems import LSTMRegressor, lstm
 from xacle_stack.systems.losses import class_balance_weights
 from xacle_stack.systems.plan import TrainingPlan

@@ -7,7 +7,7 @@ import pytest
 from hostile_models import add_attribute, node, set_attribute
 
 from xacle_stack.errors import ModelFileError
-from xacle_stack.stacking import load_model, save_model
+from xacle_stack.model_file import load_model, save_model
 from xacle_stack.systems import (
     CosineRegressor,
     GatedRegressor,

@@ -7,7 +7,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import mse, srcc
-from xacle_stack.stacking import GroupedRidge, Stacker, load_model, save_model
+from xacle_stack.model_file import load_model, save_model
+from xacle_stack.stacking import (
+    GroupedRidge,
+    Stacker,
+)
 from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems import ProjectionHeadRegressor, projection_head
 from xacle_stack.systems.training import load_network, predict

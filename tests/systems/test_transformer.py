@@ -11,7 +11,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from xacle_stack._optional import stand_ins
 from xacle_stack.errors import MissingExtraError, StackingError, UnknownNameError
 from xacle_stack.metrics import srcc
-from xacle_stack.stacking import Stacker, load_model, save_model
+from xacle_stack.model_file import load_model, save_model
+from xacle_stack.stacking import (
+    Stacker,
+)
 from xacle_stack.systems import TransformerRegressor, transformer
 from xacle_stack.systems.losses import weighted_mse
 

@@ -1,5 +1,7 @@
 """Pairs with their embeddings, matched by content key and seen as one table."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
@@ -46,7 +48,7 @@ class CachedPairs:
 
     def __init__(
         self,
-        cache: "FeatureCache",
+        cache: FeatureCache,
         pairs: Pairs,
         keys: Mapping[str, KeyArray],
         fingerprints: Mapping[str, str],
@@ -81,7 +83,7 @@ class CachedPairs:
         encoders = sorted({store.encoder for store in self._cache.stores()})
         return f"CachedPairs({len(self)} pairs of {self._whole.split!r}, encoders={encoders})"
 
-    def take(self, rows: slice | Sequence[int] | IntArray) -> "CachedPairs":
+    def take(self, rows: slice | Sequence[int] | IntArray) -> CachedPairs:
         """Return the embeddings of some of the pairs, in the order asked for.
 
         Nothing is read.  Where each pair's vectors lie is looked up once for the whole and for
@@ -155,7 +157,7 @@ class CachedPairs:
         """Return an encoder's vector of each pair's caption.  Shape and errors as in `audio`."""
         return self._read_with(encoder, "text", lambda places: places.read(self._rows, output))
 
-    def audio_sequences(self, encoder: str, output: str = FRAMES) -> "CachedSequences":
+    def audio_sequences(self, encoder: str, output: str = FRAMES) -> CachedSequences:
         """Return an encoder's sequence of vectors of each pair's clip; nothing is read yet.
 
         Parameters
@@ -177,7 +179,7 @@ class CachedPairs:
         """
         return CachedSequences(self, encoder, "audio", output)
 
-    def text_sequences(self, encoder: str, output: str = FRAMES) -> "CachedSequences":
+    def text_sequences(self, encoder: str, output: str = FRAMES) -> CachedSequences:
         """Return the sequences of each pair's caption.  All as in `audio_sequences`."""
         return CachedSequences(self, encoder, "text", output)
 

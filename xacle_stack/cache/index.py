@@ -1,5 +1,7 @@
 """Where each content key stands among a store's segments, and the reading of rows from there."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +70,7 @@ class Index:
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
         return cls(folder, paths, keys, segments, first - starts[segments])
 
-    def locate(self, keys: KeyArray) -> "Places":
+    def locate(self, keys: KeyArray) -> Places:
         """Return where the vectors of some keys lie, in the order of the keys."""
         segments = np.full(len(keys), -1, dtype=np.int32)
         rows = np.zeros(len(keys), dtype=np.int32)
@@ -104,7 +106,7 @@ class Places:
     _open_sequences: dict[tuple[int, str], SegmentSequences] = field(default_factory=dict)
     _kinds: dict[str, tuple[int, tuple[int | np.dtype[Any], ...]]] = field(default_factory=dict)
 
-    def part(self, items: IntArray) -> "Places":
+    def part(self, items: IntArray) -> Places:
         """Return where the vectors of some items lie, without what belongs to other items."""
         used, numbers = np.unique(self.segments[items], return_inverse=True)
         here = used >= 0

@@ -24,6 +24,8 @@ that it does not know.  A segment says the lowest version that describes it: 1, 
 sequences, which a release of version 1 would leave out when it merges segments.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Mapping

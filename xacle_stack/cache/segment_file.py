@@ -5,6 +5,8 @@ file declares before it reads or allocates anything.  A segment is called damage
 bytes are not those that its name is the hash of.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import math

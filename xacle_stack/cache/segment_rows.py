@@ -9,6 +9,8 @@ everything block by block then costs one reading of the store by chunks, then th
 a system call for each run of rows (2 microseconds for a row by itself).
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

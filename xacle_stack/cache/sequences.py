@@ -1,5 +1,7 @@
 """Sequences of vectors, each of its own length, kept end to end in one array."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -45,7 +47,7 @@ class Sequences:
         """What the frames take."""
         return self.frames.nbytes
 
-    def take(self, rows: IntArray) -> "Sequences":
+    def take(self, rows: IntArray) -> Sequences:
         """Return some of the sequences, in the order asked for."""
         starts, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
         return Sequences(

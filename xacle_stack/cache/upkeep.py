@@ -1,5 +1,7 @@
 """Care of stores: finding damage, merging small segments."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Writes rows into a store, segment by segment; nothing that is complete is ever touched again."""
 
+from __future__ import annotations
+
 import logging
 import re
 import time

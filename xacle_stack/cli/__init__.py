@@ -259,8 +259,8 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Write the embedded demo data set: synthesised sounds, simulated listeners."""
-    from xacle_stack.demo import write_demo
     from xacle_stack.pairs import list_splits, read_pairs
+    from xacle_stack.synth.demo import write_demo
 
     write_demo(folder, n_pairs=pairs, seed=seed, n_jobs=jobs, progress=not quiet)
     for split in list_splits(folder):

@@ -1,5 +1,7 @@
 """Every system of a recipe on one data set: trained, scored, timed, and set side by side."""
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +27,14 @@ from xacle_stack.contenders import (
 )
 from xacle_stack.errors import MissingExtraError, PairsError
 from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better
+from xacle_stack.model_file import save_model
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe
 from xacle_stack.results import judged_splits, published_beside
 from xacle_stack.run_folder import MODELS, RunFolder, data_digest
-from xacle_stack.stacking import Stacker, save_model
+from xacle_stack.stacking import (
+    Stacker,
+)
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
 from xacle_stack.systems.fitted import FittedSystem
@@ -130,7 +135,7 @@ def compare_systems(
 
 
 def _train_each(
-    task: "_Task", judged: Mapping[str, Pairs], draft: Path, facts: Mapping[str, str]
+    task: _Task, judged: Mapping[str, Pairs], draft: Path, facts: Mapping[str, str]
 ) -> Iterator[ComparedSystem]:
     """Train, score and evaluate one system after the other; write its model and its scores."""
     recipe, runs = task.recipe, dict[str, _Runs]()

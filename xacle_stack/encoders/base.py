@@ -5,6 +5,8 @@ data sets or storage.  Its class can be listed and fingerprinted without loading
 :meth:`Encoder.load` does the heavy work.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re

@@ -7,6 +7,8 @@ The columns of ``logits`` are in the order of the checkpoint's own ``label_dict`
 that of AudioSet's list of classes.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence

@@ -9,6 +9,8 @@ with librosa's, on which nnAudio's is modelled.  This module was written to the 
 that code and tested with a stand-in; it has met neither the code itself nor its weights.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

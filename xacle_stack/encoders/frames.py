@@ -5,6 +5,8 @@ each sample heard once; and a batch is never longer than as many clips of :data:
 memory is bounded whatever the clips.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

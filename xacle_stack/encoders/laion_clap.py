@@ -7,6 +7,8 @@ size is recognised.  Both become transformers' ``ClapModel``; only the spectrogr
 the library's crops longer clips at random and computes one clip at a time.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace

@@ -9,6 +9,8 @@ the clone would first fetch another one from the hub.  This module was written t
 interface of that code and tested with a stand-in; it has not been run with the code itself.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

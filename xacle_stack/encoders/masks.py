@@ -9,6 +9,8 @@ Park et al., SpecAugment: A simple data augmentation method for automatic speech
 Interspeech 2019.  The sizes are those of Niizumi et al., XACLE 2026.
 """
 
+from __future__ import annotations
+
 import hashlib
 import struct
 

@@ -9,6 +9,8 @@ the window is covered by fixed windows, of which msclap takes a random one, and 
 too long is shortened, where msclap fails.
 """
 
+from __future__ import annotations
+
 import importlib.resources
 import warnings
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,7 @@
 """What an encoder returns, held against what its info declares, before anything is stored."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -4,6 +4,8 @@ Both repositories prepare a clip in the same way: its mean is removed, log-mel f
 window, frames of value 0 after its end, then ``(x - mean) / (2 * deviation)`` over everything.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar

@@ -3,6 +3,8 @@
 Source: Vyas et al. 2025, arXiv:2512.19687.  Extra: ``pe``.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

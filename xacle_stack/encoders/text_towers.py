@@ -3,6 +3,8 @@
 Their tokenizers seldom come with such a checkpoint; they are those of the hub.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 A family writes ``_build``, and ``_embed_audio`` or ``_embed_text`` or both.
 """
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence

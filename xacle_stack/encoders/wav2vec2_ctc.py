@@ -7,6 +7,8 @@ output ``words`` is a hashed bag of words of the transcript, and of the caption,
 overlap.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -138,7 +140,7 @@ class Wav2Vec2Ctc(TorchEncoder):
 
         return {WORDS: torch.from_numpy(np.stack([bag_of_words(words_of(c)) for c in captions]))}
 
-    def _hear(self, stacked: FloatArray) -> tuple[Tensor, list["_Frames"]]:
+    def _hear(self, stacked: FloatArray) -> tuple[Tensor, list[_Frames]]:
         import torch
 
         outputs = self.model.wav2vec2(self._on_device(stacked))
@@ -149,7 +151,7 @@ class Wav2Vec2Ctc(TorchEncoder):
         frames = [_Frames(*of_piece) for of_piece in zip(confidence, best, strict=True)]
         return masked_statistics(hidden, n_frames), frames
 
-    def _describe(self, pieces: Sequence["_Frames"]) -> tuple[list[float], FloatArray]:
+    def _describe(self, pieces: Sequence[_Frames]) -> tuple[list[float], FloatArray]:
         """Return a clip's transcript statistics and its bag of words."""
         confidence = np.concatenate([piece.confidence for piece in pieces]).astype(np.float64)
         best = np.concatenate([piece.best for piece in pieces])

@@ -3,6 +3,8 @@
 Source: Chen et al., IEEE JSTSP 2022, arXiv:2110.13900.  Extra: ``encoders``.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,6 +3,8 @@
 Source: Radford et al., ICML 2023, arXiv:2212.04356.  Extra: ``encoders``.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,6 +3,8 @@
 Source: Li, Li and Shinozaki 2026 (the CLAP stack of the XACLE challenge).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import combinations
 

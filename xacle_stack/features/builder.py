@@ -1,5 +1,7 @@
 """The estimator that turns embeddings into a feature table."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Self
@@ -33,7 +35,7 @@ def _are_names(value: object) -> bool:
     return all(isinstance(name, str) for name in value)
 
 
-class FeatureBuilder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped base
+class FeatureBuilder(TransformerMixin, BaseEstimator):
     """Turns embeddings into a :class:`FeatureTable`.
 
     One family for each contrastive space, its pair features φ(a, b) followed by the auxiliary

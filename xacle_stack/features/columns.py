@@ -1,5 +1,7 @@
 """Makes columns from embeddings, block by block: the only place that reads the cache for them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Where features get their embeddings from: the contract, and arrays that are at hand."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -18,7 +20,7 @@ class EmbeddingSource(Protocol):
     def pair_ids(self) -> tuple[str, ...]:
         """Ids of the pairs, in the order of all arrays."""
 
-    def take(self, rows: slice | IntArray) -> "EmbeddingSource":
+    def take(self, rows: slice | IntArray) -> EmbeddingSource:
         """Return the embeddings of some of the pairs, in the order asked for."""
 
     def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
@@ -112,7 +114,7 @@ class PairEmbeddings:
         """Ids of the pairs, in the order of all arrays."""
         return self._pair_ids
 
-    def take(self, rows: slice | Sequence[int] | IntArray) -> "PairEmbeddings":
+    def take(self, rows: slice | Sequence[int] | IntArray) -> PairEmbeddings:
         """Return the embeddings of some of the pairs, in the order asked for.
 
         Parameters

@@ -7,6 +7,8 @@ only.
 Source: Li, Li and Shinozaki 2026 (the CLAP stack of the XACLE challenge).
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -1,5 +1,7 @@
 """Sequences of vectors of the clips beside one vector of each caption."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
 
@@ -110,7 +112,7 @@ class PairSequences:
             yield self.frames[np.array([row])][0], self.text[row]
 
 
-class SequenceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped base
+class SequenceColumns(TransformerMixin, BaseEstimator):
     """Takes the clips' sequences and the captions' vectors out of the cache.
 
     Parameters

@@ -1,5 +1,7 @@
 """The vectors themselves as columns, for learners that combine clip and caption on their own."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -15,7 +17,7 @@ from xacle_stack.features.columns import n_space_dims
 from xacle_stack.features.embeddings import EmbeddingSource
 
 
-class SpaceColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped base
+class SpaceColumns(TransformerMixin, BaseEstimator):
     """Lays the vectors of one or several contrastive spaces side by side.
 
     Parameters

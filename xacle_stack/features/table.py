@@ -1,5 +1,7 @@
 """The feature table: named blocks of columns that are made when they are asked for."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -112,7 +114,7 @@ class FeatureTable:
         sizes = ", ".join(f"{name} {s.stop - s.start}" for name, s in self.families.items())
         return f"FeatureTable({len(self)} pairs, {self.shape[1]} features: {sizes})"
 
-    def __getitem__(self, rows: Any) -> "FeatureTable":
+    def __getitem__(self, rows: Any) -> FeatureTable:
         """Return the table of some pairs.
 
         Parameters

@@ -11,6 +11,8 @@ one row for each member of the smaller.
 Source: Henderson 1975 (best linear unbiased prediction); Patterson and Thompson 1971 (REML).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +156,7 @@ class CrossedEquations:
         left_over = float(self.total - self.pair_side @ scores - self.listener_side @ bias)
         return left_over if left_over > 1e-12 * self.total else 0.0
 
-    def _eliminate(self, ratio: float) -> "_Eliminated":
+    def _eliminate(self, ratio: float) -> _Eliminated:
         of_listeners = self.of_listeners + 1 / ratio
         pairs_go = self.ratings.n_pairs >= self.ratings.n_listeners
         gone, kept = (self.of_pairs, of_listeners) if pairs_go else (of_listeners, self.of_pairs)
@@ -165,7 +167,7 @@ class CrossedEquations:
         factor = linalg.cholesky(schur, lower=True, overwrite_a=True, check_finite=False)
         return _Eliminated(pairs_go, gone, shares, factor)
 
-    def _effects(self, eliminated: "_Eliminated") -> tuple[FloatArray, FloatArray]:
+    def _effects(self, eliminated: _Eliminated) -> tuple[FloatArray, FloatArray]:
         gone_side, kept_side = self.pair_side, self.listener_side
         if not eliminated.pairs_go:
             gone_side, kept_side = kept_side, gone_side
@@ -174,7 +176,7 @@ class CrossedEquations:
         gone = gone_side / eliminated.gone - shares @ kept
         return (gone, kept) if eliminated.pairs_go else (kept, gone)
 
-    def _variances(self, eliminated: "_Eliminated") -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _variances(self, eliminated: _Eliminated) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the variances of scores and biases, and their covariance for each rating."""
         inverse, _ = linalg.lapack.dpotri(eliminated.factor, lower=1)
         inverse = np.tril(inverse) + np.tril(inverse, -1).T

@@ -4,6 +4,8 @@ Source: Smyth 2004, "Linear models and empirical Bayes methods for assessing dif
 in microarray experiments", Statistical Applications in Genetics and Molecular Biology 3(1).
 """
 
+from __future__ import annotations
+
 import numpy as np
 from scipy import optimize, special
 

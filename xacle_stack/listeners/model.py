@@ -11,6 +11,8 @@ wrong:
   equal into an order, which ruins a rank correlation where many are equal.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Hashable, Sequence
 from typing import Self
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 _SCALE_ROUNDS = 3
 
 
-class ListenerModel(BaseEstimator):  # type: ignore[misc]  # untyped base
+class ListenerModel(BaseEstimator):
     """Estimate what all listeners together would say of each pair.
 
     ``rating = μ + scale_j · (score_i − μ) + bias_j + noise`` with the mean rating μ, and a noise

@@ -1,5 +1,7 @@
 """The pairs of one split as a record that cannot hold nonsense, whoever made it."""
 
+from __future__ import annotations
+
 import os
 import reprlib
 from collections.abc import Mapping, Sequence

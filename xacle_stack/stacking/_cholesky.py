@@ -4,6 +4,8 @@ SciPy's own wrapper of LAPACK holds Python's global lock while it computes; call
 the same routine lets other threads go on.
 """
 
+from __future__ import annotations
+
 import ctypes
 from functools import cache
 
@@ -65,7 +67,7 @@ def _call(routine: str, matrix: FloatArray) -> int:
 
 
 @cache
-def _lapack(routine: str) -> "ctypes._FuncPointer":
+def _lapack(routine: str) -> ctypes._FuncPointer:
     """Return a routine of LAPACK as SciPy exports it for Cython."""
     capsule = cython_lapack.__pyx_capi__[routine]
     # Own prototypes: attributes of ctypes.pythonapi's functions are shared by the whole process.

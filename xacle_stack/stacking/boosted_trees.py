@@ -5,6 +5,8 @@ memory.  So a fitted model is arrays here, and LightGBM is only given text that 
 arrays that have been checked.
 """
 
+from __future__ import annotations
+
 from typing import Any, Self
 
 import numpy as np
@@ -15,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xacle_stack._state_checks import check_indices, check_numbers
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._validation import row_weights
 from xacle_stack.errors import ModelFileError, StackingError
-from xacle_stack.stacking.folds import row_weights
 
 # What LightGBM allows; a tree of one leaf has no splits.
 _MAX_LEAVES = 131_072
@@ -28,7 +30,7 @@ _MAX_SCORE = float(np.finfo(np.float32).max) / 4
 _ONE_THREAD = {"num_threads": 1}
 
 
-class BoostedTrees(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class BoostedTrees(RegressorMixin, BaseEstimator):
     """Gradient boosted regression trees.
 
     They are LightGBM's, with the settings below; what is not set is LightGBM's default.  Training

@@ -1,5 +1,7 @@
 """From any predictor to the scale of the scores, without changing a rank."""
 
+from __future__ import annotations
+
 from typing import Any, Self
 
 import numpy as np
@@ -9,9 +11,9 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from xacle_stack._types import FloatArray
+from xacle_stack._validation import row_weights
 from xacle_stack.errors import StackingError
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
-from xacle_stack.stacking.folds import row_weights
 
 _MAX_SEGMENTS = 10
 # Of the overall slope: no segment is flatter, or neighbours would fall together.
@@ -20,7 +22,7 @@ _LEAST_SLOPE = 0.05
 _MARGIN = 0.05
 
 
-class MonotoneCalibration(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class MonotoneCalibration(RegressorMixin, BaseEstimator):
     """A strictly increasing, piecewise linear map from predictions to scores, by least squares.
 
     Between quantiles of the predictions the map is linear, everywhere with a slope above zero, and

@@ -1,5 +1,7 @@
 """What the stacker reads: named families of columns, built a block of rows at a time."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from typing import Protocol, TypeGuard
 

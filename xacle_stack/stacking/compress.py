@@ -1,5 +1,7 @@
 """Principal components of each block of columns: a small table that keeps the distances."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -49,7 +51,7 @@ class BlockPCA:
         self.n_components = n_components
         self.random_state = random_state
 
-    def fit(self, columns: Columns, weights: FloatArray) -> "BlockPCA":
+    def fit(self, columns: Columns, weights: FloatArray) -> BlockPCA:
         """Learn means, scales and axes from the rows of positive weight, weighted."""
         self.mean_, self.scale_ = column_moments(columns, weights)
         self._drop_copies(sampled_rows(columns))

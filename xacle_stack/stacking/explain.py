@@ -1,5 +1,7 @@
 """What each learner and each family contributes to a stack."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -216,7 +218,7 @@ def check_same_training(
 
 
 def explain_stack(
-    stacker: "Stacker",
+    stacker: Stacker,
     columns: Columns,
     y: FloatArray,
     groups: ArrayLike | None,
@@ -247,7 +249,7 @@ def explain_stack(
     return Explanation(whole, learners, tuple(families))
 
 
-def _family_shares(stacker: "Stacker", shares: FloatArray) -> dict[str, float]:
+def _family_shares(stacker: Stacker, shares: FloatArray) -> dict[str, float]:
     totals = dict.fromkeys(stacker.families_, 0.0)
     of_learners: dict[str, float] = {}
     for name, of_output in zip(stacker.level0_names_, shares.tolist(), strict=True):
@@ -265,7 +267,7 @@ def _family_shares(stacker: "Stacker", shares: FloatArray) -> dict[str, float]:
     return totals
 
 
-def _relevances(stacker: "Stacker", learner: FittedLearner) -> dict[str, float]:
+def _relevances(stacker: Stacker, learner: FittedLearner) -> dict[str, float]:
     """Return the part of each family in what a learner on compressed blocks has learned."""
     compression = stacker.compression_
     if learner.sees != COMPRESSED or compression is None:

@@ -9,6 +9,8 @@ has fewer rows than columns, the same coefficients come from its rows:
 next to nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

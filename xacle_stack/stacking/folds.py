@@ -1,13 +1,15 @@
 """Folds that keep a group on one side."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils import check_random_state
 
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._validation import check_whole_number, group_labels
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.settings import check_whole_number
 
 Fold = tuple[IntArray, IntArray]
 
@@ -61,31 +63,6 @@ def split_folds(
     if groups is None:
         return list(KFold(n_splits, shuffle=True, random_state=rng).split(rows))
     return list(GroupKFold(n_splits, shuffle=True, random_state=rng).split(rows, groups=labels))
-
-
-def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
-    """Return a whole number for each row's group, shape (n_pairs,), in order of appearance."""
-    if groups is None:
-        return np.arange(n_pairs)
-    # A dictionary, not an array: one long caption would pad all others to its length.
-    try:
-        listed = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # type: ignore[arg-type]
-        unusable = len(listed) != n_pairs or any(isinstance(label, list) for label in listed)
-        numbers: dict[object, int] = {}
-        places = [numbers.setdefault(label, len(numbers)) for label in listed]
-    except TypeError:  # no sequence, or of things that are no labels
-        unusable = True
-    if unusable:
-        raise StackingError(
-            f"groups: expected one label for each of {n_pairs} pairs, got shape {np.shape(groups)}."
-        )
-    missing = [row for row, label in enumerate(listed) if label is None or label != label]
-    if missing:
-        raise StackingError(
-            f"groups: {len(missing)} pairs have no label, the first is row {missing[0]}. Give each "
-            "pair a label; one that stands for itself needs one of its own."
-        )
-    return np.array(places, dtype=np.intp)
 
 
 def check_enough_groups(n_splits: int, labels: IntArray | None, n_pairs: int) -> None:
@@ -145,31 +122,3 @@ def fold_numbers(folds: list[Fold]) -> IntArray:
     for number, (_, held_out) in enumerate(folds):
         numbers[held_out] = number
     return numbers
-
-
-def row_weights(n_pairs: int, sample_weight: ArrayLike | None) -> FloatArray:
-    """Check the rows' weights; None stands for ones.
-
-    Raises
-    ------
-    StackingError
-        If there is another number of them, one is negative or not finite, or all are zero.
-    """
-    if sample_weight is None:
-        return np.ones(n_pairs)
-    weights = np.asarray(sample_weight)
-    if weights.shape != (n_pairs,) or weights.dtype.kind not in "fiub":
-        raise StackingError(
-            f"sample_weight: expected one number for each of {n_pairs} pairs, got shape "
-            f"{weights.shape} of type {weights.dtype}."
-        )
-    weights = weights.astype(np.float64)
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if len(bad):
-        raise StackingError(
-            f"sample_weight: {len(bad)} weights are negative or not finite, the first is "
-            f"{weights[bad[0]]} in row {bad[0]}."
-        )
-    if not weights.any():
-        raise StackingError("sample_weight: all weights are zero; nothing is left to train on.")
-    return weights

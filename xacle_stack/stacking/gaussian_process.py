@@ -10,6 +10,8 @@ Source: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: eq
 and 5.9; section 5.1 for automatic relevance determination; equation 8.14 for the landmarks.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -24,12 +26,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
+from xacle_stack._validation import check_whole_number, row_weights
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking._cholesky import factor_upper
 from xacle_stack.stacking.columns import row_blocks
-from xacle_stack.stacking.folds import row_weights
 from xacle_stack.stacking.marginal_likelihood import NOT_DEFINITE, learn_kernel, square_distances
-from xacle_stack.stacking.settings import check_whole_number
 
 # With fewer rows, a kernel that found nothing says more about their number than about the columns.
 _ENOUGH_ROWS = 200
@@ -39,7 +40,7 @@ _ROUNDING = 8 * np.finfo(np.float64).eps
 _TILE = 256
 
 
-class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Gaussian process regression with one learned relevance for each block of columns.
 
     Of several targets, the kernel is learned on the first, and all share it.

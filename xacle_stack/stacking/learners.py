@@ -5,6 +5,8 @@ rank-transformed score, and histogram gradient boosting on an SVD-compressed con
 everything.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """Trains level-0 learners out-of-fold, and predicts with them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -5,6 +5,8 @@ prior on relevances and noise are minimised from starts that the data choose: fr
 blocks would look like noise.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -38,7 +40,7 @@ NOT_DEFINITE = (
 
 def learn_kernel(
     X: FloatArray, block_of: IntArray, y: FloatArray, weights: FloatArray
-) -> "LearnedKernel":
+) -> LearnedKernel:
     """Return the kernel by which the scores of some rows are most likely.
 
     Parameters
@@ -158,12 +160,12 @@ class MarginalLikelihood:
         relevance = np.exp(parameters[: -n_kernels - 1]).reshape(n_kernels, -1)
         return relevance, np.exp(parameters[-n_kernels - 1 : -1]), np.exp(parameters[-1])
 
-    def narrowed(self, factor: float) -> "MarginalLikelihood":
+    def narrowed(self, factor: float) -> MarginalLikelihood:
         """Return the same problem with narrower kernels to start from."""
         starts = tuple(factor * start for start in self.starts)
         return replace(self, starts=starts, factor=factor)
 
-    def maximise(self) -> "LearnedKernel":
+    def maximise(self) -> LearnedKernel:
         """Return the best kernel from the start on.
 
         Raises

@@ -1,5 +1,7 @@
 """Ridge regression whose penalty is chosen on held-out groups."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,21 +12,24 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._validation import (
+    check_positive_numbers,
+    check_whole_number,
+    group_labels,
+    row_weights,
+)
 from xacle_stack.stacking.columns import ArrayColumns, Columns
 from xacle_stack.stacking.fold_ridge import FoldRidge, LinearModel
 from xacle_stack.stacking.folds import (
     Fold,
     fold_numbers,
-    group_labels,
-    row_weights,
     split_folds,
 )
-from xacle_stack.stacking.settings import check_positive_numbers, check_whole_number
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
 
 
-class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Ridge on standardised columns; each target's penalty has the least held-out error.
 
     The penalty is chosen by cross-validation within the rows given to `fit`, groups kept

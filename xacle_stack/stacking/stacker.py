@@ -3,6 +3,8 @@
 Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the preset "paper".
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Literal, Self
@@ -16,6 +18,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
+from xacle_stack._validation import (
+    check_choice,
+    check_positive_numbers,
+    check_score_range,
+    check_whole_number,
+    group_labels,
+    row_weights,
+)
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking.calibration import (
     MonotoneCalibration,
@@ -41,8 +51,6 @@ from xacle_stack.stacking.folds import (
     check_enough_groups,
     check_fold_weights,
     fold_numbers,
-    group_labels,
-    row_weights,
     split_folds,
 )
 from xacle_stack.stacking.learners import PRESETS, TARGETS, family_ridges
@@ -56,18 +64,12 @@ from xacle_stack.stacking.level0 import (
     without_idle,
 )
 from xacle_stack.stacking.ridge import PENALTIES, GroupedRidge
-from xacle_stack.stacking.settings import (
-    check_choice,
-    check_positive_numbers,
-    check_score_range,
-    check_whole_number,
-)
 
 # Columns of the meta-regressor are few and already predictions: weaker penalties than level 0.
 META_PENALTIES = tuple(float(penalty) for penalty in np.logspace(-2, 4, 13))
 
 
-class Stacker(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class Stacker(RegressorMixin, BaseEstimator):
     """Predict scores from a feature table by an out-of-fold stack.
 
     For every fold, each level-0 learner is trained on the other folds and predicts the held-out

@@ -4,6 +4,8 @@
 verbs, each verb given as "finite/-ing form"; ``group`` says what it may be mistaken for.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

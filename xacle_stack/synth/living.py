@@ -1,5 +1,7 @@
 """Synthesisers of animals and people: ``f(rng, n_samples) -> mono at 16 kHz``, any level."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from xacle_stack._types import FloatArray

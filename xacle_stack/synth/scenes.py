@@ -1,5 +1,7 @@
 """Scenes: one to three sound events in an order, rendered as a recording of about four seconds."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal

@@ -4,6 +4,8 @@ All are mono at :data:`SAMPLE_RATE_HZ`; lengths are in samples, frequencies in H
 seconds.  Nothing loops over samples: recursions run in ``scipy.signal``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Synthesisers of weather, machines and objects: ``f(rng, n_samples) -> mono at 16 kHz``."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from xacle_stack._types import FloatArray

@@ -1,5 +1,7 @@
 """The zero-shot baseline: a space's own cosine, brought to the scale of the scores."""
 
+from __future__ import annotations
+
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +16,7 @@ from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.pair_columns import check_halves, pair_columns
 
 
-class CosineRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class CosineRegressor(RegressorMixin, BaseEstimator):
     """The cosine between a clip's and a caption's vector, as a score.
 
     What is learned is one strictly increasing map from cosines to scores, so the ranks are those of

@@ -7,6 +7,8 @@ is :class:`~xacle_stack.Stacker`.
 Source of the rank average: the TMU system of the XACLE challenge 2026.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +16,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from xacle_stack._types import FloatArray
+from xacle_stack._validation import check_score_range
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.settings import check_score_range
 
 
 def average(systems: Sequence[ArrayLike], weights: ArrayLike | None = None) -> FloatArray:

@@ -1,5 +1,7 @@
 """A fitted system as a whole: from embeddings to scores."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

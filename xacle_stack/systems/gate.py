@@ -1,5 +1,7 @@
 """The gate of Trust-your-CLAP: where clip and caption are far apart, the cosine is the score."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -22,7 +24,7 @@ ROUNDING = 1e-9
 STATISTICS = ("train", "batch")
 
 
-class GatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class GatedRegressor(RegressorMixin, BaseEstimator):
     """Any regressor, but for pairs whose cosine is far below the mean.
 
     With C the cosine of a pair's two vectors, μ and σ mean and standard deviation of C: where

@@ -5,6 +5,8 @@ axes.  ``w`` are the rows' weights, 0 or more; a batch in which all are zero has
 The scale of a batch's weights changes no gradient.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from numbers import Integral
 from typing import Any

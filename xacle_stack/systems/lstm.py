@@ -3,15 +3,17 @@
 Source: Okamoto et al. 2026 (the XACLE challenge), after RELATE.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._validation import check_share, check_whole_number
 from xacle_stack.errors import StackingError
 from xacle_stack.features import PairSequences
-from xacle_stack.stacking.settings import check_share, check_whole_number
 from xacle_stack.systems.losses import class_balance_weights, clipped_mse, contrastive
 from xacle_stack.systems.neural import NeuralRegressor, check_scores
 from xacle_stack.systems.pair_columns import pair_columns, width
@@ -181,7 +183,7 @@ def _frame_network(n_dims: int, hidden: int, mlp: int, dropout: float) -> Module
     torch: Any = require("torch", extra="neural", purpose="LSTMRegressor")
     nn = torch.nn
 
-    class FrameNetwork(nn.Module):  # type: ignore[misc, name-defined]  # untyped base
+    class FrameNetwork(nn.Module):  # type: ignore[name-defined]  # nn is Any
         def __init__(self) -> None:
             super().__init__()
             self.lstm = nn.LSTM(n_dims, hidden, batch_first=True, bidirectional=True)

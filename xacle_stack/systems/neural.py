@@ -1,5 +1,7 @@
 """What the systems that train a network share as estimators."""
 
+from __future__ import annotations
+
 import logging
 from abc import abstractmethod
 from numbers import Integral
@@ -14,9 +16,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from xacle_stack._optional import require
 from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._validation import group_labels, row_weights
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.errors import ModelFileError, StackingError, XacleStackError
-from xacle_stack.stacking.folds import group_labels, row_weights
 from xacle_stack.systems.pair_columns import check_halves
 from xacle_stack.systems.plan import TrainingPlan
 from xacle_stack.systems.training import (
@@ -39,7 +41,7 @@ _MAX_WEIGHTS = 4096
 _MAX_WIDTH = 2**17
 
 
-class NeuralRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
+class NeuralRegressor(RegressorMixin, BaseEstimator):
     """A regressor whose network is trained by :func:`~xacle_stack.systems.training.train`.
 
     After `fit` the network is arrays only, so that it is saved and loaded without running anything.

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from xacle_stack.stacking.settings import (
+from xacle_stack._validation import (
     check_choice,
     check_not_negative,
     check_positive,

@@ -1,5 +1,7 @@
 """A small head on frozen embeddings, trained for scores or for their order."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -8,9 +10,9 @@ import numpy as np
 from xacle_stack._optional import require
 from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._validation import check_choice, check_share, check_whole_number
 from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking.calibration import MonotoneCalibration
-from xacle_stack.stacking.settings import check_choice, check_share, check_whole_number
 from xacle_stack.systems.losses import listnet_top1, pairwise_logistic, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.pair_columns import pair_columns, width
@@ -209,7 +211,7 @@ def _head(widths: list[tuple[int, int]], n_dims: int, hidden: int | None, dropou
             nn.Linear(n_in, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, n_dims)
         )
 
-    class ProjectionHead(nn.Module):  # type: ignore[misc, name-defined]  # untyped base
+    class ProjectionHead(nn.Module):  # type: ignore[name-defined]  # nn is Any
         def __init__(self) -> None:
             super().__init__()
             self.audio = nn.ModuleList(tower(n_audio) for n_audio, _ in widths)

@@ -4,6 +4,8 @@ Fits are the same to the last bit on the CPU, for the same seed and the same num
 threads, and leave the state of every random generator of the process as it was.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 import sys
@@ -212,7 +214,7 @@ class _Run:
         self.best_state: dict[str, Tensor] = {}
         self.was_interrupted = False
 
-    def go(self, bar: "tqdm[Any]") -> None:
+    def go(self, bar: tqdm[Any]) -> None:
         """Train until the plan, the user or an output that is not finite ends it."""
         why = ""
         try:

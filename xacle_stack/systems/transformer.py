@@ -5,6 +5,8 @@ configuration.  The parts of the network are PyTorch's; how they are put togethe
 tokens, which saves a sixth of the work.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any, Literal
 
@@ -12,8 +14,8 @@ import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._validation import check_share, check_whole_number
 from xacle_stack.errors import ModelFileError, StackingError
-from xacle_stack.stacking.settings import check_share, check_whole_number
 from xacle_stack.systems.losses import score_weights, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.pair_columns import AudioColumns, pair_columns, width
@@ -220,7 +222,7 @@ def _two_token_network(
     torch: Any = require("torch", extra="neural", purpose="TransformerRegressor")
     nn = torch.nn
 
-    class Dropout(nn.Module):  # type: ignore[misc, name-defined]  # untyped base
+    class Dropout(nn.Module):  # type: ignore[name-defined]  # nn is Any
         """As torch.nn.Dropout, which takes four times as long on a CPU: 16 random bits a number."""
 
         def __init__(self, share: float) -> None:
@@ -234,7 +236,7 @@ def _two_token_network(
             drawn = bits.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
             return x * (drawn >= self.n_dropped - 2**15) * (2**16 / (2**16 - self.n_dropped))
 
-    class TwoTokenNetwork(nn.Module):  # type: ignore[misc, name-defined]  # untyped base
+    class TwoTokenNetwork(nn.Module):  # type: ignore[name-defined]  # nn is Any
         def __init__(self) -> None:
             super().__init__()
             layer = nn.TransformerEncoderLayer(n_dims, n_heads, n_dims * feedforward)

@@ -4,7 +4,7 @@ A model is two files: ``NAME.skops`` (arrays and settings, no code) and ``NAME.j
 people and programs: format, versions, and whatever the caller adds.  Whoever made them, loading
 builds only types of a short list, reads no other file, and takes no more memory than the file has
 bytes, several times over; what was built is checked before anybody predicts with it.  See
-:mod:`xacle_stack.stacking.model_archive` and :mod:`xacle_stack.stacking.model_schema`.
+:mod:`xacle_stack.model_file.archive` and :mod:`xacle_stack.model_file.schema`.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from typing import IO, Any
 
 from xacle_stack._files import write_atomically
 from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError, bullet_list
-from xacle_stack.stacking.fitted_state import check_attributes_in, check_states
-from xacle_stack.stacking.model_archive import archive_types
+from xacle_stack.model_file.archive import archive_types
+from xacle_stack.model_file.states import check_attributes_in, check_states
 
 # Raise it when an older release could not make the same predictions from a newer file.
 FORMAT_VERSION = 3

@@ -57,16 +57,15 @@ from xacle_stack.features import (
     SpaceColumns,
 )
 from xacle_stack.listeners import ListenerModel
+from xacle_stack.model_file import load_model, save_model
+from xacle_stack.model_file.schema import SCIKIT_LEARN_TYPES
+from xacle_stack.model_file.states import check_states
 from xacle_stack.stacking import (
     BoostedTrees,
     GroupedRidge,
     Stacker,
     fitted_state,
-    load_model,
-    save_model,
 )
-from xacle_stack.stacking.fitted_state import check_states
-from xacle_stack.stacking.model_schema import SCIKIT_LEARN_TYPES
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 
@@ -635,7 +634,7 @@ def test_very_many_estimators_for_a_wide_table_are_refused() -> None:
 
 def test_estimators_that_are_referred_to_twice_are_checked_once(monkeypatch) -> None:
     ridge, checked = GroupedRidge().fit(X, X[:, 0]), []
-    monkeypatch.setitem(fitted_state._CHECKS, GroupedRidge, checked.append)
+    monkeypatch.setitem(fitted_state.STATE_CHECKS, GroupedRidge, checked.append)
     check_states([ridge, {"a": ridge, "b": [ridge]}])
     assert checked == [ridge]
 
@@ -660,7 +659,7 @@ IN_A_LIMIT = """
 import json, resource, sys
 from pathlib import Path
 from xacle_stack.errors import ModelFileError
-from xacle_stack.stacking import load_model
+from xacle_stack.model_file import load_model
 import skops.io, lightgbm
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])

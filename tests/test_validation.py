@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from xacle_stack.errors import StackingError
-from xacle_stack.stacking.settings import (
+from xacle_stack._validation import (
     check_choice,
     check_positive_numbers,
     check_score_range,
     check_whole_number,
 )
+from xacle_stack.errors import StackingError
 
 
 def test_usable_settings_pass() -> None:

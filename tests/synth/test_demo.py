@@ -5,10 +5,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from xacle_stack import demo
-from xacle_stack.demo import draw_pairs, true_match, write_demo
 from xacle_stack.errors import DemoError, XacleStackError
-from xacle_stack.synth import Scene, Story, caption_half
+from xacle_stack.synth import Scene, Story, caption_half, demo
+from xacle_stack.synth.demo import draw_pairs, true_match, write_demo
 
 N_PAIRS = 60
 SPLITS = ("train", "validation", "test")

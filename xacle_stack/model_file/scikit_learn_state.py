@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from xacle_stack._state_checks import check_numbers
+from xacle_stack._state_checks import MAX_OUTPUTS, check_numbers
 from xacle_stack.errors import ModelFileError
 
 # Outputs of an estimator, and quantiles.
-MAX_LENGTHS = {"outputs": 2**12, "quantiles": 2**16}
+_MAX_LENGTHS = {"outputs": MAX_OUTPUTS, "quantiles": 2**16}
 # Lengths that the arrays of scikit-learn's estimators share; that of columns is n_features_in_.
 _COLUMNS, _OUTPUTS, _COMPONENTS, _QUANTILES = "columns", "outputs", "components", "quantiles"
 # What `predict` and `transform` reckon with.  Arrays of other shapes would be broadcast to some
@@ -92,7 +92,7 @@ def _check_shapes(
         raise ModelFileError(
             f"{lengths[_COMPONENTS]} components of {lengths[_COLUMNS]} columns, expected no more."
         )
-    for dimension, most in MAX_LENGTHS.items():
+    for dimension, most in _MAX_LENGTHS.items():
         if lengths.get(dimension, 0) > most:
             raise ModelFileError(f"{lengths[dimension]} {dimension}, the most is {most}.")
 

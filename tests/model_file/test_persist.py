@@ -14,7 +14,11 @@ from sklearn.linear_model import LinearRegression, SGDRegressor
 from xacle_stack.errors import ModelFileError
 from xacle_stack.features import FeatureBuilder, PairEmbeddings
 from xacle_stack.listeners import ListenerModel
-from xacle_stack.stacking import GroupedRidge, Stacker, load_card, load_model, save_model
+from xacle_stack.model_file import load_card, load_model, save_model
+from xacle_stack.stacking import (
+    GroupedRidge,
+    Stacker,
+)
 
 # Every kind of stack that is saved.
 STACKS = {

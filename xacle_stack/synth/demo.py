@@ -4,6 +4,8 @@ It has the shape of the real one: several clips a caption, captions that do not 
 four ratings a pair.  It makes everything runnable at once and says nothing about real systems.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import os

@@ -2,7 +2,7 @@
 
 A ``.skops`` file is a zip archive of arrays and of ``schema.json``.  Here every size is held
 against a limit, and every array's header against its bytes; what the schema asks for is checked by
-:mod:`xacle_stack.stacking.model_schema`.
+:mod:`xacle_stack.model_file.schema`.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from xacle_stack.errors import ModelFileError
-from xacle_stack.stacking.model_schema import MAX_DEPTH, ArchiveTypes, types_in
+from xacle_stack.model_file.schema import MAX_DEPTH, ArchiveTypes, types_in
 
 # The format that skops has written since 0.12; its code for older ones knows fewer checks.
 _LEAST_PROTOCOL = 2

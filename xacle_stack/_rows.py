@@ -1,0 +1,64 @@
+"""Rows of tables: what may index them, and runs of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+# Rows that are in work at once.  No value depends on it but the last digits of sums.
+BLOCK_ROWS = 2048
+
+
+def row_numbers(rows: Any, n_rows: int) -> Any:
+    """Return rows as a slice or an array of row numbers, or None if this does not index rows.
+
+    Parameters
+    ----------
+    rows : object
+        What stands between the brackets: a slice, row numbers or a mask; ``(rows, ...)`` as well,
+        which is what scikit-learn asks for.
+    n_rows : int
+
+    Raises
+    ------
+    IndexError
+        If there is no such row, or a mask has another length.
+
+    Examples
+    --------
+    >>> row_numbers([True, False, True], 3)
+    array([0, 2])
+    """
+    if isinstance(rows, tuple) and len(rows) == 2 and rows[1] is Ellipsis:
+        rows = rows[0]
+    if isinstance(rows, slice) and rows.step in (None, 1):
+        return rows  # of a run of rows, nothing is copied
+    if isinstance(rows, slice):
+        return np.arange(n_rows)[rows]
+    if isinstance(rows, tuple) or np.ndim(rows) != 1:
+        return None
+    return np.arange(n_rows)[np.asarray(rows, None if len(rows) else np.intp)]
+
+
+def row_blocks(start: int, stop: int, n_rows: int = BLOCK_ROWS) -> Iterator[slice]:
+    """Cut rows into runs of `n_rows`.
+
+    Examples
+    --------
+    >>> list(row_blocks(0, 3000))
+    [slice(0, 2048, None), slice(2048, 3000, None)]
+    """
+    for first in range(start, stop, n_rows):
+        yield slice(first, min(first + n_rows, stop))
+
+
+def picked(items: Sequence[T], rows: Any) -> tuple[T, ...]:
+    """Return some items, by what :func:`row_numbers` returned.
+
+    Examples
+    --------
+    >>> picked("abc", slice(1, 3)), picked("abc", np.array([2, 0]))
+    (('b', 'c'), ('c', 'a'))
+    """
+    return tuple(items[rows] if isinstance(rows, slice) else (items[row] for row in rows))
