@@ -3,13 +3,13 @@
 A recipe is a TOML file::
 
     spaces = ["mini-mel", "mini-mfcc"]     # contrastive encoders, one family each
-    auxiliary = [                          # audio outputs, appended to every family; of "words" the
-        "beats:logits",                    # overlap of those heard with those of the caption
+    auxiliary = [                          # audio outputs that all families share; "words" stands
+        "beats:logits",                    # for the overlap of words heard with the caption's
         "wav2vec2-ctc:words",
     ]
 
     precision = "float32"                  # or bfloat16, float16: for the big encoders
-    compare = ["singles", "couples"]       # the smaller stacks to fit beside that of all spaces
+    subset_sizes = [1, 2]                  # the smaller stacks beside that of all spaces
     listener_model = true                  # train on scores freed of the listeners' habits
 
     [checkpoints]                          # where an encoder's default is not wanted
@@ -21,17 +21,16 @@ A recipe is a TOML file::
     [views]                                # augmented views of each training clip, beside it
     m2d-clap = 4
 
-    [features]
+    [features]                             # parameters of FeatureBuilder
     n_components = 8
 
-    [stacker]
+    [stacker]                              # parameters of Stacker, and group_by
     preset = "best"                        # or "paper", the published system
 
-    [systems.mine]                         # what `xacle-stack compare` compares; see
-    kind = "stack"                         # xacle_stack/contenders.py for the kinds
+    [systems.mine]                         # what `xacle-stack compare` compares; the kinds are in
+    kind = "stack"                         # xacle_stack/systems/specs.py
 """
 
-import difflib
 import logging
 import re
 from collections import Counter
@@ -44,63 +43,59 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
-from xacle_stack.contenders import (
-    SYSTEM_SETTINGS,
-    AnyContender,
-    CacheNames,
-    EnsembleContender,
-    default_contenders,
-    mistakes_in,
-)
 from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.recipe_file import read_settings
 from xacle_stack.stacking import Stacker
-from xacle_stack.stacking.learners import PRESETS
-from xacle_stack.stacking.ridge import PENALTIES
+from xacle_stack.systems.specs import (
+    AnySpec,
+    CacheNames,
+    EnsembleSpec,
+    Parameters,
+    StackSpec,
+    SystemSpec,
+    default_systems,
+    mistakes_in,
+    nearest,
+    stack_systems,
+)
 
 logger = logging.getLogger(__name__)
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 SystemName = Annotated[str, Field(min_length=1, max_length=60)]  # part of the names of files
+# What the key `subset_sizes` was called before, with the words that stood for numbers.
+_FORMER_KEY, _FORMER_SIZES = "compare", {"singles": 1, "couples": 2}
 
 
-class FeatureSettings(_Settings):
-    """Settings of the :class:`~xacle_stack.FeatureBuilder`."""
+class FeatureSettings(Parameters):
+    """Parameters of the :class:`~xacle_stack.FeatureBuilder`."""
 
-    n_components: PositiveInt = 8
-    random_state: NonNegativeInt = 0
+    estimator = FeatureBuilder
+
+    def check_values(self) -> None:
+        """Check what the parameters are set to; the spaces are those of the recipe."""
+        FeatureBuilder(["space"], **self.parameters).check_settings()
 
 
-class StackerSettings(_Settings):
-    """Settings of the :class:`~xacle_stack.Stacker`; None leaves a choice to the preset.
+class StackerSettings(Parameters):
+    """Parameters of the :class:`~xacle_stack.Stacker`, and how its folds are made.
 
     ``group_by = "caption"`` holds a caption's pairs out together, ``"none"`` gives the published
-    system's plain folds, ``"auto"`` groups where there are ten different captions
-    a fold or more.
+    system's plain folds, ``"auto"`` groups where there are ten different captions a fold or more.
     """
 
-    preset: Literal["best", "paper"] = "best"
-    target: Literal["score", "rank"] = "score"
-    n_splits: int | None = Field(default=None, ge=2)
     group_by: Literal["auto", "caption", "none"] = "auto"
-    penalties: tuple[PositiveFloat, ...] = Field(default=PENALTIES, min_length=1)
-    n_components: PositiveInt | None = None
-    random_state: NonNegativeInt = 0
+    estimator = Stacker
 
 
-class Recipe(_Settings):
+class Recipe(BaseModel):
     """One experiment, validated.
 
     Attributes
@@ -109,8 +104,8 @@ class Recipe(_Settings):
         The file's name without its ending.
     spaces, auxiliary : tuple of str
     precision : str
-    compare : tuple of str
-        Which smaller stacks are fitted beside that of all spaces.
+    subset_sizes : tuple of int
+        How many spaces the smaller stacks have that `xacle-stack stack` fits beside that of all.
     listener_model : bool
         Whether to train on what a :class:`~xacle_stack.ListenerModel` makes of the single ratings.
     checkpoints, code : mapping of str to str
@@ -118,34 +113,50 @@ class Recipe(_Settings):
         How many augmented views of each training clip are cached, by encoder.
     features : FeatureSettings
     stacker : StackerSettings
-    systems : mapping of str to settings
-        See :mod:`xacle_stack.contenders`.
+    systems : mapping of str to SystemSpec or EnsembleSpec
+        What `xacle-stack compare` compares; see :mod:`xacle_stack.systems.specs`.
     seeds : int
-        Fits of each system that another seed changes.
+        The number of fits of each system that another seed changes.
     reference : str, optional
         The system that others are set against; by default the first.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     spaces: tuple[str, ...] = Field(min_length=1)
     auxiliary: tuple[str, ...] = ()
     precision: Precision = "float32"
-    compare: tuple[Literal["singles", "couples"], ...] = ("singles", "couples")
+    subset_sizes: tuple[PositiveInt, ...] = (1, 2)
     listener_model: bool = False
     checkpoints: Mapping[str, str] = Field(default_factory=dict)
     code: Mapping[str, str] = Field(default_factory=dict)
     views: Mapping[str, Annotated[PositiveInt, Field(le=1000)]] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     stacker: StackerSettings = StackerSettings()
-    systems: Mapping[SystemName, AnyContender] = Field(default_factory=dict)
+    systems: Mapping[SystemName, AnySpec] = Field(default_factory=dict)
     seeds: PositiveInt = 5
     reference: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_key(cls, settings: Any) -> Any:
+        sizes = settings.get(_FORMER_KEY) if isinstance(settings, dict) else None
+        if not isinstance(sizes, list | tuple) or not {*sizes} <= {*_FORMER_SIZES}:
+            return settings
+        rest = {key: value for key, value in settings.items() if key != _FORMER_KEY}
+        return {**rest, "subset_sizes": [_FORMER_SIZES[size] for size in sizes]}
+
     @property
-    def contenders(self) -> Mapping[str, AnyContender]:
-        """The systems to compare, the reference first; where none are named, one of each kind."""
-        systems = self.systems or default_contenders(self.spaces)
-        trained = (name for name, one in systems.items() if not isinstance(one, EnsembleContender))
+    def stack_systems(self) -> Mapping[str, AnySpec]:
+        """What `xacle-stack stack` fits: the stack of all spaces first, then the smaller ones."""
+        names = {space: EncoderChoice(space).encoder.info.name for space in self.spaces}
+        return stack_systems(self.spaces, self.subset_sizes, names)
+
+    @property
+    def compared_systems(self) -> Mapping[str, AnySpec]:
+        """What `xacle-stack compare` compares, the reference first; by default one of each kind."""
+        systems = self.systems or default_systems(self.spaces)
+        trained = (name for name, one in systems.items() if not isinstance(one, EnsembleSpec))
         first = self.reference or next(trained)
         return {first: systems[first], **systems}
 
@@ -162,7 +173,7 @@ class Recipe(_Settings):
         """Every encoder that the recipe needs, each once, with its checkpoint."""
         names = [*self.spaces, *(_encoder_of(name) for name in self.auxiliary)]
         for system in self.systems.values():
-            names += [] if isinstance(system, EnsembleContender) else system.encoders_named
+            names += [] if isinstance(system, EnsembleSpec) else system.other_encoders
         return [
             EncoderChoice(name, self.checkpoints.get(name), self.precision, self.code.get(name))
             for name in dict.fromkeys(names)
@@ -194,9 +205,7 @@ class Recipe(_Settings):
     def with_seeds(self, seeds: int) -> "Recipe":
         """Return the recipe with so many fits of each system, also of those with their own."""
         systems = {
-            name: one
-            if isinstance(one, EnsembleContender)
-            else one.model_copy(update={"seeds": None})
+            name: one if isinstance(one, EnsembleSpec) else one.model_copy(update={"seeds": None})
             for name, one in self.systems.items()
         }
         return self.model_copy(update={"systems": systems, "seeds": seeds})
@@ -206,14 +215,13 @@ class Recipe(_Settings):
         found = fingerprints_of([*self.encoders, *self.view_encoders]).values()
         return {fingerprint.encoder: fingerprint.digest for fingerprint in found}
 
-    def for_scoring_with(self, name: str) -> "Recipe":
+    def for_scoring(self, system: SystemSpec) -> "Recipe":
         """Return what of the recipe one of its systems needs to score new pairs."""
-        system = self.contenders[name]
-        assert not isinstance(system, EnsembleContender)  # it is scores of others, not a model
         smaller = self.model_copy(
             update={
-                "spaces": system.spaces_named or self.spaces,
-                "systems": {name: system},
+                "spaces": system.spaces_used or self.spaces,
+                "auxiliary": self.auxiliary if isinstance(system, StackSpec) else (),
+                "systems": {system.kind: system.without_parameters()},
                 "reference": None,
                 "views": {},
             }
@@ -229,27 +237,17 @@ class Recipe(_Settings):
         """Return what a model's card says of the embeddings that it was fitted on."""
         return {"recipe": self.model_dump(mode="json"), "fingerprints": self.fingerprints()}
 
-    def builder(self, spaces: tuple[str, ...] | None = None) -> FeatureBuilder:
-        """Return an unfitted builder for all spaces of the recipe, or for some of them."""
-        wanted = self.spaces if spaces is None else spaces
+    def builder(self) -> FeatureBuilder:
+        """Return an unfitted builder for all spaces of the recipe."""
         return FeatureBuilder(
-            [EncoderChoice(name).encoder.info.name for name in wanted],
+            [EncoderChoice(name).encoder.info.name for name in self.spaces],
             [_cache_name(name) for name in self.auxiliary],
-            n_components=self.features.n_components,
-            random_state=self.features.random_state,
+            **self.features.parameters,
         )
 
     def new_stacker(self, n_jobs: int | None = None) -> Stacker:
-        """Return an unfitted stacker with the recipe's settings."""
-        return Stacker(
-            preset=self.stacker.preset,
-            target=self.stacker.target,
-            n_splits=self.stacker.n_splits,
-            penalties=self.stacker.penalties,
-            n_components=self.stacker.n_components,
-            n_jobs=n_jobs,
-            random_state=self.stacker.random_state,
-        )
+        """Return an unfitted stacker with the recipe's parameters; seeded, unless they say so."""
+        return Stacker(**{"random_state": 0, **self.stacker.parameters}, n_jobs=n_jobs)
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -273,13 +271,11 @@ def read_recipe(path: Path | str) -> Recipe:
         If it names an encoder that does not exist.
     """
     recipe = recipe_from(read_settings(Path(path)), source=str(path))
-    preset = recipe.stacker.preset
-    if "penalties" in recipe.stacker.model_fields_set and not PRESETS[preset].ridges:
+    if "penalties" in recipe.stacker.parameters and recipe.new_stacker().preset != "paper":
         logger.warning(
-            '%s: the preset "%s" does not use penalties under [stacker]: it has its own. '
+            '%s: only the preset "paper" uses penalties under [stacker]; others have their own. '
             'Leave them out, or set preset = "paper".',
             path,
-            preset,
         )
     return recipe
 
@@ -384,16 +380,14 @@ def _cache_name(auxiliary: str) -> str:
     return f"{EncoderChoice(encoder).encoder.info.name}:{output}"
 
 
-_KNOWN = {*Recipe.model_fields, *FeatureSettings.model_fields, *StackerSettings.model_fields}
-
-
 def _mistake(location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(str(part) for part in location)
     message = re.sub(r"\b[Tt]uple\b", "list", message).removesuffix(" after validation")
+    message = message.removeprefix("Value error, ")
     if message.startswith("Unable to extract tag"):
         message = "the setting 'kind' is missing: say which kind of system this is"
     if message.startswith("Extra inputs"):
-        known = SYSTEM_SETTINGS if location[0] == "systems" else _KNOWN - {"name"}
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        message = "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
+        message = (
+            f"unknown setting{nearest(str(location[-1]), set(Recipe.model_fields) - {'name'})}"
+        )
     return f"{where}: {message[0].lower()}{message[1:]}"

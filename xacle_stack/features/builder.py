@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from numbers import Integral
 from typing import Self
 
 import numpy as np
@@ -101,7 +102,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         FeatureError
             If an embedding is zero or not finite, or there are too few pairs.
         """
-        self._check_settings()
+        self.check_settings()
         spaces, auxiliary = self._sizes(X)
         n_pairs, narrowest = len(X.pair_ids), min(map(n_pair_features, spaces.values()))
         if n_pairs < 2 or self.n_components > min(n_pairs, narrowest):
@@ -189,7 +190,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         ModelFileError
             If there is not one projection for each space, all of one size.
         """
-        self._check_settings()
+        self.check_settings()
         if not isinstance(self.projections_, dict) or set(self.projections_) != set(self.spaces):
             raise ModelFileError(f"projections_ are not those of the spaces {self.spaces!r}.")
         n_components = {np.shape(axes)[-1:] for axes in self.projections_.values()}
@@ -198,7 +199,14 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
             if axes.shape[1] > axes.shape[0] or len(n_components) > 1:
                 raise ModelFileError(f"projections_[{space!r}] has shape {axes.shape}.")
 
-    def _check_settings(self) -> None:
+    def check_settings(self) -> None:
+        """Check the settings that can be judged without data.
+
+        Raises
+        ------
+        FeatureError
+            If one is unusable.
+        """
         if not _are_names(self.spaces) or not len(self.spaces):
             raise FeatureError(
                 f"spaces must be a list of encoder names, got {self.spaces!r}. "
@@ -225,5 +233,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
                 f"auxiliary outputs that are called like blocks of pair features: {shared}. Give "
                 "the encoder's output another name."
             )
-        if self.n_components < 1:
-            raise FeatureError(f"n_components must be 1 or more, got {self.n_components!r}.")
+        for name, least in (("n_components", 1), ("random_state", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise FeatureError(
+                    f"{name} must be a whole number, {least} or more, got {value!r}."
+                )

@@ -221,9 +221,7 @@ class Stacker(RegressorMixin, BaseEstimator):
             check_in_range(scores, *self.score_range_)
         labels = None if groups is None else group_labels(len(scores), groups)
         self.training_ = training_facts(columns, scores, weights, labels)
-        n_splits = self.n_splits
-        if n_splits is None:
-            n_splits = PRESETS["paper" if self.learners is not None else self.preset].n_splits
+        n_splits = self.n_folds
         check_enough_groups(n_splits, labels, len(scores))
         # One number that makes this fit again.
         given = self.random_state
@@ -262,6 +260,13 @@ class Stacker(RegressorMixin, BaseEstimator):
                 ranks = self.meta_.predict(self.oof_predictions_)
                 self.calibration_ = MonotoneCalibration().fit(ranks, scores, weights)
         return self
+
+    @property
+    def n_folds(self) -> int:
+        """The number of folds that `fit` makes: `n_splits`, or else the preset's."""
+        if self.n_splits is not None:
+            return self.n_splits
+        return PRESETS["paper" if self.learners is not None else self.preset].n_splits
 
     def predict(self, X: ArrayLike) -> FloatArray:
         """Return the scores of pairs.

@@ -1,0 +1,408 @@
+"""The scorer: encoders, features and a regressor as one object that scores pairs.
+
+A saved scorer is a model (arrays, no code) beside a card that says which encoders and features it
+was fitted on, by names that this library knows.  Where weights are, what code is run and how many
+views there are is never taken from the card, which may be anybody's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from xacle_stack._types import FloatArray
+from xacle_stack.cache import FeatureCache
+from xacle_stack.errors import EncoderError, ModelFileError, PairsError, bullet_list
+from xacle_stack.extract import extract_embeddings
+from xacle_stack.features.embeddings import EmbeddingSource
+from xacle_stack.model_file import MAX_MODEL_BYTES, load_card, load_model, save_model
+from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
+from xacle_stack.recipe import Recipe, read_recipe, recipe_from
+from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
+from xacle_stack.recipe_file import check_values
+from xacle_stack.stacking import Stacker
+from xacle_stack.stacking.calibration import keep_in_range
+from xacle_stack.targets import fold_groups, training_targets
+
+DEFAULT_STORE = Path("features/store")
+_VIEW = re.compile(r".+\.view-\d+")
+# A recipe file may have a fourth of that; a card also holds what it leaves out.
+_MAX_CARD_RECIPE_BYTES = 4 * MAX_RECIPE_BYTES
+
+
+class Scorer:
+    """Scores how well sounds match texts, from 0 to 10.
+
+    Parameters
+    ----------
+    recipe : Recipe, str or path-like, default="mini"
+        Says which encoders there are, and where their weights come from: a recipe, the name of one
+        that this library brings, or a TOML file.
+    regressor : regressor, optional
+        Learns the scores from what the builder makes; by default the recipe's
+        :class:`~xacle_stack.Stacker`.
+    builder : transformer, optional
+        Makes features of cached embeddings; by default the recipe's
+        :class:`~xacle_stack.FeatureBuilder`.
+    store : path-like, default="features/store"
+        The folder in which embeddings of :class:`~xacle_stack.Pairs` are kept.
+    device : str, default="auto"
+        Where encoders run; see :func:`~xacle_stack.extract_embeddings`.
+    n_jobs : int, default=1
+        Things done side by side, in joblib's convention.
+    progress : bool, default=False
+        Whether encoding shows progress bars.
+
+    Attributes
+    ----------
+    builder_, regressor_ : transformer, regressor
+        The fitted parts.
+    fingerprints_ : dict of str to str
+        What the encoders were: a scorer refuses embeddings of others.
+
+    Examples
+    --------
+    >>> from xacle_stack import Scorer, read_pairs
+    >>> train, test = (read_pairs("data/demo", split) for split in ("train", "test"))
+    ...     # doctest: +SKIP
+    >>> scorer = Scorer("mini").fit(train)  # doctest: +SKIP
+    >>> scorer.score(test)  # doctest: +SKIP
+    >>> scorer.score_clips(["dog.wav"], ["a dog barks"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | Path | str = "mini",
+        regressor: Any = None,
+        *,
+        builder: Any = None,
+        store: Path | str = DEFAULT_STORE,
+        device: str = "auto",
+        n_jobs: int = 1,
+        progress: bool = False,
+    ) -> None:
+        self.recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        self.regressor = regressor
+        self.builder = builder
+        self.store = store
+        self.device = device
+        self.n_jobs = n_jobs
+        self.progress = progress
+
+    @classmethod
+    def from_fitted(cls, recipe: Recipe | Path | str, builder: Any, regressor: Any) -> Self:
+        """Return a scorer made of parts that were fitted by themselves.
+
+        Parameters
+        ----------
+        recipe : Recipe, str or path-like
+            The one whose encoders made the embeddings that the parts were fitted on.
+        builder : transformer
+        regressor : regressor
+
+        Returns
+        -------
+        scorer : Scorer
+        """
+        check_is_fitted(builder)
+        check_is_fitted(regressor)
+        scorer = cls(recipe, regressor, builder=builder)
+        scorer.builder_, scorer.regressor_ = builder, regressor
+        scorer.fingerprints_ = scorer.recipe.fingerprints()
+        return scorer
+
+    def __repr__(self) -> str:
+        regressor = getattr(self, "regressor_", self.regressor)
+        what = "its recipe's stacker" if regressor is None else type(regressor).__name__
+        return f"Scorer({self.recipe.name!r}, {what})"
+
+    def fit(
+        self,
+        pairs: Pairs | EmbeddingSource,
+        y: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        eval_set: tuple[Pairs | EmbeddingSource, ArrayLike] | None = None,
+    ) -> Self:
+        """Encode what the store does not hold yet, and fit the features and the regressor.
+
+        Parameters
+        ----------
+        pairs : Pairs, CachedPairs or PairEmbeddings
+        y : array-like of shape (n_pairs,), optional
+            By default what the recipe trains with: the pairs' mean scores, or those of a listener
+            model, with its weights.
+        groups : array-like of shape (n_pairs,), optional
+            Pairs with equal labels are held out together; by default the captions, where there are
+            enough of them.
+        sample_weight : array-like of shape (n_pairs,), optional
+        eval_set : (pairs, y), optional
+            Pairs on which a network chooses its epoch.
+
+        Returns
+        -------
+        self : Scorer
+
+        Raises
+        ------
+        PairsError
+            If there are no scores to fit on, or a clip or caption could not be encoded.
+        XacleStackError
+            Whatever encoding and fitting raise.
+        """
+        builder = self.recipe.builder() if self.builder is None else clone(self.builder)
+        regressor = self.recipe.new_stacker(self.n_jobs)
+        if self.regressor is not None:
+            regressor = clone(self.regressor)
+        embeddings = self._embeddings(pairs, for_training=True)
+        known: Pairs | None = getattr(embeddings, "pairs", None)
+        if y is None:
+            if known is None:
+                raise PairsError("there are no scores to fit on: give y.")
+            targets = training_targets(known, self.recipe)
+            y = targets.scores
+            sample_weight = targets.sample_weight if sample_weight is None else sample_weight
+        given: dict[str, Any] = {}
+        if sample_weight is not None:
+            given["sample_weight"] = sample_weight
+        if has_fit_parameter(regressor, "groups"):
+            if groups is None and known is not None:
+                groups = fold_groups(known, self.recipe, regressor)
+            given["groups"] = groups
+        table = builder.fit_transform(embeddings)
+        if eval_set is not None:
+            others, scores = eval_set
+            given["eval_set"] = (builder.transform(self._embeddings(others)), scores)
+        self.builder_, self.regressor_ = builder, regressor
+        self.fingerprints_ = self.recipe.fingerprints()
+        regressor.fit(table, y, **given)
+        return self
+
+    def score(self, pairs: Pairs | EmbeddingSource) -> FloatArray:
+        """Return the scores of pairs; clips and captions are encoded once and kept in the store.
+
+        Parameters
+        ----------
+        pairs : Pairs, CachedPairs or PairEmbeddings
+
+        Returns
+        -------
+        scores : ndarray of shape (n_pairs,)
+            In 0–10; each pair's score depends on that pair only.
+
+        Raises
+        ------
+        PairsError
+            If a clip or caption could not be encoded.
+        """
+        check_is_fitted(self, "regressor_")
+        table = self.builder_.transform(self._embeddings(pairs))
+        scores = np.asarray(self.regressor_.predict(table), np.float64)
+        if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
+            return scores  # it keeps its range by itself
+        return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
+
+    def save(
+        self,
+        path: Path | str,
+        *,
+        card: Mapping[str, Any] | None = None,
+        trusted: Iterable[str | type] = (),
+    ) -> Path:
+        """Save the fitted scorer: ``NAME.skops``, and its card ``NAME.json``.
+
+        Parameters
+        ----------
+        path : path-like
+            ``NAME.skops``, or a folder for ``model.skops`` in it.
+        card : mapping, optional
+            Further facts to keep: plain JSON.
+        trusted : iterable of str or type, optional
+            See :func:`~xacle_stack.save_model`.
+
+        Returns
+        -------
+        path : Path
+
+        Raises
+        ------
+        ModelFileError
+            If a part could not be loaded again, or the files cannot be written.
+        """
+        check_is_fitted(self, "regressor_")
+        facts = {
+            **(card or {}),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "fingerprints": self.fingerprints_,
+        }
+        parts = {"builder": self.builder_, "regressor": self.regressor_}
+        return save_model(path, parts, facts, trusted=trusted)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        recipe: Recipe | Path | str | None = None,
+        *,
+        checkpoints: Mapping[str, str] | None = None,
+        code: Mapping[str, str] | None = None,
+        trusted: Iterable[str | type] = (),
+        max_bytes: int = MAX_MODEL_BYTES,
+        **settings: Any,
+    ) -> Self:
+        """Load what `save` or a run of ``xacle-stack`` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            ``NAME.skops``, or the folder of ``model.skops``.
+        recipe : Recipe, str or path-like, optional
+            Needed where an encoder is a Python file: the card's word is not enough to run one.
+        checkpoints, code : mapping of str to str, optional
+            Where they are on this machine, if not where the recipe or the encoder's default says.
+        trusted, max_bytes
+            See :func:`~xacle_stack.load_model`.
+        **settings
+            The store, device, `n_jobs` and progress of the scorer.
+
+        Returns
+        -------
+        scorer : Scorer
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be trusted or read, or its encoders are not those of this
+            installation.
+        RecipeError, UnknownNameError
+            If the card's recipe has a mistake, or names an encoder that does not exist.
+        EncoderError
+            If an encoder's weights are not there.
+        """
+        fitted_on, named = _facts(path, load_card(path))
+        parts = _parts(path, load_model(path, trusted=trusted, max_bytes=max_bytes), trusted)
+        if recipe is None:
+            chosen = _recipe_of_card(path, named)
+        else:
+            chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        chosen = chosen.override(checkpoints=checkpoints, code=code)
+        hint = _checkpoints_of_card(named)
+        try:
+            installed = chosen.fingerprints()
+        except EncoderError as error:
+            raise EncoderError(f"{error}{hint}") from None
+        _check_fingerprints(path, fitted_on, installed, hint)
+        scorer = cls(chosen, parts["regressor"], builder=parts["builder"], **settings)
+        scorer.builder_, scorer.regressor_ = parts["builder"], parts["regressor"]
+        scorer.fingerprints_ = installed
+        return scorer
+
+    def _embeddings(
+        self, pairs: Pairs | EmbeddingSource, *, for_training: bool = False
+    ) -> EmbeddingSource:
+        if not isinstance(pairs, Pairs):
+            return pairs
+        recipe = self.recipe
+        wanted = [*recipe.encoders, *(recipe.view_encoders if for_training else ())]
+        report = extract_embeddings(
+            [pairs],
+            wanted,
+            self.store,
+            device=self.device,
+            n_jobs=self.n_jobs,
+            progress=self.progress,
+        )
+        if report.failures:
+            raise PairsError(
+                f"{len(report.failures)} clip(s) or caption(s) could not be used; all others are "
+                f"in the store {self.store}:\n{bullet_list(report.failures.values())}"
+            )
+        return FeatureCache(self.store).load(pairs, recipe.fingerprints())
+
+
+def _facts(path: Path | str, card: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fingerprints and the recipe's settings that a card holds."""
+    fingerprints, settings = card.get("fingerprints"), card.get("recipe")
+    if not isinstance(settings, dict) or not isinstance(fingerprints, dict):
+        raise ModelFileError(
+            f"{path}: its card has no recipe and fingerprints, so nobody knows which embeddings it "
+            "scores. If it is yours, load its parts with load_model and save them again with "
+            "Scorer.from_fitted(recipe, builder, regressor).save(path); else use one that "
+            "Scorer.save or `xacle-stack stack` wrote."
+        )
+    n_bytes = len(json.dumps(settings))
+    if n_bytes > _MAX_CARD_RECIPE_BYTES:
+        raise ModelFileError(
+            f"{path}: the recipe in its card has {n_bytes:,} bytes, expected "
+            f"{_MAX_CARD_RECIPE_BYTES:,} or fewer. Use a model that `xacle-stack stack` wrote."
+        )
+    return fingerprints, settings
+
+
+def _parts(path: Path | str, model: Any, trusted: Iterable[str | type]) -> dict[str, Any]:
+    """Return a loaded model's builder and regressor, once they are what a scorer is made of."""
+    methods = {"builder": "transform", "regressor": "predict"}
+    if not isinstance(model, dict) or methods.keys() - model.keys():
+        raise ModelFileError(
+            f"{path}: this model is no builder and regressor, so it cannot score audio. Use one "
+            "that Scorer.save or `xacle-stack stack` wrote."
+        )
+    for part, method in methods.items():
+        is_ours = type(model[part]).__module__.partition(".")[0] in ("xacle_stack", "sklearn")
+        is_allowed = is_ours if part == "regressor" else is_ours and hasattr(model[part], "spaces")
+        if not (is_allowed or trusted) or not callable(getattr(model[part], method, None)):
+            raise ModelFileError(
+                f"{path}: its {part} is a {type(model[part]).__name__}, which has no place in a "
+                "scorer. Use a model that Scorer.save or `xacle-stack stack` wrote."
+            )
+    return model
+
+
+def _recipe_of_card(path: Path | str, settings: Mapping[str, Any]) -> Recipe:
+    if ".py:" in json.dumps(settings):
+        raise ModelFileError(
+            f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
+            "saved model's word. If you trust it, name the recipe that names it: "
+            "Scorer.load(path, recipe=...), or --recipe on the command line."
+        )
+    own = {**settings, "checkpoints": {}, "code": {}, "views": {}}  # the user's to say
+    check_values(own, f"{path}, its card")
+    return recipe_from(own, source=f"{path}, its card")
+
+
+def _check_fingerprints(
+    path: Path | str, fitted: Mapping[str, object], installed: Mapping[str, str], hint: str
+) -> None:
+    # A recipe may name more encoders than one of its systems was fitted on; views are of training.
+    names = [name for name in fitted if not _VIEW.fullmatch(name)] or list(installed)
+    changed = [name for name in names if fitted.get(name) != installed.get(name)]
+    if changed:
+        shown = ", ".join(name if name in installed else repr(name[:80]) for name in changed[:20])
+        name = changed[0][:80] if changed[0] in installed else "NAME"
+        raise ModelFileError(
+            f"{path}: it was fitted on other embeddings than this installation makes, for: "
+            f"{shown}. Name the checkpoint that it was fitted with, --checkpoint {name}=PLACE or "
+            f"Scorer.load(path, checkpoints={{{name!r}: PLACE}}), and use the same library "
+            "versions (see the card), or fit it again with: xacle-stack stack."
+            f"{hint}"
+        )
+
+
+def _checkpoints_of_card(settings: Mapping[str, object]) -> str:
+    """Return what a card says of checkpoints, as a hint: it may be anybody's, and is not obeyed."""
+    places = settings.get("checkpoints")
+    if not isinstance(places, dict) or not places:
+        return ""
+    named = ", ".join(
+        f"{str(name)[:80]!r} with {str(place)[:200]!r}" for name, place in [*places.items()][:20]
+    )
+    return f" According to its card, which nobody has checked, it was fitted: {named}."

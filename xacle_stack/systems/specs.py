@@ -1,0 +1,403 @@
+"""The systems that a recipe can name, from their settings to unfitted estimators.
+
+Each kind is one class: what it takes from the cache (`builder`) and what is trained on it
+(`regressor`).  A recipe gives them names.  What is no field of the class is a parameter of the
+estimator, whose constructor has the default::
+
+    [systems.trust-your-clap]
+    kind = "transformer"
+    space = "m2d-clap"
+    gate = "train"
+    epochs = 50                # of TransformerRegressor
+"""
+
+import difflib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from sklearn.base import clone
+
+from xacle_stack.errors import XacleStackError
+from xacle_stack.features import FeatureBuilder, SequenceBuilder, VectorBuilder
+from xacle_stack.stacking import Stacker
+from xacle_stack.systems.cosine import CosineRegressor
+from xacle_stack.systems.gate import GatedRegressor
+from xacle_stack.systems.lstm import LSTMRegressor
+from xacle_stack.systems.projection_head import ProjectionHeadRegressor
+from xacle_stack.systems.transformer import TransformerRegressor
+
+# Parameters that hold objects, and those that whoever runs the recipe decides.
+NOT_IN_RECIPES = frozenset(
+    {"learners", "added_learners", "meta", "n_jobs", "verbose", "device", "space", "spaces"}
+)
+
+
+@dataclass(frozen=True)
+class CacheNames:
+    """What the encoders of a recipe are called in the cache.
+
+    Attributes
+    ----------
+    encoders : mapping of str to str
+    views : mapping of str to tuple of str
+        The augmented views of an encoder that has some.
+    """
+
+    encoders: Mapping[str, str]
+    views: Mapping[str, tuple[str, ...]]
+
+
+class Parameters(BaseModel):
+    """Settings of which those that are no field of the class are an estimator's parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    estimator: ClassVar[type]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the estimator that are set."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Self:
+        """Check the names of the parameters, then the values that can be judged without data."""
+        fields = set(type(self).model_fields)
+        known = {*inspect.signature(self.estimator).parameters} - NOT_IN_RECIPES
+        mistakes = [
+            f"{name}: unknown setting{nearest(name, known | fields)}"
+            for name in self.parameters
+            if name not in known
+        ]
+        if not mistakes:
+            try:
+                self.check_values()
+            except XacleStackError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return self
+
+    def check_values(self) -> None:
+        """Check what the parameters are set to, as `fit` would."""
+        self.estimator(**self.parameters).check_settings()
+
+
+class SystemSpec(Parameters, ABC):
+    """Settings of one system.
+
+    Attributes
+    ----------
+    kind : str
+    seeds : int, optional
+        The number of fits; by default the recipe's, and one where the seed changes nothing.
+    """
+
+    kind: str
+    seeds: PositiveInt | None = None
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What it needs beside this library's own dependencies; the extra `neural` has them."""
+        return ()
+
+    @property
+    def chooses_epoch_on_validation(self) -> bool:
+        """Whether its figures on the validation split are not those of unseen pairs."""
+        return False
+
+    @property
+    def spaces_used(self) -> tuple[str, ...]:
+        """The spaces that the settings name; the recipe must have them."""
+        return ()
+
+    @property
+    def other_encoders(self) -> tuple[str, ...]:
+        """Encoders that the settings name beside the recipe's spaces."""
+        return ()
+
+    @abstractmethod
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> Any:
+        """Return an unfitted transformer from cached embeddings to what the regressor takes.
+
+        Parameters
+        ----------
+        names : CacheNames
+        features : FeatureBuilder
+            The recipe's, of all its spaces.
+        """
+
+    @abstractmethod
+    def regressor(self, names: CacheNames, stacker: Stacker) -> Any:
+        """Return an unfitted regressor for what the builder makes.
+
+        Parameters
+        ----------
+        names : CacheNames
+        stacker : Stacker
+            The recipe's, unfitted.
+        """
+
+    def without_parameters(self) -> Self:
+        """Return what says which embeddings the system takes."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**fields)
+
+
+class NetworkSpec(SystemSpec):
+    """Settings of a system that trains a network.
+
+    Attributes
+    ----------
+    choose_epoch_on : {"train", "validation"}
+        Where the best epoch is looked for: on captions of the train split that are held out, or on
+        the validation split, as published; its figures there are then not those of unseen pairs.
+    """
+
+    choose_epoch_on: Literal["train", "validation"] = "train"
+
+    @property
+    def chooses_epoch_on_validation(self) -> bool:
+        """Whether its figures on the validation split are not those of unseen pairs."""
+        return self.choose_epoch_on == "validation"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """PyTorch, and timm where its optimiser is used."""
+        optimizer = getattr(self.estimator(**self.parameters), "optimizer", "adam")
+        return ("torch", "timm") if optimizer == "lars" else ("torch",)
+
+
+class StackSpec(SystemSpec):
+    """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some.
+
+    What is not set here is as the recipe has it under ``[stacker]``.
+    """
+
+    kind: Literal["stack"] = "stack"
+    spaces: tuple[str, ...] = ()
+    estimator = Stacker
+
+    @property
+    def spaces_used(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return self.spaces
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
+        """Return the recipe's builder, of some spaces or of all."""
+        if not self.spaces:
+            return features
+        return clone(features).set_params(spaces=[names.encoders[space] for space in self.spaces])
+
+    def regressor(self, names: CacheNames, stacker: Stacker) -> Stacker:
+        """Return the recipe's stacker, or one that differs."""
+        return clone(stacker).set_params(**self.parameters)
+
+
+class CosineSpec(SystemSpec):
+    """One space's cosine, calibrated."""
+
+    kind: Literal["cosine"] = "cosine"
+    space: str
+    estimator = CosineRegressor
+
+    @property
+    def spaces_used(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return (self.space,)
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
+        """Return the vectors of the space."""
+        return VectorBuilder([names.encoders[self.space]])
+
+    def regressor(self, names: CacheNames, stacker: Stacker) -> CosineRegressor:
+        """Return the cosine."""
+        return CosineRegressor(names.encoders[self.space])
+
+
+class TransformerSpec(NetworkSpec):
+    """Trust-your-CLAP: a Transformer over the two vectors of one space, behind its gate or not."""
+
+    kind: Literal["transformer"] = "transformer"
+    space: str
+    gate: Literal["none", "train", "batch"] = "train"
+    estimator = TransformerRegressor
+
+    @property
+    def spaces_used(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return (self.space,)
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
+        """Return the vectors of the space, and of the clips' augmented views if there are some."""
+        space = names.encoders[self.space]
+        return VectorBuilder([space], {space: names.views.get(self.space, ())})
+
+    def regressor(
+        self, names: CacheNames, stacker: Stacker
+    ) -> TransformerRegressor | GatedRegressor:
+        """Return the Transformer, behind its gate."""
+        space = names.encoders[self.space]
+        transformer = TransformerRegressor(space, **self.parameters)
+        if self.gate == "none":
+            return transformer
+        return GatedRegressor(transformer, space, statistics=self.gate)
+
+
+class ProjectionHeadSpec(NetworkSpec):
+    """A two-tower projection head on all spaces, or on some."""
+
+    kind: Literal["projection-head"] = "projection-head"
+    spaces: tuple[str, ...] = ()
+    estimator = ProjectionHeadRegressor
+
+    @property
+    def spaces_used(self) -> tuple[str, ...]:
+        """The spaces that the settings name."""
+        return self.spaces
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
+        """Return the vectors of the spaces."""
+        return VectorBuilder([names.encoders[s] for s in self.spaces] or list(features.spaces))
+
+    def regressor(self, names: CacheNames, stacker: Stacker) -> ProjectionHeadRegressor:
+        """Return the head, on every space that the builder takes."""
+        return ProjectionHeadRegressor(**self.parameters)
+
+
+class LSTMSpec(NetworkSpec):
+    """The organisers' baseline, on sequences of the clips' frames."""
+
+    kind: Literal["lstm"] = "lstm"
+    frames: str = Field(default="byol-a:frames", pattern=r".:[^:]+$")
+    text: str = "roberta-large"
+    estimator = LSTMRegressor
+
+    @property
+    def other_encoders(self) -> tuple[str, ...]:
+        """The encoders of the frames and of the captions."""
+        return self.frames.rpartition(":")[0], self.text
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> SequenceBuilder:
+        """Return the sequences."""
+        encoder, _, output = self.frames.rpartition(":")
+        return SequenceBuilder(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
+
+    def regressor(self, names: CacheNames, stacker: Stacker) -> LSTMRegressor:
+        """Return the LSTM."""
+        return LSTMRegressor(**self.parameters)
+
+
+class EnsembleSpec(BaseModel):
+    """An average of other systems' scores, or of their ranks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["ensemble"] = "ensemble"
+    of: tuple[str, ...] = Field(min_length=2)
+    method: Literal["mean", "rank"] = "rank"
+
+
+AnySpec = Annotated[
+    StackSpec | CosineSpec | TransformerSpec | ProjectionHeadSpec | LSTMSpec | EnsembleSpec,
+    Field(discriminator="kind"),
+]
+
+
+def default_systems(spaces: Sequence[str]) -> dict[str, AnySpec]:
+    """Return what `compare` compares where a recipe names no systems: one of each kind."""
+    systems: dict[str, AnySpec] = {
+        "stack": StackSpec(preset="best"),
+        "paper": StackSpec(preset="paper"),
+    }
+    for space in spaces:
+        systems[f"cosine of {space}"] = CosineSpec(space=space)
+    systems[f"transformer on {spaces[0]}"] = TransformerSpec(space=spaces[0])
+    systems["projection head"] = ProjectionHeadSpec()
+    systems["ranks of stack and head"] = EnsembleSpec(of=("stack", "projection head"))
+    return systems
+
+
+def stack_systems(
+    spaces: Sequence[str], subset_sizes: Collection[int], names: Mapping[str, str]
+) -> dict[str, AnySpec]:
+    """Return the stack of all spaces, the smaller stacks beside it, and the singles' average.
+
+    Parameters
+    ----------
+    spaces : sequence of str
+    subset_sizes : collection of int
+        How many spaces the smaller stacks have.
+    names : mapping of str to str
+        What each space is called in a table.
+
+    Examples
+    --------
+    >>> list(stack_systems(["a", "b", "c"], [2], {s: s.upper() for s in "abc"}))
+    ['A + B + C', 'A + B', 'A + C', 'B + C']
+    >>> list(stack_systems(["a", "b"], [1], {s: s.upper() for s in "ab"}))
+    ['A + B', 'A', 'B', 'rank ensemble of the singles']
+    """
+    sizes = [len(spaces), *(size for size in sorted(set(subset_sizes)) if size < len(spaces))]
+    systems: dict[str, AnySpec] = {
+        " + ".join(names[space] for space in subset): StackSpec(spaces=subset, seeds=1)
+        for size in sizes
+        for subset in combinations(spaces, size)
+    }
+    if 1 in sizes and len(spaces) > 1:
+        singles = tuple(names[space] for space in spaces)
+        systems["rank ensemble of the singles"] = EnsembleSpec(of=singles)
+    return systems
+
+
+def file_name(system: str) -> str:
+    """Return what a system is called in the names of files."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in system).lower()
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return a hint at the known name that is most like a given one, if any is."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def mistakes_in(
+    systems: Mapping[str, AnySpec], reference: str | None, spaces: Sequence[str]
+) -> list[str]:
+    """Return what is wrong with the systems of a recipe that has these spaces."""
+    mistakes = []
+    trained = [name for name, one in systems.items() if not isinstance(one, EnsembleSpec)]
+    if systems and not trained:
+        mistakes.append("systems: there are only averages; name what they are averages of")
+    known = systems or default_systems(spaces)
+    if reference is not None and reference not in known:
+        mistakes.append(f"reference: there is no system {reference!r}")
+    elif reference is not None and isinstance(known[reference], EnsembleSpec):
+        mistakes.append(
+            f"reference: {reference!r} is an average of others; name one that is trained: {trained}"
+        )
+    by_file: dict[str, str] = {}
+    for name in systems:
+        other = by_file.setdefault(file_name(name), name)
+        if other != name:
+            mistakes.append(
+                f"systems: the files of {other!r} and {name!r} would have the same name; "
+                "give one of them another"
+            )
+    for name, system in systems.items():
+        if isinstance(system, EnsembleSpec):
+            mistakes += [
+                f"systems.{name}: {member!r} is no system to average; there are {trained}"
+                for member in system.of
+                if member not in trained
+            ]
+        else:
+            mistakes += [
+                f"systems.{name}: {space!r} is not among the recipe's spaces {list(spaces)}"
+                for space in system.spaces_used
+                if space not in spaces
+            ]
+    return mistakes
