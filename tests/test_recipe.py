@@ -149,15 +149,6 @@ def test_mistakes_name_the_setting(tmp_path: Path, content: str) -> None:
     assert "mine.toml" in str(caught.value)
 
 
-def test_a_missing_recipe_lists_the_projects(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError, match="other.toml: no such recipe. Check the path"):
-        read_recipe("other.toml")
-    monkeypatch.chdir(RECIPES.parent.parent)
-    with pytest.raises(RecipeError, match="no such recipe. There are: .*recipes/mini.toml"):
-        read_recipe("other.toml")
-
-
 def test_an_unknown_encoder_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown encoder 'clap'. Known: .*mini-mel"):
         read_recipe(write(tmp_path, 'spaces = ["clap"]'))

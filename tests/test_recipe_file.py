@@ -1,12 +1,18 @@
 """Recipes of strangers: a clear error, at once, and nothing of them is run."""
 
 import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from xacle_stack.errors import RecipeError, XacleStackError
 from xacle_stack.recipe import read_recipe, registered_encoders
+from xacle_stack.recipe_file import recipe_path, shipped_recipes
+
+ROOT = Path(__file__).parent.parent
 
 GOOD = 'spaces = ["mini-mel"]\n'
 SYSTEM = '[systems."{}"]\nkind = "cosine"\nspace = "mini-mel"\n'
@@ -96,3 +102,51 @@ def test_the_registered_encoders_are_found_without_running_the_others(tmp_path: 
     with pytest.raises(XacleStackError, match="defines no 'A'"):
         read_recipe(path)
     assert trace.exists()
+
+
+def test_a_bare_name_is_a_shipped_recipe_from_any_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for other in ("paper", "paper.toml"):
+        Path(other).write_text(GOOD)
+    assert recipe_path("paper").is_absolute()
+    assert recipe_path("paper") != tmp_path / "paper.toml"
+    assert (
+        read_recipe(recipe_path("paper")).spaces == read_recipe(shipped_recipes()["paper"]).spaces
+    )
+    # A path is one by its folder or its ending.
+    assert recipe_path("./paper") == Path("paper")
+    assert recipe_path("paper.toml") == Path("paper.toml")
+    assert recipe_path(tmp_path / "mine") == tmp_path / "mine"
+
+
+def test_every_recipe_of_the_project_is_shipped() -> None:
+    names = {path.stem for path in (ROOT / "features" / "recipes").glob("*.toml")}
+    assert set(shipped_recipes()) == names >= {"mini", "paper"}
+
+
+@pytest.mark.parametrize("name", ["papr", "Paper", "elsewhere/papers.toml", "papr.toml"])
+def test_an_unknown_recipe_lists_the_shipped_ones(name: str) -> None:
+    with pytest.raises(RecipeError, match="Did you mean 'paper'.*mini, .*paper, ") as caught:
+        read_recipe(recipe_path(name))
+    assert str(caught.value).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("name", ["", "..", "\x1b[2J"])
+def test_a_name_that_no_recipe_has_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="mini, ") as caught:
+        read_recipe(recipe_path(name))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_wheel_has_the_recipes_and_all_that_the_package_reads(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        found = set(archive.namelist())
+        for name, path in shipped_recipes().items():
+            assert archive.read(f"xacle_stack/recipes/{name}.toml") == path.read_bytes()
+    files = {path for path in (ROOT / "xacle_stack").rglob("*") if path.is_file()}
+    wanted = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
+    assert wanted <= found

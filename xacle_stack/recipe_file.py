@@ -1,6 +1,12 @@
-"""The file of a recipe: TOML by anybody, read with limits, its paths relative to its folder."""
+"""Finds the file of a recipe and reads it.
 
+A recipe may come from anybody: it is TOML that is read with limits.  The paths in it are relative
+to its folder.
+"""
+
+import difflib
 import math
+import os
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -10,12 +16,66 @@ from typing import Any
 from xacle_stack._printable import printable_name
 from xacle_stack.errors import RecipeError, bullet_list
 
-# Where the project keeps its recipes, seen from its root.
-RECIPES = Path("features/recipes")
+# A wheel has the recipes inside the package; a source tree has them beside it.
+_PACKAGE = Path(__file__).parent
+_RECIPE_FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "features" / "recipes")
 # No recipe is longer, and the time that TOML takes to read may grow with the square.
 MAX_BYTES = 16_384
 # Below the largest random state, and more than any size or number of something.
 MAX_INT = 2**31 - 1
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with this library, by name."""
+    for folder in _RECIPE_FOLDERS:
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def recipe_path(name_or_path: str | Path) -> Path:
+    """Return the file of a recipe that is given by its name or its path.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like
+        A bare name such as ``"paper"`` is always a recipe that comes with this library, whatever
+        files there are in the working directory.  Anything with a folder or ``.toml`` in it, such
+        as ``"./paper"`` or ``"paper.toml"``, is a path.
+
+    Returns
+    -------
+    path : Path
+        A path that was given is returned as it is, whether or not there is such a file.
+
+    Raises
+    ------
+    RecipeError
+        If no recipe of this name comes with this library.
+
+    Examples
+    --------
+    >>> recipe_path("paper").name
+    'paper.toml'
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text)
+    if path.name != text or path.suffix == ".toml":
+        return path
+    shipped = shipped_recipes()
+    if text not in shipped:
+        raise _no_such_recipe(path)
+    return shipped[text]
+
+
+def _no_such_recipe(path: Path) -> RecipeError:
+    shipped = list(shipped_recipes())
+    near = difflib.get_close_matches(path.stem, shipped, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return RecipeError(
+        f"{printable_name(str(path))}: no such recipe.{hint} Give the path of a TOML file, such as "
+        f"'./mine.toml', or the name of a recipe that comes with xacle_stack: {', '.join(shipped)}."
+    )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -33,13 +93,12 @@ def read_settings(path: Path) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise RecipeError(
-                f"{path}: it has more than {MAX_BYTES:,} bytes. No recipe is so long."
+                f"{path}: it has more than {MAX_BYTES:,} bytes, which no recipe needs. Check that "
+                "the path is that of a recipe."
             )
         settings = tomllib.loads(content.decode())
     except FileNotFoundError:
-        known = sorted(str(recipe) for recipe in RECIPES.glob("*.toml"))
-        hint = f" There are: {', '.join(known)}." if known else " Check the path."
-        raise RecipeError(f"{path}: no such recipe.{hint}") from None
+        raise _no_such_recipe(path) from None
     except RecursionError:
         raise RecipeError(f"{path}: not readable as a TOML file: nested too deeply.") from None
     except OSError as error:
