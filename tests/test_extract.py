@@ -13,7 +13,7 @@ from support import BATCH_TOY, TOY, WriteData
 from xacle_stack import extract
 from xacle_stack.audio import Clip, read_clip
 from xacle_stack.cache import FeatureCache, StoreWriter
-from xacle_stack.encoders import EncoderChoice, view_name
+from xacle_stack.encoders import EncoderChoice, batches, view_name
 from xacle_stack.errors import EncoderError
 from xacle_stack.extract import extract_embeddings, store_id
 from xacle_stack.pairs import Pairs, read_pairs
@@ -327,15 +327,15 @@ def test_long_clips_are_not_kept_ahead_and_wait_in_smaller_batches(
     pairs = read_pairs(make_data(train=20), "train")
     extract_embeddings([pairs], [TOY], tmp_path / "store")
     sizes: list[int] = []
-    encode_batch = extract.encode_batch
+    encode_batch = batches.encode_batch
 
     def counted(encoder, modality, items):
         sizes.extend([len(items)] if modality == "audio" else [])
         return encode_batch(encoder, modality, items)
 
-    monkeypatch.setattr(extract, "encode_batch", counted)
+    monkeypatch.setattr(batches, "encode_batch", counted)
     monkeypatch.setattr(extract, "MAX_AHEAD_BYTES", 0)
-    monkeypatch.setattr(extract, "MAX_WAITING_BYTES", 3 * 1600 * 4)  # of three clips
+    monkeypatch.setattr(batches, "MAX_WAITING_BYTES", 3 * 1600 * 4)  # of three clips
     extract_embeddings([pairs], [TOY], tmp_path / "careful")
     assert sizes == [3, 3, 3, 3, 3, 3, 2]
     assert table(tmp_path / "careful", pairs) == table(tmp_path / "store", pairs)

@@ -7,17 +7,19 @@ Everything here is deterministic: no random crop, no dither.  Samples are float3
 from __future__ import annotations
 
 import hashlib
+import operator
 import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, SupportsIndex
 
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import ArrayLike
 
 from xacle_stack._audio_source import (
     Mp3Frames,
@@ -44,6 +46,11 @@ MAX_SAMPLE_RATE_HZ = 1_000_000
 # Integers of 32 bits that were stored as floats; anything beyond overflows in a spectrum.
 MAX_AMPLITUDE = 2.0**31
 
+# Samples in memory with more channels are likely a batch of clips.
+MAX_CHANNELS = 32
+
+# PCM types of samples in memory, and what is full scale in them.
+_FULL_SCALES = {"int16": 1 << 15, "int32": 1 << 31, "uint8": 1 << 7}
 _BLOCK_SAMPLES = 1 << 18
 # More than any header can promise: libsndfile does not know the length.
 _UNKNOWN_LENGTH = 1 << 40
@@ -62,6 +69,11 @@ class Clip:
 
     samples: FloatArray
     sample_rate_hz: int
+
+    @property
+    def duration_s(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.sample_rate_hz
 
     @property
     def content_key(self) -> str:
@@ -134,6 +146,91 @@ def read_clip(path: Path | str) -> Clip:
     return Clip(samples, rate)
 
 
+def clip_from_samples(samples: ArrayLike, sample_rate_hz: int | None, name: str = "clip") -> Clip:
+    """Return samples in memory as the clip that `read_clip` makes of a file with them.
+
+    Parameters
+    ----------
+    samples : array-like or tensor of shape (n_samples,), (n_samples, n_channels) or \
+            (n_channels, n_samples)
+        The longer axis is time, so the arrays of soundfile, librosa and torchaudio will do.
+        Floating-point samples have full scale ±1.  PCM samples of type int16, int32 or uint8, such
+        as ``scipy.io.wavfile.read`` returns, are divided by their full scale, as libsndfile does.
+    sample_rate_hz : int
+    name : str, default="clip"
+        What error messages call it.
+
+    Returns
+    -------
+    clip : Clip
+
+    Raises
+    ------
+    AudioError
+        If the type or the shape is another, there are no samples, there are more than
+        :data:`MAX_CHANNELS` channels, or a limit of `read_clip` is exceeded.
+
+    Examples
+    --------
+    >>> clip_from_samples(np.array([0, 16384], dtype=np.int16), 8000).samples.ravel()
+    array([0. , 0.5], dtype=float32)
+    """
+    rate = _checked_rate(name, sample_rate_hz)
+    array = _as_floats(name, samples)
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
+    elif array.ndim == 2 and array.shape[1] > array.shape[0]:
+        array = array.T
+    if array.ndim != 2 or not array.size or array.shape[1] > MAX_CHANNELS:
+        raise AudioError(
+            f"{name}: samples of shape {np.shape(samples)}; expected one clip of shape "
+            "(n_samples,), (n_samples, n_channels) or (n_channels, n_samples) with at least one "
+            f"sample and at most {MAX_CHANNELS} channels."
+        )
+    n_channels = array.shape[1]
+    max_samples = _max_samples(rate, n_channels)
+    if len(array) > max_samples:
+        found = f"it holds {len(array)}"
+        raise AudioError(_too_long(name, found, n_channels, rate, max_samples))
+    # The mean over channels depends on the memory layout in its last bit.
+    clip = Clip(np.ascontiguousarray(array), rate)
+    _check_samples(name, clip.samples, rate)
+    return clip
+
+
+def _checked_rate(name: str, rate: object) -> int:
+    if isinstance(rate, bool) or not isinstance(rate, SupportsIndex):
+        raise AudioError(
+            f"{name}: sample_rate_hz is {rate!r}; samples in memory need their sampling rate as a "
+            "whole number, for example sample_rate_hz=16000."
+        )
+    rate = operator.index(rate)
+    _check_rate(name, rate, "Give the rate at which the samples were recorded, or resample them.")
+    return rate
+
+
+def _as_floats(name: str, samples: Any) -> FloatArray:
+    if hasattr(samples, "detach"):  # a tensor, wherever it lies
+        samples = samples.detach().cpu()
+        samples = samples.float() if samples.is_floating_point() else samples
+    try:
+        array = np.asarray(samples)
+    except (TypeError, ValueError):  # rows of unequal lengths
+        array = np.array(None)
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # infinite samples are refused with their time
+            return array.astype(np.float32, copy=False)
+    if array.dtype.name not in _FULL_SCALES:
+        raise AudioError(
+            f"{name}: samples of type {array.dtype}; expected numbers with a floating point and "
+            f"full scale ±1, or PCM samples of type {', '.join(_FULL_SCALES)}."
+        )
+    zero = 128 if array.dtype == np.uint8 else 0
+    return (array.astype(np.float32) - np.float32(zero)) / np.float32(
+        _FULL_SCALES[array.dtype.name]
+    )
+
+
 def clip_duration(path: Path) -> float:
     """Return seconds as the header promises them, 0 for a file that will fail when decoded."""
     try:
@@ -201,23 +298,24 @@ def _sound_file(source: Path | BinaryIO) -> Iterator[soundfile.SoundFile]:
 def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> FloatArray:
     """Return every sample of a file, shape (n_samples, n_channels), within the limits."""
     rate, n_promised = file.samplerate, file.frames
-    if not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
-        raise AudioError(
-            f"{path}: its sampling rate is {rate} Hz; expected {MIN_SAMPLE_RATE_HZ} to "
-            f"{MAX_SAMPLE_RATE_HZ} Hz. If the header is wrong, write the clip again with the right "
-            "one; else resample it."
-        )
-    n_most = min(MAX_DURATION_S * rate, MAX_SAMPLES // file.channels)
+    _check_rate(
+        path,
+        rate,
+        "If the header is wrong, write the clip again with the right one; else resample it.",
+    )
+    max_samples = _max_samples(rate, file.channels)
     is_known = n_promised < _UNKNOWN_LENGTH
-    if is_known and n_promised > n_most:
-        raise AudioError(_too_long(path, f"its header promises {n_promised}", file, n_most))
+    if is_known and n_promised > max_samples:
+        found = f"its header promises {n_promised}"
+        raise AudioError(_too_long(path, found, file.channels, rate, max_samples))
     buffer = np.empty((max(1, _BLOCK_SAMPLES // file.channels), file.channels), dtype=np.float32)
     blocks: list[FloatArray] = []
     n_decoded = 0
     while len(block := file.read(out=buffer)):
         n_decoded += len(block)
-        if n_decoded > n_most:
-            raise AudioError(_too_long(path, f"it holds more than {n_most}", file, n_most))
+        if n_decoded > max_samples:
+            found = f"it holds more than {max_samples}"
+            raise AudioError(_too_long(path, found, file.channels, rate, max_samples))
         blocks.append(block.copy())
     slack = 0 if mp3 is None else mp3.slack
     if is_known and n_decoded < n_promised - slack:
@@ -234,16 +332,29 @@ def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> Flo
     return np.concatenate(blocks) if blocks else buffer[:0]
 
 
-def _too_long(path: Path, found: str, file: soundfile.SoundFile, n_most: int) -> str:
+def _check_rate(name: Path | str, rate: int, remedy: str) -> None:
+    if not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
+        raise AudioError(
+            f"{name}: its sampling rate is {rate} Hz; expected {MIN_SAMPLE_RATE_HZ} to "
+            f"{MAX_SAMPLE_RATE_HZ} Hz. {remedy}"
+        )
+
+
+def _max_samples(rate: int, n_channels: int) -> int:
+    """Return how many samples a channel may have."""
+    return min(MAX_DURATION_S * rate, MAX_SAMPLES // n_channels)
+
+
+def _too_long(name: Path | str, found: str, n_channels: int, rate: int, max_samples: int) -> str:
     return (
-        f"{path}: too long: {found} samples a channel. A clip of {file.channels} channel(s) at "
-        f"{file.samplerate} Hz may hold {n_most} ({n_most / file.samplerate:.0f} s). Cut it into "
+        f"{name}: too long: {found} samples a channel. A clip of {n_channels} channel(s) at "
+        f"{rate} Hz may hold {max_samples} ({max_samples / rate:.0f} s). Cut it into "
         "shorter clips, or copy it again if it is not that long."
     )
 
 
-def _check_samples(path: Path, samples: FloatArray, rate: int) -> None:
-    """Raise AudioError for samples that would make NaN of a spectrum."""
+def _check_samples(name: Path | str, samples: FloatArray, rate: int) -> None:
+    """Raise AudioError for samples that would turn a spectrum into NaN."""
     largest = max(abs(float(samples.max())), abs(float(samples.min())))  # NaN stays NaN
     if largest <= MAX_AMPLITUDE:
         return
@@ -254,7 +365,7 @@ def _check_samples(path: Path, samples: FloatArray, rate: int) -> None:
         what = f"beyond ±{MAX_AMPLITUDE:.0f}, the largest {largest:.3g}, where full scale is ±1"
     bad = np.flatnonzero(is_bad)
     raise AudioError(
-        f"{path}: {len(bad)} of {len(samples)} samples are {what}, the first at "
+        f"{name}: {len(bad)} of {len(samples)} samples are {what}, the first at "
         f"{bad[0] / rate:.3f} s. Write the clip again from its source."
     )
 

@@ -37,29 +37,26 @@ from xacle_stack.cache import (
 )
 from xacle_stack.encoders import (
     MODALITIES,
+    BatchQueue,
     Encoder,
     EncoderChoice,
     Fingerprint,
+    LoadedEncoders,
     Modality,
-    anybodys_code,
-    automatic_batch_size,
-    encode_batch,
-    failing_items,
+    Output,
     fingerprints_of,
     resolve_devices,
 )
-from xacle_stack.errors import AudioError, XacleStackError
+from xacle_stack.errors import AudioError
 from xacle_stack.pairs import Pairs
 
 logger = logging.getLogger(__name__)
 
 # Files that are decoded in one go, ahead of the encoders.
 DECODE_WINDOW = 32
-# Resampled audio that waits for an encoder at most, and that of one clip decoded ahead.  A longer
-# one is decoded again in its turn: headers do not tell its length for sure.
-MAX_WAITING_BYTES, MAX_AHEAD_BYTES = 256 << 20, 8 << 20
-# A caption is a fraction of a clip's work.
-CAPTIONS_A_CLIP = 4
+# The most resampled audio that is kept of one clip decoded ahead.  A longer clip is decoded again
+# in its turn, because its header does not tell its length for sure.
+MAX_AHEAD_BYTES = 8 << 20
 
 Item = TypeVar("Item")
 
@@ -177,7 +174,7 @@ class _Share:
 
     def encode(self, goes_on: GoesOn = lambda: True) -> ExtractionReport:
         report = ExtractionReport()
-        loaded = _Loaded(self.device)
+        loaded = LoadedEncoders(list(self.fingerprints), device=self.device)
         audio_keys = AudioKeys(self.root)
         with suppress(StoppedError), ExitStack() as stack:
             stack.callback(audio_keys.save)  # last of all: the first segment makes the cache
@@ -201,23 +198,8 @@ def store_id(fingerprint: Fingerprint) -> StoreId:
     return StoreId(fingerprint.encoder, fingerprint.digest)
 
 
-class _Loaded:
-    """Loads each encoder when its first missing row turns up, and only then."""
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._encoders: dict[EncoderChoice, Encoder] = {}
-
-    def get(self, choice: EncoderChoice) -> Encoder:
-        model = choice.unaugmented  # which all views share
-        if model not in self._encoders:
-            with anybodys_code(choice.name, "load"):
-                self._encoders[model] = model.load(self._device)
-        return self._encoders[model].with_view(choice.view)
-
-
 class _Task:
-    """One encoder and one modality: knows which rows are missing, batches and writes them."""
+    """One encoder and one modality: knows which rows are missing, and writes them."""
 
     def __init__(
         self,
@@ -225,72 +207,40 @@ class _Task:
         fingerprint: Fingerprint,
         modality: Modality,
         share: _Share,
-        loaded: _Loaded,
+        loaded: LoadedEncoders,
         report: ExtractionReport,
         goes_on: GoesOn,
     ) -> None:
         self.info = choice.info
-        self.sample_rate_hz = self.info.sample_rate_hz or 0  # 0 for text, where it means nothing
+        self.sample_rate_hz = self.info.sample_rate_hz or 0  # 0 for an encoder of text
         self._choice = choice
-        self._modality = modality
         self._loaded = loaded
         self._report = report
-        n_clips = share.batch_size or automatic_batch_size(share.device, self.info.item_mb)
-        self._batch_size = n_clips if modality == "audio" else n_clips * CAPTIONS_A_CLIP
+        self._report_key = self.info.name, modality
+        self._goes_on = goes_on
         store = store_id(fingerprint)
         self.writer = StoreWriter(share.root, store, modality, fingerprint.facts)
         self._keys = FeatureCache(share.root).known_keys(store, modality)
-        self._waiting: dict[str, object] = {}
-        self._waiting_bytes = 0  # summed up as items come: a batch may have thousands
-        self._passed_alone: set[str] = set()  # of those that wait
-        self.failures: dict[str, str] = {}
-        self._goes_on = goes_on
+        self.queue = BatchQueue(
+            self.info, modality, share.device, share.batch_size, self._encoder, self._store
+        )
 
     def lacks(self, key: str) -> bool:
-        return not (key in self._keys or key in self._waiting or key in self.failures)
+        return key not in self._keys and key not in self.queue
 
     def count_reused(self, keys: Iterable[str]) -> None:
-        """Note how many of the distinct items were not encoded now."""
-        name = self.info.name, self._modality
-        n_items = len(set(keys) - self.failures.keys())
-        self._report.reused[name] = n_items - self._report.encoded[name]
+        """Note how many of the distinct items were in the cache before this run."""
+        n_items = len(set(keys) - self.queue.failures.keys())
+        self._report.reused[self._report_key] = n_items - self._report.encoded[self._report_key]
 
-    def add(self, key: str, item: object) -> None:
-        """Take an item that is missing; encode when a batch is full, or takes too much memory."""
-        self._waiting[key] = item
-        self._waiting_bytes += getattr(item, "nbytes", 0)  # a caption's are nothing beside a clip's
-        if len(self._waiting) >= self._batch_size or self._waiting_bytes >= MAX_WAITING_BYTES:
-            self._encode_waiting()
-
-    def finish(self) -> None:
-        """Encode what still waits."""
-        while self._waiting:
-            self._encode_waiting()
-
-    def _encode_waiting(self) -> None:
-        """Encode what waits and hand it to the writer; if it fails, drop the items that do."""
+    def _encoder(self) -> Encoder:
         stop_unless(self._goes_on)
-        encoder = self._loaded.get(self._choice)
-        keys, items = list(self._waiting), list(self._waiting.values())
-        try:
-            outputs = encode_batch(encoder, self._modality, items)
-        except XacleStackError as error:
-            self._drop_failing(encoder, error)
-            return  # the others wait for as many more
-        self.writer.append(keys, outputs)
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self._passed_alone.clear()
-        self._keys.update(keys)
-        self._report.encoded[self.info.name, self._modality] += len(items)
+        return self._loaded.get(self._choice)
 
-    def _drop_failing(self, encoder: Encoder, error: XacleStackError) -> None:
-        doubtful = {k: item for k, item in self._waiting.items() if k not in self._passed_alone}
-        failures = failing_items(encoder, self._modality, doubtful, error)
-        self._passed_alone |= doubtful.keys() - failures.keys()
-        for key in failures:
-            self._waiting_bytes -= getattr(self._waiting.pop(key), "nbytes", 0)
-        self.failures |= failures
+    def _store(self, keys: list[str], outputs: Mapping[str, Output]) -> None:
+        self.writer.append(keys, outputs)
+        self._keys.update(keys)
+        self._report.encoded[self._report_key] += len(keys)
 
 
 def _encode_captions(
@@ -301,13 +251,15 @@ def _encode_captions(
         todo = [caption for caption in captions if task.lacks(keys[caption])]
         with progress_bar(task.info.name, len(todo), "captions", shown=progress) as bar:
             for caption in todo:
-                task.add(keys[caption], caption)
+                task.queue.add(keys[caption], caption)
                 bar.update()
-            task.finish()
+            task.queue.finish()
         task.count_reused(keys.values())
         for caption, key in keys.items():
-            if key in task.failures:
-                report.failures.setdefault(caption, f"caption {caption!r}: {task.failures[key]}")
+            if key in task.queue.failures:
+                report.failures.setdefault(
+                    caption, f"caption {caption!r}: {task.queue.failures[key]}"
+                )
 
 
 def _encode_clips(
@@ -334,15 +286,15 @@ def _encode_clips(
                 keys[decoded.path] = audio_keys.remember(decoded.path, decoded.key, decoded.status)
                 for task in tasks:
                     if task.lacks(decoded.key):
-                        task.add(decoded.key, decoded.samples[task.sample_rate_hz])
+                        task.queue.add(decoded.key, decoded.samples[task.sample_rate_hz])
             bar.update()
         for task in tasks:
-            task.finish()
+            task.queue.finish()
     for task in tasks:
         task.count_reused(keys.values())
         for path, key in keys.items():
-            if key in task.failures:
-                report.failures.setdefault(path, f"{path}: {task.failures[key]}")
+            if key in task.queue.failures:
+                report.failures.setdefault(path, f"{path}: {task.queue.failures[key]}")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@ import sys
 
 import pytest
 
-from xacle_stack.encoders import automatic_batch_size, resolve_devices
-from xacle_stack.encoders.device import MAX_BATCH_SIZE
+from xacle_stack.encoders.device import MAX_BATCH_SIZE, automatic_batch_size, resolve_devices
 from xacle_stack.errors import EncoderError
 
 

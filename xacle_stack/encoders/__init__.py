@@ -8,11 +8,13 @@ from xacle_stack.encoders.base import (
     EncoderInfo,
     Fingerprint,
     Modality,
+    Output,
     Precision,
     view_name,
 )
-from xacle_stack.encoders.batches import anybodys_code, encode_batch, failing_items
-from xacle_stack.encoders.device import automatic_batch_size, resolve_devices
+from xacle_stack.encoders.batches import BatchQueue
+from xacle_stack.encoders.device import resolve_devices
+from xacle_stack.encoders.loaded import Embeddings, LoadedEncoders
 from xacle_stack.encoders.outputs import check_outputs
 from xacle_stack.encoders.registry import (
     EncoderChoice,
@@ -25,18 +27,18 @@ __all__ = [
     "EMBEDDING",
     "MODALITIES",
     "WORDS",
+    "BatchQueue",
+    "Embeddings",
     "Encoder",
     "EncoderChoice",
     "EncoderInfo",
     "Fingerprint",
+    "LoadedEncoders",
     "Modality",
+    "Output",
     "Precision",
-    "anybodys_code",
-    "automatic_batch_size",
     "check_outputs",
-    "encode_batch",
     "encoder_names",
-    "failing_items",
     "fingerprints_of",
     "get_encoder",
     "resolve_devices",

@@ -1,0 +1,264 @@
+"""Encoders that stay loaded, and encode clips and captions in memory without a cache."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from numbers import Number
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xacle_stack._types import FloatArray
+from xacle_stack.audio import Clip, clip_duration, clip_from_samples, read_clip
+from xacle_stack.encoders.base import Encoder, EncoderInfo, Modality, Output
+from xacle_stack.encoders.batches import BatchQueue, encoder_errors
+from xacle_stack.encoders.device import resolve_devices
+from xacle_stack.encoders.registry import EncoderChoice
+from xacle_stack.errors import AudioError, EncoderError, bullet_list
+from xacle_stack.pairs import Pairs
+
+# By the encoder's name and the output's.
+Embeddings = dict[tuple[str, str], FloatArray | list[FloatArray]]
+
+
+class LoadedEncoders:
+    """Encodes clips and captions in memory.
+
+    Each encoder is loaded when it is first needed and stays loaded.  The embeddings equal those
+    that :meth:`FeatureCache.load` returns for files of the same samples; only the last digits of an
+    encoder may differ that computes batches of another composition with other rounding.
+
+    Parameters
+    ----------
+    choices : sequence of EncoderChoice
+    device : str, default="auto"
+        As :func:`resolve_devices` takes it.  Of several devices the first is used.
+    batch_size : int, optional
+        Clips given to an encoder at once, and four times as many captions.  None chooses by the
+        device's memory.
+
+    Examples
+    --------
+    >>> encoders = LoadedEncoders([EncoderChoice("mini-mel")], device="cpu")
+    >>> encoders.encode_captions(["A dog barks"])["mini-mel", "embedding"].shape
+    (1, 64)
+    >>> hum = np.sin(np.arange(16_000))
+    >>> encoders.encode_clips([hum], sample_rate_hz=16_000)["mini-mel", "embedding"].shape
+    (1, 64)
+    """
+
+    def __init__(
+        self,
+        choices: Sequence[EncoderChoice],
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        self.choices = tuple(choices)
+        self._device = resolve_devices(device)[0]
+        self._batch_size = batch_size
+        self._encoders: dict[EncoderChoice, Encoder] = {}
+
+    def get(self, choice: EncoderChoice) -> Encoder:
+        """Return an encoder, which is loaded at the first call."""
+        model = choice.unaugmented  # all views share one model
+        if model not in self._encoders:
+            with encoder_errors(choice.name, "load"):
+                self._encoders[model] = model.load(self._device)
+        return self._encoders[model].with_view(choice.view)
+
+    def encode_clips(
+        self,
+        clips: Sequence[Path | str | ArrayLike],
+        sample_rate_hz: int | Sequence[int | None] | None = None,
+    ) -> Embeddings:
+        """Encode clips with every encoder that takes audio.
+
+        Parameters
+        ----------
+        clips : sequence of path-like, array-like or tensor
+            Audio files, or samples as :func:`~xacle_stack.audio.clip_from_samples` takes them.
+        sample_rate_hz : int, or sequence of int of length n_clips, optional
+            The sampling rate of the samples.  Files have their own.
+
+        Returns
+        -------
+        embeddings : dict of (str, str) to ndarray of shape (n_clips, n_dims)
+            By encoder and output, for example ``("mini-mel", "embedding")``; float32.  An output
+            that is a sequence is a list of arrays of shape (n_frames, n_dims), in the type that
+            the encoder declares.
+
+        Raises
+        ------
+        AudioError
+            With every clip that cannot be used.
+        EncoderError
+            If an encoder cannot be loaded, or fails; the message names the clips.
+        """
+        contents, failures = _contents(clips, sample_rate_hz)
+        encodings = self._encodings("audio")
+        keys: dict[int, str] = {}
+        # The order of extract_embeddings, so that the batches are the same.
+        for index in sorted(contents, key=lambda index: _duration_s(contents[index])):
+            content = contents[index]
+            try:
+                clip = content if isinstance(content, Clip) else read_clip(content)
+            except AudioError as error:
+                failures[index] = str(error)
+                continue
+            key = keys[index] = clip.content_key
+            lacking = [encoding for encoding in encodings if key not in encoding]
+            samples = {rate: clip.mono(rate) for rate in {one.sample_rate_hz for one in lacking}}
+            for encoding in lacking:
+                encoding.queue.add(key, samples[encoding.sample_rate_hz])
+        if failures:
+            reasons = [failures[index] for index in sorted(failures)]
+            raise AudioError(_one_or_all("clips cannot be used", reasons))
+        names = {key: _name(clips[index], index) for index, key in keys.items()}
+        return _joined(encodings, [keys[index] for index in range(len(keys))], names)
+
+    def encode_captions(self, captions: Sequence[str]) -> Embeddings:
+        """Encode captions with every encoder that takes text.
+
+        Parameters
+        ----------
+        captions : sequence of str
+
+        Returns
+        -------
+        embeddings : dict of (str, str) to ndarray of shape (n_captions, n_dims)
+            As `encode_clips` returns them.
+
+        Raises
+        ------
+        PairsError
+            If a caption is not a text, or is blank.
+        EncoderError
+            If an encoder cannot be loaded, or fails; the message names the captions.
+        """
+        ids = tuple(map(str, range(len(captions))))
+        captions = Pairs("captions", ids, (), tuple(captions)).captions
+        encodings = self._encodings("text")
+        distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
+        for encoding in encodings:
+            for caption in distinct:
+                encoding.queue.add(caption, caption)
+        names = {caption: f"caption {caption!r}" for caption in distinct}
+        return _joined(encodings, captions, names)
+
+    def _encodings(self, modality: Modality) -> list[_Encoding]:
+        choices = [choice for choice in self.choices if choice.info.outputs(modality)]
+        counts = Counter(choice.info.name for choice in choices)
+        if repeated := [name for name, n in counts.items() if n > 1]:
+            raise EncoderError(
+                f"encoders that are named more than once: {', '.join(repeated)}. Name each once: "
+                "its embeddings are returned under its name."
+            )
+        return [
+            _Encoding(
+                choice.info, modality, self._device, self._batch_size, partial(self.get, choice)
+            )
+            for choice in choices
+        ]
+
+
+class _Encoding:
+    """Collects the outputs of one encoder by the items' keys."""
+
+    def __init__(
+        self,
+        info: EncoderInfo,
+        modality: Modality,
+        device: str,
+        batch_size: int | None,
+        get_encoder: Callable[[], Encoder],
+    ) -> None:
+        self.sample_rate_hz = info.sample_rate_hz or 0  # 0 for an encoder of text
+        self.queue = BatchQueue(info, modality, device, batch_size, get_encoder, self._store)
+        self._info = info
+        self._outputs = info.outputs(modality)
+        self._rows: dict[str, dict[str, FloatArray]] = {name: {} for name in self._outputs}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.queue or any(key in rows for rows in self._rows.values())
+
+    def _store(self, keys: list[str], outputs: Mapping[str, Output]) -> None:
+        for name, rows in outputs.items():
+            self._rows[name].update(zip(keys, rows, strict=True))
+
+    def embeddings(self, keys: Sequence[str], names: Mapping[str, str]) -> Embeddings:
+        """Encode what still waits and return the rows of all items."""
+        self.queue.finish()
+        if self.queue.failures:
+            reasons = [f"{names[key]}: {why}" for key, why in self.queue.failures.items()]
+            raise EncoderError(_one_or_all("items cannot be encoded", reasons))
+        found: Embeddings = {}
+        for name, n_dims in self._outputs.items():
+            rows = [self._rows[name][key] for key in keys]
+            is_sequence = name in self._info.sequences
+            found[self._info.name, name] = (
+                rows if is_sequence else np.array(rows, dtype=np.float32).reshape(-1, n_dims)
+            )
+        return found
+
+
+def _joined(
+    encodings: Sequence[_Encoding], keys: Sequence[str], names: Mapping[str, str]
+) -> Embeddings:
+    joined: Embeddings = {}
+    for encoding in encodings:
+        joined |= encoding.embeddings(keys, names)
+    return joined
+
+
+def _contents(
+    clips: Sequence[Path | str | ArrayLike], sample_rate_hz: int | Sequence[int | None] | None
+) -> tuple[dict[int, Path | Clip], dict[int, str]]:
+    """Return the usable clips by index, files still unread, and why others cannot be used."""
+    if isinstance(clips, str | bytes | os.PathLike) or any(map(_is_number, clips)):
+        raise AudioError(
+            "clips: expected a sequence of clips, each the path of an audio file or an array of "
+            f"samples, got {reprlib.repr(clips)}. Put a single clip into a list: [clip]."
+        )
+    rates = (
+        sample_rate_hz
+        if isinstance(sample_rate_hz, Sequence | np.ndarray)
+        else [sample_rate_hz] * len(clips)
+    )
+    if len(rates) != len(clips):
+        raise AudioError(
+            f"sample_rate_hz: {len(rates)} rates for {len(clips)} clips; expected one whole number "
+            "for all clips, or one for each."
+        )
+    contents: dict[int, Path | Clip] = {}
+    failures: dict[int, str] = {}
+    for index, (clip, rate) in enumerate(zip(clips, rates, strict=True)):
+        if isinstance(clip, str | os.PathLike):
+            contents[index] = Path(clip)
+            continue
+        try:
+            contents[index] = clip_from_samples(clip, rate, _name(clip, index))
+        except AudioError as error:
+            failures[index] = str(error)
+    return contents, failures
+
+
+def _is_number(clip: object) -> bool:
+    return clip is None or isinstance(clip, Number) or getattr(clip, "ndim", 1) == 0
+
+
+def _duration_s(content: Path | Clip) -> float:
+    return clip_duration(content) if isinstance(content, Path) else content.duration_s
+
+
+def _name(clip: object, index: int) -> str:
+    return str(clip) if isinstance(clip, str | os.PathLike) else f"clip {index}"
+
+
+def _one_or_all(summary: str, reasons: Sequence[str]) -> str:
+    return reasons[0] if len(reasons) == 1 else f"{len(reasons)} {summary}:\n{bullet_list(reasons)}"
