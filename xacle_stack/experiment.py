@@ -1,49 +1,48 @@
-"""One experiment from cache to results: fit every combination of spaces, score, evaluate, save."""
+"""The runner: from cached embeddings to fitted scorers, their scores, and one table of results."""
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-import re
-from collections.abc import Mapping, Sequence
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
-from xacle_stack._files import write_atomically
+from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
-from xacle_stack.encoders import EncoderChoice
-from xacle_stack.errors import EncoderError, ModelFileError, PairsError
+from xacle_stack.errors import MissingExtraError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
-from xacle_stack.metrics import evaluate, srcc
-from xacle_stack.model_file import MAX_MODEL_BYTES, load_card, load_model, save_model
+from xacle_stack.metrics import srcc
+from xacle_stack.model_file import check_can_be_saved
 from xacle_stack.pairs import Pairs, read_splits
-from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
-from xacle_stack.recipe_file import check_values
+from xacle_stack.recipe import Recipe
 from xacle_stack.results import (
-    PublishedResult,
-    SystemResult,
-    judged_splits,
-    published_beside,
-    results_csv,
-    results_markdown,
+    Result,
+    published_for,
+    splits_with_scores,
+    write_plots,
+    write_tables,
 )
-from xacle_stack.run_folder import RunFolder, data_digest
+from xacle_stack.run_folder import MODELS, RunFolder, data_digest
+from xacle_stack.scorer import Scorer
+from xacle_stack.stacking import Stacker
 from xacle_stack.submission import write_predictions
-from xacle_stack.systems import rank_average
-from xacle_stack.systems.fitted import FittedSystem
-from xacle_stack.targets import Targets, fold_groups
+from xacle_stack.systems import average, rank_average
+from xacle_stack.systems.specs import AnySpec, EnsembleSpec, SystemSpec, file_name
+from xacle_stack.targets import Targets, fold_groups, training_targets
+
+logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.skops"
-_VIEW = re.compile(r".+\.view-\d+")
-# A recipe file may have a fourth of that; a card also holds what it leaves out.
-_MAX_CARD_RECIPE_BYTES = 4 * MAX_RECIPE_BYTES
-RANK_ENSEMBLE = "rank ensemble of the singles"
 
 
 def fill_cache(
@@ -68,271 +67,341 @@ def fill_cache(
     )
     report = encode(splits.values(), recipe.encoders)
     if recipe.view_encoders and "train" in splits:
-        of_views = encode([splits["train"]], recipe.view_encoders)
-        report.encoded += of_views.encoded
-        report.reused += of_views.reused
+        views = encode([splits["train"]], recipe.view_encoders)
+        report.encoded += views.encoded
+        report.reused += views.reused
     return report
 
 
 def run_experiment(
-    data: Path, recipe: Recipe, store: Path, out: Path, *, n_jobs: int, progress: bool
-) -> tuple[list[SystemResult], list[PublishedResult]]:
-    """Fit all spaces, and what the recipe compares, on train; score and evaluate the other splits.
+    data: Path,
+    recipe: Recipe,
+    systems: Mapping[str, AnySpec],
+    store: Path,
+    out: Path,
+    *,
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> Iterator[list[Result]]:
+    """Train every system on train; score the other splits, and evaluate where there are scores.
 
-    Writes into `out`: the model of all spaces (``model.skops``, ``model.json``), its predictions
-    for every split but train, and the results as CSV and Markdown.  What an earlier run left there
-    is replaced in one step, at the end: a run that is killed leaves it as it was.
+    Whenever a system is finished, `out` holds what is finished so far, and nothing of an earlier
+    run: the scorer and the scores of the reference (``model.skops``, ``scores-SPLIT.csv``), those
+    of every system (``models/NAME.skops``, ``scores-SPLIT-NAME.csv``), and the table of results
+    (``results.csv``, ``results.md``).  At the end there are plots as well.  A run that is killed
+    leaves the folder as it was after its last finished system.
 
-    Returns
-    -------
-    results : list of SystemResult
-        For every split with scores but train.
-    published : list of PublishedResult
-        Rows to show beside them: those of XACLE, if the data set is XACLE.
+    Parameters
+    ----------
+    data : Path
+        The folder of the data set.
+    recipe : Recipe
+    systems : mapping of str to SystemSpec or EnsembleSpec
+        The first is the reference that the others are compared with:
+        :attr:`Recipe.stack_systems` or :attr:`Recipe.compared_systems`.
+    store : Path
+        The folder of the cached embeddings.
+    out : Path
+        The folder of the results.
+    n_jobs : int, default=1
+    progress : bool, default=False
+
+    Yields
+    ------
+    results : list of Result
+        Those of the systems that are finished, and the published ones for the same pairs.
 
     Raises
     ------
+    KeyboardInterrupt
+        At the user's.  A network in training leaves its best state so far among the models, as
+        ``NAME-interrupted.skops``, unless it would take the place of an earlier run's results.
     PairsError
-        If there is no train split with scores, or a split is too small to evaluate on.
+        If there is no train split with scores, a split is too small to evaluate on, or a system
+        would choose its epoch on a validation split without scores.
     CacheError
         If embeddings are missing.
     ModelFileError
         If `out` cannot be written, another run is writing there, or it holds the results of
         another data set.
+    MissingExtraError
+        If a system trains a network and what it needs is not installed.
     """
     splits = read_splits(data)
     train = splits.pop("train", None)
-    if train is None:
-        raise PairsError(f"{data}: there is no train split to fit on; found {list(splits)}.")
-    judged = judged_splits(data, splits)
+    if train is None or train.scores is None:
+        raise PairsError(
+            f"{data}: there is no train split with scores to fit on; the other splits are "
+            f"{list(splits)}."
+        )
+    scored = splits_with_scores(data, splits)
+    systems = _checked_systems(systems, scored, data, recipe)
     with RunFolder(out, data, store) as run:
-        fingerprints = recipe.fingerprints()
-        cache = FeatureCache(store)
-        cached_train = cache.load(train, fingerprints)
-        cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
+        cache, fingerprints = FeatureCache(store), recipe.fingerprints()
+        task = _Task(
+            recipe,
+            cache.load(train, fingerprints),
+            training_targets(train, recipe),
+            {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()},
+            scored,
+            run.draft,
+            {"data": data_digest(data)},
+            n_jobs,
+            progress,
+        )
+        published = published_for(*splits.values())
+        results: list[Result] = []
+        try:
+            for finished in task.run(systems):
+                results += finished
+                write_tables([*results, *published], run.draft)
+                run.publish()
+                yield [*results, *published]
+        except KeyboardInterrupt:
+            # The state of a training does not take the place of an earlier run's results.
+            if results or not run.has_results:
+                run.publish()
+            raise
+        if results:
+            try:
+                write_plots(results, run.draft)
+            except MissingExtraError as error:
+                logger.warning("No plots: %s", error)
+            run.publish()
 
-        scores: dict[str, dict[str, FloatArray]] = {split: {} for split in splits}
-        # Once: they may warn.
-        targets = Targets.of(train, recipe)
-        groups = fold_groups(train, recipe, recipe.new_stacker())
-        subsets = space_subsets(recipe.spaces, recipe.compare)
-        with progress_bar("fitting", len(subsets), "stacks", shown=progress) as bar:
-            for spaces in subsets:
-                system = fit_system(recipe, spaces, cached_train, targets, groups, n_jobs)
-                for split in splits:
-                    scores[split][system_name(spaces)] = system.score(cached[split])
-                bar.update()
-        # The last subset is all spaces.
-        final = {split: of_split[system_name(recipe.spaces)] for split, of_split in scores.items()}
-        if len(recipe.spaces) > 1 and "singles" in recipe.compare:
-            for of_split in scores.values():
-                singles = [of_split[system_name((space,))] for space in recipe.spaces]
-                of_split[RANK_ENSEMBLE] = rank_average(singles)
-        results = [
-            SystemResult(name, split, evaluate(pairs.scores, of_system))
-            for split, pairs in judged.items()
-            for name, of_system in scores[split].items()
+
+def _checked_systems(
+    systems: Mapping[str, AnySpec], scored: Mapping[str, Pairs], data: Path, recipe: Recipe
+) -> Mapping[str, AnySpec]:
+    """Return the systems to run, once nothing is known that one of them would fail at."""
+    names, features = recipe.cache_names, recipe.builder()
+    for name, spec in systems.items():
+        if isinstance(spec, EnsembleSpec):
+            continue
+        for package in spec.packages:
+            check_installed(package, extra="neural", purpose=f"the system {name!r}")
+        check_can_be_saved(spec.builder(names, features))
+        check_can_be_saved(spec.regressor(names, recipe.new_stacker()))
+        if spec.chooses_epoch_on_validation and "validation" not in scored:
+            raise PairsError(
+                f"{data}: there is no validation split with scores, where the system {name!r} "
+                'would choose its epoch. Leave choose_epoch_on = "validation" out: then some '
+                "captions of the train split are held out for that."
+            )
+    for split, pairs in scored.items():
+        if np.ptp(np.asarray(pairs.scores)) == 0:
+            logger.warning(
+                "all scores of the split %r are equal: correlations with them are undefined.", split
+            )
+    reference = next(iter(systems))
+    if not scored and len(systems) > 1:
+        logger.warning(
+            "no split but train has scores, so systems cannot be compared: only %r is fitted. Add "
+            "average scores to validation or test.",
+            reference,
+        )
+        return {reference: systems[reference]}
+    return systems
+
+
+@dataclass(eq=False)
+class _Fits:
+    """What the fits of one system gave; each list has one entry a seed."""
+
+    kind: str
+    scores: dict[str, list[FloatArray]] = field(default_factory=dict)
+    fit_s: list[float] = field(default_factory=list)
+    score_ms: list[float] = field(default_factory=list)
+    n_parameters: int = 0
+    chose_epoch_on_validation: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What every system of a run is trained and evaluated on."""
+
+    recipe: Recipe
+    train: CachedPairs
+    targets: Targets
+    cached: Mapping[str, CachedPairs]
+    scored: Mapping[str, Pairs]
+    draft: Path
+    facts: Mapping[str, Any]
+    n_jobs: int
+    progress: bool
+    groups: dict[Any, Sequence[str] | None] = field(default_factory=dict)
+
+    def run(self, systems: Mapping[str, AnySpec]) -> Iterator[list[Result]]:
+        """Train, score and evaluate one system after the other; write its scorer and scores."""
+        fits: dict[str, _Fits] = {}
+        reference = next(iter(systems))
+        n_fits = sum(self._n_seeds(spec) for spec in systems.values())
+        # Averages are made of what is finished.
+        order = sorted(systems.items(), key=lambda item: isinstance(item[1], EnsembleSpec))
+        with progress_bar("fitting", n_fits, "fits", shown=self.progress) as bar:
+            for name, spec in order:
+                if isinstance(spec, EnsembleSpec):
+                    fits[name] = _averaged(spec, fits)
+                else:
+                    fits[name] = _Fits(
+                        spec.kind, chose_epoch_on_validation=spec.chooses_epoch_on_validation
+                    )
+                    first: Scorer | None = None
+                    for seed in range(self._n_seeds(spec)):
+                        scorer = self._fit(name, spec, seed, fits[name])
+                        self._score(scorer, fits[name])
+                        first = scorer if first is None else first
+                        bar.update()
+                results = self._results(name, fits[name], fits[reference])
+                if not isinstance(spec, EnsembleSpec) and first is not None:
+                    self._save(name, first, results, is_reference=name == reference)
+                self._write_scores(name, fits[name], is_reference=name == reference)
+                yield results
+
+    def _n_seeds(self, spec: AnySpec) -> int:
+        if isinstance(spec, EnsembleSpec):
+            return 0
+        if not _random_states(spec.regressor(self.recipe.cache_names, self.recipe.new_stacker())):
+            return 1
+        return self.recipe.seeds if spec.seeds is None else spec.seeds
+
+    def _fit(self, name: str, spec: SystemSpec, seed: int, fits: _Fits) -> Scorer:
+        """Train with one seed."""
+        start = time.perf_counter()
+        names = self.recipe.cache_names
+        builder = spec.builder(names, self.recipe.builder())
+        stacker = self.recipe.new_stacker(self.n_jobs)
+        regressor = spec.regressor(names, stacker)
+        seeded = {
+            key: (stacker.random_state if value is None else value) + seed
+            for key, value in _random_states(regressor).items()
+        }
+        shown = {key: self.progress for key in _parameters_called("verbose", regressor)}
+        if isinstance(regressor, Stacker):
+            shown = {}  # the runner's own bar counts fits
+        regressor.set_params(**seeded, **shown)
+        scorer = Scorer(self.recipe.for_scoring(spec), regressor, builder=builder)
+        eval_set = None
+        if spec.chooses_epoch_on_validation:
+            eval_set = (self.cached["validation"], self.cached["validation"].pairs.scores)
+        try:
+            scorer.fit(
+                self.train,
+                self.targets.scores,
+                groups=self._groups(regressor),
+                sample_weight=self.targets.sample_weight,
+                eval_set=eval_set,
+            )
+        except KeyboardInterrupt:
+            if scorer.can_score:  # the best epoch until then
+                scorer.save(self._model(f"{file_name(name)}-interrupted"), card=self.facts)
+            raise
+        fits.fit_s.append(time.perf_counter() - start)
+        return scorer
+
+    def _groups(self, regressor: Any) -> Sequence[str] | None:
+        key = regressor.n_folds if isinstance(regressor, Stacker) else type(regressor)
+        if key not in self.groups:  # once: it may warn
+            self.groups[key] = fold_groups(self.train.pairs, self.recipe, regressor)
+        return self.groups[key]
+
+    def _score(self, scorer: Scorer, fits: _Fits) -> None:
+        """Score every split."""
+        start = time.perf_counter()
+        for split, cached in self.cached.items():
+            fits.scores.setdefault(split, []).append(scorer.score(cached))
+        n_pairs = sum(map(len, self.cached.values()))
+        fits.score_ms.append(1e3 * (time.perf_counter() - start) / max(n_pairs, 1))
+        fits.n_parameters = scorer.n_parameters
+
+    def _results(self, name: str, fits: _Fits, reference: _Fits) -> list[Result]:
+        return [
+            Result.from_scores(
+                name,
+                split,
+                fits.kind,
+                pairs.scores,
+                fits.scores[split],
+                reference_scores=None if fits is reference else reference.scores[split],
+                fit_s=float(np.mean(fits.fit_s)),
+                score_ms=float(np.mean(fits.score_ms)),
+                n_parameters=fits.n_parameters,
+                chose_epoch_here=split == "validation" and fits.chose_epoch_on_validation,
+            )
+            for split, pairs in self.scored.items()
         ]
-        published = published_beside(splits.values())
-        for split, pairs in splits.items():
-            write_predictions(run.draft / f"scores-{split}.csv", pairs.ids, final[split], split)
-        write_atomically(run.draft / "results.csv", results_csv(results).encode())
-        write_atomically(run.draft / "results.md", results_markdown(results, published).encode())
-        card = {"data": data_digest(data), **_card(recipe, train, system, results)}
-        save_model(
-            run.draft / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card
+
+    def _save(
+        self, name: str, scorer: Scorer, results: Sequence[Result], *, is_reference: bool
+    ) -> None:
+        path = scorer.save(
+            self._model(file_name(name)), card={**self.facts, **self._card(scorer, results)}
         )
-        run.publish()
-    return results, published
+        if is_reference:
+            for suffix in (".skops", ".json"):
+                shutil.copyfile(
+                    path.with_suffix(suffix), (self.draft / MODEL_FILE).with_suffix(suffix)
+                )
+
+    def _model(self, name: str) -> Path:
+        return self.draft / MODELS / f"{name}.skops"
+
+    def _card(self, scorer: Scorer, results: Sequence[Result]) -> dict[str, Any]:
+        """Return what a model's card says of its training and its figures."""
+        card: dict[str, Any] = {
+            "n_training_pairs": len(self.train),
+            "metrics": {
+                result.split: {
+                    metric: [_or_none(end) for end in (estimate.value, estimate.low, estimate.high)]
+                    for metric, estimate in result.evaluation.as_dict().items()
+                }
+                for result in results
+            },
+        }
+        regressor = scorer.regressor_
+        if isinstance(regressor, Stacker):
+            card["families"] = {name: list(blocks) for name, blocks in regressor.families_.items()}
+            scores = np.asarray(self.targets.scores)
+            columns = zip(regressor.level0_names_, regressor.oof_predictions_.T, strict=True)
+            card["oof_srcc"] = {name: _or_none(srcc(scores, column)) for name, column in columns}
+        return card
+
+    def _write_scores(self, name: str, fits: _Fits, *, is_reference: bool) -> None:
+        for split, scores in fits.scores.items():
+            endings = [f"-{file_name(name)}", *([""] if is_reference else [])]
+            for ending in endings:
+                path = self.draft / f"scores-{split}{ending}.csv"
+                write_predictions(path, self.cached[split].pair_ids, scores[0], split)
 
 
-def fit_system(
-    recipe: Recipe,
-    spaces: tuple[str, ...],
-    train: CachedPairs,
-    targets: Targets,
-    groups: Sequence[str] | None,
-    n_jobs: int | None = None,
-) -> FittedSystem:
-    """Fit the stack of some of a recipe's spaces; `groups` as :func:`fold_groups` gives them."""
-    builder = recipe.builder(spaces)
-    table = builder.fit_transform(train)
-    stacker = recipe.new_stacker(n_jobs)
-    stacker.fit(table, targets.scores, groups, targets.sample_weight)
-    return FittedSystem(builder, stacker)
+def _averaged(spec: EnsembleSpec, fits: Mapping[str, _Fits]) -> _Fits:
+    """Average the seeds of systems side by side; one with fewer seeds begins again."""
+    members = [fits[name] for name in spec.of]
+    n_seeds = max(len(member.fit_s) for member in members)
+    combined = _Fits(spec.kind)
+    method = rank_average if spec.method == "rank" else average
+    for split in members[0].scores:
+        combined.scores[split] = [
+            method([m.scores[split][seed % len(m.scores[split])] for m in members])
+            for seed in range(n_seeds)
+        ]
+    combined.fit_s = [sum(float(np.mean(member.fit_s)) for member in members)] * n_seeds
+    combined.score_ms = [sum(float(np.mean(member.score_ms)) for member in members)] * n_seeds
+    combined.n_parameters = sum(member.n_parameters for member in members)
+    combined.chose_epoch_on_validation = any(m.chose_epoch_on_validation for m in members)
+    return combined
 
 
-def space_subsets(spaces: tuple[str, ...], compare: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the singles and couples that are compared, then all spaces, each combination once.
-
-    Examples
-    --------
-    >>> space_subsets(("a", "b"), ["singles", "couples"])
-    [('a',), ('b',), ('a', 'b')]
-    >>> space_subsets(("a", "b", "c"), [])
-    [('a', 'b', 'c')]
-    """
-    sizes = [size for size, name in ((1, "singles"), (2, "couples")) if name in compare]
-    sizes = [size for size in sizes if size < len(spaces)]
-    return [subset for size in [*sizes, len(spaces)] for subset in combinations(spaces, size)]
+def _random_states(regressor: Any) -> dict[str, Any]:
+    """Return the seeds of an estimator and of those in it, by parameter."""
+    return _parameters_called("random_state", regressor)
 
 
-def system_name(spaces: tuple[str, ...]) -> str:
-    """Return how a combination of spaces is called in the table."""
-    return " + ".join(EncoderChoice(space).encoder.info.name for space in spaces)
-
-
-def load_system(
-    path: Path | str,
-    recipe: Recipe | None = None,
-    *,
-    checkpoints: Mapping[str, str] | None = None,
-    code: Mapping[str, str] | None = None,
-    max_bytes: int = MAX_MODEL_BYTES,
-) -> tuple[FittedSystem, Recipe]:
-    """Load a saved system and the recipe that it was made with.
-
-    The card says which encoders and features they were, by names that this library knows.  Where
-    weights are, what code is run and how many views there are is never taken from it.
-
-    Parameters
-    ----------
-    path : path-like
-        ``model.skops`` or its folder.
-    recipe : Recipe, optional
-        Needed where an encoder is a Python file: the card's word is not enough to run one.
-    checkpoints, code : mapping of str to str, optional
-        Where they are on this machine, if not where the recipe or the encoder's default says.
-    max_bytes : int, optional
-        The largest model that is read; see :func:`~xacle_stack.load_model`.
-
-    Raises
-    ------
-    ModelFileError
-        If the file cannot be trusted or read, or its encoders are not those of this installation.
-    RecipeError, UnknownNameError
-        If the card's recipe has a mistake, or names an encoder that there is not.
-    EncoderError
-        If an encoder's weights are not there.
-    """
-    card = load_card(path)
-    fingerprints, settings = card.get("fingerprints"), card.get("recipe")
-    if not isinstance(settings, dict) or not isinstance(fingerprints, dict):
-        raise ModelFileError(
-            f"{path}: its card has no recipe and fingerprints, so nobody knows which embeddings it "
-            "scores. Use a model that `xacle-stack stack` wrote."
-        )
-    n_bytes = len(json.dumps(settings))
-    if n_bytes > _MAX_CARD_RECIPE_BYTES:
-        raise ModelFileError(
-            f"{path}: the recipe in its card has {n_bytes:,} bytes, expected "
-            f"{_MAX_CARD_RECIPE_BYTES:,} or fewer. Use a model that `xacle-stack stack` wrote."
-        )
-    model = load_model(path, max_bytes=max_bytes)
-    if not isinstance(model, dict) or {"builder", "stacker"} - set(model):
-        raise ModelFileError(
-            f"{path}: this model has no feature builder, so it cannot score audio. "
-            "Use one that `xacle-stack stack` wrote."
-        )
-    for part, method in (("builder", "transform"), ("stacker", "predict")):
-        is_ours = type(model[part]).__module__.partition(".")[0] == "xacle_stack"
-        if not is_ours or not callable(getattr(model[part], method, None)):
-            raise ModelFileError(
-                f"{path}: its {part} is a {type(model[part]).__name__}, which has no place in a "
-                "system. Use a model that `xacle-stack stack` wrote."
-            )
-    if recipe is None:
-        if ".py:" in json.dumps(settings):
-            raise ModelFileError(
-                f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
-                "saved model's word. If you trust it, give the recipe that names it: --recipe."
-            )
-        own = {**settings, "checkpoints": {}, "code": {}, "views": {}}  # the user's to say
-        check_values(own, f"{path}, its card")
-        recipe = recipe_from(own, source=f"{path}, its card")
-    recipe = recipe.override(checkpoints=checkpoints, code=code)
-    try:
-        installed = recipe.fingerprints()
-    except EncoderError as error:
-        hint = _places_in_card(settings)
-        raise EncoderError(f"{error}{hint}") from None
-    _check_fingerprints(path, fingerprints, installed, _places_in_card(settings))
-    return FittedSystem(model["builder"], model["stacker"]), recipe
-
-
-def score_pairs(
-    system: FittedSystem,
-    recipe: Recipe,
-    pairs: Pairs,
-    store: Path,
-    *,
-    device: str = "auto",
-    n_jobs: int = 1,
-    progress: bool = False,
-) -> tuple[FloatArray | None, ExtractionReport]:
-    """Encode what is missing and score; no scores where an audio file could not be used."""
-    report = extract_embeddings(
-        [pairs], recipe.encoders, store, device=device, n_jobs=n_jobs, progress=progress
-    )
-    if report.failures:
-        return None, report
-    return system.score(FeatureCache(store).load(pairs, recipe.fingerprints())), report
-
-
-def _check_fingerprints(
-    path: Path | str,
-    fitted: Mapping[str, object],
-    installed: Mapping[str, str],
-    hint: str,
-) -> None:
-    # A recipe may name more encoders than one of its systems was fitted on; views are of training.
-    names = [name for name in fitted if not _VIEW.fullmatch(name)] or list(installed)
-    changed = [name for name in names if fitted.get(name) != installed.get(name)]
-    if changed:
-        shown = ", ".join(name if name in installed else repr(name[:80]) for name in changed[:20])
-        raise ModelFileError(
-            f"{path}: it was fitted on other embeddings than this installation makes, for: "
-            f"{shown}. Name the checkpoint that it was fitted with, --checkpoint "
-            f"{changed[0][:80] if changed[0] in installed else 'NAME'}=PLACE, and use the same "
-            "library versions (see the card), or fit it again with: xacle-stack stack."
-            f"{hint}"
-        )
-
-
-def _places_in_card(settings: Mapping[str, object]) -> str:
-    """Return what a card says of checkpoints, as a hint: it may be anybody's, and is not obeyed."""
-    places = settings.get("checkpoints")
-    if not isinstance(places, dict) or not places:
-        return ""
-    named = ", ".join(
-        f"{str(name)[:80]!r} with {str(place)[:200]!r}" for name, place in [*places.items()][:20]
-    )
-    return f" According to its card, which nobody has checked, it was fitted: {named}."
-
-
-def _card(
-    recipe: Recipe,
-    train: Pairs,
-    system: FittedSystem,
-    results: list[SystemResult],
-) -> dict[str, object]:
-    stacker = system.stacker
-    oof = zip(stacker.level0_names_, stacker.oof_predictions_.T, strict=True)
-    scores = np.asarray(train.scores)
-    name = system_name(recipe.spaces)
+def _parameters_called(name: str, estimator: Any) -> dict[str, Any]:
     return {
-        **recipe.origin(),
-        "families": {family: [s.start, s.stop] for family, s in stacker.families_.items()},
-        "n_training_pairs": len(train),
-        "oof_srcc": {learner: _or_none(srcc(scores, column)) for learner, column in oof},
-        "metrics": {
-            result.split: {
-                metric: [_or_none(e) for e in (estimate.value, estimate.low, estimate.high)]
-                for metric, estimate in result.evaluation.as_dict().items()
-            }
-            for result in results
-            if result.system == name
-        },
+        key: value
+        for key, value in clone(estimator).get_params(deep=True).items()
+        if key.rpartition("__")[2] == name
     }
 
 

@@ -51,7 +51,7 @@ from pydantic import (
 from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
-from xacle_stack.recipe_file import read_settings
+from xacle_stack.recipe_file import read_settings, recipe_path
 from xacle_stack.stacking import Stacker
 from xacle_stack.systems.specs import (
     AnySpec,
@@ -250,13 +250,14 @@ class Recipe(BaseModel):
         return Stacker(**{"random_state": 0, **self.stacker.parameters}, n_jobs=n_jobs)
 
 
-def read_recipe(path: Path | str) -> Recipe:
+def read_recipe(recipe: Path | str) -> Recipe:
     """Read and check a recipe.  Python files that it names as encoders are run.
 
     Parameters
     ----------
-    path : path-like
-        A TOML file.  Paths in it are relative to its folder, else to the working directory.
+    recipe : str or path-like
+        The name of a recipe that comes with this library, or the path of a TOML file.  Paths in it
+        are relative to its folder, else to the working directory.
 
     Returns
     -------
@@ -270,23 +271,25 @@ def read_recipe(path: Path | str) -> Recipe:
     UnknownNameError
         If it names an encoder that does not exist.
     """
-    recipe = recipe_from(read_settings(Path(path)), source=str(path))
-    if "penalties" in recipe.stacker.parameters and recipe.new_stacker().preset != "paper":
+    path = recipe_path(recipe)
+    found = recipe_from(read_settings(path), source=str(path))
+    if "penalties" in found.stacker.parameters and found.new_stacker().preset != "paper":
         logger.warning(
             '%s: only the preset "paper" uses penalties under [stacker]; others have their own. '
             'Leave them out, or set preset = "paper".',
             path,
         )
-    return recipe
+    return found
 
 
-def registered_encoders(path: Path | str) -> list[EncoderChoice]:
+def registered_encoders(recipe: Path | str) -> list[EncoderChoice]:
     """Return a recipe's encoders but those in Python files, none of which is run.
 
     Raises what :func:`read_recipe` raises, but for what only an encoder's info can tell.
     """
-    recipe = _validated(read_settings(Path(path)), source=str(path))
-    return [choice for choice in recipe.encoders if ".py:" not in choice.name]
+    path = recipe_path(recipe)
+    found = _validated(read_settings(path), source=str(path))
+    return [choice for choice in found.encoders if ".py:" not in choice.name]
 
 
 def _validated(settings: Mapping[str, Any], source: str) -> Recipe:

@@ -9,13 +9,13 @@ from xacle_stack.errors import ModelFileError
 from xacle_stack.model_file import load_card
 from xacle_stack.pairs import SPLITS
 
-# Below the folder of a comparison.
+# Below the folder of a run.
 MODELS = "models"
-# What runs write; anything else in a folder of results is the user's, and stays.
+# What runs write, or wrote in earlier versions; anything else in the folder is the user's and stays.
 _WRITTEN = (
-    *("model.skops", "model.json", "results.csv", "results.md"),
+    *("model.skops", "model.json", "results.csv", "results.md", "comparison.csv", "comparison.md"),
     *(f"scores-{split}{system}.csv" for split in SPLITS for system in ("", "-*")),
-    *("comparison.csv", "comparison.md", "srcc.png", "srcc-mse.png", "validation-test.png"),
+    *("srcc.png", "srcc-mse.png", "validation-test.png", "difference.png"),
     *(f"{MODELS}/*.skops", f"{MODELS}/*.json"),
 )
 

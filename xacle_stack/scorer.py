@@ -10,18 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import FeatureCache
+from xacle_stack.encoders import LoadedEncoders
 from xacle_stack.errors import EncoderError, ModelFileError, PairsError, bullet_list
 from xacle_stack.extract import extract_embeddings
+from xacle_stack.features import PairEmbeddings
 from xacle_stack.features.embeddings import EmbeddingSource
 from xacle_stack.model_file import MAX_MODEL_BYTES, load_card, load_model, save_model
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
@@ -33,6 +37,14 @@ from xacle_stack.stacking.calibration import keep_in_range
 from xacle_stack.targets import fold_groups, training_targets
 
 DEFAULT_STORE = Path("features/store")
+Clip = Any  # a path, or an array or tensor of samples
+# What a fitted estimator keeps as evidence, and does not score with.
+_EVIDENCE = frozenset(
+    {
+        *("oof_predictions_", "folds_", "training_", "cv_mse_", "gain_"),
+        *("validation_srcc_", "validation_loss_"),
+    }
+)
 _VIEW = re.compile(r".+\.view-\d+")
 # A recipe file may have a fourth of that; a card also holds what it leaves out.
 _MAX_CARD_RECIPE_BYTES = 4 * MAX_RECIPE_BYTES
@@ -96,6 +108,7 @@ class Scorer:
         self.device = device
         self.n_jobs = n_jobs
         self.progress = progress
+        self._encoders: LoadedEncoders | None = None
 
     @classmethod
     def from_fitted(cls, recipe: Recipe | Path | str, builder: Any, regressor: Any) -> Self:
@@ -123,6 +136,26 @@ class Scorer:
         regressor = getattr(self, "regressor_", self.regressor)
         what = "its recipe's stacker" if regressor is None else type(regressor).__name__
         return f"Scorer({self.recipe.name!r}, {what})"
+
+    @property
+    def can_score(self) -> bool:
+        """Whether it was fitted; also a network whose training the user interrupted can score."""
+        regressor = getattr(self, "regressor_", None)
+        if regressor is None:
+            return False
+        try:
+            check_is_fitted(getattr(regressor, "regressor_", regressor))
+        except NotFittedError:
+            return False
+        return not isinstance(regressor, Stacker) or hasattr(regressor, "meta_")
+
+    @property
+    def n_parameters(self) -> int:
+        """How many learned numbers it needs to score.
+
+        Of a tree these are its thresholds and leaves; of a Gaussian process its training rows too.
+        """
+        return _n_numbers([self.builder_, self.regressor_])
 
     def fit(
         self,
@@ -210,6 +243,58 @@ class Scorer:
         if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
             return scores  # it keeps its range by itself
         return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
+
+    def score_clips(
+        self,
+        audio: Clip | Sequence[Clip],
+        texts: str | Sequence[str],
+        *,
+        sample_rate_hz: int | Sequence[int | None] | None = None,
+    ) -> FloatArray:
+        """Return the scores of clips that are at hand, against texts; nothing is kept.
+
+        The encoders are loaded at the first call and stay in memory.  The scores are those that
+        `score` gives for files of the same samples.
+
+        Parameters
+        ----------
+        audio : path-like, array or tensor of samples, or sequence of them
+            Samples are mono, or have one axis of channels; floats in [-1, 1] or PCM integers.
+        texts : str or sequence of str
+            One for each clip, or one for all of them.
+        sample_rate_hz : int or sequence of int, optional
+            The rate of the arrays: one for all, or one for each clip (None for a path).
+
+        Returns
+        -------
+        scores : ndarray of shape (n_clips,)
+            In 0-10.
+
+        Raises
+        ------
+        PairsError
+            If there is another number of texts than of clips, or a text is blank.
+        AudioError
+            If a clip cannot be decoded, or an array has no usable samples or no rate.
+
+        Examples
+        --------
+        >>> scorer.score_clips(waveform, "a dog barks", sample_rate_hz=48_000)  # doctest: +SKIP
+        """
+        check_is_fitted(self, "regressor_")
+        is_one = isinstance(audio, str | PathLike) or getattr(audio, "ndim", 0) == 1
+        clips: list[Any] = [audio] if is_one else list(audio)  # type: ignore[arg-type]
+        captions = [texts] * len(clips) if isinstance(texts, str) else list(texts)
+        if len(captions) != len(clips):
+            raise PairsError(
+                f"{len(clips)} clips and {len(captions)} texts: give one text for all clips, or "
+                "one for each, in the same order."
+            )
+        if self._encoders is None:
+            self._encoders = LoadedEncoders(self.recipe.encoders, device=self.device)
+        heard = self._encoders.encode_clips(clips, sample_rate_hz=sample_rate_hz)
+        written = self._encoders.encode_captions(captions)
+        return self.score(PairEmbeddings.from_outputs(heard, written))
 
     def save(
         self,
@@ -327,6 +412,27 @@ class Scorer:
                 f"in the store {self.store}:\n{bullet_list(report.failures.values())}"
             )
         return FeatureCache(self.store).load(pairs, recipe.fingerprints())
+
+
+def _n_numbers(model: Any) -> int:
+    """Return how many learned numbers an estimator, or several, hold to score with."""
+    if isinstance(model, np.ndarray):
+        return int(model.size) if model.dtype.kind == "f" else 0
+    if isinstance(model, float):
+        return 1
+    if isinstance(model, dict):
+        return sum(map(_n_numbers, model.values()))
+    if isinstance(model, list | tuple):
+        return sum(map(_n_numbers, model))
+    if type(model).__module__.partition(".")[0] not in {"xacle_stack", "sklearn"}:
+        return 0
+    settings = model.get_params(deep=False) if hasattr(model, "get_params") else {}
+    learned = [
+        value
+        for name, value in vars(model).items()
+        if name not in _EVIDENCE and name not in settings
+    ]
+    return _n_numbers(learned)
 
 
 def _facts(path: Path | str, card: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,8 +17,11 @@ def _some_jobs(jobs: int) -> int:
 
 DATA_HELP = "Folder in the XACLE layout: meta_data/ and wav/."
 Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
-RecipeFile = Annotated[
-    Path, typer.Option("--recipe", help="TOML file that names encoders and settings.")
+RecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe", help="A recipe that comes with this library, by name, or a TOML file."
+    ),
 ]
 Store = Annotated[Path, typer.Option("--store", help="Folder of the cached embeddings.")]
 Jobs = Annotated[
@@ -56,17 +59,17 @@ Code = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
-DEFAULT_RECIPE = Path("features/recipes/mini.toml")
+DEFAULT_RECIPE = "mini"
 DEFAULT_STORE = Path("features/store")
 
 
 def chosen_recipe(
-    path: Path, precision: str | None, checkpoint: list[str] | None, code: list[str] | None
+    recipe: str, precision: str | None, checkpoint: list[str] | None, code: list[str] | None
 ) -> "Recipe":
     """Read a recipe and apply the options that go before it."""
     from xacle_stack.recipe import read_recipe
 
-    return read_recipe(path).override(
+    return read_recipe(recipe).override(
         checkpoints=by_name(checkpoint, "--checkpoint"),
         code=by_name(code, "--code"),
         precision=precision,

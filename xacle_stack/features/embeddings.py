@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -68,8 +68,8 @@ class PairEmbeddings:
         auxiliary: Mapping[str, FloatArray | tuple[FloatArray, FloatArray]] | None = None,
         pair_ids: Sequence[str] | None = None,
     ) -> None:
-        self._audio: dict[str, FloatArray] = {}
-        self._text: dict[str, FloatArray] = {}
+        self._audio: dict[str, Any] = {}
+        self._text: dict[str, Any] = {}
         for name, pair in spaces.items():
             shapes = pair.shape if isinstance(pair, np.ndarray) else [*map(np.shape, pair)]
             if len(pair) != 2 or any(np.ndim(side) != 2 for side in pair):
@@ -110,6 +110,30 @@ class PairEmbeddings:
         if twice:
             raise FeatureError(f"pair ids that stand twice:\n{bullet_list(twice)}")
 
+    @classmethod
+    def from_outputs(
+        cls,
+        audio: Mapping[tuple[str, str], FloatArray | Sequence[FloatArray]],
+        text: Mapping[tuple[str, str], FloatArray | Sequence[FloatArray]],
+    ) -> Self:
+        """Return what encoders gave for clips and captions, by encoder and output.
+
+        Parameters
+        ----------
+        audio, text : mapping of (str, str) to ndarray of shape (n_pairs, n_dims)
+            For a sequence, a list of arrays of shape (n_frames, n_dims).
+
+        Returns
+        -------
+        embeddings : PairEmbeddings
+        """
+        embeddings = cls.__new__(cls)
+        embeddings._audio = {":".join(key): values for key, values in audio.items()}
+        embeddings._text = {":".join(key): values for key, values in text.items()}
+        n_pairs = len(next(iter([*audio.values(), *text.values()])))
+        embeddings._pair_ids = tuple(map(str, range(n_pairs)))
+        return embeddings
+
     @property
     def pair_ids(self) -> tuple[str, ...]:
         """Ids of the pairs, in the order of all arrays."""
@@ -144,8 +168,15 @@ class PairEmbeddings:
             rows = np.asarray(rows, dtype=None if len(rows) else int)
         chosen = np.arange(len(self._pair_ids))[rows]
         part._pair_ids = tuple(self._pair_ids[row] for row in chosen)
-        part._audio = {name: values[rows] for name, values in self._audio.items()}
-        part._text = {name: values[rows] for name, values in self._text.items()}
+        part._audio, part._text = (
+            {
+                name: values[rows]
+                if isinstance(values, np.ndarray)
+                else [values[i] for i in chosen]
+                for name, values in arrays.items()
+            }
+            for arrays in (self._audio, self._text)
+        )
         return part
 
     def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
@@ -161,8 +192,12 @@ class PairEmbeddings:
         """Return an encoder's vectors of the captions, shape (n_pairs, n_dims)."""
         return self._get(self._text, f"{encoder}:{output}")
 
+    def audio_sequences(self, encoder: str, output: str = "frames") -> list[FloatArray]:
+        """Return an encoder's sequence of each pair's clip, (n_frames, n_dims) each."""
+        return list(self._get(self._audio, f"{encoder}:{output}"))
+
     @staticmethod
-    def _get(arrays: Mapping[str, FloatArray], name: str) -> FloatArray:
+    def _get(arrays: Mapping[str, Any], name: str) -> Any:
         if name not in arrays:
             raise UnknownNameError(
                 f"no embeddings called {name!r}; at hand: {', '.join(arrays)}. (A name without an "

@@ -366,6 +366,16 @@ class Stacker(RegressorMixin, BaseEstimator):
         everything = {"everything": slice(0, columns.shape[1])}
         return BlockPCA(columns.blocks if preset.by_block else everything, n_components, seed)
 
+    def check_settings(self) -> None:
+        """Check the settings that can be judged without data.
+
+        Raises
+        ------
+        StackingError
+            If one is unusable.
+        """
+        self._check_settings(has_weights=False)
+
     def _check_settings(self, has_weights: bool) -> None:
         check_choice("preset", self.preset, PRESETS)
         check_choice("target", self.target, TARGETS)

@@ -1,0 +1,56 @@
+"""``xacle-stack features``: encode a data set into the cache."""
+
+from xacle_stack.cli.options import (
+    DEFAULT_RECIPE,
+    DEFAULT_STORE,
+    BatchSize,
+    Checkpoints,
+    Code,
+    Data,
+    Device,
+    Jobs,
+    PrecisionName,
+    Quiet,
+    RecipeName,
+    Store,
+    chosen_recipe,
+)
+from xacle_stack.cli.show import console, error_console, noun, say_new_store, stop_on_failures
+
+
+def features(
+    data: Data,
+    recipe: RecipeName = DEFAULT_RECIPE,
+    store: Store = DEFAULT_STORE,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    precision: PrecisionName = None,
+    checkpoint: Checkpoints = None,
+    code: Code = None,
+    jobs: Jobs = -1,
+    quiet: Quiet = False,
+) -> None:
+    """Encode every clip and caption of a data set, once, into the cache."""
+    from xacle_stack.experiment import fill_cache
+
+    settings = chosen_recipe(recipe, precision, checkpoint, code)
+    say_new_store(store)
+    try:
+        report = fill_cache(
+            data,
+            settings,
+            store,
+            device=device,
+            batch_size=batch_size,
+            n_jobs=jobs,
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        error_console.print("\nStopped. What is encoded is kept: type the same command to go on.")
+        raise
+    for name, modality in report.encoded | report.reused:
+        console.print(
+            f"{name}: {report.encoded[name, modality]} {noun(modality)} encoded, "
+            f"{report.reused[name, modality]} were in the cache"
+        )
+    stop_on_failures(report)

@@ -1,0 +1,45 @@
+"""What the commands share that run an experiment: they run it, print its table, say where it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xacle_stack.cli.show import console, error_console, print_results
+
+if TYPE_CHECKING:
+    from xacle_stack.recipe import Recipe
+    from xacle_stack.results import Result
+    from xacle_stack.systems.specs import AnySpec
+
+
+def run_and_print(
+    data: Path,
+    recipe: "Recipe",
+    systems: Mapping[str, "AnySpec"],
+    store: Path,
+    out: Path,
+    *,
+    jobs: int,
+    quiet: bool,
+) -> None:
+    """Run an experiment and print its table; what is finished is told where it is stopped."""
+    from xacle_stack.experiment import run_experiment
+
+    results: list[Result] = []
+    n_finished = 0
+    try:
+        for found in run_experiment(
+            data, recipe, systems, store, out, n_jobs=jobs, progress=not quiet
+        ):
+            results, n_finished = found, n_finished + 1
+    except KeyboardInterrupt:
+        there = f"their table, and the models so far: {out}" if n_finished else "no table yet."
+        error_console.print(
+            f"\nStopped. {n_finished} of {len(systems)} systems are finished; {there}",
+            soft_wrap=True,
+        )
+        raise
+    print_results(results)
+    if not results:
+        console.print("No split but train has scores, so there is nothing to evaluate on.")
+    console.print(f"Models, scores, tables and plots: {out}", soft_wrap=True)
