@@ -1,326 +1,486 @@
+import csv
 import json
-import shutil
+import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.preprocessing import StandardScaler
-from support import TOY, WriteData, write_csv
+from sklearn.base import clone
+from support import TESTS, TOY, WriteData, write_csv
 
-from xacle_stack.encoders import get_encoder
-from xacle_stack.errors import (
-    CacheError,
-    ModelFileError,
-    PairsError,
-    RecipeError,
-    UnknownNameError,
-)
-from xacle_stack.experiment import (
-    fill_cache,
-    load_system,
-    run_experiment,
-    score_pairs,
-    space_subsets,
-)
-from xacle_stack.features import FeatureBuilder, PairEmbeddings
-from xacle_stack.model_file import save_model
+from xacle_stack import Scorer
+from xacle_stack.cache import CachedPairs, FeatureCache
+from xacle_stack.errors import CacheError, MissingExtraError, ModelFileError, PairsError
+from xacle_stack.experiment import fill_cache, run_experiment
+from xacle_stack.metrics import evaluate, probability_better, srcc
+from xacle_stack.model_file import load_card
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.stacking import (
-    GroupedRidge,
-    Stacker,
-)
+from xacle_stack.results import Result
 from xacle_stack.submission import read_predictions
+from xacle_stack.targets import training_targets
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
-QUIET = {"n_jobs": 1, "progress": False}
+FRAMES = f"{TESTS / 'toy_encoder.py'}:ToyFrames"
+CHEAP = {
+    "linear": {"kind": "stack", "preset": "paper"},
+    "cosine": {"kind": "cosine", "space": TOY.name},
+    "both": {"kind": "ensemble", "of": ["linear", "cosine"], "method": "rank"},
+}
 
 
-@pytest.fixture
-def recipe() -> Recipe:
+def make_recipe(systems: dict[str, dict[str, object]], **more: object) -> Recipe:
     settings = {
         "name": "toy",
-        "spaces": [TOY.name, "mini-mel"],
-        "auxiliary": [f"{TOY.name}:level"],
+        "spaces": [TOY.name],
         "features": {"n_components": 2},
-        "stacker": {"n_components": 8},
+        "systems": systems,
+        "seeds": 2,
+        **more,
     }
     return recipe_from(settings, "a test")
 
 
-def test_from_data_to_results_and_a_model_that_scores(
-    make_data: WriteData, tmp_path: Path, recipe: Recipe
+@pytest.fixture
+def two_spaces() -> Recipe:
+    return make_recipe(
+        {},
+        spaces=[TOY.name, "mini-mel"],
+        auxiliary=[f"{TOY.name}:level"],
+        stacker={"n_components": 8},
+    )
+
+
+@pytest.fixture
+def data(make_data: WriteData) -> Path:
+    return make_data(train=40, validation=24, test=16)
+
+
+def run(data: Path, recipe: Recipe, folder: Path, systems: object = None) -> list[Result]:
+    """Encode a data set and run an experiment on it: of a comparison if no systems are given."""
+    fill_cache(data, recipe, folder / "store")
+    systems = recipe.compared_systems if systems is None else systems
+    steps = run_experiment(data, recipe, systems, folder / "store", folder / "out")
+    found: list[Result] = []
+    for results in steps:
+        found = results
+    return found
+
+
+def load(name: str, recipe: Recipe, folder: Path) -> Scorer:
+    return Scorer.load(folder / "out" / "models" / f"{name}.skops", recipe)
+
+
+def cached(recipe: Recipe, data: Path, folder: Path, split: str) -> CachedPairs:
+    cache = FeatureCache(folder / "store")
+    return cache.load(read_pairs(data, split), recipe.fingerprints())
+
+
+def of_split(results: list[Result], split: str) -> dict[str, Result]:
+    return {result.system: result for result in results if result.split == split}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_stack_is_set_beside_those_of_fewer_spaces(
+    make_data: WriteData, tmp_path: Path, two_spaces: Recipe
 ) -> None:
-    data, store, out = make_data(train=60, validation=40, test=12), tmp_path / "s", tmp_path / "o"
+    data = make_data(train=60, validation=40, test=12)
     hidden = read_pairs(data, "test")
     (data / "meta_data" / "test_average.csv").unlink()
     rows = [["wav_file_name", "text"], *zip(hidden.ids, hidden.captions, strict=True)]
     write_csv(data / "meta_data" / "test.csv", rows)
 
-    fill_cache(data, recipe, store, **QUIET)
-    results, published = run_experiment(data, recipe, store, out, **QUIET)
-    assert [(r.system, r.split) for r in results] == [
+    results = run(data, two_spaces, tmp_path, two_spaces.stack_systems)
+    assert [(result.system, result.split) for result in results] == [
+        ("toy + mini-mel", "validation"),
         ("toy", "validation"),
         ("mini-mel", "validation"),
-        ("toy + mini-mel", "validation"),
         ("rank ensemble of the singles", "validation"),
     ]
-    assert published == []
-    by_name = {result.system: float(result.evaluation.srcc) for result in results}
-    assert by_name["toy"] > 0.3  # the tones' pitch is what the toy hears
-    assert sorted(path.name for path in out.iterdir()) == [
-        "model.json",
-        "model.skops",
-        "results.csv",
-        "results.md",
-        "scores-test.csv",
-        "scores-validation.csv",
-    ]
+    by_name = of_split(results, "validation")
+    assert float(by_name["toy"].evaluation.srcc) > 0.3  # the toy hears the tones' pitch
+    names = ["toy-mini-mel", "toy", "mini-mel"]
+    out = tmp_path / "out"
+    written = {path.replace("---", "-") for path in files(out)}
+    assert written - {"srcc.png", "srcc-mse.png", "difference.png"} == {
+        *("model.skops", "model.json", "results.csv", "results.md"),
+        *(f"models/{name}.{ending}" for name in names for ending in ("skops", "json")),
+        *(
+            f"scores-{split}{system}.csv"
+            for split in ("validation", "test")
+            for system in ("", *(f"-{n}" for n in [*names, "rank-ensemble-of-the-singles"]))
+        ),
+    }
     card = json.loads((out / "model.json").read_text())
     assert card["recipe"]["name"] == "toy"
-    assert card["metrics"]["validation"]["SRCC"][0] == by_name["toy + mini-mel"]
+    reached = float(by_name["toy + mini-mel"].evaluation.srcc)
+    assert card["metrics"]["validation"]["SRCC"][0] == reached
     assert card["n_training_pairs"] == 60
-
-    with pytest.raises(ModelFileError, match="an encoder from a Python file, which is not run"):
-        load_system(out)
-    system, loaded = load_system(out, recipe)
-    assert loaded == recipe
+    assert "toy/level" in card["families"]["mini-mel"]
+    scorer = Scorer.load(out, two_spaces, store=tmp_path / "store")
     for split in ("validation", "test"):
         pairs = read_pairs(data, split)
-        scores, report = score_pairs(system, loaded, pairs, store)
-        assert report.encoded.total() == 0
         saved = read_predictions(out / f"scores-{split}.csv", pairs.ids)
-        np.testing.assert_allclose(scores, saved, atol=0.0051)
+        np.testing.assert_allclose(scorer.score(pairs), saved, atol=0.0051)
         assert ((saved >= 0) & (saved <= 10)).all()
 
 
-def test_same_seed_same_bytes_whatever_the_workers(
-    make_data: WriteData, tmp_path: Path, recipe: Recipe
+def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> None:
+    recipe, out = make_recipe(CHEAP), tmp_path / "out"
+    results = run(data, recipe, tmp_path)
+    assert [(r.system, r.split, r.kind, r.n_seeds) for r in results] == [
+        (name, split, kind, n_seeds)
+        for name, kind, n_seeds in (
+            ("linear", "stack", 2),
+            ("cosine", "cosine", 1),
+            ("both", "ensemble", 2),
+        )
+        for split in ("validation", "test")
+    ]
+    linear, cosine, both = of_split(results, "test").values()
+    pairs = read_pairs(data, "test")
+    scores = load("cosine", recipe, tmp_path).score(cached(recipe, data, tmp_path, "test"))
+    assert cosine.evaluation == evaluate(pairs.scores, scores)
+    written = read_predictions(out / "scores-test-cosine.csv", pairs.ids)
+    np.testing.assert_allclose(written, scores, atol=0.006)
+    assert math.isnan(cosine.srcc_spread)
+    assert linear.srcc_spread >= 0
+    assert linear.difference is None
+    assert cosine.difference.low <= cosine.difference.value <= cosine.difference.high
+    assert 0 <= cosine.probability_better <= 1
+    assert linear.n_parameters == load("linear", recipe, tmp_path).n_parameters
+    assert set(load_card(out / "models" / "cosine.skops")["recipe"]["systems"]) == {"cosine"}
+    assert both.fit_s == pytest.approx(linear.fit_s + cosine.fit_s)
+    assert both.n_parameters == linear.n_parameters + cosine.n_parameters
+    with (out / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["split"], row["system"]) for row in rows} == {
+        (split, name) for split in ("validation", "test") for name in CHEAP
+    }
+    assert (out / "model.skops").read_bytes() == (out / "models" / "linear.skops").read_bytes()
+
+
+def test_seeds_are_averaged(data: Path, tmp_path: Path) -> None:
+    recipe = make_recipe({"linear": CHEAP["linear"], "again": CHEAP["linear"]})
+    one, other = of_split(run(data, recipe, tmp_path), "test").values()
+    truth = read_pairs(data, "test").scores
+    scorer, train, test = (
+        load("linear", recipe, tmp_path),
+        *(cached(recipe, data, tmp_path, split) for split in ("train", "test")),
+    )
+    singles = []
+    for seed in (0, 1):
+        alone = recipe.new_stacker().set_params(preset="paper", random_state=seed)
+        alone.fit(scorer.builder_.transform(train), train.pairs.scores)
+        singles.append(srcc(truth, alone.predict(scorer.builder_.transform(test))))
+    assert one.evaluation.srcc.value == pytest.approx(np.mean(singles))
+    assert one.srcc_spread == pytest.approx(np.std(singles, ddof=1))
+    assert other.probability_better == 0.5
+    assert other.difference.value == 0
+
+
+def test_finished_systems_are_there_when_a_later_one_fails(data: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(CHEAP)
+    fill_cache(data, recipe, tmp_path / "store")
+    steps = run_experiment(
+        data, recipe, recipe.compared_systems, tmp_path / "store", tmp_path / "out"
+    )
+    assert {result.system for result in next(steps)} == {"linear"}
+    assert (tmp_path / "out" / "models" / "linear.skops").is_file()
+    assert not (tmp_path / "out" / "models" / "cosine.skops").exists()
+
+
+def test_the_reference_comes_first_and_averages_last(data: Path, tmp_path: Path) -> None:
+    systems = {"both": CHEAP["both"], "linear": CHEAP["linear"], "cosine": CHEAP["cosine"]}
+    recipe = make_recipe(systems, reference="cosine", seeds=1)
+    found = of_split(run(data, recipe, tmp_path), "test")
+    assert [*found] == ["cosine", "linear", "both"]
+    pairs = cached(recipe, data, tmp_path, "test")
+    scores = {n: load(n, recipe, tmp_path).score(pairs) for n in ("cosine", "linear")}
+    expected = probability_better(pairs.pairs.scores, scores["linear"], scores["cosine"])
+    assert found["linear"].probability_better == expected
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"kind": "transformer", "space": TOY.name, "epochs": 2, "gate": "batch"},
+        {"kind": "transformer", "space": TOY.name, "epochs": 2, "gate": "none"},
+        {"kind": "projection-head", "loss": "listnet"},
+        {"kind": "lstm", "frames": f"{FRAMES}:frames", "text": FRAMES, "epochs": 1},
+    ],
+    ids=["gated", "transformer", "head", "lstm"],
+)
+def test_networks_train_save_load_and_score(
+    data: Path, tmp_path: Path, system: dict[str, object]
 ) -> None:
-    data = make_data()
+    pytest.importorskip("torch")
+    if find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    recipe = make_recipe({"net": system}, seeds=1)
+    net = run(data, recipe, tmp_path)[0]
+    assert net.n_parameters > 0
+    path = tmp_path / "out" / "models" / "net.skops"
+    scorer = Scorer.load(path, recipe, store=tmp_path / "another store")
+    test = read_pairs(data, "test")
+    written = read_predictions(tmp_path / "out" / "scores-test-net.csv", test.ids)
+    np.testing.assert_allclose(scorer.score(test), written, atol=0.006)
+    if system.get("gate") != "batch":  # which depends on the pairs scored together
+        by_hand = scorer.score_clips(test.audio_paths[:3], test.captions[:3])
+        np.testing.assert_allclose(by_hand, scorer.score(test)[:3], rtol=1e-5)
+
+
+def test_an_interrupted_training_stops_the_run_and_leaves_its_best_state(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from xacle_stack.systems import transformer
+
+    loss, calls = transformer.weighted_mse, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 5:  # a batch and a validation an epoch: in the third
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(transformer, "weighted_mse", interrupted)
+    system = {"kind": "transformer", "space": TOY.name, "epochs": 4, "optimizer": "adam"}
+    recipe = make_recipe({"cosine": CHEAP["cosine"], "net": system, "later": CHEAP["cosine"]})
+    fill_cache(data, recipe, tmp_path / "store")
+    finished = []
+
+    def start() -> None:
+        for results in run_experiment(
+            data, recipe, recipe.compared_systems, tmp_path / "store", tmp_path / "out"
+        ):
+            finished[:] = {result.system for result in results}
+
+    with pytest.warns(UserWarning, match="2 of 4 epochs"), pytest.raises(KeyboardInterrupt):
+        start()
+    assert finished == ["cosine"]
+    models = tmp_path / "out" / "models"
+    scorer = load("net-interrupted", recipe, tmp_path)
+    assert scorer.score(cached(recipe, data, tmp_path, "test")).shape == (16,)
+    assert not (models / "net.skops").exists()
+    assert not (models / "later.skops").exists()
+
+    monkeypatch.setattr(transformer, "weighted_mse", loss)
+    run(data, recipe, tmp_path)
+    assert sorted(path.stem for path in models.glob("*.skops")) == ["cosine", "later", "net"]
+    assert not (models / "net-interrupted.json").exists()
+
+
+def test_whenever_a_run_is_looked_at_its_parts_belong_together(data: Path, tmp_path: Path) -> None:
+    recipe, out = make_recipe(CHEAP), tmp_path / "out"
+    fill_cache(data, recipe, tmp_path / "store")
+    states = []
+    for _ in range(2):  # the second one replaces the first
+        for results in run_experiment(
+            data, recipe, recipe.compared_systems, tmp_path / "store", out
+        ):
+            finished = {result.system: result.kind for result in results}
+            trained = {name for name, kind in finished.items() if kind != "ensemble"}
+            scored = {path.stem for path in out.glob("scores-test-*.csv")}
+            rows = csv.DictReader((out / "results.csv").read_text("utf-8").splitlines())
+            assert {row["system"] for row in rows} == set(finished)
+            assert {path.stem for path in out.glob("models/*.skops")} == trained
+            assert scored == {f"scores-test-{name}" for name in finished}
+            for name in trained:
+                load(name, recipe, tmp_path)
+            states.append(sorted(finished))
+    assert states[:3] == states[3:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out", "store"]
+
+
+def test_a_run_that_is_stopped_at_once_leaves_the_earlier_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out = make_recipe({"cosine": CHEAP["cosine"]}), tmp_path / "out"
+    run(data, recipe, tmp_path)
+    before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xacle_stack.systems.CosineRegressor.fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, recipe, tmp_path)
+    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before
+
+
+def test_targets_of_a_listener_model_reach_every_system(data: Path, tmp_path: Path) -> None:
+    file = data / "meta_data" / "train.csv"
+    rows = list(csv.reader(file.read_text().splitlines()))
+    for row in rows[4::4]:
+        row[2] = str(min(float(row[2]) + 1.5, 10))  # one lenient listener
+    write_csv(file, [row for number, row in enumerate(rows) if number % 7 != 1])
+    recipe = make_recipe(CHEAP, seeds=1, listener_model=True)
+    run(data, recipe, tmp_path)
+    train = cached(recipe, data, tmp_path, "train")
+    targets = training_targets(train.pairs, recipe)
+    assert (targets.scores != train.pairs.scores).any()
+    assert np.ptp(targets.sample_weight) > 0
+    for name in ("linear", "cosine"):
+        scorer = load(name, recipe, tmp_path)
+        table = scorer.builder_.transform(train)
+        again = clone(scorer.regressor_)
+        again.fit(table, targets.scores, sample_weight=targets.sample_weight)
+        np.testing.assert_array_equal(again.predict(table), scorer.regressor_.predict(table))
+
+
+def test_a_network_may_choose_its_epoch_on_the_validation_split(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    head = {"kind": "projection-head", "loss": "mse"}
+    systems = {
+        "linear": CHEAP["linear"],
+        "apart": head,
+        "there": {**head, "choose_epoch_on": "validation"},
+        "mean": {"kind": "ensemble", "of": ["linear", "there"]},
+    }
+    recipe = make_recipe(systems, seeds=1)
+    results = run(data, recipe, tmp_path)
+    chosen = {r.system: r.chose_epoch_here for r in results if r.split == "validation"}
+    assert chosen == {"linear": False, "apart": False, "there": True, "mean": True}
+    assert not any(result.chose_epoch_here for result in results if result.split == "test")
+    pairs = cached(recipe, data, tmp_path, "validation")
+    for name in ("there", "apart"):
+        scorer = load(name, recipe, tmp_path)
+        head = scorer.regressor_
+        reached = srcc(pairs.pairs.scores, head.predict(scorer.builder_.transform(pairs)))
+        best = head.validation_srcc_[head.best_epoch_ - 1]
+        assert (best == pytest.approx(reached)) == (name == "there")
+
+
+def test_a_stack_is_the_recipes_where_it_says_nothing_else(data: Path, tmp_path: Path) -> None:
+    systems = {"plain": {"kind": "stack"}, "ranks": {"kind": "stack", "target": "rank"}}
+    settings = {"preset": "paper", "n_splits": 2, "penalties": [1.0, 10.0], "random_state": 5}
+    recipe = make_recipe(systems, seeds=1, stacker=settings)
+    run(data, recipe, tmp_path)
+    for name, target in (("plain", "score"), ("ranks", "rank")):
+        stacker = load(name, recipe, tmp_path).regressor_
+        assert (stacker.preset, stacker.n_splits, stacker.target) == ("paper", 2, target)
+        assert (list(stacker.penalties), stacker.random_state) == ([1.0, 10.0], 5)
+
+
+def test_same_seed_same_bytes_whatever_the_workers(
+    make_data: WriteData, tmp_path: Path, two_spaces: Recipe
+) -> None:
+    data, systems = make_data(), two_spaces.stack_systems
     written = []
     for n_jobs in (1, 2):
         store, out = tmp_path / f"store-{n_jobs}", tmp_path / f"out-{n_jobs}"
-        fill_cache(data, recipe, store, n_jobs=n_jobs, progress=False)
-        run_experiment(data, recipe, store, out, n_jobs=n_jobs, progress=False)
-        written.append({path.name: path.read_bytes() for path in out.glob("*.[cm][sd]*")})
+        fill_cache(data, two_spaces, store, n_jobs=n_jobs)
+        list(run_experiment(data, two_spaces, systems, store, out, n_jobs=n_jobs))
+        scores = {path.name: path.read_bytes() for path in out.glob("scores-*.csv")}
+        written.append(scores)
     assert written[0] == written[1]
     assert "scores-validation.csv" in written[0]
 
 
-def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path, recipe: Recipe) -> None:
-    data, store, out = make_data(train=40, test=10), tmp_path / "store", tmp_path / "out"
-    with pytest.raises(
-        CacheError, match=r"store: there is no cache here. Make one with `xacle-stack features"
-    ):
-        run_experiment(data, recipe, store, out, **QUIET)
-    fill_cache(data, recipe, store, **QUIET)
+def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path) -> None:
+    recipe = make_recipe(CHEAP)
+
+    def start(data: Path) -> None:
+        store, out = tmp_path / "store", tmp_path / "out"
+        next(run_experiment(data, recipe, recipe.compared_systems, store, out))
+
+    with pytest.raises(PairsError, match=r"no train split with scores .*\['validation'\]"):
+        start(make_data("a", validation=10))
+    with pytest.raises(PairsError, match="the split 'test' has one pair"):
+        start(make_data("b", train=10, validation=10, test=1))
+    data = make_data("c", train=40, validation=10)
+    with pytest.raises(CacheError, match="store: there is no cache here.*`xacle-stack features"):
+        start(data)
+    fill_cache(data, recipe, tmp_path / "store")
     (data / "meta_data" / "train.csv").unlink()
     path = data / "meta_data" / "train_average.csv"
     path.write_text(path.read_text().replace("number", "no."))
     with pytest.raises(CacheError, match="no text row for 40 of 40 pairs of 'train'"):
-        run_experiment(data, recipe, store, out, **QUIET)
-    path.unlink()
-    with pytest.raises(PairsError, match=r"no train split to fit on; found \['test'\]"):
-        run_experiment(data, recipe, store, out, **QUIET)
+        start(data)
 
 
-def test_a_model_of_other_encoders_is_refused(
-    make_data: WriteData, tmp_path: Path, recipe: Recipe
+def test_without_scores_to_judge_by_only_the_reference_is_fitted(
+    make_data: WriteData, tmp_path: Path, caplog
 ) -> None:
-    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
-    fill_cache(data, recipe, store, **QUIET)
-    run_experiment(data, recipe, store, out, **QUIET)
-    path = out / "model.json"
-    card = json.loads(path.read_text())
-    card["fingerprints"]["toy"] = "f" * 16
-    path.write_text(json.dumps(card))
-    with pytest.raises(
-        ModelFileError, match="fitted on other embeddings .* for: toy. .*--checkpoint toy=PLACE"
-    ):
-        load_system(out, recipe)
+    data = make_data(train=40)
+    assert run(data, make_recipe(CHEAP, seeds=1), tmp_path) == []
+    assert "no split but train has scores" in caplog.text
+    assert "'linear'" in caplog.text
+    assert [path.stem for path in (tmp_path / "out" / "models").glob("*.skops")] == ["linear"]
 
 
-def test_a_strangers_model_runs_none_of_its_code(make_data: WriteData, tmp_path: Path) -> None:
-    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
-    settings = {"name": "mel", "spaces": ["mini-mel"], "features": {"n_components": 2}}
-    plain = recipe_from(settings, "a test")
-    fill_cache(data, plain, store, **QUIET)
-    run_experiment(data, plain, store, out, **QUIET)
-    load_system(out)
-    ran = tmp_path / "ran"
-    (out / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
-    card = json.loads((out / "model.json").read_text())
-    card["recipe"]["spaces"] = [f"{out}/evil.py:Evil"]
-    (out / "model.json").write_text(json.dumps(card))
-    with pytest.raises(ModelFileError, match="not run on a saved model's word"):
-        load_system(out)
-    assert not ran.exists()
-
-
-@pytest.fixture(scope="module")
-def saved_system(tmp_path_factory) -> Path:
-    """Return the folder of a small system that `stack` would write."""
-    spaces = {name: tuple(rng_vectors(name)) for name in ("mini-mel",)}
-    settings = {"name": "mel", "spaces": ["mini-mel"], "features": {"n_components": 2}}
-    recipe = recipe_from(settings, "a test")
-    builder = FeatureBuilder(["mini-mel"], n_components=2)
-    X = builder.fit_transform(PairEmbeddings(spaces))
-    stacker = Stacker(preset="paper", random_state=0).fit(X, np.arange(40.0) / 4)
-    folder = tmp_path_factory.mktemp("system")
-    save_model(folder, {"builder": builder, "stacker": stacker}, recipe.origin())
-    return folder
-
-
-def rng_vectors(name: str) -> np.ndarray:
-    n_dims = get_encoder(name).info.audio_outputs["embedding"]
-    return np.random.default_rng(0).normal(size=(2, 40, n_dims))
-
-
-def with_card(folder: Path, copy: Path, **changes: object) -> Path:
-    """Return a copy of a model whose card's recipe says something else."""
-    shutil.copytree(folder, copy)
-    card = json.loads((copy / "model.json").read_text())
-    card["recipe"] |= changes
-    (copy / "model.json").write_text(json.dumps(card))
-    return copy
-
-
-@pytest.mark.parametrize("place", ["someone/weights", "/dev/zero", "pipe"])
-def test_a_card_does_not_say_where_weights_are(
-    saved_system: Path, tmp_path: Path, monkeypatch, place: str
+def test_an_epoch_is_chosen_on_a_validation_split_only_if_there_is_one(
+    make_data: WriteData, tmp_path: Path
 ) -> None:
-    asked = []
-    monkeypatch.setattr(
-        "xacle_stack.encoders.base.Encoder.find_checkpoint",
-        lambda checkpoint, download=True: asked.append(checkpoint),
-    )
-    out = with_card(
-        saved_system,
-        tmp_path / "copy",
-        checkpoints={"mini-mel": place},
-        views={"mini-mel": 10**9},
-        code={"mini-mel": place},
-    )
-    _, recipe = load_system(out)
-    assert (recipe.checkpoints, recipe.views, recipe.code) == ({}, {}, {})
-    assert set(asked) == {None}
-    load_system(out, checkpoints={"mini-mel": "mine"})
-    assert "mine" in asked
+    pytest.importorskip("torch")
+    recipe = make_recipe({"net": {"kind": "projection-head", "choose_epoch_on": "validation"}})
+    with pytest.raises(PairsError, match="no validation split with scores.* 'net'"):
+        run(make_data(train=10, test=5), recipe, tmp_path)
 
 
-def test_a_model_of_another_checkpoint_says_how_to_name_it(
-    saved_system: Path, tmp_path: Path
+def test_a_split_of_equal_scores_is_told(data: Path, tmp_path: Path, caplog) -> None:
+    file = data / "meta_data" / "test_average.csv"
+    header, *rows = csv.reader(file.read_text().splitlines())
+    write_csv(file, [header, *([name, text, 5.0] for name, text, _ in rows)])
+    results = run(data, make_recipe({"cosine": CHEAP["cosine"]}), tmp_path)
+    assert "all scores of the split 'test' are equal" in caplog.text
+    assert math.isnan(of_split(results, "test")["cosine"].evaluation.srcc.value)
+
+
+def test_what_an_earlier_run_left_is_no_longer_there(
+    data: Path, make_data: WriteData, tmp_path: Path
 ) -> None:
-    place = "someone/weights\x1b[2J"
-    out = with_card(saved_system, tmp_path / "copy", checkpoints={"mini-mel": place})
-    card = json.loads((out / "model.json").read_text())
-    card["fingerprints"]["mini-mel"] = "0" * 16
-    (out / "model.json").write_text(json.dumps(card))
-    with pytest.raises(ModelFileError, match="for: mini-mel.*--checkpoint mini-mel=PLACE") as told:
-        load_system(out)
-    assert "'mini-mel' with 'someone/weights\\x1b[2J'" in str(told.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"spaces": ["nobodys"]}, UnknownNameError, "unknown encoder 'nobodys'"),
-        ({"spaces": 3}, RecipeError, "its card: 1 mistake"),
-        (
-            {"auxiliary": [f"mini-mel:{n}" for n in range(200_000)]},
-            ModelFileError,
-            "the recipe in its card has .* bytes, expected 65,536 or fewer",
-        ),
-        ({"stacker": {"preset": "os.system"}}, RecipeError, "its card: 1 mistake"),
-        ({"auxiliary": ["evil.py:Evil:logits"]}, ModelFileError, "not run on a saved model's word"),
-        ({"seeds": 10**12}, RecipeError, "1000000000000 is beyond what any setting takes"),
-    ],
-)
-def test_a_card_with_mistakes_is_told(
-    saved_system: Path, tmp_path: Path, changes: dict, error: type, message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        load_system(with_card(saved_system, tmp_path / "copy", **changes))
-
-
-@pytest.mark.parametrize("missing", ["recipe", "fingerprints"])
-def test_a_card_without_a_recipe_scores_nothing(
-    saved_system: Path, tmp_path: Path, missing: str
-) -> None:
-    out = with_card(saved_system, tmp_path / "copy")
-    card = json.loads((out / "model.json").read_text())
-    for value in ({}, {missing: [1]}):
-        kept = {key: one for key, one in card.items() if key != missing}
-        (out / "model.json").write_text(json.dumps(kept | value))
-        with pytest.raises(ModelFileError, match="its card has no recipe and fingerprints"):
-            load_system(out)
-
-
-def test_a_system_is_made_of_this_librarys_parts(saved_system: Path, tmp_path: Path) -> None:
-    out, card = tmp_path / "other", json.loads((saved_system / "model.json").read_text())
-    save_model(out, {"builder": StandardScaler(), "stacker": GroupedRidge()}, card)
-    with pytest.raises(ModelFileError, match="its builder is a StandardScaler"):
-        load_system(out)
-
-
-def test_results_of_an_earlier_run_do_not_stay_beside_a_new_model(
-    make_data: WriteData, tmp_path: Path, recipe: Recipe
-) -> None:
-    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
-    fill_cache(data, recipe, store, **QUIET)
-    run_experiment(data, recipe, store, out, **QUIET)
-    assert (out / "scores-validation.csv").exists()
-    for name in ("validation.csv", "validation_average.csv"):
-        (data / "meta_data" / name).unlink()
-    mine = out / "scores-of-mine.csv"
-    mine.touch()
-    results, _ = run_experiment(data, recipe, store, out, **QUIET)
-    assert results == []
-    assert not (out / "scores-validation.csv").exists()
-    assert mine.exists()
+    run(data, make_recipe(CHEAP, seeds=1), tmp_path)
+    out = tmp_path / "out"
+    (out / "comparison.csv").touch()  # of an earlier version
+    (out / "notes.txt").touch()
+    run(data, make_recipe({"cosine": CHEAP["cosine"]}), tmp_path)
+    there = {name for name in files(out) if not name.endswith(".png")}
+    assert there == {
+        *("model.json", "model.skops", "models/cosine.json", "models/cosine.skops"),
+        *("notes.txt", "results.csv", "results.md"),
+        *("scores-test.csv", "scores-test-cosine.csv"),
+        *("scores-validation.csv", "scores-validation-cosine.csv"),
+    }
 
 
 def test_the_folder_of_the_results_is_checked_before_anything_is_fitted(
-    make_data: WriteData, tmp_path: Path, recipe: Recipe, monkeypatch
+    data: Path, make_data: WriteData, tmp_path: Path, monkeypatch
 ) -> None:
-    data, store, out = make_data(), tmp_path / "store", tmp_path / "out"
-    fill_cache(data, recipe, store, **QUIET)
-    run_experiment(data, recipe, store, out, **QUIET)
-    monkeypatch.setattr("xacle_stack.experiment.fit_system", None)
-    other = make_data("other/data")
-    fill_cache(other, recipe, store, **QUIET)
+    recipe = make_recipe(CHEAP, seeds=1)
+    run(data, recipe, tmp_path)
+    monkeypatch.setattr(Scorer, "fit", None)
+    other = make_data("other/data", train=20, validation=5)
     with pytest.raises(ModelFileError, match="results of another data set of the same name"):
-        run_experiment(other, recipe, store, out, **QUIET)
+        run(other, recipe, tmp_path)
     (tmp_path / "file").touch()
+    systems = recipe.compared_systems
     with pytest.raises(ModelFileError, match=r"file/out: cannot be written \(.*--out"):
-        run_experiment(data, recipe, store, tmp_path / "file" / "out", **QUIET)
-
-
-def test_a_split_of_one_pair_is_told_before_anything_is_fitted(
-    make_data: WriteData, tmp_path: Path, recipe: Recipe
-) -> None:
-    data = make_data(train=40, validation=1)
-    with pytest.raises(PairsError, match="the split 'validation' has one pair"):
-        run_experiment(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
-
-
-def test_subsets_are_singles_couples_and_all() -> None:
-    both = ["singles", "couples"]
-    assert space_subsets(("a",), both) == [("a",)]
-    assert len(space_subsets(("a", "b", "c"), both)) == 3 + 3 + 1
-    assert space_subsets(("a", "b", "c", "d"), both)[-1] == ("a", "b", "c", "d")
-    assert space_subsets(("a", "b", "c"), ["singles"]) == [("a",), ("b",), ("c",), ("a", "b", "c")]
+        next(run_experiment(data, recipe, systems, tmp_path / "store", tmp_path / "file" / "out"))
 
 
 def test_few_captions_are_warned_of_once(
-    make_data: WriteData, tmp_path: Path, recipe: Recipe, caplog
+    make_data: WriteData, tmp_path: Path, two_spaces: Recipe, caplog
 ) -> None:
-    data = make_data(train=40, validation=10)
-    fill_cache(data, recipe, tmp_path / "store", **QUIET)
-    run_experiment(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
+    run(make_data(train=40, validation=10), two_spaces, tmp_path, two_spaces.stack_systems)
     assert caplog.text.count("too few to hold some of them out") == 1
+
+
+def test_what_is_not_installed_is_told_before_anything_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = {"kind": "transformer", "space": TOY.name}
+    recipe = make_recipe({"cosine": CHEAP["cosine"], "net": network})
+    fill_cache(data, recipe, tmp_path / "store")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else name)
+    with pytest.raises(MissingExtraError, match=r"'net' needs the package 'timm'.*\[neural\]"):
+        run(data, recipe, tmp_path)
 
 
 def test_views_of_train_only_are_cached(make_data: WriteData, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from support import TESTS, TOY
 
 from xacle_stack.errors import RecipeError, UnknownNameError
-from xacle_stack.recipe import read_recipe, recipe_from
+from xacle_stack.recipe import Recipe, read_recipe, recipe_from
 from xacle_stack.stacking import Stacker
 
 RECIPES = Path(__file__).parent.parent / "features" / "recipes"
@@ -48,7 +48,7 @@ penalties = [1, 10]
     assert (builder.spaces, builder.auxiliary) == (["mini-mel", "toy"], ["toy:level"])
     assert builder.n_components == 5
     stacker = recipe.new_stacker(n_jobs=2)
-    assert (stacker.n_splits, stacker.penalties, stacker.n_jobs) == (4, (1, 10), 2)
+    assert (stacker.n_splits, stacker.penalties, stacker.n_jobs) == (4, [1, 10], 2)
     assert stacker.score_range == Stacker().score_range  # the same model as without a recipe
     assert set(recipe.fingerprints()) == {"mini-mel", "toy"}
     assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
@@ -60,7 +60,7 @@ def test_penalties_that_nothing_uses_are_told(tmp_path: Path, caplog, preset: st
     read_recipe(write(tmp_path, content))
     assert caplog.text == ""
     recipe = read_recipe(write(tmp_path, f"{content}penalties = [1.0, 10.0]"))
-    unused = 'mine.toml: the preset "best" does not use penalties under [stacker]'
+    unused = 'mine.toml: only the preset "paper" uses penalties'
     assert (unused in caplog.text) == (preset == "best")
     assert len(caplog.records) == (preset == "best")
     caplog.clear()
@@ -131,10 +131,15 @@ MISTAKES = {
     "spaces = []": "spaces: list should have at least 1 item",
     'spaces = "mini-mel"': "spaces: input should be a valid list",
     'spaces = ["mini-mel", "mini-mel"]': "spaces: 'mini-mel' stands twice",
-    'spaces = ["mini-mel"]\n[stacker]\nnsplits = 3': "stacker.nsplits: .*did you mean 'n_splits'",
-    'spaces = ["mini-mel"]\n[stacker]\nn_splits = 1': "stacker.n_splits: .*greater than or equal",
+    'spaces = ["mini-mel"]\n[stacker]\nnsplits = 3': "stacker: nsplits: .*did you mean 'n_splits'",
+    'spaces = ["mini-mel"]\n[stacker]\nn_splits = 1': "stacker: n_splits must be .* 2 or more, got 1",
+    'spaces = ["mini-mel"]\n[stacker]\nn_jobs = 1': "stacker: n_jobs: unknown setting",
+    'spaces = ["mini-mel"]\n[features]\nn_component = 1': "did you mean 'n_components'",
+    'spaces = ["mini-mel"]\n[features]\nn_components = 0': "features: n_components .* got 0",
+    'spaces = ["mini-mel"]\nsubset_sizes = [0]': "subset_sizes.0: .*greater than 0",
+    'spaces = ["mini-mel"]\ncompare = ["triples"]': "compare: unknown setting",
     'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'auto', 'caption' or 'none'",
-    'spaces = ["mini-mel"]\n[stacker]\npenalties = [0]': "stacker.penalties.0: .*greater than 0",
+    'spaces = ["mini-mel"]\n[stacker]\npenalties = [0]': "stacker: penalties must be .*above 0",
     'spaces = ["mini-mel"]\n[checkpoints]\nmini-mfcc = "x"': "'mini-mfcc' is no encoder of this",
     'spaces = ["mini-mel"]\nauxiliary = ["mini-mfcc:logits"]': "no audio output; expected one of",
     'name = "x"\nspaces = ["mini-mel"]': "'name' is not a setting",
@@ -147,6 +152,29 @@ def test_mistakes_name_the_setting(tmp_path: Path, content: str) -> None:
     with pytest.raises(RecipeError, match=MISTAKES[content]) as caught:
         read_recipe(write(tmp_path, content))
     assert "mine.toml" in str(caught.value)
+
+
+def test_smaller_stacks_are_named_by_their_sizes() -> None:
+    settings = {"name": "x", "spaces": ["mini-mel", "mini-mfcc", "mini-mod"]}
+    plain = recipe_from(settings, "a test")
+    assert plain.subset_sizes == (1, 2)
+    assert [*plain.stack_systems] == [
+        "mini-mel + mini-mfcc + mini-mod",
+        *("mini-mel", "mini-mfcc", "mini-mod"),
+        *("mini-mel + mini-mfcc", "mini-mel + mini-mod", "mini-mfcc + mini-mod"),
+        "rank ensemble of the singles",
+    ]
+    for words, sizes in ((["singles", "couples"], (1, 2)), (["singles"], (1,)), ([], ())):
+        former = recipe_from({**settings, "compare": words}, "a test")
+        assert former.subset_sizes == sizes
+        assert former == recipe_from({**settings, "subset_sizes": list(sizes)}, "a test")
+    alone = recipe_from({**settings, "subset_sizes": []}, "a test")
+    assert [*alone.stack_systems] == ["mini-mel + mini-mfcc + mini-mod"]
+
+
+def test_a_recipe_is_found_by_its_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("paper") == read_recipe(RECIPES / "paper.toml")
 
 
 def test_an_unknown_encoder_lists_the_known(tmp_path: Path) -> None:
@@ -174,3 +202,105 @@ def test_augmented_views() -> None:
     ):
         with pytest.raises(RecipeError, match=message):
             recipe_from({**settings, **change}, source="a test")
+
+
+CHEAP = {
+    "linear": {"kind": "stack", "preset": "paper"},
+    "cosine": {"kind": "cosine", "space": "mini-mel"},
+    "both": {"kind": "ensemble", "of": ["linear", "cosine"], "method": "rank"},
+}
+
+
+def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recipe:
+    return recipe_from({"name": "x", "spaces": ["mini-mel"], "systems": systems, **more}, "a test")
+
+
+@pytest.mark.parametrize(
+    ("systems", "more", "message"),
+    [
+        ({"x": {"kind": "forest"}}, {}, "systems.x: .*'forest'"),
+        ({"x": {"kind": "cosine"}}, {}, "systems.x.cosine.space: field required"),
+        ({"x": {"kind": "cosine", "space": "mini-mod"}}, {}, "'mini-mod' is not among"),
+        ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x.stack: depth: unknown setting"),
+        ({"x": {"kind": "lstm", "epoch": 3}}, {}, "unknown setting; did you mean 'epochs'"),
+        ({"x": {"kind": "lstm", "epochs": 0}}, {}, "systems.x.lstm: epochs .* got 0"),
+        (
+            {"x": {"kind": "transformer", "space": "mini-mel", "dropout": 2}},
+            {},
+            "systems.x.transformer: dropout .* got 2",
+        ),
+        ({"x": {"kind": "stack", "verbose": True}}, {}, "verbose: unknown setting"),
+        ({"x": {"preset": "paper"}}, {}, "systems.x: the setting 'kind' is missing: say which"),
+        (
+            {"x": {"kind": "ensemble", "of": ["x", "x"]}},
+            {},
+            "systems: there are only averages; name what they are averages of",
+        ),
+        (
+            {"x": {"kind": "ensemble", "of": ["y", "z"]}},
+            {},
+            "systems.x: 'y' is no system to average",
+        ),
+        (CHEAP, {"reference": "nobody"}, "reference: there is no system 'nobody'"),
+        (CHEAP, {"seeds": 0}, "seeds: input should be greater than 0"),
+        (CHEAP, {"reference": "both"}, "reference: 'both' is an average of others; name one that"),
+        (
+            {"a b": CHEAP["cosine"], "A-b": CHEAP["cosine"]},
+            {},
+            "the files of 'a b' and 'A-b' would have the same name",
+        ),
+    ],
+)
+def test_mistakes_in_systems(systems, more, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        with_systems(systems, **more)
+
+
+def test_every_parameter_of_a_system_can_be_set() -> None:
+    settings = {"kind": "transformer", "space": "mini-mel", "gate": "none", "hidden": 64}
+    recipe = with_systems({"net": {**settings, "n_layers": 1, "weight_decay": 0.1}})
+    spec = recipe.systems["net"]
+    network = spec.regressor(recipe.cache_names, recipe.new_stacker())
+    assert (network.hidden, network.n_layers, network.weight_decay) == (64, 1, 0.1)
+    assert network.space == "mini-mel"
+    assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
+
+
+def test_without_systems_one_of_each_kind_is_compared() -> None:
+    recipe = with_systems({})
+    kinds = {system.kind for system in recipe.compared_systems.values()}
+    assert kinds == {"stack", "cosine", "transformer", "projection-head", "ensemble"}
+    assert next(iter(recipe.compared_systems)) == "stack"
+
+
+def test_a_model_names_only_the_encoders_that_it_needs() -> None:
+    recipe = recipe_from(
+        {
+            "name": "several",
+            "spaces": ["mini-mel", "mini-mod"],
+            "views": {"mini-mod": 2},
+            "checkpoints": {"byol-a": "weights.pth"},
+            "systems": {
+                "zero-shot": {"kind": "cosine", "space": "mini-mod"},
+                "linear": {"kind": "stack"},
+                "frames": {"kind": "lstm", "epochs": 3},
+            },
+            "reference": "linear",
+        },
+        "a test",
+    )
+    for name, encoders in {
+        "zero-shot": ["mini-mod"],
+        "linear": ["mini-mel", "mini-mod"],
+        "frames": ["mini-mel", "mini-mod", "byol-a", "roberta-large"],
+    }.items():
+        smaller = recipe.for_scoring(recipe.systems[name])
+        assert [choice.name for choice in smaller.encoders] == encoders
+        assert recipe_from(smaller.model_dump(mode="json"), "a card") == smaller
+    assert recipe.for_scoring(recipe.systems["frames"]).systems["lstm"].parameters == {}
+
+
+def test_seeds_of_the_command_line_are_those_of_every_system() -> None:
+    recipe = with_systems({"one": {"kind": "stack", "seeds": 7}, "two": {"kind": "stack"}})
+    fewer = recipe.with_seeds(2)
+    assert (fewer.seeds, [system.seeds for system in fewer.systems.values()]) == (2, [None, None])

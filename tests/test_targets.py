@@ -9,7 +9,7 @@ from xacle_stack import ListenerModel
 from xacle_stack.errors import PairsError
 from xacle_stack.pairs import Pairs, Ratings, read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.targets import Targets, fold_groups
+from xacle_stack.targets import fold_groups, training_targets
 
 
 def recipe_of(**settings: object) -> Recipe:
@@ -34,7 +34,7 @@ def rated(n_listeners: int) -> Pairs:
 
 def test_the_mean_ratings_are_the_usual_scores() -> None:
     pairs = rated(n_listeners=4)
-    targets = Targets.of(pairs, recipe_of())
+    targets = training_targets(pairs, recipe_of())
     assert targets.scores is pairs.scores
     assert targets.sample_weight is None
 
@@ -46,7 +46,7 @@ def test_a_listener_model_gives_scores_and_weights_in_the_order_of_the_pairs() -
     listeners = [pairs.ratings.listener_ids[row] for row in rows]
     some = Ratings(tuple(ids), tuple(listeners), pairs.ratings.scores[rows])
     pairs = pairs_of(tuple(sorted(set(ids))), some)
-    targets = Targets.of(pairs, recipe_of(listener_model=True))
+    targets = training_targets(pairs, recipe_of(listener_model=True))
     model = ListenerModel(score_range=(0, 10)).fit(ids, listeners, some.scores)
     np.testing.assert_array_equal(targets.scores, model.scores_for(pairs.ids))
     np.testing.assert_array_equal(targets.sample_weight, model.weights_for(pairs.ids))
@@ -55,7 +55,7 @@ def test_a_listener_model_gives_scores_and_weights_in_the_order_of_the_pairs() -
 
 def test_one_listener_leaves_the_scores_as_they_are(caplog) -> None:
     pairs = rated(n_listeners=1)
-    targets = Targets.of(pairs, recipe_of(listener_model=True))
+    targets = training_targets(pairs, recipe_of(listener_model=True))
     np.testing.assert_array_equal(targets.scores, pairs.ratings.scores)
     np.testing.assert_array_equal(targets.sample_weight, 1)
     assert "nobody can tell a good pair from a lenient listener" in caplog.text
@@ -65,13 +65,13 @@ def test_ratings_are_needed(make_data: WriteData) -> None:
     data: Path = make_data(train=4)
     (data / "meta_data" / "train.csv").unlink(missing_ok=True)
     with pytest.raises(PairsError, match="Add meta_data/train.csv with wav_file_name,text,score"):
-        Targets.of(read_pairs(data, "train"), recipe_of(listener_model=True))
+        training_targets(read_pairs(data, "train"), recipe_of(listener_model=True))
     pairs = pairs_of(("a", "b"), Ratings(("0.wav",), ("listener",), np.array([3.0])))
     message = "listener_model = true in the recipe, split 'train': 1 pair.s. have no rating; add"
     with pytest.raises(PairsError, match=message):
-        Targets.of(pairs, recipe_of(listener_model=True))
+        training_targets(pairs, recipe_of(listener_model=True))
     with pytest.raises(PairsError, match="the split 'train' has no scores to fit on"):
-        Targets.of(Pairs("train", ("a",), (), ("a",)), recipe_of())
+        training_targets(Pairs("train", ("a",), (), ("a",)), recipe_of())
 
 
 def test_captions_are_the_default_groups_where_there_are_enough(caplog) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xacle_stack.metrics import Evaluation, evaluate
     from xacle_stack.model_file import load_card, load_model, save_model
     from xacle_stack.pairs import Pairs, list_splits, read_pairs
+    from xacle_stack.scorer import Scorer
     from xacle_stack.stacking import BoostedTrees, Stacker
     from xacle_stack.submission import read_predictions, write_predictions
     from xacle_stack.systems import (
@@ -63,6 +64,7 @@ _HOMES = {
     "Pairs": "pairs",
     "list_splits": "pairs",
     "read_pairs": "pairs",
+    "Scorer": "scorer",
     "BoostedTrees": "stacking",
     "Stacker": "stacking",
     "load_card": "model_file",
@@ -95,6 +97,7 @@ __all__ = [
     "PairSequences",
     "Pairs",
     "ProjectionHeadRegressor",
+    "Scorer",
     "SequenceBuilder",
     "Stacker",
     "TransformerRegressor",

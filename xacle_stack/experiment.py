@@ -276,7 +276,7 @@ class _Task:
             key: (stacker.random_state if value is None else value) + seed
             for key, value in _random_states(regressor).items()
         }
-        shown = {key: self.progress for key in _parameters_called("verbose", regressor)}
+        shown = dict.fromkeys(_parameters_called("verbose", regressor), self.progress)
         if isinstance(regressor, Stacker):
             shown = {}  # the runner's own bar counts fits
         regressor.set_params(**seeded, **shown)

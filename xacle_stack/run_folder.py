@@ -11,7 +11,7 @@ from xacle_stack.pairs import SPLITS
 
 # Below the folder of a run.
 MODELS = "models"
-# What runs write, or wrote in earlier versions; anything else in the folder is the user's and stays.
+# What runs write, or wrote in earlier versions.  Other files are the user's, and they stay.
 _WRITTEN = (
     *("model.skops", "model.json", "results.csv", "results.md", "comparison.csv", "comparison.md"),
     *(f"scores-{split}{system}.csv" for split in SPLITS for system in ("", "-*")),

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich import box
@@ -75,6 +76,12 @@ def stop_on_failures(report: "ExtractionReport") -> None:
             f"{len(report.failures)} clip(s) or caption(s) could not be used; all others are in "
             f"the cache:\n{bullet_list(report.failures.values())}"
         )
+
+
+def say_new_store(store: Path) -> None:
+    """Say where the cache will be, if there is none there yet."""
+    if not store.exists():
+        console.print(f"New cache of embeddings: {store.absolute()}", soft_wrap=True)
 
 
 def noun(modality: str) -> str:
