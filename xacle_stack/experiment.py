@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from xacle_stack._files import write_atomically
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
@@ -25,14 +24,7 @@ from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
 from xacle_stack.recipe_file import check_values
-from xacle_stack.results import (
-    PublishedResult,
-    SystemResult,
-    judged_splits,
-    published_beside,
-    results_csv,
-    results_markdown,
-)
+from xacle_stack.results import Result, published_for, splits_with_scores, write_tables
 from xacle_stack.run_folder import RunFolder, data_digest
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import rank_average
@@ -76,7 +68,7 @@ def fill_cache(
 
 def run_experiment(
     data: Path, recipe: Recipe, store: Path, out: Path, *, n_jobs: int, progress: bool
-) -> tuple[list[SystemResult], list[PublishedResult]]:
+) -> tuple[list[Result], list[Result]]:
     """Fit all spaces, and what the recipe compares, on train; score and evaluate the other splits.
 
     Writes into `out`: the model of all spaces (``model.skops``, ``model.json``), its predictions
@@ -85,9 +77,9 @@ def run_experiment(
 
     Returns
     -------
-    results : list of SystemResult
+    results : list of Result
         For every split with scores but train.
-    published : list of PublishedResult
+    published : list of Result
         Rows to show beside them: those of XACLE, if the data set is XACLE.
 
     Raises
@@ -104,7 +96,7 @@ def run_experiment(
     train = splits.pop("train", None)
     if train is None:
         raise PairsError(f"{data}: there is no train split to fit on; found {list(splits)}.")
-    judged = judged_splits(data, splits)
+    judged = splits_with_scores(data, splits)
     with RunFolder(out, data, store) as run:
         fingerprints = recipe.fingerprints()
         cache = FeatureCache(store)
@@ -129,15 +121,14 @@ def run_experiment(
                 singles = [of_split[system_name((space,))] for space in recipe.spaces]
                 of_split[RANK_ENSEMBLE] = rank_average(singles)
         results = [
-            SystemResult(name, split, evaluate(pairs.scores, of_system))
+            Result(name, split, "stack", evaluate(pairs.scores, of_system))
             for split, pairs in judged.items()
             for name, of_system in scores[split].items()
         ]
-        published = published_beside(splits.values())
+        published = published_for(*splits.values())
         for split, pairs in splits.items():
             write_predictions(run.draft / f"scores-{split}.csv", pairs.ids, final[split], split)
-        write_atomically(run.draft / "results.csv", results_csv(results).encode())
-        write_atomically(run.draft / "results.md", results_markdown(results, published).encode())
+        write_tables([*results, *published], run.draft)
         card = {"data": data_digest(data), **_card(recipe, train, system, results)}
         save_model(
             run.draft / MODEL_FILE, {"builder": system.builder, "stacker": system.stacker}, card
@@ -314,7 +305,7 @@ def _card(
     recipe: Recipe,
     train: Pairs,
     system: FittedSystem,
-    results: list[SystemResult],
+    results: list[Result],
 ) -> dict[str, object]:
     stacker = system.stacker
     oof = zip(stacker.level0_names_, stacker.oof_predictions_.T, strict=True)

@@ -15,7 +15,8 @@ MODELS = "models"
 _WRITTEN = (
     *("model.skops", "model.json", "results.csv", "results.md"),
     *(f"scores-{split}{system}.csv" for split in SPLITS for system in ("", "-*")),
-    *("comparison.csv", "comparison.md", "srcc.png", "srcc-mse.png", "validation-test.png"),
+    *("comparison.csv", "comparison.md"),  # earlier releases wrote them
+    *("srcc.png", "srcc-mse.png", "validation-test.png", "difference.png"),
     *(f"{MODELS}/*.skops", f"{MODELS}/*.json"),
 )
 

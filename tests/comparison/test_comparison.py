@@ -9,14 +9,7 @@ from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
 from support import TESTS, TOY, WriteData, write_csv
 
-from xacle_stack.comparison import (
-    CHOSEN_HERE,
-    ComparedSystem,
-    compare_systems,
-    ranked,
-    write_comparison,
-    write_plots,
-)
+from xacle_stack.comparison import compare_systems
 from xacle_stack.comparison.parameters import count_parameters
 from xacle_stack.errors import (
     CacheError,
@@ -26,7 +19,7 @@ from xacle_stack.errors import (
     RecipeError,
 )
 from xacle_stack.experiment import fill_cache, load_system, score_pairs
-from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better, srcc
+from xacle_stack.metrics import evaluate, probability_better, srcc
 from xacle_stack.model_file import load_card, load_model
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
@@ -65,14 +58,14 @@ def data(make_data: WriteData) -> Path:
 
 def compared(data: Path, recipe: Recipe, tmp_path: Path) -> list:
     fill_cache(data, recipe, tmp_path / "store", **QUIET)
-    *_, systems = compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
-    return systems
+    *_, results = compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
+    return [result for result in results if result.split == "test"]
 
 
 def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> None:
     recipe, out = recipe_of(CHEAP), tmp_path / "out"
-    linear, cosine, both = systems = compared(data, recipe, tmp_path)
-    assert [(s.name, s.kind, s.n_seeds) for s in systems] == [
+    linear, cosine, both = compared(data, recipe, tmp_path)
+    assert [(s.system, s.kind, s.n_seeds) for s in (linear, cosine, both)] == [
         ("linear", "stack", 2),
         ("cosine", "cosine", 1),
         ("both", "ensemble", 2),
@@ -82,13 +75,13 @@ def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> Non
     scores = model["stacker"].predict(
         model["builder"].transform(_cached(recipe, data, tmp_path)["test"])
     )
-    assert cosine.evaluations["test"] == evaluate(truth, scores)
+    assert cosine.evaluation == evaluate(truth, scores)
     written = read_predictions(out / "scores-test-cosine.csv", read_pairs(data, "test").ids)
     np.testing.assert_allclose(written, scores, atol=0.006)
-    assert math.isnan(cosine.srcc_spread["test"])
-    assert linear.srcc_spread["test"] >= 0
-    assert math.isnan(linear.probability_better["test"])
-    assert 0 <= cosine.probability_better["test"] <= 1
+    assert math.isnan(cosine.srcc_spread)
+    assert linear.srcc_spread >= 0
+    assert math.isnan(linear.probability_better)
+    assert 0 <= cosine.probability_better <= 1
     model = load_model(out / "models" / "linear.skops")
     assert linear.n_parameters == count_parameters([model["builder"], model["stacker"]])
     assert set(load_card(out / "models" / "cosine.skops")["recipe"]["systems"]) == {"cosine"}
@@ -108,9 +101,9 @@ def test_seeds_are_averaged(data: Path, tmp_path: Path) -> None:
         alone.fit(model["builder"].transform(cached["train"]), read_pairs(data, "train").scores)
         scores = alone.predict(model["builder"].transform(cached["test"]))
         singles.append(srcc(truth, scores))
-    assert one.evaluations["test"].srcc.value == pytest.approx(np.mean(singles))
-    assert one.srcc_spread["test"] == pytest.approx(np.std(singles, ddof=1))
-    assert other.probability_better["test"] == 0.5
+    assert one.evaluation.srcc.value == pytest.approx(np.mean(singles))
+    assert one.srcc_spread == pytest.approx(np.std(singles, ddof=1))
+    assert other.probability_better == 0.5
 
 
 def _cached(recipe: Recipe, data: Path, tmp_path: Path) -> dict:
@@ -123,33 +116,11 @@ def _cached(recipe: Recipe, data: Path, tmp_path: Path) -> dict:
     }
 
 
-def test_tables_and_plots(data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    systems, out = compared(data, recipe_of(CHEAP), tmp_path), tmp_path / "out"
-    write_comparison(systems, [], out)
-    with (out / "comparison.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["split"], row["system"]) for row in rows] == [
-        (split, name) for split in ("validation", "test") for name in CHEAP
-    ]
-    best = max(systems, key=lambda s: s.evaluations["validation"].srcc.value)
-    assert next(r["system"] for r in rows if r["rank"] == "1") == best.name
-    assert float(rows[0]["SRCC"]) == pytest.approx(
-        systems[0].evaluations["validation"].srcc.value, abs=1e-6
-    )
-    text = (out / "comparison.md").read_text()
-    assert "## test: 16 pairs, 95% intervals" in text
-    assert "P(better than linear)" in text
-    paths = write_plots(systems, out)
-    assert [path.name for path in paths] == ["srcc.png", "srcc-mse.png", "validation-test.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-
-
 def test_finished_systems_are_there_when_a_later_one_fails(data: Path, tmp_path: Path) -> None:
     recipe = recipe_of(CHEAP)
     fill_cache(data, recipe, tmp_path / "store", **QUIET)
     steps = compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
-    assert [system.name for system in next(steps)] == ["linear"]
+    assert {result.system for result in next(steps)} == {"linear"}
     assert (tmp_path / "out" / "models" / "linear.skops").is_file()
     assert not (tmp_path / "out" / "models" / "cosine.skops").exists()
 
@@ -157,7 +128,7 @@ def test_finished_systems_are_there_when_a_later_one_fails(data: Path, tmp_path:
 def test_the_reference_comes_first_and_averages_last(data: Path, tmp_path: Path) -> None:
     systems = {"both": CHEAP["both"], "linear": CHEAP["linear"], "cosine": CHEAP["cosine"]}
     found = compared(data, recipe_of(systems, reference="cosine", seeds=1), tmp_path)
-    assert [system.name for system in found] == ["cosine", "linear", "both"]
+    assert [result.system for result in found] == ["cosine", "linear", "both"]
     truth = read_pairs(data, "test").scores
     cached = _cached(recipe_of(systems), data, tmp_path)
     scores = {}
@@ -165,7 +136,7 @@ def test_the_reference_comes_first_and_averages_last(data: Path, tmp_path: Path)
         model = load_model(tmp_path / "out" / "models" / f"{name}.skops")
         scores[name] = model["stacker"].predict(model["builder"].transform(cached["test"]))
     expected = probability_better(truth, scores["linear"], scores["cosine"])
-    assert found[1].probability_better["test"] == expected
+    assert found[1].probability_better == expected
 
 
 @pytest.mark.parametrize(
@@ -216,7 +187,7 @@ def test_an_interrupted_training_stops_the_comparison_and_leaves_its_best_state(
 
     def start() -> None:
         for systems in compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET):
-            finished[:] = [one.name for one in systems]
+            finished[:] = {one.system for one in systems}
 
     message = r"after 2 of 4 epochs \(interrupted\)"
     with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
@@ -232,7 +203,7 @@ def test_an_interrupted_training_stops_the_comparison_and_leaves_its_best_state(
 
     monkeypatch.setattr(transformer, "weighted_mse", loss)
     *_, systems = compare_systems(data, recipe, tmp_path / "store", tmp_path / "out", **QUIET)
-    assert len(systems) == 3
+    assert len({one.system for one in systems}) == 3
     assert sorted(path.stem for path in models.glob("*.skops")) == ["cosine", "later", "net"]
     assert not (models / "net-interrupted.json").exists()
 
@@ -245,15 +216,15 @@ def test_whenever_a_comparison_is_looked_at_its_parts_belong_together(
     states = []
     for _ in range(2):  # the second one replaces the first
         for systems in compare_systems(data, recipe, tmp_path / "store", out, **QUIET):
-            trained = {one.name for one in systems if one.kind != "ensemble"}
+            trained = {one.system for one in systems if one.kind != "ensemble"}
             scored = {path.stem for path in out.glob("scores-test-*.csv")}
-            table = (out / "comparison.csv").read_text("utf-8").splitlines()
+            table = (out / "results.csv").read_text("utf-8").splitlines()
             rows = list(csv.DictReader(table))
-            assert {row["system"] for row in rows} == {one.name for one in systems}
+            assert {row["system"] for row in rows} == {one.system for one in systems}
             assert {path.stem for path in out.glob("models/*.skops")} == trained
-            assert scored == {f"scores-test-{one.name}" for one in systems}
+            assert scored == {f"scores-test-{one.system}" for one in systems}
             assert all(load_model(path) for path in out.glob("models/*.skops"))
-            states.append(sorted(one.name for one in systems))
+            states.append(sorted({one.system for one in systems}))
     assert states[:3] == states[3:]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out", "store"]
 
@@ -397,7 +368,7 @@ def test_a_split_of_equal_scores_is_told(data: Path, tmp_path: Path, caplog) -> 
     write_csv(file, [header, *([name, text, 5.0] for name, text, _ in rows)])
     *_, cosine = compared(data, recipe_of({"cosine": CHEAP["cosine"]}), tmp_path)
     assert "all scores of the split 'test' are equal: correlations with them are" in caplog.text
-    assert math.isnan(cosine.evaluations["test"].srcc.value)
+    assert math.isnan(cosine.evaluation.srcc.value)
 
 
 def test_a_network_may_choose_its_epoch_on_the_validation_split(data: Path, tmp_path: Path) -> None:
@@ -410,9 +381,10 @@ def test_a_network_may_choose_its_epoch_on_the_validation_split(data: Path, tmp_
         "mean": {"kind": "ensemble", "of": ["linear", "there"]},
     }
     recipe, out = recipe_of(systems, seeds=1), tmp_path / "out"
-    found = compared(data, recipe, tmp_path)
-    chosen = {system.name: system.chose_epoch_on_validation for system in found}
-    assert chosen == {"linear": False, "apart": False, "there": True, "mean": True}
+    compared(data, recipe, tmp_path)
+    results = csv.DictReader((out / "results.csv").read_text().splitlines())
+    chosen = {(row["split"], row["system"]) for row in results if row["chose_epoch_here"] == "1"}
+    assert chosen == {("validation", "there"), ("validation", "mean")}
     models = {name: load_model(out / "models" / f"{name}.skops") for name in ("apart", "there")}
     truth = read_pairs(data, "validation").scores
     table = models["there"]["builder"].transform(_cached(recipe, data, tmp_path)["validation"])
@@ -422,12 +394,6 @@ def test_a_network_may_choose_its_epoch_on_the_validation_split(data: Path, tmp_
     assert apart.validation_srcc_[apart.best_epoch_ - 1] != pytest.approx(
         srcc(truth, apart.predict(table))
     )
-    write_comparison(found, [], out)
-    text = (out / "comparison.md").read_text()
-    validation, test = text.split("## test")
-    assert "| there † |" in validation
-    assert CHOSEN_HERE in validation
-    assert "†" not in test
 
 
 def test_a_stack_is_the_recipes_where_it_says_nothing_else(data: Path, tmp_path: Path) -> None:
@@ -461,10 +427,10 @@ def test_what_an_earlier_comparison_left_is_no_longer_there(
     compared(data, recipe_of({"cosine": CHEAP["cosine"]}), tmp_path)
     out = tmp_path / "out"
     assert sorted(path.name for path in out.rglob("*.*") if path.is_file()) == [
-        "comparison.csv",
-        "comparison.md",
         "cosine.json",
         "cosine.skops",
+        "results.csv",
+        "results.md",
         "scores-test-cosine.csv",
         "scores-validation-cosine.csv",
         "srcc-mse.png",
@@ -497,14 +463,3 @@ def test_seeds_of_the_command_line_are_those_of_every_system() -> None:
     recipe = recipe_of({"one": {"kind": "stack", "seeds": 7}, "two": {"kind": "stack"}})
     fewer = recipe.with_seeds(2)
     assert (fewer.seeds, [system.seeds for system in fewer.systems.values()]) == (2, [None, None])
-
-
-def test_the_official_order_breaks_ties_and_ends_with_the_undefined() -> None:
-    def system(name: str, value: float, mse: float) -> ComparedSystem:
-        metrics = {key: Estimate(value, value, value) for key in ("srcc", "lcc", "ktau")}
-        evaluation = Evaluation(**metrics, mse=Estimate(mse, mse, mse), n_pairs=5, confidence=0.95)
-        return ComparedSystem(name, "cosine", 1, {"test": evaluation}, {}, {}, 0.0, 0.0, 1)
-
-    systems = [system("a", 0.1, 1.0), system("constant", math.nan, 1.0), system("b", 0.9, 2.0)]
-    systems.append(system("c", 0.9, 1.0))
-    assert [one.name for one in ranked(systems, "test")] == ["c", "b", "a", "constant"]

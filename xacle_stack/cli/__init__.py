@@ -137,7 +137,7 @@ def stack(
     results, published = run_experiment(
         data, settings, store, folder, n_jobs=jobs, progress=not quiet
     )
-    print_results(results, published)
+    print_results([*results, *published])
     if not results:
         console.print("No split but train has scores, so there is nothing to evaluate on.")
     console.print(f"Model, scores and tables: {folder / MODEL_FILE} and beside it", soft_wrap=True)
@@ -232,16 +232,16 @@ def evaluate(
     """Compare files of predictions with the human scores of a split."""
     from xacle_stack.metrics import evaluate as evaluate_scores
     from xacle_stack.pairs import read_pairs
-    from xacle_stack.results import SystemResult, published_for
+    from xacle_stack.results import Result, published_for
     from xacle_stack.submission import read_predictions
 
     pairs = read_pairs(data, split)
     scores = {str(path): read_predictions(path, pairs.ids) for path in predictions}
     results = [
-        SystemResult(name, split, evaluate_scores(pairs.scores, of_file))
+        Result(name, split, "file", evaluate_scores(pairs.scores, of_file))
         for name, of_file in scores.items()
     ]
-    print_results(results, published_for(pairs))
+    print_results([*results, *published_for(pairs)])
 
 
 app.command()(compare)

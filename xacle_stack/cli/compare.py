@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Column, Table
 
 from xacle_stack.cli.options import (
     DEFAULT_STORE,
@@ -18,12 +16,12 @@ from xacle_stack.cli.options import (
     Store,
     chosen_recipe,
 )
-from xacle_stack.cli.show import console, error_console
+from xacle_stack.cli.show import console, error_console, print_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xacle_stack.comparison import ComparedSystem
+    from xacle_stack.results import Result
 
 
 def compare(
@@ -50,57 +48,19 @@ def compare(
     if seeds is not None:
         settings = settings.with_seeds(seeds)
     folder = out or Path("runs") / f"compare-{settings.name}-{data.resolve().name}"
-    systems: Sequence[ComparedSystem] = []
+    results: Sequence[Result] = []
     try:
         for finished in compare_systems(
             data, settings, store, folder, n_jobs=jobs, progress=not quiet
         ):
-            systems = finished
+            results = finished
     except KeyboardInterrupt:
-        n_finished, n_systems = len(systems), len(settings.contenders)
-        there = f"their table, and the models so far: {folder}" if systems else "no table yet."
+        n_finished = len({result.system for result in results})
+        n_systems = len(settings.contenders)
+        there = f"their table, and the models so far: {folder}" if results else "no table yet."
         error_console.print(
             f"\nStopped. {n_finished} of {n_systems} systems are finished; {there}", soft_wrap=True
         )
         raise
-    _print(systems)
+    print_results(results)
     console.print(f"Tables, plots, scores and models: {folder}", soft_wrap=True)
-
-
-def _print(systems: "Sequence[ComparedSystem]") -> None:
-    from xacle_stack.comparison import (
-        CHOSEN_HERE,
-        cell,
-        chose_epoch_on,
-        ranked,
-        shown_name,
-        splits_of,
-    )
-    from xacle_stack.results import METRIC_NAMES
-
-    for split in splits_of(systems):
-        evaluation = systems[0].evaluations[split]
-        table = Table(
-            Column("system", overflow="fold"),
-            "seeds",
-            *(Column(name, overflow="fold") for name in METRIC_NAMES),
-            f"P(> {systems[0].name})",
-            "fit, s",
-            "ms/pair",
-            title=f"{split}: {evaluation.n_pairs} pairs, {evaluation.confidence:.0%} intervals, "
-            "means over the seeds",
-            box=box.SIMPLE_HEAD,
-        )
-        for system in ranked(systems, split):
-            better = system.probability_better[split]
-            table.add_row(
-                shown_name(system, split),
-                str(system.n_seeds),
-                *map(cell, system.evaluations[split].as_dict().values()),
-                "–" if better != better else f"{better:.2f}",
-                f"{system.fit_s:.1f}",
-                f"{system.score_ms:.3f}",
-            )
-        console.print(table)
-        if any(chose_epoch_on(system, split) for system in systems):
-            console.print(CHOSEN_HERE)

@@ -16,21 +16,23 @@ from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
-from xacle_stack.comparison.compared_system import ComparedSystem
 from xacle_stack.comparison.parameters import count_parameters
-from xacle_stack.comparison.plots import write_plots
-from xacle_stack.comparison.tables import write_comparison
 from xacle_stack.contenders import (
     Contender,
     EnsembleContender,
     file_name,
 )
 from xacle_stack.errors import MissingExtraError, PairsError
-from xacle_stack.metrics import Estimate, Evaluation, evaluate, probability_better
 from xacle_stack.model_file import save_model
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe
-from xacle_stack.results import judged_splits, published_beside
+from xacle_stack.results import (
+    Result,
+    published_for,
+    splits_with_scores,
+    write_plots,
+    write_tables,
+)
 from xacle_stack.run_folder import MODELS, RunFolder, data_digest
 from xacle_stack.stacking import (
     Stacker,
@@ -57,15 +59,15 @@ class _Runs:
 
 def compare_systems(
     data: Path, recipe: Recipe, store: Path, out: Path, *, n_jobs: int, progress: bool
-) -> Iterator[list[ComparedSystem]]:
+) -> Iterator[list[Result]]:
     """Train and evaluate every system of a recipe, one after the other.
 
     Yields
     ------
-    systems : list of ComparedSystem
-        Those that are finished, after each of them.  Their tables, their scores for every split
-        but train and the models of their first seeds are then in `out`, and what an earlier run
-        left there is gone; after the last one there are plots as well.
+    results : list of Result
+        Those of the systems that are finished, after each of them.  Their tables, their scores
+        for every split but train and the models of their first seeds are then in `out`, and what
+        an earlier run left there is gone; after the last one there are plots as well.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def compare_systems(
     train = splits.pop("train", None)
     if train is None or train.scores is None:
         raise PairsError(f"{data}: there is no train split with scores to fit on.")
-    judged = judged_splits(data, splits)
+    judged = splits_with_scores(data, splits)
     if not judged:
         raise PairsError(
             f"{data}: no split but train has scores, so no system can be compared. Add a split "
@@ -108,18 +110,18 @@ def compare_systems(
                 'would choose its epoch. Leave choose_epoch_on = "validation" out: then some '
                 "captions of the train split are held out for that."
             )
-    published = published_beside(splits.values())
+    published = published_for(*splits.values())
     with RunFolder(out, data, store) as run:
         cache, fingerprints = FeatureCache(store), recipe.fingerprints()
         cached = {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()}
         targets = Targets.of(train, recipe)
         task = _Task(recipe, cache.load(train, fingerprints), targets, cached, n_jobs, progress)
         facts = {"data": data_digest(data)}
-        finished: list[ComparedSystem] = []
+        finished: list[Result] = []
         try:
-            for system in _train_each(task, judged, run.draft, facts):
-                finished.append(system)
-                write_comparison(finished, published, run.draft)
+            for results in _train_each(task, judged, run.draft, facts):
+                finished += results
+                write_tables([*finished, *published], run.draft)
                 run.publish()
                 yield finished
         except KeyboardInterrupt:
@@ -128,7 +130,7 @@ def compare_systems(
                 run.publish()
             raise
         try:
-            write_plots(finished, run.draft)
+            write_plots([*finished, *published], run.draft)
         except MissingExtraError as error:
             logger.warning("No plots: %s", error)
         run.publish()
@@ -136,7 +138,7 @@ def compare_systems(
 
 def _train_each(
     task: _Task, judged: Mapping[str, Pairs], draft: Path, facts: Mapping[str, str]
-) -> Iterator[ComparedSystem]:
+) -> Iterator[list[Result]]:
     """Train, score and evaluate one system after the other; write its model and its scores."""
     recipe, runs = task.recipe, dict[str, _Runs]()
     n_fits = sum(task.n_seeds(settings) for settings in recipe.contenders.values())
@@ -244,45 +246,20 @@ def _ensemble(settings: EnsembleContender, runs: Mapping[str, _Runs]) -> _Runs:
     return combined
 
 
-def _compared(name: str, runs: Mapping[str, _Runs], judged: Mapping[str, Pairs]) -> ComparedSystem:
+def _compared(name: str, runs: Mapping[str, _Runs], judged: Mapping[str, Pairs]) -> list[Result]:
     own, reference = runs[name], next(iter(runs))
-    evaluations, spread, better = {}, {}, {}
-    for split, pairs in judged.items():
-        by_seed = [evaluate(pairs.scores, scores) for scores in own.scores[split]]
-        evaluations[split] = _mean_evaluation(by_seed)
-        srccs = [evaluation.srcc.value for evaluation in by_seed]
-        spread[split] = float(np.std(srccs, ddof=1)) if len(srccs) > 1 else float("nan")
-        of_reference = runs[reference].scores[split]
-        better[split] = float("nan")
-        if name != reference:
-            better[split] = float(
-                np.mean(
-                    [
-                        probability_better(
-                            pairs.scores, scores, of_reference[seed % len(of_reference)]
-                        )
-                        for seed, scores in enumerate(own.scores[split])
-                    ]
-                )
-            )
-    return ComparedSystem(
-        name,
-        own.kind,
-        len(own.fit_s),
-        evaluations,
-        spread,
-        better,
-        float(np.mean(own.fit_s)),
-        float(np.mean(own.score_ms)),
-        own.n_parameters,
-        own.chose_epoch_on_validation,
-    )
-
-
-def _mean_evaluation(by_seed: list[Evaluation]) -> Evaluation:
-    metrics = {}
-    for name in by_seed[0].as_dict():
-        estimates = [evaluation.as_dict()[name] for evaluation in by_seed]
-        ends = np.mean([(e.value, e.low, e.high) for e in estimates], axis=0)
-        metrics[name.lower()] = Estimate(*map(float, ends))
-    return Evaluation(**metrics, n_pairs=by_seed[0].n_pairs, confidence=by_seed[0].confidence)
+    return [
+        Result.from_scores(
+            name,
+            split,
+            own.kind,
+            np.asarray(pairs.scores),
+            own.scores[split],
+            reference_scores=None if name == reference else runs[reference].scores[split],
+            fit_s=float(np.mean(own.fit_s)),
+            score_ms=float(np.mean(own.score_ms)),
+            n_parameters=own.n_parameters,
+            chose_epoch_here=split == "validation" and own.chose_epoch_on_validation,
+        )
+        for split, pairs in judged.items()
+    ]
