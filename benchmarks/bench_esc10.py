@@ -19,7 +19,7 @@ from xacle_stack.features import cosine_similarity
 from xacle_stack.metrics import Estimate, evaluate, srcc_gain
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, read_recipe
-from xacle_stack.results import SystemResult
+from xacle_stack.results import Result
 from xacle_stack.submission import read_predictions
 from xacle_stack.systems.fitted import FittedSystem
 from xacle_stack.targets import Targets, fold_groups
@@ -46,7 +46,7 @@ def main() -> None:
         cached = FeatureCache(store).load(validation, recipe.fingerprints())
         unseen = score_unseen_captions(recipe, FeatureCache(store), data)
         evaluation = evaluate(validation.scores, unseen)
-        results.append(SystemResult(UNSEEN, "validation", evaluation))
+        results.append(Result(UNSEEN, "validation", "stack", evaluation))
         train = read_pairs(data, "train")
         scores = {}
         for name, changed in OTHERS.items():
@@ -56,14 +56,14 @@ def main() -> None:
             system = fit_alone(other, of_train)
             scores[name] = system.score(cached)
             evaluation = evaluate(validation.scores, scores[name])
-            results.append(SystemResult(name, "validation", evaluation))
+            results.append(Result(name, "validation", "stack", evaluation))
         best = read_predictions(out / "scores-validation.csv", validation.ids)
         gain = srcc_gain(validation.scores, best, scores["all three, preset paper"])
         cosines = []
         for space in recipe.spaces:
             cosine = cosine_similarity(cached.audio(space), cached.text(space))
             evaluation = evaluate(validation.scores, cosine)
-            cosines.append(SystemResult(f"cosine of {space}", "validation", evaluation))
+            cosines.append(Result(f"cosine of {space}", "validation", "cosine", evaluation))
     rows = []
     for result in [*cosines, *results]:
         metrics: dict[str, Estimate | None] = {**result.evaluation.as_dict()}

@@ -211,7 +211,7 @@ def commands(here: Path) -> dict[str, Command]:
         scores = versions_of("compare", out, lambda path: path.startswith("scores-"))
         models = sorted(out.glob("models/*.skops"))
         all_one(scores | {model_version(model) for model in models if model.stem != "cosine"})
-        rows = (out / "comparison.csv").read_text().splitlines()[1:]
+        rows = (out / "results.csv").read_text().splitlines()[1:]
         systems = {row.split(",")[2] for row in rows}
         scored = {path.stem.split("-", 2)[2] for path in out.glob("scores-*.csv")}
         if systems != scored or {model.stem for model in models} != systems - {"both"}:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from report import RESULTS, ROOT, real_data, report
 
-from xacle_stack.comparison import ComparedSystem, compare_systems
+from xacle_stack.comparison import compare_systems
 from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.results import Result
 from xacle_stack.synth.demo import write_demo
 
 SPACES = ["mini-mfcc", "mini-mod", "mini-mel"]
@@ -66,29 +67,31 @@ def main() -> None:
         for name, data in (("demo", here / "demo"), ("esc10", real_data("esc10"))):
             fill_cache(data, settings, here / "store", n_jobs=-1, progress=False)
             out = here / name
-            *_, systems = compare_systems(
+            *_, results = compare_systems(
                 data, settings, here / "store", out, n_jobs=-1, progress=True
             )
-            for file in ("comparison.md", "srcc.png", "srcc-mse.png"):
-                shutil.copy(out / file, RESULTS / f"systems-{name}-{file}")
-            show(name, systems)
+            shutil.copy(out / "results.md", RESULTS / f"systems-{name}-comparison.md")
+            for plot in out.glob("*.png"):
+                shutil.copy(plot, RESULTS / f"systems-{name}-{plot.name}")
+            show(name, results)
 
 
-def show(name: str, systems: list[ComparedSystem]) -> None:
-    """Print and write one table."""
-    split = list(systems[0].evaluations)[-1]
+def show(name: str, results: list[Result]) -> None:
+    """Print and write the table of the last split."""
+    split = results[-1].split
     rows = [
         [
-            system.name,
-            system.n_seeds,
-            system.evaluations[split].srcc,
-            system.evaluations[split].mse,
-            system.probability_better[split],
-            round(system.fit_s, 1),
-            round(system.score_ms, 3),
-            system.n_parameters,
+            result.system,
+            result.n_seeds,
+            result.evaluation.srcc,
+            result.evaluation.mse,
+            result.probability_better,
+            round(result.fit_s, 1),
+            round(result.score_ms, 3),
+            result.n_parameters,
         ]
-        for system in systems
+        for result in results
+        if result.split == split
     ]
     header = ["system", "seeds", f"{split} SRCC", f"{split} MSE", "P(better than the stack)"]
     header += ["fit, s", "score, ms/pair", "parameters"]

@@ -132,7 +132,7 @@ MISTAKES = {
     'spaces = "mini-mel"': "spaces: input should be a valid list",
     'spaces = ["mini-mel", "mini-mel"]': "spaces: 'mini-mel' stands twice",
     'spaces = ["mini-mel"]\n[stacker]\nnsplits = 3': "stacker: nsplits: .*did you mean 'n_splits'",
-    'spaces = ["mini-mel"]\n[stacker]\nn_splits = 1': "stacker: n_splits must be .* 2 or more, got 1",
+    'spaces = ["mini-mel"]\n[stacker]\nn_splits = 1': "stacker: n_splits .* 2 or more, got 1",
     'spaces = ["mini-mel"]\n[stacker]\nn_jobs = 1': "stacker: n_jobs: unknown setting",
     'spaces = ["mini-mel"]\n[features]\nn_component = 1': "did you mean 'n_components'",
     'spaces = ["mini-mel"]\n[features]\nn_components = 0': "features: n_components .* got 0",

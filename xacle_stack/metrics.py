@@ -11,6 +11,7 @@ Source: Okamoto et al., XACLE challenge 2026.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,9 +93,42 @@ METRICS: Mapping[str, Callable[[ArrayLike, ArrayLike], float]] = {
 _DIGITS = 12
 
 
+def format_number(value: float, *, signed: bool = False) -> str:
+    """Return a number as every table, plot and message of this library shows it.
+
+    Numbers below 1 have three decimals and no zero before the point, as papers write
+    correlations; others have two decimals.
+
+    Parameters
+    ----------
+    value : float
+    signed : bool, default=False
+        Whether to write ``+`` before a positive number, as before a difference.
+
+    Examples
+    --------
+    >>> format_number(0.7341), format_number(3.0149), format_number(0.021, signed=True)
+    ('.734', '3.01', '+.021')
+    """
+    rounded = round(value, 3)
+    sign = "+" if signed and rounded > 0 else ""
+    if not abs(rounded) < 1:
+        return f"{sign}{value:.2f}"
+    # Adding zero turns -0.0 into 0.0.
+    return sign + f"{rounded + 0.0:.3f}".replace("0.", ".", 1)
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its bootstrap interval; ``float(estimate)`` is the value."""
+    """A value with its interval; ``float(estimate)`` is the value.
+
+    The ends of the interval are NaN where it is unknown.
+
+    Examples
+    --------
+    >>> str(Estimate(0.734, 0.701, 0.765)), f"{Estimate(0.02, -0.01, 0.05):+}"
+    ('.734 [.701, .765]', '+.020 [-.010, +.050]')
+    """
 
     value: float
     low: float
@@ -104,7 +138,18 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return f"{self:}"
+
+    def __format__(self, spec: str) -> str:
+        """Return the value and its interval; the specification ``+`` writes signs."""
+        if spec not in ("", "+"):
+            raise MetricError(f"an estimate has the formats '' and '+', got {spec!r}.")
+        value, low, high = (
+            format_number(number, signed=spec == "+")
+            for number in (self.value, self.low, self.high)
+        )
+        has_interval = not (math.isnan(self.low) or math.isnan(self.high))
+        return f"{value} [{low}, {high}]" if has_interval else value
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,22 @@
 """What the commands print: tables on stdout, one message for a mistake on stderr."""
 
 import logging
-import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich import box
 from rich.console import Console
-from rich.table import Column, Table
 from rich.text import Text
 
-from xacle_stack._printable import printable, printable_name
+from xacle_stack._printable import printable
 from xacle_stack.errors import bullet_list
 
 if TYPE_CHECKING:
     from xacle_stack.extract import ExtractionReport
-    from xacle_stack.metrics import Estimate
-    from xacle_stack.results import PublishedResult, SystemResult
+    from xacle_stack.results import Result
 
 
 class _Console(Console):
@@ -89,42 +85,8 @@ def noun(modality: str) -> str:
     return "clips" if modality == "audio" else "captions"
 
 
-def print_results(
-    results: "Sequence[SystemResult]", published: "Sequence[PublishedResult]"
-) -> None:
-    """Print a table a split: our systems with intervals, published rows below."""
-    from xacle_stack.results import METRIC_NAMES, rank_of
+def print_results(results: "Iterable[Result]") -> None:
+    """Print the table of results, so that it fits the terminal."""
+    from xacle_stack.results import ResultsTable
 
-    for split in dict.fromkeys(result.split for result in results):
-        of_split = [result for result in results if result.split == split]
-        ranks = rank_of(of_split)
-        evaluation = of_split[0].evaluation
-        table = Table(
-            "rank",
-            Column("system", overflow="fold"),
-            *(Column(name, overflow="fold") for name in METRIC_NAMES),
-            title=f"{split}: {evaluation.n_pairs} pairs, {evaluation.confidence:.0%} "
-            "bootstrap intervals",
-            box=box.SIMPLE_HEAD,
-        )
-        for result in of_split:
-            metrics = [_metric(estimate) for estimate in result.evaluation.as_dict().values()]
-            table.add_row(str(ranks[result.system]), printable_name(result.system), *metrics)
-        for row in published:
-            if row.split == split:
-                table.add_row(
-                    "–", f"published: {row.system}", *map(_number, row.values), style="dim"
-                )
-        console.print(table)
-    if any(math.isnan(r.evaluation.srcc.value) for r in results):
-        console.print("nan: a correlation with scores that are all equal is undefined.")
-
-
-def _metric(estimate: "Estimate") -> str:
-    interval = f"[{_number(estimate.low)}, {_number(estimate.high)}]"
-    return f"{_number(estimate.value)} {interval}"
-
-
-def _number(value: float) -> str:
-    """Return three digits: a correlation as papers write it, an error with two decimals."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
+    console.print(ResultsTable(results))

@@ -1,0 +1,20 @@
+from xacle_stack.pairs import Pairs
+from xacle_stack.results import PUBLISHED, published_for
+
+
+def test_published_results_are_for_the_splits_of_xacle_only() -> None:
+    ids = tuple(f"{number:05d}.wav" for number in range(10500, 13500))
+    test = Pairs("test", ids, (), ids)
+    ids_of_validation = tuple(f"{number:05d}.wav" for number in range(7500, 10500))
+    validation = Pairs("validation", ids_of_validation, (), ids_of_validation)
+    assert {row.split for row in published_for(test)} == {"test"}
+    assert set(published_for(validation, test)) == set(PUBLISHED)
+    assert published_for(Pairs("test", ids[:-1], (), ids[:-1])) == []
+    assert published_for(Pairs("train", ids, (), ids)) == []
+
+
+def test_published_results_have_no_intervals() -> None:
+    assert all(
+        str(row.evaluation.srcc) == f"{row.evaluation.srcc.value:.3f}"[1:] for row in PUBLISHED
+    )
+    assert {row.evaluation.n_pairs for row in PUBLISHED} == {3000}

@@ -1,0 +1,302 @@
+"""The plots of results: each function draws into axes and returns them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xacle_stack._files import path_in_errors
+from xacle_stack.errors import MetricError
+from xacle_stack.metrics import Estimate
+from xacle_stack.results.plot_style import (
+    DPI,
+    GREY,
+    MUTED_STYLE,
+    SERIES_STYLES,
+    draw_dot_rows,
+    label_points,
+    new_axes,
+    set_finding,
+    style_axes,
+)
+from xacle_stack.results.record import Result, by_split, reference_of
+from xacle_stack.results.table import shown_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH = 8.0  # inches, about the width of a README's column
+
+
+def plot_srcc(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
+    """Draw each system's SRCC with its interval, on every split.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        Published results are drawn in grey below the others.
+    ax : Axes, optional
+        Where to draw; by default in a new figure of a fitting size.
+
+    Returns
+    -------
+    ax : Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If Matplotlib is not installed.
+    """
+    splits = by_split(results)
+    estimates = {
+        split: {shown_name(result): result.evaluation.srcc for result in in_split}
+        for split, in_split in splits.items()
+    }
+    best, last = _best_of_last_split(splits)
+    ax = _plot_rows(ax, estimates, muted=_published_names(splits))
+    style_axes(ax, x_label=f"SRCC, {best.evaluation.confidence:.0%} bootstrap interval", grid="x")
+    set_finding(ax, f"{best.system} has the highest SRCC on {last}: {best.evaluation.srcc}")
+    return ax
+
+
+def plot_difference(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
+    """Draw the difference of each system's SRCC to the reference's, with its interval.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        At least one of them has a difference.
+    ax : Axes, optional
+        Where to draw; by default in a new figure of a fitting size.
+
+    Returns
+    -------
+    ax : Axes
+
+    Raises
+    ------
+    MetricError
+        If no result has a difference.
+    MissingExtraError
+        If Matplotlib is not installed.
+    """
+    results = list(results)
+    reference = reference_of(results)
+    splits = by_split(result for result in results if result.difference is not None)
+    if not splits:
+        raise MetricError(
+            "no result has a difference to draw. Pass the reference's scores to Result.from_scores."
+        )
+    estimates = {
+        split: {shown_name(result): result.difference for result in in_split}
+        for split, in_split in splits.items()
+    }
+    best, last = _best_of_last_split(splits)
+    ax = _plot_rows(ax, estimates, signed=True)
+    interval = f"{best.evaluation.confidence:.0%} paired bootstrap interval"
+    style_axes(ax, x_label=f"SRCC minus that of {reference}, {interval}", grid="x")
+    ax.axvline(0, color=GREY, linewidth=1, zorder=1)
+    lows = [result.difference.low for result in splits[last] if result.difference is not None]
+    n_better = sum(low > 0 for low in lows)
+    if n_better:
+        finding = f"{n_better} of {len(lows)} intervals lie above {reference} on {last}"
+    else:
+        finding = f"No system's interval lies above {reference} on {last}"
+    set_finding(ax, finding)
+    return ax
+
+
+def plot_srcc_and_mse(
+    results: Iterable[Result], *, split: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw each system's SRCC against its mean squared error.
+
+    Parameters
+    ----------
+    results : iterable of Result
+    split : str, optional
+        By default the last split among the results.
+    ax : Axes, optional
+        Where to draw; by default in a new figure of a fitting size.
+
+    Returns
+    -------
+    ax : Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If Matplotlib is not installed.
+    """
+    splits = by_split(results)
+    split = list(splits)[-1] if split is None else split
+    shown = splits[split]
+    if ax is None:
+        (ax,) = new_axes(_WIDTH, _points_height(len(shown)))
+    style_axes(
+        ax,
+        x_label="SRCC (higher is better)",
+        y_label="MSE, squared points (lower is better)",
+    )
+    best = shown[0]
+    closest = min(
+        (result for result in shown if not result.is_published),
+        key=lambda result: float(result.evaluation.mse),
+    )
+    if best is closest:
+        finding = f"{best.system} has the highest SRCC and the lowest MSE on {split}"
+    else:
+        finding = f"{best.system} has the highest SRCC on {split}, {closest.system} the lowest MSE"
+    set_finding(ax, finding)
+    _plot_points(
+        ax,
+        shown,
+        [(float(result.evaluation.srcc), float(result.evaluation.mse)) for result in shown],
+    )
+    return ax
+
+
+def plot_two_splits(
+    results: Iterable[Result],
+    *,
+    splits: tuple[str, str] = ("validation", "test"),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw each system's SRCC on one split against that on another.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        A system without a result on both splits is left out.
+    splits : (str, str), default=("validation", "test")
+        For the horizontal and for the vertical axis.
+    ax : Axes, optional
+        Where to draw; by default in a new figure of a fitting size.
+
+    Returns
+    -------
+    ax : Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If Matplotlib is not installed.
+    """
+    found = by_split(results)
+    first, second = (
+        {(result.system, result.kind): result for result in found[split]} for split in splits
+    )
+    shown = [result for key, result in second.items() if key in first]
+    points = [
+        (
+            float(first[result.system, result.kind].evaluation.srcc),
+            float(result.evaluation.srcc),
+        )
+        for result in shown
+    ]
+    if ax is None:
+        (ax,) = new_axes(_WIDTH, _points_height(len(shown)))
+    style_axes(ax, x_label=f"SRCC on {splits[0]}", y_label=f"SRCC on {splits[1]}")
+    n_lower = sum(y < x for x, y in points)
+    set_finding(
+        ax, f"SRCC is lower on {splits[1]} than on {splits[0]} for {n_lower} of {len(points)}"
+    )
+    low, high = min(map(min, points)), max(map(max, points))
+    ax.plot([low, high], [low, high], color=GREY, linewidth=0.8, linestyle="--")
+    _plot_points(ax, shown, points)
+    return ax
+
+
+def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
+    """Draw every plot that the results allow.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    out : Path
+        The folder for ``srcc.png``, ``srcc-mse.png``, ``validation-test.png`` if there are two
+        splits, and ``difference.png`` if there is a reference.
+
+    Returns
+    -------
+    paths : list of Path
+
+    Raises
+    ------
+    MissingExtraError
+        If Matplotlib is not installed.
+    """
+    splits = by_split(results)
+    panels = new_axes(
+        _WIDTH, sum(_points_height(len(shown)) for shown in splits.values()), len(splits)
+    )
+    for split, panel in zip(splits, panels, strict=True):
+        plot_srcc_and_mse(results, split=split, ax=panel)
+    drawn = {"srcc": plot_srcc(results), "srcc-mse": panels[0]}
+    if len(splits) > 1:
+        first, second, *_ = splits
+        drawn["validation-test"] = plot_two_splits(results, splits=(first, second))
+    if reference_of(results) is not None:
+        drawn["difference"] = plot_difference(results)
+    paths = []
+    for name, ax in drawn.items():
+        path = out / f"{name}.png"
+        with path_in_errors(path):
+            path.unlink(missing_ok=True)  # a published folder may share the file
+            ax.get_figure(root=True).savefig(path, dpi=DPI)
+        paths.append(path)
+    return paths
+
+
+def _plot_rows(
+    ax: Axes | None,
+    estimates: Mapping[str, Mapping[str, Estimate | None]],
+    *,
+    muted: Collection[str] = (),
+    signed: bool = False,
+) -> Axes:
+    """Draw a row for each system, in the order of the last split, and a series for each split."""
+    names = list(dict.fromkeys(name for shown in reversed(estimates.values()) for name in shown))
+    names.sort(key=lambda name: name in muted)
+    if ax is None:
+        (ax,) = new_axes(_WIDTH, 1.3 + (0.24 + 0.08 * (len(estimates) > 1)) * len(names))
+    draw_dot_rows(
+        ax,
+        names,
+        {split: [shown.get(name) for name in names] for split, shown in estimates.items()},
+        muted=[row for row, name in enumerate(names) if name in muted],
+        signed=signed,
+    )
+    return ax
+
+
+def _plot_points(
+    ax: Axes, results: Sequence[Result], points: Sequence[tuple[float, float]]
+) -> None:
+    defined = [
+        (result, point)
+        for result, point in zip(results, points, strict=True)
+        if not any(map(math.isnan, point))
+    ]
+    for result, point in defined:
+        style = MUTED_STYLE if result.is_published else SERIES_STYLES[0]
+        ax.plot(*point, markersize=6, **style.settings())
+    ax.margins(0.08)
+    label_points(ax, [point for _, point in defined], [shown_name(result) for result, _ in defined])
+
+
+def _points_height(n_points: int) -> float:
+    return max(4.2, 1.2 + 0.17 * n_points)
+
+
+def _best_of_last_split(splits: Mapping[str, Sequence[Result]]) -> tuple[Result, str]:
+    last = list(splits)[-1]
+    return splits[last][0], last
+
+
+def _published_names(splits: Mapping[str, Sequence[Result]]) -> set[str]:
+    return {
+        shown_name(result) for shown in splits.values() for result in shown if result.is_published
+    }

@@ -1,0 +1,318 @@
+"""The one table of results: for a terminal, as CSV, as Markdown and as HTML.
+
+To add a column, write a :class:`_Column` into :data:`_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xacle_stack._csv_table import csv_text, not_a_formula
+from xacle_stack._files import write_atomically
+from xacle_stack._printable import printable_name
+from xacle_stack.metrics import METRICS, Estimate, format_number
+from xacle_stack.results.record import Result, by_split, reference_of
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.table import Table
+
+METRIC_NAMES = tuple(METRICS)
+_UNKNOWN = "–"
+_CHOSE_EPOCH_NOTE = (
+    "† This system chose its epoch on this split, so its figures do not hold for unseen pairs."
+)
+_NAN_NOTE = "nan: a correlation is undefined where all human or all predicted scores are equal."
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its header, and the text of a result's cell, empty where nothing is known."""
+
+    header: str
+    text: Callable[[Result], str]
+    short_text: Callable[[Result], str] | None = None
+    is_detail: bool = False  # moves to a second table where the terminal is narrow
+
+
+def _metric_column(name: str) -> _Column:
+    return _Column(
+        name,
+        lambda result: str(result.evaluation.as_dict()[name]),
+        # The SRCC, which systems are ranked by, never goes without its interval.
+        None
+        if name == "SRCC"
+        else lambda result: format_number(float(result.evaluation.as_dict()[name])),
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None or math.isnan(value) else format(value, form)
+
+
+# In the order of their importance: the last are left out first where the terminal is narrow.
+_COLUMNS = (
+    *map(_metric_column, METRIC_NAMES),
+    _Column(
+        "SRCC difference",
+        lambda result: "" if result.difference is None else f"{result.difference:+}",
+        is_detail=True,
+    ),
+    _Column("P(better)", lambda result: _number(result.probability_better, ".2f"), is_detail=True),
+    _Column("fit, s", lambda result: _number(result.fit_s, ".1f"), is_detail=True),
+    _Column("ms/pair", lambda result: _number(result.score_ms, ".3f"), is_detail=True),
+    _Column(
+        "seeds",
+        lambda result: "" if result.is_published else str(result.n_seeds),
+        is_detail=True,
+    ),
+    _Column(
+        "SD over seeds",
+        lambda result: "" if math.isnan(result.srcc_spread) else format_number(result.srcc_spread),
+        is_detail=True,
+    ),
+    _Column("parameters", lambda result: _number(result.n_parameters, ","), is_detail=True),
+)
+
+
+class ResultsTable:
+    """The results of systems as a table a split, the best system first, published rows below.
+
+    Ranks follow the challenge: by SRCC, and ties by LCC, KTAU and MSE.  A notebook shows the
+    table as HTML, and ``rich`` prints it so that it fits the terminal.
+
+    Parameters
+    ----------
+    results : iterable of Result
+        In any order, published results among them.
+
+    Examples
+    --------
+    >>> from xacle_stack.metrics import evaluate
+    >>> y_true = [1, 2, 3, 4, 5, 6, 7]
+    >>> result = Result("mine", "test", "file", evaluate(y_true, y_true))
+    >>> print(ResultsTable([result]).to_csv()[:38])
+    split,rank,system,kind,chose_epoch_her
+    """
+
+    def __init__(self, results: Iterable[Result]) -> None:
+        self.results = tuple(results)
+
+    def to_csv(self) -> str:
+        """Return one row for each system and split, with every number in full.
+
+        A cell is empty where nothing is known.
+        """
+        interval = ("", "_low", "_high")
+        header = ["split", "rank", "system", "kind", "chose_epoch_here", "n_seeds", "n_pairs"]
+        header += [f"{name}{end}" for name in METRIC_NAMES for end in interval]
+        header += ["SRCC_spread", *(f"SRCC_difference{end}" for end in interval)]
+        header += ["probability_better", "fit_s", "score_ms", "n_parameters"]
+        rows: list[list[object]] = [[*header]]
+        for split, results in by_split(self.results).items():
+            for rank, result in _with_ranks(results):
+                row: list[object] = [split, rank, not_a_formula(result.system), result.kind]
+                row += [int(result.chose_epoch_here), result.n_seeds, result.evaluation.n_pairs]
+                for estimate in result.evaluation.as_dict().values():
+                    row += _csv_estimate(estimate)
+                row += [_csv_number(result.srcc_spread), *_csv_estimate(result.difference)]
+                row += [_csv_number(result.probability_better), _csv_number(result.fit_s)]
+                row += [_csv_number(result.score_ms), result.n_parameters]
+                rows.append(row)
+        return csv_text(rows)
+
+    def to_markdown(self) -> str:
+        """Return a section for each split."""
+        lines: list[str] = []
+        for split, results in by_split(self.results).items():
+            header, rows = _cells(results)
+            lines += [
+                f"## {_title(split, results)}",
+                "",
+                *(
+                    "| " + " | ".join(map(_markdown_cell, cells)) + " |"
+                    for cells in (header, ["---"] * len(header), *rows)
+                ),
+                "",
+            ]
+            for note in _notes(results):
+                lines += [note, ""]
+        return "\n".join(lines)
+
+    def to_html(self) -> str:
+        """Return a table for each split, without styles."""
+        parts: list[str] = []
+        for split, results in by_split(self.results).items():
+            header, rows = _cells(results)
+            parts += ["<table>", f"<caption>{html.escape(_title(split, results))}</caption>"]
+            parts += [f"<thead>{_html_row('th', header)}</thead>", "<tbody>"]
+            parts += [_html_row("td", cells) for cells in rows]
+            parts += ["</tbody>", "</table>"]
+            parts += [f"<p>{html.escape(note)}</p>" for note in _notes(results)]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """Yield tables that fit the terminal without wrapping a cell.
+
+        Everything stands in one table if it fits.  If not, the metrics come first, without the
+        intervals of all but the SRCC if need be, and a second table holds as many of the other
+        columns as fit.
+        """
+        from rich.text import Text
+
+        for split, results in by_split(self.results).items():
+            title = _title(split, results)
+            columns = _known_columns(results)
+            metrics = [column for column in columns if not column.is_detail]
+            details = [column for column in columns if column.is_detail]
+
+            def fits(chosen: Sequence[_Column], short: bool = False) -> bool:
+                table = _rich_table(results, chosen, short)  # noqa: B023  # called at once
+                width = console.measure(table, options=options.update(max_width=10_000)).maximum
+                return width <= options.max_width
+
+            yield Text(title, style="bold")
+            if fits(columns):
+                yield _rich_table(results, columns)
+            else:
+                yield _rich_table(results, metrics, short=not fits(metrics))
+                while len(details) > 1 and not fits(details):
+                    details.pop()
+                own = [result for result in results if not result.is_published]
+                if details:
+                    yield _rich_table(own, details)
+            for note in _notes(results):
+                yield Text(note)
+            yield Text("")
+
+
+def write_tables(results: Iterable[Result], out: Path) -> None:
+    """Write ``results.csv`` and ``results.md`` into an existing folder."""
+    table = ResultsTable(results)
+    write_atomically(out / "results.csv", table.to_csv().encode())
+    write_atomically(out / "results.md", table.to_markdown().encode())
+
+
+def shown_name(result: Result) -> str:
+    """Return a system's name on one line, with a mark if it chose its epoch on the split.
+
+    Examples
+    --------
+    >>> from xacle_stack.metrics import evaluate
+    >>> evaluation = evaluate([1, 2, 3], [1, 2, 3])
+    >>> shown_name(Result("lstm", "validation", "lstm", evaluation, chose_epoch_here=True))
+    'lstm †'
+    """
+    name = printable_name(result.system)
+    if result.is_published:
+        return f"published: {name}"
+    return f"{name} †" if result.chose_epoch_here else name
+
+
+def _title(split: str, results: Sequence[Result]) -> str:
+    evaluation = results[0].evaluation
+    means = ", means over seeds" if any(result.n_seeds > 1 for result in results) else ""
+    interval = f"{evaluation.confidence:.0%} bootstrap intervals"
+    return f"{printable_name(split)}: {evaluation.n_pairs:,} pairs, {interval}{means}"
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    notes = []
+    if any(result.chose_epoch_here for result in results):
+        notes.append(_CHOSE_EPOCH_NOTE)
+    if any(math.isnan(float(result.evaluation.srcc)) for result in results):
+        notes.append(_NAN_NOTE)
+    reference = reference_of(results)
+    if reference is not None:
+        notes.append(
+            f"SRCC difference: the SRCC minus that of {printable_name(reference)}, from the same "
+            "resamples of the pairs."
+        )
+    return notes
+
+
+def _with_ranks(results: Sequence[Result]) -> Iterator[tuple[str, Result]]:
+    """Yield each result with its rank; published results have none."""
+    for rank, result in enumerate(results, start=1):
+        yield "" if result.is_published else str(rank), result
+
+
+def _known_columns(results: Sequence[Result]) -> list[_Column]:
+    """Return the columns that tell something."""
+    several_seeds = any(result.n_seeds > 1 for result in results)
+    return [
+        column
+        for column in _COLUMNS
+        if any(column.text(result) for result in results)
+        and (several_seeds or column.header != "seeds")
+    ]
+
+
+def _cells(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    columns = _known_columns(results)
+    header = ["rank", "system", *(column.header for column in columns)]
+    rows = [
+        [rank, shown_name(result), *(column.text(result) for column in columns)]
+        for rank, result in _with_ranks(results)
+    ]
+    return header, [[cell or _UNKNOWN for cell in row] for row in rows]
+
+
+def _rich_table(
+    results: Sequence[Result], columns: Sequence[_Column], short: bool = False
+) -> Table:
+    from rich import box
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(
+        Column("", no_wrap=True, justify="right"),
+        Column("system", no_wrap=True, overflow="ellipsis"),
+        *(Column(column.header, no_wrap=True) for column in columns),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for rank, result in _with_ranks(results):
+        cells = [
+            (column.short_text if short and column.short_text else column.text)(result)
+            for column in columns
+        ]
+        row = [Text(cell or _UNKNOWN) for cell in (rank, shown_name(result), *cells)]
+        table.add_row(*row, style="dim" if result.is_published else None)
+    return table
+
+
+def _markdown_cell(text: str) -> str:
+    r"""Return a text as one cell of a Markdown table, in which nothing of it is markup.
+
+    Examples
+    --------
+    >>> print(_markdown_cell("a|b <i>"))
+    a\|b &lt;i>
+    """
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _csv_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _csv_estimate(estimate: Estimate | None) -> list[str]:
+    if estimate is None:
+        return ["", "", ""]
+    return [_csv_number(number) for number in (estimate.value, estimate.low, estimate.high)]
