@@ -1,6 +1,5 @@
 """Files that nobody's save_model wrote: each is refused, and nothing else happens."""
 
-import importlib
 import json
 import os
 import re
@@ -34,9 +33,11 @@ from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LinearRegression, SGDRegressor
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LinearRegression, RANSACRegressor, SGDRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -47,7 +48,6 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
-from sklearn.utils import get_tags
 
 from xacle_stack.errors import ModelFileError, XacleStackError
 from xacle_stack.features import (
@@ -58,13 +58,11 @@ from xacle_stack.features import (
 )
 from xacle_stack.listeners import ListenerModel
 from xacle_stack.model_file import load_model, save_model
-from xacle_stack.model_file.schema import SCIKIT_LEARN_TYPES
 from xacle_stack.model_file.states import check_states
 from xacle_stack.stacking import (
     BoostedTrees,
     GroupedRidge,
     Stacker,
-    fitted_state,
 )
 
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -110,7 +108,7 @@ def test_scikit_learns_readers_of_files_are_refused(tmp_path: Path) -> None:
         (LGBMRegressor(), "lightgbm.sklearn.LGBMRegressor.*Use xacle_stack.BoostedTrees"),
         (RandomForestRegressor(), r"sklearn.ensemble._forest.RandomForestRegressor.*trusted=\["),
         (GroupedRidge(random_state=np.random.RandomState(0)), "numpy.random.*a whole number as"),
-        (FunctionTransformer(np.exp), r"numpy.*exp \(FunctionNode\)|FunctionTransformer"),
+        (FunctionTransformer(np.exp), "numpy.*exp"),
         (Path("/etc/passwd"), "pathlib"),
     ],
 )
@@ -430,11 +428,11 @@ def test_only_files_are_read(saved: Path, suffix: str, kind: str) -> None:
     ("content", "message"),
     [
         (b"[" * 100_000, "not readable as JSON"),
-        (b"[]", "it holds a list, no object"),
+        (b"[]", "it holds a list, expected an object"),
         (b"\xff", "not readable as JSON"),
         (b" " * (5 * 2**20), "5242880 bytes, where a card has 4194304 or fewer"),
         (b'{"format_version": "' + b"\\u001b" * 10**5 + b'"}', "model format '"),
-        (b'{"format_version": 3, "model_digest": {}}', "not the file that its card"),
+        (b'{"format_version": 4, "model_digest": {}}', "not the file that its card"),
     ],
 )
 def test_a_card_that_is_none_is_refused(saved: Path, content: bytes, message: str) -> None:
@@ -574,6 +572,14 @@ THIN = np.ones((5, 1))
             {"regressor_": "x"},
             "regressor_ is a str",
         ),
+        (DummyRegressor(), {"n_outputs_": 10**9}, r"constant_ has shape \(1, 1\)"),
+        (DummyRegressor(), {"constant_": np.ones((1, 5000))}, "5000 outputs"),
+        (KernelRidge(), {"kernel": "laplacian"}, "kernel is 'laplacian', expected .*rbf"),
+        (KernelRidge(), {"dual_coef_": np.ones((60, 5000))}, "5000 outputs"),
+        (KernelRidge(), {"X_fit_": np.ones((60, 5))}, r"X_fit_ has shape \(60, 5\)"),
+        (FunctionTransformer(), {"func": "os.system"}, "func is a str, expected a function"),
+        (FunctionTransformer(), {"kw_args": "x"}, "kw_args is set without func"),
+        (RANSACRegressor(), {"estimator_": 3}, "estimator_ is a int, expected .* predict"),
         (make_pipeline(StandardScaler()), {"steps": "x"}, "steps is a str, expected a list"),
         (make_pipeline(StandardScaler()), {"transform_input": "x"}, "transform_input is set"),
         (
@@ -595,31 +601,6 @@ def test_arrays_of_scikit_learn_that_would_be_broadcast_are_refused(
     assert re.search(f"{type(model).__name__}: {message}", refusal(path))
 
 
-SCIKIT_LEARN = [
-    getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2])
-    for name in sorted(SCIKIT_LEARN_TYPES)
-]
-
-
-@pytest.mark.parametrize("kind", SCIKIT_LEARN)
-def test_each_type_of_scikit_learn_is_saved_and_loaded(tmp_path: Path, kind: type) -> None:
-    settings = {
-        "PLSRegression": {"n_components": 1},
-        "Pipeline": {"steps": [("a", StandardScaler()), ("b", None), ("c", LinearRegression())]},
-        "QuantileTransformer": {"n_quantiles": 9},
-        "SGDRegressor": {"average": True},
-        "TransformedTargetRegressor": {"transformer": StandardScaler()},
-    }
-    model = kind(**settings.get(kind.__name__, {}))
-    for targets in (X[:, 0], X[:, :2]):
-        if targets.ndim == 2 and not get_tags(model).target_tags.multi_output:
-            continue
-        fitted = clone(model).fit(X, targets)
-        loaded = load_model(save_model(tmp_path / "m.skops", [fitted, fitted]))[1]
-        method = "predict" if hasattr(fitted, "predict") else "transform"
-        np.testing.assert_array_equal(getattr(loaded, method)(X), getattr(fitted, method)(X))
-
-
 def test_very_many_estimators_for_a_wide_table_are_refused() -> None:
     scaler = StandardScaler(with_mean=False, with_std=False)
     scaler.n_features_in_ = 2**20
@@ -634,7 +615,9 @@ def test_very_many_estimators_for_a_wide_table_are_refused() -> None:
 
 def test_estimators_that_are_referred_to_twice_are_checked_once(monkeypatch) -> None:
     ridge, checked = GroupedRidge().fit(X, X[:, 0]), []
-    monkeypatch.setitem(fitted_state.STATE_CHECKS, GroupedRidge, checked.append)
+    monkeypatch.setattr(
+        GroupedRidge, "check_state", lambda ridge: checked.append(ridge), raising=False
+    )
     check_states([ridge, {"a": ridge, "b": [ridge]}])
     assert checked == [ridge]
 
@@ -644,7 +627,7 @@ def test_scikit_learn_arrays_are_no_wider_than_their_table(tmp_path: Path) -> No
     path = save_model(tmp_path / "m.skops", model)
     np.testing.assert_array_equal(load_model(path).predict(X), model.predict(X))
     set_attribute(path, "LinearRegression", "coef_", np.ones((70_000, 4)))
-    assert "LinearRegression: 70000 outputs, the most is 4096" in refusal(path)
+    assert "LinearRegression: 70000 outputs, expected 4096" in refusal(path)
 
 
 def test_a_pipeline_with_a_folder_for_results_is_refused(tmp_path: Path) -> None:
@@ -791,7 +774,7 @@ def parts(tmp_path_factory) -> Path:
         ("FeatureBuilder", "projections_", 3, "projections_ are not those of the spaces"),
         ("FeatureBuilder", "spaces", "one", "spaces must be a list of encoder names"),
         ("FeatureBuilder", "n_components", -1, "n_components must be 1 or more"),
-        ("VectorBuilder", "slices_", 3, "VectorBuilder: AttributeError"),
+        ("VectorBuilder", "n_dims_", 3, "n_dims_ is not that of the spaces"),
         ("VectorBuilder", "spaces", 3, "VectorBuilder: TypeError"),
         ("SequenceBuilder", "n_dims_", 3, "n_dims_ is 3, expected two whole numbers"),
         ("SequenceBuilder", "frames", 3, r"frames and text are \(3, 'roberta-large'\)"),

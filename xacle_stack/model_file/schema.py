@@ -12,57 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xacle_stack.errors import ModelFileError
+from xacle_stack.model_file.saved_types import OWN_TYPES, SCIKIT_LEARN_TYPES
 
-OWN_TYPES = frozenset(
-    {
-        "xacle_stack.features.sequences.SequenceBuilder",
-        "xacle_stack.features.vectors.VectorBuilder",
-        "xacle_stack.features.builder.FeatureBuilder",
-        "xacle_stack.listeners.model.ListenerModel",
-        "xacle_stack.stacking.boosted_trees.BoostedTrees",
-        "xacle_stack.stacking.calibration.MonotoneCalibration",
-        "xacle_stack.stacking.compress.BlockPCA",
-        "xacle_stack.stacking.fold_ridge.LinearModel",
-        "xacle_stack.stacking.gaussian_process.BlockGaussianProcess",
-        "xacle_stack.stacking.learners.FittedLearner",
-        "xacle_stack.stacking.ridge.GroupedRidge",
-        "xacle_stack.stacking.stacker.Stacker",
-        "xacle_stack.systems.cosine.CosineRegressor",
-        "xacle_stack.systems.gate.GatedRegressor",
-        "xacle_stack.systems.lstm.LSTMRegressor",
-        "xacle_stack.systems.projection_head.ProjectionHeadRegressor",
-        "xacle_stack.systems.transformer.TransformerRegressor",
-    }
-)
-# Reviewed: their `predict` and `transform` are NumPy's arithmetic on arrays of the file.  They open
-# no file, and no compiled code takes an index from the file, as that of trees and neighbours does.
-SCIKIT_LEARN_TYPES = frozenset(
-    {
-        "sklearn.compose._target.TransformedTargetRegressor",
-        "sklearn.cross_decomposition._pls.PLSRegression",
-        "sklearn.decomposition._pca.PCA",
-        "sklearn.decomposition._truncated_svd.TruncatedSVD",
-        "sklearn.linear_model._base.LinearRegression",
-        "sklearn.linear_model._bayes.ARDRegression",
-        "sklearn.linear_model._bayes.BayesianRidge",
-        "sklearn.linear_model._coordinate_descent.ElasticNet",
-        "sklearn.linear_model._coordinate_descent.ElasticNetCV",
-        "sklearn.linear_model._coordinate_descent.Lasso",
-        "sklearn.linear_model._coordinate_descent.LassoCV",
-        "sklearn.linear_model._huber.HuberRegressor",
-        "sklearn.linear_model._ridge.Ridge",
-        "sklearn.linear_model._ridge.RidgeCV",
-        "sklearn.linear_model._stochastic_gradient.SGDRegressor",
-        "sklearn.pipeline.Pipeline",
-        "sklearn.preprocessing._data.MaxAbsScaler",
-        "sklearn.preprocessing._data.MinMaxScaler",
-        "sklearn.preprocessing._data.Normalizer",
-        "sklearn.preprocessing._data.PowerTransformer",
-        "sklearn.preprocessing._data.QuantileTransformer",
-        "sklearn.preprocessing._data.RobustScaler",
-        "sklearn.preprocessing._data.StandardScaler",
-    }
-)
 _ARRAY_TYPES = frozenset(
     f"numpy.{name}"
     for name in (

@@ -96,16 +96,24 @@ def test_the_card_is_readable_json(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "model.json").read_text())
     assert card == load_card(tmp_path / "model.skops")
     assert card["recipe"] == {"name": "mine"}
-    assert card["format_version"] == 3
+    assert card["format_version"] == 4
     assert {"xacle-stack", "scikit-learn", "lightgbm"} <= set(card["libraries"])
 
 
-@pytest.mark.parametrize("found", [2, 4, "3", None])
+@pytest.mark.parametrize("found", [3, 5, "4", None])
 def test_another_format_is_refused(saved: Path, found: object) -> None:
     card = json.loads(saved.with_suffix(".json").read_text())
     saved.with_suffix(".json").write_text(json.dumps({**card, "format_version": found}))
-    message = f"model format {found!r}, but this release reads 3. Load it with the release .*xacle-"
+    message = f"model.json: model format {found!r}, .* reads 4.* the release .*xacle-stack 0.*fit"
     with pytest.raises(ModelFileError, match=message):
+        load_model(saved)
+
+
+def test_a_card_without_a_format_is_refused(saved: Path) -> None:
+    card = json.loads(saved.with_suffix(".json").read_text())
+    del card["format_version"], card["libraries"]
+    saved.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(ModelFileError, match="model.json: model format None, .* reads 4.* fit"):
         load_model(saved)
 
 
@@ -135,7 +143,7 @@ def test_a_model_and_the_card_of_another_fit_are_refused(tmp_path: Path) -> None
 
 def test_a_card_is_plain_json_and_keeps_its_own_facts(tmp_path: Path) -> None:
     path = save_model(tmp_path / "m.skops", LinearRegression(), {"format_version": 9})
-    assert load_card(path)["format_version"] == 3
+    assert load_card(path)["format_version"] == 4
     load_model(path)
     for value in (float("nan"), object()):
         with pytest.raises(ModelFileError, match="the card is not plain JSON"):
