@@ -3,14 +3,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_models import refusal
 from lightgbm import LGBMRegressor
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, Ridge, RidgeCV
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils import all_estimators, get_tags
 
@@ -145,3 +147,40 @@ def test_a_trusted_type_is_accepted() -> None:
         check_can_be_saved(logarithm)
     names = [line[4:] for line in str(caught.value).splitlines() if line.startswith("  - ")]
     check_can_be_saved(logarithm, trusted=names)
+
+
+def test_scikit_learns_readers_of_files_are_refused(tmp_path: Path) -> None:
+    """It would read the file that its vocabulary names, and score by what stands there."""
+    reader = make_pipeline(CountVectorizer(input="filename"), LinearRegression())
+    name = "sklearn.feature_extraction.text.CountVectorizer"
+    with pytest.raises(ModelFileError, match=f"(?s)not saved.*{name}.*trusted=") as caught:
+        save_model(tmp_path / "m.skops", reader)
+    assert "LinearRegression" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (LGBMRegressor(), "lightgbm.sklearn.LGBMRegressor.*Use xacle_stack.BoostedTrees"),
+        (RandomForestRegressor(), r"sklearn.ensemble._forest.RandomForestRegressor.*trusted=\["),
+        (GroupedRidge(random_state=np.random.RandomState(0)), "numpy.random.*a whole number as"),
+        (FunctionTransformer(np.exp), "numpy.*exp"),
+        (Path("/etc/passwd"), "pathlib"),
+    ],
+)
+def test_what_would_not_be_loaded_is_not_saved(tmp_path: Path, model, message: str) -> None:
+    with pytest.raises(ModelFileError, match=f"(?s)not saved.*{message}"):
+        save_model(tmp_path / "m.skops", {"a": model})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_caller_may_trust_a_type_in_code(tmp_path: Path) -> None:
+    forest = RandomForestRegressor(3, random_state=0).fit(X, X[:, 0])
+    types = [
+        RandomForestRegressor,
+        "sklearn.tree._classes.DecisionTreeRegressor",
+        "sklearn.tree._tree.Tree",
+    ]
+    path = save_model(tmp_path / "m.skops", forest, trusted=types)
+    assert "DecisionTreeRegressor" in refusal(path)
+    np.testing.assert_array_equal(load_model(path, trusted=types).predict(X), forest.predict(X))

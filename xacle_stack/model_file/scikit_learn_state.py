@@ -121,7 +121,7 @@ def _check_kernel_ridge(state: Mapping[str, Any]) -> None:
         raise ModelFileError(
             f"kernel is {state['kernel']!r:.40}, expected one of {', '.join(_KERNELS)}."
         )
-    n_outputs = (_OUTPUTS,) if np.ndim(state.get("dual_coef_")) == 2 else ()
+    n_outputs = (_OUTPUTS,) if np.ndim(state.get("dual_coef_", ())) == 2 else ()
     _check_shapes(
         {"X_fit_": (_TRAINING_ROWS, _COLUMNS), "dual_coef_": (_TRAINING_ROWS, *n_outputs)}, state
     )
