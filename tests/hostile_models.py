@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from xacle_stack.errors import ModelFileError
+from xacle_stack.model_file import load_model
+
+X = np.random.default_rng(0).normal(size=(60, 4))
 # A schema is nodes: dictionaries with a loader, a type and a content.
 Node = dict[str, Any]
 
@@ -21,7 +26,7 @@ def sign(path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(card))
 
 
-def members_of(path: Path) -> dict[str, bytes]:
+def read_members(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -36,7 +41,7 @@ def write_members(path: Path, members: Mapping[str, bytes], compression: int = 0
 
 def change_schema(path: Path, change: Callable[[Node], Any]) -> None:
     """Let a function change the schema in place, or return another one."""
-    members = members_of(path)
+    members = read_members(path)
     schema = json.loads(members["schema.json"])
     schema = change(schema) or schema
     members["schema.json"] = json.dumps(schema).encode()
@@ -55,13 +60,13 @@ def nodes(schema: Any) -> Iterator[Node]:
             yield from nodes(value)
 
 
-def node_of(schema: Node, kind: str) -> Node:
+def first_node(schema: Node, kind: str) -> Node:
     """Return the first object of a class."""
     return next(node for node in nodes(schema) if node["__class__"] == kind)
 
 
-def attributes_of(schema: Node, kind: str) -> dict[str, Node]:
-    return node_of(schema, kind)["content"]["content"]
+def first_attributes(schema: Node, kind: str) -> dict[str, Node]:
+    return first_node(schema, kind)["content"]["content"]
 
 
 def set_attribute(path: Path, kind: str, name: str, value: object) -> None:
@@ -75,21 +80,21 @@ def add_attribute(path: Path, kind: str, name: str, value: object) -> None:
 
 
 def _change_attribute(path: Path, kind: str, name: str, value: object, *, is_new: bool) -> None:
-    members = members_of(path)
+    members = read_members(path)
     schema = json.loads(members["schema.json"])
     new = node_for(value, members)
     # Numbers tell one object from another: each of the new ones has its own.
     largest = max(old["__id__"] for old in nodes(schema))
     for number, inner in enumerate(nodes(new)):
         inner["__id__"] = largest + 1 + number
-    for of_kind in nodes(schema):  # one object may be written in several places
-        if of_kind["__class__"] == kind and (name in of_kind["content"]["content"]) != is_new:
-            of_kind["content"]["content"][name] = new
+    for found in nodes(schema):  # one object may be written in several places
+        if found["__class__"] == kind and (name in found["content"]["content"]) != is_new:
+            found["content"]["content"][name] = new
             break
     else:
         raise AssertionError(f"no {kind} {'lacks' if is_new else 'has'} {name}")
     if is_new:
-        keys = of_kind["content"]["key_types"]["content"]
+        keys = found["content"]["key_types"]["content"]
         keys.append({**node("TypeNode", "builtins.str"), "__id__": largest + 10**6})
     members["schema.json"] = json.dumps(schema).encode()
     write_members(path, members)
@@ -117,3 +122,21 @@ def array_with_header(shape: tuple[int, ...], dtype: str = "<f8") -> bytes:
     """Return an array's header that promises more than follows."""
     header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}}}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def refusal(path: Path, **options: Any) -> str:
+    """Return the message with which a model is refused; it names the file."""
+    with pytest.raises(ModelFileError) as caught:
+        load_model(path, **options)
+    assert str(path.parent) in str(caught.value)
+    return str(caught.value)
+
+
+def laughs(schema: Node) -> None:
+    """Let each list hold the last one ten times by its number."""
+    inner = {**node("ListNode", "builtins.list", []), "__id__": 3 * 10**9}
+    for number in range(25):
+        again = {**node("ListNode", "builtins.list", []), "__id__": inner["__id__"]}
+        inner = {**node("ListNode", "builtins.list", [inner, *[again] * 9])}
+        inner["__id__"] = 3 * 10**9 + 1 + number
+    first_attributes(schema, "Stacker")["meta"] = inner

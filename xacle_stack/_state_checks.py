@@ -137,10 +137,12 @@ def check_attributes(estimator: object, private: Collection[str] | None = ()) ->
     kind = type(estimator)
     parameters = inspect.signature(kind).parameters
     for name in vars(estimator):
+        if name in parameters:
+            continue
         if not isinstance(name, str) or not name.isidentifier() or hasattr(kind, name):
             raise ModelFileError(f"an attribute {name!r}, which its class has.")
-        is_known = name in parameters or (name[-1] == "_" and name[0] != "_")
-        if not is_known and private is not None and name not in private:
+        is_learned = name[-1] == "_" and name[0] != "_"
+        if not is_learned and private is not None and name not in private:
             raise ModelFileError(f"an attribute {name!r}, which its class does not know.")
 
 

@@ -8,6 +8,13 @@ from xacle_stack.features.pair_blocks import AGREEMENT
 from xacle_stack.features.sequences import PairSequences, SequenceBuilder
 from xacle_stack.features.vectors import VectorBuilder
 
+# What a saved model may hold of this package.
+SAVED_TYPES = (
+    "xacle_stack.features.builder.FeatureBuilder",
+    "xacle_stack.features.sequences.SequenceBuilder",
+    "xacle_stack.features.vectors.VectorBuilder",
+)
+
 __all__ = [
     "AGREEMENT",
     "FeatureBuilder",

@@ -1,8 +1,8 @@
-"""What a saved model's archive may contain, checked before anything of it is built.
+"""Checks a saved model's archive before anything of it is built.
 
-A ``.skops`` file is a zip archive of arrays and of ``schema.json``.  Here every size is held
-against a limit, and every array's header against its bytes; what the schema asks for is checked by
-:mod:`xacle_stack.model_file.schema`.
+A ``.skops`` file is a zip archive of arrays and of ``schema.json``.  This module compares every
+size with a limit and every array's header with the bytes that follow it;
+:mod:`xacle_stack.model_file.schema` checks what the schema asks for.
 """
 
 import json
@@ -15,13 +15,13 @@ import numpy as np
 from xacle_stack.errors import ModelFileError
 from xacle_stack.model_file.schema import MAX_DEPTH, ArchiveTypes, types_in
 
-# The format that skops has written since 0.12; its code for older ones knows fewer checks.
-_LEAST_PROTOCOL = 2
+# The format that skops has written since 0.12; its code for older formats checks less.
+_MIN_PROTOCOL = 2
 _MAX_SCHEMA_BYTES = 32 * 2**20
 _MAX_DIRECTORY_BYTES = 4 * 2**20
-# Of an array without numbers: lengths beside the one that is zero, which cost nothing in a file.
+# An array of which one length is zero has no bytes, whatever its other lengths are.
 _MAX_EMPTY_LENGTH = 65_536
-# A float64; compiled code knows no longer ones.
+# The size of a float64; compiled code takes no wider floats.
 _MAX_FLOAT_BYTES = 8
 _END_SIGNATURE, _END_BYTES = b"PK\x05\x06", 22
 _LOCATOR_SIGNATURE, _LOCATOR_BYTES = b"PK\x06\x07", 20
@@ -35,11 +35,11 @@ def archive_types(file: IO[bytes], size: int, trusted: frozenset[str]) -> Archiv
     Parameters
     ----------
     file : binary file
-        Seekable.
+        It must be seekable.
     size : int
-        Its bytes.
+        The size of the file in bytes.
     trusted : frozenset of str
-        Types that the caller accepts beside those of this module.
+        Types that the caller accepts beside those that a saved model may hold.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def archive_types(file: IO[bytes], size: int, trusted: frozenset[str]) -> Archiv
     Raises
     ------
     ModelFileError
-        If it is no archive as this library writes them, or larger inside than outside.
+        If this library would not have written it, or its members are larger than the file.
     """
     _check_directory(file, size)
     with zipfile.ZipFile(file) as archive:
@@ -61,16 +61,16 @@ def archive_types(file: IO[bytes], size: int, trusted: frozenset[str]) -> Archiv
         except RecursionError:
             raise ModelFileError(f"schema.json nests deeper than {MAX_DEPTH} objects") from None
         protocol = schema.get("protocol") if isinstance(schema, dict) else None
-        if type(protocol) is not int or protocol < _LEAST_PROTOCOL:
+        if type(protocol) is not int or protocol < _MIN_PROTOCOL:
             raise ModelFileError(
-                f"schema.json has the protocol {protocol!r}, expected {_LEAST_PROTOCOL} or more"
+                f"schema.json has the protocol {protocol!r}, expected {_MIN_PROTOCOL} or more"
             )
         n_bytes = {name: member.file_size for name, member in arrays.items()}
         return types_in(schema, n_bytes, size, trusted)
 
 
 def _check_directory(file: IO[bytes], size: int) -> None:
-    """Check the size of the archive's directory, which zipfile reads as a whole."""
+    """Check the size of the archive's directory, which zipfile reads at once."""
     file.seek(max(0, size - _END_BYTES - _LOCATOR_BYTES - _ZIP64_BYTES))
     tail = file.read()
     end = tail[-_END_BYTES:]
@@ -79,7 +79,7 @@ def _check_directory(file: IO[bytes], size: int) -> None:
     n_bytes = int.from_bytes(end[12:16], "little")
     if tail[-_END_BYTES - _LOCATOR_BYTES :][:4] == _LOCATOR_SIGNATURE:  # more than 4 GB
         if tail[:4] != _ZIP64_SIGNATURE:
-            raise ModelFileError("its directory's size is not where it should be")
+            raise ModelFileError("it has no size of its directory where a zip64 archive has one")
         n_bytes = int.from_bytes(tail[40:48], "little")
     if n_bytes > _MAX_DIRECTORY_BYTES:
         raise ModelFileError(
@@ -94,7 +94,9 @@ def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
         if name in members:
             raise ModelFileError(f"it has two members called {name!r}")
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
-            raise ModelFileError(f"its member {name!r} is compressed or encrypted; none should be")
+            raise ModelFileError(
+                f"its member {name!r} is compressed or encrypted, expected neither"
+            )
         if name != "schema.json" and not name.endswith(".npy"):
             raise ModelFileError(f"its member {name!r} is neither an array (.npy) nor schema.json")
         members[name] = member
@@ -112,12 +114,14 @@ def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
 
 
 def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Check that an array's header promises the bytes that follow it, and plain numbers or text."""
+    """Check that an array's header declares numbers or text, and the bytes that follow it."""
     npy: Any = np.lib.format  # typed in some releases of NumPy only
     with archive.open(member) as file:
         version = npy.read_magic(file)
         if version != (1, 0):
-            raise ModelFileError(f"its array {member.filename!r} has the format {version}")
+            raise ModelFileError(
+                f"its array {member.filename!r} has the format {version}, expected (1, 0)"
+            )
         shape, _, dtype = npy.read_array_header_1_0(file)
         n_header = file.tell()
     is_plain = dtype.kind in "fiubU" and dtype.isnative

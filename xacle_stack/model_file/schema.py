@@ -1,8 +1,8 @@
-"""What the description in a saved model may ask for.
+"""Checks the description in a saved model, ``schema.json``.
 
-It is a tree of nodes: each names a loader, which is a piece of skops that builds something, and the
-type that it builds.  Here every node is held against one table of loaders and types; what is in no
-table is refused by its name.
+The description is a tree of nodes.  Each node names a loader, which is a piece of skops that builds
+something, and the type that it builds.  One table says which loader may build which types;
+everything else is refused by its name.
 """
 
 import json
@@ -12,57 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xacle_stack.errors import ModelFileError
+from xacle_stack.model_file.saved_types import OWN_TYPES, SCIKIT_LEARN_TYPES
 
-OWN_TYPES = frozenset(
-    {
-        "xacle_stack.features.sequences.SequenceBuilder",
-        "xacle_stack.features.vectors.VectorBuilder",
-        "xacle_stack.features.builder.FeatureBuilder",
-        "xacle_stack.listeners.model.ListenerModel",
-        "xacle_stack.stacking.boosted_trees.BoostedTrees",
-        "xacle_stack.stacking.calibration.MonotoneCalibration",
-        "xacle_stack.stacking.compress.BlockPCA",
-        "xacle_stack.stacking.fold_ridge.LinearModel",
-        "xacle_stack.stacking.gaussian_process.BlockGaussianProcess",
-        "xacle_stack.stacking.learners.FittedLearner",
-        "xacle_stack.stacking.ridge.GroupedRidge",
-        "xacle_stack.stacking.stacker.Stacker",
-        "xacle_stack.systems.cosine.CosineRegressor",
-        "xacle_stack.systems.gate.GatedRegressor",
-        "xacle_stack.systems.lstm.LSTMRegressor",
-        "xacle_stack.systems.projection_head.ProjectionHeadRegressor",
-        "xacle_stack.systems.transformer.TransformerRegressor",
-    }
-)
-# Reviewed: their `predict` and `transform` are NumPy's arithmetic on arrays of the file.  They open
-# no file, and no compiled code takes an index from the file, as that of trees and neighbours does.
-SCIKIT_LEARN_TYPES = frozenset(
-    {
-        "sklearn.compose._target.TransformedTargetRegressor",
-        "sklearn.cross_decomposition._pls.PLSRegression",
-        "sklearn.decomposition._pca.PCA",
-        "sklearn.decomposition._truncated_svd.TruncatedSVD",
-        "sklearn.linear_model._base.LinearRegression",
-        "sklearn.linear_model._bayes.ARDRegression",
-        "sklearn.linear_model._bayes.BayesianRidge",
-        "sklearn.linear_model._coordinate_descent.ElasticNet",
-        "sklearn.linear_model._coordinate_descent.ElasticNetCV",
-        "sklearn.linear_model._coordinate_descent.Lasso",
-        "sklearn.linear_model._coordinate_descent.LassoCV",
-        "sklearn.linear_model._huber.HuberRegressor",
-        "sklearn.linear_model._ridge.Ridge",
-        "sklearn.linear_model._ridge.RidgeCV",
-        "sklearn.linear_model._stochastic_gradient.SGDRegressor",
-        "sklearn.pipeline.Pipeline",
-        "sklearn.preprocessing._data.MaxAbsScaler",
-        "sklearn.preprocessing._data.MinMaxScaler",
-        "sklearn.preprocessing._data.Normalizer",
-        "sklearn.preprocessing._data.PowerTransformer",
-        "sklearn.preprocessing._data.QuantileTransformer",
-        "sklearn.preprocessing._data.RobustScaler",
-        "sklearn.preprocessing._data.StandardScaler",
-    }
-)
 _ARRAY_TYPES = frozenset(
     f"numpy.{name}"
     for name in (
@@ -71,17 +22,17 @@ _ARRAY_TYPES = frozenset(
     )
 )
 _KEY_TYPES = frozenset({"builtins.str", "builtins.int"})
-# The loaders of a dictionary's keys, under names that stand for nothing else: a number that is
-# theirs is no other object's.
+# The loaders of a dictionary's keys have names of their own here, so that no other object can share
+# a number with them.
 _KEYS_LOADER, _KEY_LOADER = "ListNode of keys", "TypeNode of a key"
-# scikit-learn prints it where it is not its own.
+# scikit-learn prints this text in a warning when it comes from another release.
 _VERSION_NAME, _VERSION = "_sklearn_version", re.compile(r'"[\w.+-]{1,40}"', re.ASCII)
-# Nodes within nodes; models of this library have a third of that.
+# How deep nodes may nest; models of this library need a third of that.
 MAX_DEPTH = 64
-# Whole numbers that a setting may be: those of 64 bits.
-_MAX_WHOLE = 2**64
-# What the arrays have together, each as often as the model refers to it, in units of the file.  A
-# prediction goes over an array once for each.
+# Whole numbers in a setting must fit into 64 bits.
+_MAX_INTEGER = 2**64
+# The size of all arrays, each counted as often as the model refers to it, divided by the size of
+# the file.  A prediction may go over an array once for each reference.
 _MAX_REPEATS = 16
 
 
@@ -106,13 +57,13 @@ def types_in(
     Parameters
     ----------
     schema : object
-        What its JSON says.
+        The content of ``schema.json``.
     arrays : mapping of str to int
-        The bytes of each array beside it.
+        The size in bytes of each array in the archive.
     size : int
-        Bytes of the whole file.
+        The size of the whole file in bytes.
     trusted : frozenset of str
-        Types that the caller accepts beside those of this module.
+        Types that the caller accepts beside those that a saved model may hold.
 
     Returns
     -------
@@ -128,7 +79,7 @@ def types_in(
 
 @dataclass
 class _Content:
-    """What skops builds for a number, with everything in it."""
+    """What skops builds for the node of one number, with everything in it."""
 
     kind: tuple[object, ...]
     n_objects: int = 0
@@ -137,12 +88,13 @@ class _Content:
 
 
 class _Schema:
-    """Goes over the nodes of a schema.
+    """Checks the nodes of a schema.
 
-    A node that repeats an ``__id__`` stands for the first one of that number to skops, whatever
-    else it says.  skops itself writes the whole object again.  So what is built is counted, and it
-    has to be no more than what is written; and both have to be of one type, or a type of keys, an
-    array or a list could stand where another thing was checked.
+    When a node repeats an ``__id__``, skops takes the first node of that number in its place,
+    whatever else the node says.  An honest file has the whole object again in such a node.  So the
+    objects that would be built are counted, and must be no more than those that are written.  Both
+    nodes must also be of one type: else a type of keys, an array or a list could stand where
+    something else was checked.
     """
 
     def __init__(self, arrays: Mapping[str, int], size: int, trusted: frozenset[str]) -> None:
@@ -150,29 +102,29 @@ class _Schema:
         self._trusted = trusted
         self._size = size
         self._contents: dict[int, _Content] = {}
-        # The object that each array of the archive is read for.
+        # The number of the object that each array of the archive is read for.
         self._readers: dict[str, int] = {}
         self._n_written = 0
         self._types = ArchiveTypes()
         self._loaders: dict[str, tuple[frozenset[str], Callable[[Any], Iterator[Any]]]] = {
             "DictNode": (
                 frozenset({"builtins.dict", "collections.OrderedDict"}),
-                self._children_of_dict,
+                self._dict_children,
             ),
-            _KEYS_LOADER: (frozenset({"builtins.list"}), self._children_of_list),
+            _KEYS_LOADER: (frozenset({"builtins.list"}), self._list_children),
             _KEY_LOADER: (_KEY_TYPES, lambda _: iter(())),
-            "ListNode": (frozenset({"builtins.list"}), self._children_of_list),
-            "TupleNode": (frozenset({"builtins.tuple"}), self._children_of_list),
-            "SliceNode": (frozenset({"builtins.slice"}), self._children_of_slice),
-            "JsonNode": (frozenset({"builtins.str"}), self._children_of_json),
-            "NdArrayNode": (_ARRAY_TYPES, self._children_of_array),
+            "ListNode": (frozenset({"builtins.list"}), self._list_children),
+            "TupleNode": (frozenset({"builtins.tuple"}), self._list_children),
+            "SliceNode": (frozenset({"builtins.slice"}), self._slice_children),
+            "JsonNode": (frozenset({"builtins.str"}), self._json_children),
+            "NdArrayNode": (_ARRAY_TYPES, self._array_children),
             "ObjectNode": (
                 OWN_TYPES | SCIKIT_LEARN_TYPES | trusted,
-                self._children_of_object,
+                self._object_children,
             ),
-            # They build what they are named after only where a caller trusts that name.
+            # These build what their node names, so the caller must have trusted that name.
             "FunctionNode": (trusted, lambda _: iter(())),
-            "TreeNode": (trusted & {"sklearn.tree._tree.Tree"}, self._children_of_tree),
+            "TreeNode": (trusted & {"sklearn.tree._tree.Tree"}, self._tree_children),
         }
 
     def check(self, schema: object) -> ArchiveTypes:
@@ -195,7 +147,7 @@ class _Schema:
         if depth > MAX_DEPTH:
             raise ModelFileError(f"schema.json nests deeper than {MAX_DEPTH} objects")
         self._n_written += 1
-        name, loader, number = _type_of(node), str(node.get("__loader__")), node.get("__id__")
+        name, loader, number = _type_name(node), str(node.get("__loader__")), node.get("__id__")
         accepted, children = self._loaders.get(loader, (frozenset(), None))
         kind = (loader, name, node.get("content")) if loader == "JsonNode" else (loader, name)
         content = _Content(kind, n_objects=1)
@@ -206,9 +158,11 @@ class _Schema:
             self._types.refused.add(name if loader != _KEY_LOADER else f"{name} (TypeNode)")
         elif loader != _KEY_LOADER:
             self._types.accepted.add(name)
-        # skops keeps no object of the number 0, and builds each of that number anew.
+        # skops does not remember an object of the number 0, and would build it again each time.
         if type(number) is not int or number < 1:
-            raise ModelFileError(f"schema.json has an object of the number {number!r}")
+            raise ModelFileError(
+                f"schema.json has an object of the number {number!r}, expected 1 or more"
+            )
         first = self._contents.get(number)
         if first is not None and not first.is_complete and is_built:
             raise ModelFileError(f"schema.json has an object within itself, of the number {number}")
@@ -221,7 +175,7 @@ class _Schema:
         if is_first:
             self._contents[number] = content
         if loader == "NdArrayNode" and node.get("type") == "numpy":
-            content.n_bytes = self._bytes_of_array(node, number)
+            content.n_bytes = self._array_bytes(node, number)
         for child in children(node):
             inner = self._check(child, depth + 1, is_built=is_first)
             content.n_objects += inner.n_objects
@@ -229,8 +183,8 @@ class _Schema:
         content.is_complete = True
         return first or content
 
-    def _bytes_of_array(self, node: Any, number: int) -> int:
-        """Return an array's size, once it is read for no other object: each would be a copy."""
+    def _array_bytes(self, node: Any, number: int) -> int:
+        """Return an array's size; another object that reads it would be a copy, and is refused."""
         name = node.get("file")
         if name not in self._arrays:
             raise ModelFileError(f"there is no array {name!r} in it")
@@ -238,9 +192,9 @@ class _Schema:
             raise ModelFileError(f"its array {name!r} is read for two objects")
         return self._arrays[name]
 
-    def _children_of_dict(self, node: Any) -> Iterator[Any]:
+    def _dict_children(self, node: Any) -> Iterator[Any]:
         content, keys = node.get("content"), node.get("key_types")
-        if not isinstance(content, dict) or _type_of(keys) != "builtins.list":
+        if not isinstance(content, dict) or _type_name(keys) != "builtins.list":
             raise ModelFileError("schema.json has a dict without keys")
         types = keys.get("content")
         if keys.get("__loader__") != "ListNode" or not isinstance(types, list):
@@ -250,7 +204,7 @@ class _Schema:
                 f"schema.json has a dict of {len(content)} values for {len(types)} keys"
             )
         for key in types:
-            name = _type_of(key)
+            name = _type_name(key)
             if key.get("__loader__") != "TypeNode":
                 self._types.refused.add(f"{name} ({key.get('__loader__')})")
         version = content.get(_VERSION_NAME)
@@ -265,63 +219,63 @@ class _Schema:
         }
         yield from content.values()
 
-    def _children_of_list(self, node: Any) -> Iterator[Any]:
+    def _list_children(self, node: Any) -> Iterator[Any]:
         if not isinstance(node.get("content"), list):
             raise ModelFileError("schema.json has a list without items")
         yield from node["content"]
 
-    def _children_of_slice(self, node: Any) -> Iterator[Any]:
+    def _slice_children(self, node: Any) -> Iterator[Any]:
         ends = node.get("content")
         if not isinstance(ends, dict) or set(ends) != {"start", "stop", "step"}:
-            raise ModelFileError("schema.json has a slice without ends")
+            raise ModelFileError("schema.json has a slice without start, stop and step")
         if not all(
-            end is None or (type(end) is int and abs(end) < _MAX_WHOLE) for end in ends.values()
+            end is None or (type(end) is int and abs(end) < _MAX_INTEGER) for end in ends.values()
         ):
             raise ModelFileError(f"schema.json has the slice {str(ends)[:80]}")
         return iter(())
 
-    def _children_of_json(self, node: Any) -> Iterator[Any]:
+    def _json_children(self, node: Any) -> Iterator[Any]:
         try:
             value = json.loads(node.get("content"))
         except (TypeError, ValueError, RecursionError):
             value = node
         if not (value is None or isinstance(value, str | int | float)):
             raise ModelFileError("schema.json has a value that is no text and no number")
-        if isinstance(value, int) and abs(value) >= _MAX_WHOLE:
+        if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
             raise ModelFileError(
                 f"schema.json has the number {str(value)[:20]}..., of over 64 bits"
             )
         return iter(())
 
-    def _children_of_array(self, node: Any) -> Iterator[Any]:
+    def _array_children(self, node: Any) -> Iterator[Any]:
         if node.get("type") == "numpy":
             return
-        # Names of columns are an array of objects, which skops writes as a list.
-        if node.get("type") != "json" or _type_of(node) != "numpy.ndarray":
+        # The names of columns are an array of objects, which skops writes as a list.
+        if node.get("type") != "json" or _type_name(node) != "numpy.ndarray":
             raise ModelFileError(f"schema.json has an array of the kind {node.get('type')!r}")
         for item in node.get("content") or ():
-            if _type_of(item) != "builtins.str" or item.get("__loader__") != "JsonNode":
+            if _type_name(item) != "builtins.str" or item.get("__loader__") != "JsonNode":
                 raise ModelFileError("schema.json has an array of objects that are no text")
         yield from node.get("content") or ()
         shape = node.get("shape")
-        if _type_of(shape) != "builtins.tuple":
+        if _type_name(shape) != "builtins.tuple":
             raise ModelFileError("schema.json has an array without a shape")
         yield shape
 
-    def _children_of_object(self, node: Any) -> Iterator[Any]:
+    def _object_children(self, node: Any) -> Iterator[Any]:
         state = node.get("content")
         if state is None:
             return
-        if _type_of(node) not in self._trusted and _type_of(state) != "builtins.dict":
-            raise ModelFileError(f"schema.json has a {_type_of(node)} without attributes")
+        if _type_name(node) not in self._trusted and _type_name(state) != "builtins.dict":
+            raise ModelFileError(f"schema.json has a {_type_name(node)} without attributes")
         yield state
 
-    def _children_of_tree(self, node: Any) -> Iterator[Any]:
+    def _tree_children(self, node: Any) -> Iterator[Any]:
         yield node["content"]
         yield node["__reduce__"]["args"]
 
 
-def _type_of(node: Any) -> str:
+def _type_name(node: Any) -> str:
     if not isinstance(node, dict):
         raise ModelFileError(f"schema.json has {str(node)[:40]!r} where an object should be")
     return f"{node.get('__module__')}.{node.get('__class__')}"

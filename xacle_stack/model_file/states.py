@@ -1,8 +1,8 @@
 """Checks of fitted estimators that come from a file, before anybody predicts with them.
 
-A file may be made by anyone, and its arrays need not fit together.  What is checked here, shapes,
-indices, finite numbers and how much the parts make of one row, keeps a prediction from taking more
-memory or time than the file's size accounts for, and from ending in an error that names no file.
+A file may be made by anyone, and its arrays need not fit together.  The checks of shapes, indices,
+finite numbers and sizes keep a prediction from taking more memory or time than the file's size
+accounts for, and from ending in an error that names no file.
 """
 
 from collections.abc import Iterator
@@ -11,54 +11,52 @@ from typing import Any
 
 from xacle_stack._state_checks import check_attributes, check_width
 from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError
-from xacle_stack.model_file.schema import OWN_TYPES, SCIKIT_LEARN_TYPES
+from xacle_stack.model_file.saved_types import OWN_TYPES, SCIKIT_LEARN_TYPES
 from xacle_stack.model_file.scikit_learn_state import check_scikit_learn
-from xacle_stack.stacking.fitted_state import STATE_CHECKS
 
-# Of those that go over the columns one by one, what each column counts as.
-_BY_COLUMN, _BY_COLUMN_COUNTS = frozenset({"PowerTransformer", "QuantileTransformer"}), 1024
-# Estimators, each as often as the model refers to it, times the columns of the widest table.
+# These transform the columns one by one, so each counts as this many estimators.
+_COLUMNWISE, _COLUMNWISE_COUNT = frozenset({"PowerTransformer", "QuantileTransformer"}), 1024
+# The number of estimators, each as often as the model refers to it, times the largest number of
+# columns.
 _MAX_WORK = 2**30
-# Attributes of our estimators beside settings and what is learned: LightGBM's form of the trees,
-# which no file can give.
-_OWN_PRIVATE = frozenset({"_booster"})
 
 
 def check_states(model: Any) -> None:
-    """Check what the estimators in a model have learned, the inner ones first.
+    """Check a model's attributes, its size, and what its estimators have learned.
 
     Parameters
     ----------
     model : object
-        An estimator, or containers of some.  Estimators of other packages of this library than
-        `stacking` have a method ``check_state``.
+        An estimator, or containers of some.  Every type of this library that a model may hold has
+        a method ``check_state``; inner estimators are checked before those that hold them.
 
     Raises
     ------
     ModelFileError
-        If something is missing, does not fit together, or would take very long to predict.
+        If something is missing, does not fit together, is unknown to its class, or would take very
+        long to predict.
     """
-    for estimator in check_attributes_in(model):
+    estimators = _checked_estimators(model)
+    for estimator in estimators:
         with _naming(estimator):
             if _full_name(estimator) in SCIKIT_LEARN_TYPES:
                 check_scikit_learn(estimator)
-            elif _full_name(estimator) in OWN_TYPES and _has_learned(estimator):
-                STATE_CHECKS.get(type(estimator), _check_itself)(estimator)
+            elif _full_name(estimator) in OWN_TYPES and _is_fitted(estimator):
+                _check_own(estimator)
 
 
-def check_attributes_in(model: Any) -> list[Any]:
-    """Check what a model consists of, without using it: the names of attributes, how much there is.
+def _check_own(estimator: Any) -> None:
+    if hasattr(estimator, "check_state"):
+        estimator.check_state()
+        return
+    # To be deleted when every type of `stacking` has the method.
+    from xacle_stack.stacking.fitted_state import STATE_CHECKS
 
-    Returns
-    -------
-    estimators : list
-        All that the model refers to, the inner ones first.
+    STATE_CHECKS[type(estimator)](estimator)
 
-    Raises
-    ------
-    ModelFileError
-        If an estimator has an attribute that its class does not know, or there are very many.
-    """
+
+def _checked_estimators(model: Any) -> list[Any]:
+    """Return all estimators in a model, the inner ones first, once their attributes are checked."""
     estimators: dict[int, Any] = {}
     n_estimators = _collect(model, estimators, {})
     n_columns = 1
@@ -69,32 +67,32 @@ def check_attributes_in(model: Any) -> list[Any]:
     if n_estimators * n_columns > _MAX_WORK:
         raise ModelFileError(
             f"{n_estimators} estimators for up to {n_columns} columns would take very long to "
-            f"predict; the most is {_MAX_WORK} of both together."
+            f"predict; their product must not exceed {_MAX_WORK}."
         )
     return list(estimators.values())
 
 
 def _collect(value: Any, estimators: dict[int, Any], counts: dict[int, int]) -> int:
-    """Find the estimators in a model, the inner ones first.
+    """Add the estimators in a value to a dictionary, the inner ones first.
 
     Returns
     -------
     n_estimators : int
-        Each as often as the model refers to it; one that goes column by column counts as many.
+        Each is counted as often as the value refers to it, a columnwise one several times.
     """
     if id(value) not in counts:
-        n_inside = sum(_collect(part, estimators, counts) for part in _parts_of(value))
+        n_inside = sum(_collect(child, estimators, counts) for child in _children(value))
         is_estimator = _is_estimator(value)
         if is_estimator:
             estimators[id(value)] = value
-        is_slow = is_estimator and type(value).__name__ in _BY_COLUMN
-        counts[id(value)] = n_inside + (_BY_COLUMN_COUNTS if is_slow else is_estimator)
+        is_columnwise = is_estimator and type(value).__name__ in _COLUMNWISE
+        counts[id(value)] = n_inside + (_COLUMNWISE_COUNT if is_columnwise else is_estimator)
     return counts[id(value)]
 
 
 @contextmanager
 def _naming(estimator: Any) -> Iterator[None]:
-    """Say in front of a message which estimator it is about."""
+    """Put the name of an estimator's class in front of an error's message."""
     name = type(estimator).__name__
     try:
         yield
@@ -106,7 +104,7 @@ def _naming(estimator: Any) -> Iterator[None]:
         raise ModelFileError(f"{name}: {type(error).__name__}: {error}") from error
 
 
-def _parts_of(value: Any) -> Iterator[Any]:
+def _children(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):
         yield from value.values()
     elif isinstance(value, list | tuple):
@@ -120,7 +118,7 @@ def _full_name(value: Any) -> str:
 
 
 def _is_estimator(value: Any) -> bool:
-    """Return whether a value is of this library or scikit-learn, and has a state to look into."""
+    """Return whether a value is of this library or scikit-learn, and has attributes."""
     package = type(value).__module__.partition(".")[0]
     return package in ("xacle_stack", "sklearn") and hasattr(value, "__dict__")
 
@@ -128,16 +126,12 @@ def _is_estimator(value: Any) -> bool:
 def _check_attributes(estimator: Any) -> None:
     """Check the names of attributes; a type that a caller trusts may have any."""
     if _full_name(estimator) in OWN_TYPES:
-        check_attributes(estimator, _OWN_PRIVATE)
+        check_attributes(estimator)
     elif _full_name(estimator) in SCIKIT_LEARN_TYPES:
         check_attributes(estimator, None)
 
 
-def _has_learned(value: Any) -> bool:
-    if not hasattr(value, "fit"):  # what only a fit makes
+def _is_fitted(value: Any) -> bool:
+    if not hasattr(value, "fit"):  # only a fit makes such an object
         return True
     return any(name.endswith("_") for name in vars(value))
-
-
-def _check_itself(value: Any) -> None:
-    type(value).check_state(value)

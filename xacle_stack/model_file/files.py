@@ -1,0 +1,226 @@
+"""Saves fitted models so that opening one runs nothing.
+
+A model is two files: ``NAME.skops`` holds arrays and settings and no code, and ``NAME.json`` is a
+card for people and programs with the format, the versions, and whatever the caller adds.  Whoever
+made the files, loading them builds only types of a short list, reads no other file, and takes no
+more memory than several times the size of the file.  What was built is checked before anybody
+predicts with it.
+"""
+
+import hashlib
+import io
+import json
+import platform
+import reprlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from xacle_stack._files import write_atomically
+from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError
+from xacle_stack.model_file.archive import archive_types
+from xacle_stack.model_file.card import FORMAT_VERSION, load_card, model_path, regular_size
+from xacle_stack.model_file.saved_types import refusal, type_names
+from xacle_stack.model_file.states import check_states
+
+MAX_MODEL_BYTES = 4 * 2**30
+
+_READ_BYTES = 2**20
+_LIBRARIES = ("xacle-stack", "numpy", "scikit-learn", "lightgbm", "skops")
+_FIT_AGAIN = "Fit it again, with Scorer.fit or: xacle-stack stack"
+
+
+def save_model(
+    path: Path | str,
+    model: object,
+    card: Mapping[str, Any] | None = None,
+    *,
+    trusted: Iterable[str | type] = (),
+) -> Path:
+    """Save a fitted model, or a dictionary of them, beside its card.
+
+    Parameters
+    ----------
+    path : path-like
+        ``NAME.skops``, or a folder for ``model.skops`` in it.
+    model : object
+        Estimators of this library, or scikit-learn's linear models and scalers, alone or in a dict.
+    card : mapping, optional
+        JSON-serialisable facts to keep: recipe, families, metrics.
+    trusted : iterable of str or type, optional
+        Further types that the model holds.  Whoever loads it has to name them as well.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    ModelFileError
+        If the model could not be loaded again, the card is not plain JSON (NaN is not), or the
+        files cannot be written.
+    """
+    path = model_path(path)
+    content = _archive(model, trusted, f"{path}: not saved")
+    facts = {
+        **(card or {}),
+        "format_version": FORMAT_VERSION,
+        "model_digest": _digest(io.BytesIO(content)),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+    try:
+        text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: not saved: the card is not plain JSON ({error}).") from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        write_atomically(path.with_suffix(".json"), text.encode())
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written: {error.strerror}.") from None
+    return path
+
+
+def check_can_be_saved(estimator: object, trusted: Iterable[str | type] = ()) -> None:
+    """Check before a fit that the fitted estimator could be saved.
+
+    Parameters
+    ----------
+    estimator : object
+        An unfitted estimator, with the estimators that it holds: steps of a pipeline, learners of
+        a stack.
+    trusted : iterable of str or type, optional
+        As in :func:`save_model`.  What a trusted type makes while it is fitted is not known
+        before, such as the trees of a forest; those types have to be named as well.
+
+    Raises
+    ------
+    ModelFileError
+        If it could not; the message names the types and what to use in their place.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import Lasso
+    >>> from xacle_stack import Stacker
+    >>> check_can_be_saved(Stacker(learners=[("lasso", Lasso())]))
+    """
+    _archive(estimator, trusted, f"{type(estimator).__name__} could not be saved once it is fitted")
+
+
+def load_model(
+    path: Path | str,
+    *,
+    trusted: Iterable[str | type] = (),
+    max_bytes: int = MAX_MODEL_BYTES,
+) -> Any:
+    """Load what :func:`save_model` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        As in :func:`save_model`.
+    trusted : iterable of str or type, optional
+        Further types that may be built, by full name or themselves.  Only name what you have
+        looked at: building one runs its code on what the file says.
+    max_bytes : int, optional
+        The largest file that is read, by default 4 GiB.  Nothing in it is compressed.
+
+    Returns
+    -------
+    model : object
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, damaged, too large, of another format, or holds types that are not
+        trusted, or arrays that do not make up such a model.
+    """
+    import skops.io
+
+    path = model_path(path)
+    card = load_card(path)
+    if card.get("format_version") != FORMAT_VERSION:
+        found = reprlib.repr(card.get("format_version"))
+        raise ModelFileError(
+            f"{path.with_suffix('.json')}: model format {found}, but this release reads "
+            f"{FORMAT_VERSION}. Load it with the release that wrote it "
+            f"({_versions(card)}), or fit it again, with Scorer.fit or: xacle-stack stack"
+        )
+    size = regular_size(path)
+    if size > max_bytes:
+        raise ModelFileError(
+            f"{path}: {size} bytes, more than max_bytes={max_bytes}. If it is no mistake, load it "
+            f"with load_model(path, max_bytes={size}), or score with --max-model-bytes {size}."
+        )
+    with path.open("rb") as file:
+        if card.get("model_digest") != _digest(file):
+            raise ModelFileError(
+                f"{path}: not readable as a saved model: it is not the file that its card "
+                f"{path.with_suffix('.json').name} describes: damaged, changed, or of another fit. "
+                f"{_FIT_AGAIN}"
+            )
+        try:
+            types = archive_types(file, size, type_names(trusted))
+            if not types.refused:
+                model = skops.io.load(file, trusted=sorted(types.accepted))
+                check_states(model)
+                return model
+        except MissingExtraError:
+            raise
+        except (Exception, MemoryError) as error:  # a damaged file can fail anywhere inside skops
+            raise ModelFileError(
+                f"{path}: not readable as a saved model ({_message(error)}). {_FIT_AGAIN}"
+            ) from error
+    raise ModelFileError(
+        f"{path}: refused: it asks for types that a saved model may not hold. Nothing of it was "
+        f"run. If you made it yourself, save it with save_model. Types:\n{refusal(types.refused)}"
+    )
+
+
+def _archive(model: object, trusted: Iterable[str | type], failure: str) -> bytes:
+    """Return the archive of a model, after it was loaded from there and checked as any other."""
+    import skops.io  # takes a third of a second, and only this needs it
+
+    try:
+        content = skops.io.dumps(model)
+        types = archive_types(io.BytesIO(content), len(content), type_names(trusted))
+        if not types.refused:
+            check_states(skops.io.loads(content, trusted=sorted(types.accepted)))
+            return content
+    except MissingExtraError:
+        raise
+    except Exception as error:  # skops knows some types only
+        raise ModelFileError(f"{failure}: {_message(error)}.") from error
+    raise ModelFileError(
+        f"{failure}: it holds types that loading would refuse:\n{refusal(types.refused)}"
+    )
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    while block := file.read(_READ_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _versions(card: Mapping[str, Any]) -> str:
+    libraries = card.get("libraries")
+    if not isinstance(libraries, Mapping):
+        return "unknown"
+    return ", ".join(
+        f"{name} {_quoted(libraries[name])}" for name in _LIBRARIES if name in libraries
+    )
+
+
+def _message(error: BaseException) -> str:
+    """Return an error's message; one of this library needs no name of its type."""
+    text = _quoted(str(error).removesuffix("."))
+    return text if isinstance(error, XacleStackError) else f"{type(error).__name__}: {text}"
+
+
+def _quoted(text: object) -> str:
+    """Return a file's words for a message: no control characters, and not too many."""
+    short = str(text)[:400]
+    return short if short.isprintable() else repr(short)
