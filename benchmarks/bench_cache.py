@@ -16,7 +16,14 @@ import h5py
 import numpy as np
 from report import peak_mib, report
 
-from xacle_stack.cache import CachedPairs, FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache import (
+    CachedPairs,
+    CachedSequences,
+    FeatureCache,
+    StoreId,
+    StoreWriter,
+    text_key,
+)
 from xacle_stack.pairs import Pairs
 
 N_PAIRS, N_DIMS, PAIRS_A_CAPTION = 13_500, 1_024, 9
@@ -46,7 +53,7 @@ def read(root: Path) -> None:
     pairs = Pairs("test", tuple(map(str, range(N_PAIRS))), (), tuple(map(str, range(N_PAIRS))))
     keys = {"audio": clip_keys, "text": caption_keys}
     start = time.perf_counter()
-    cached = CachedPairs(FeatureCache(root), pairs, keys, {})
+    cached = CachedPairs(root, pairs, keys, {})
     shapes = cached.audio("bench").shape, cached.text("bench").shape
     seconds = time.perf_counter() - start
     if shapes != ((N_PAIRS, N_DIMS),) * 2:
@@ -65,7 +72,9 @@ def time_sequences(root: Path) -> list[list[object]]:
             writer.append([text_key(name)], {"frames": [frames]})
     seconds = {"cache, write sequences": time.perf_counter() - start}
     pairs = Pairs("test", names, (), names)
-    sequences = FeatureCache(root / "sequences").load(pairs).text_sequences("bench")
+    sequences = CachedSequences(
+        FeatureCache(root / "sequences").load(pairs), "bench", "text", "frames"
+    )
     for what in ("cache, read sequences for the first time", "cache, read sequences again"):
         order = rng.permutation(N_CLIPS)
         start = time.perf_counter()

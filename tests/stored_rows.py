@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xacle_stack.cache import FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache import CachedSequences, FeatureCache, StoreId, StoreWriter, text_key
 from xacle_stack.pairs import Pairs
 from xacle_stack.pairs.split_rows import numbered_ids
 
@@ -48,7 +48,7 @@ def assert_rows(root: Path, rows: Sequence[int], kind: str) -> None:
         assert table.tobytes() == b"".join(of_row["embedding"].tobytes() for of_row in expected)
         return
     for name in TYPES:
-        sequences = cached.text_sequences("toy", name)
+        sequences = CachedSequences(cached, "toy", "text", name)
         for found, of_row in zip(sequences[:], expected, strict=True):
             (sequence,) = of_row[name]
             assert (found.shape, found.dtype) == (sequence.shape, sequence.dtype)

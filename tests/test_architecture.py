@@ -110,6 +110,49 @@ def test_imports_only_descend() -> None:
     assert climbing == []
 
 
+# The cycles that are still there, by the names of their modules.
+KNOWN_CYCLES: list[set[str]] = [{"stacking.explain", "stacking.stacker"}]
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Return the modules that each module imports, those for type checking included."""
+    paths = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    imported.add(name if name in paths else node.module)
+            elif isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+        graph[module] = (imported & set(paths)) - {module, "xacle_stack"}
+    return graph
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph = module_graph()
+    reachable = {module: set(imported) for module, imported in graph.items()}
+    for _ in graph:
+        for imported in reachable.values():
+            imported |= set().union(*(reachable[name] for name in imported))
+    cycles = {
+        frozenset(
+            name.removeprefix("xacle_stack.")
+            for name in imported
+            if module in imported and module in reachable[name]
+        )
+        for module, imported in reachable.items()
+    }
+    assert [set(cycle) for cycle in cycles if cycle] == KNOWN_CYCLES
+
+
 @pytest.mark.parametrize(
     ("part", "stranger"),
     [("stacking", "h5py"), ("features/pair.py", "h5py"), ("features/agreement.py", "h5py")],

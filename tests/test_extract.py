@@ -12,7 +12,7 @@ from support import BATCH_TOY, TOY, WriteData
 
 from xacle_stack import extract
 from xacle_stack.audio import Clip, read_clip
-from xacle_stack.cache import FeatureCache, StoreWriter
+from xacle_stack.cache import CachedSequences, FeatureCache, StoreWriter
 from xacle_stack.encoders import EncoderChoice, batches, view_name
 from xacle_stack.errors import EncoderError
 from xacle_stack.extract import extract_embeddings, store_id
@@ -28,7 +28,7 @@ def table(root: Path, pairs: Pairs, encoder: str = "toy") -> bytes:
     arrays = [cached.audio(encoder), cached.audio(encoder, "level"), cached.text(encoder)]
     if encoder != "toy":
         arrays += cached.audio_sequences(encoder)[:]
-        arrays += cached.text_sequences(encoder, "letters")[:]
+        arrays += CachedSequences(cached, encoder, "text", "letters")[:]
     return b"".join(array.tobytes() for array in arrays)
 
 
@@ -83,7 +83,7 @@ def test_the_cache_holds_the_sequences_that_the_encoder_returns(
     for found, sequence in zip(cached.audio_sequences("toy-frames")[:], frames, strict=True):
         np.testing.assert_array_equal(found, sequence.astype(np.float16))
     assert cached.audio_sequences("toy-frames").lengths.tolist() == [16] * 3 + [1] + [16] * 16
-    found = cached.text_sequences("toy-frames", "letters")
+    found = CachedSequences(cached, "toy-frames", "text", "letters")
     for row, sequence in enumerate(letters):
         np.testing.assert_array_equal(found[row], sequence.astype(np.float32))
     np.testing.assert_array_equal(

@@ -7,7 +7,14 @@ import pytest
 from stored_rows import STORE, assert_rows, outputs_of, pairs_of, write_rows
 from support import WriteData
 
-from xacle_stack.cache import CachedPairs, FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache import (
+    CachedPairs,
+    CachedSequences,
+    FeatureCache,
+    StoreId,
+    StoreWriter,
+    text_key,
+)
 from xacle_stack.cache.index import Index
 from xacle_stack.cache.keys import AudioKeys
 from xacle_stack.cache.segment_rows import SegmentRows
@@ -18,7 +25,7 @@ from xacle_stack.pairs import Pairs, read_pairs
 def fill(root: Path, pairs: Pairs, rng: np.random.Generator, store: StoreId = STORE) -> None:
     """Store a random vector for every distinct clip and caption, in many small segments."""
     for modality, keys in {
-        "audio": AudioKeys(root).of(pairs.audio_paths),
+        "audio": AudioKeys(root).look_up(pairs.audio_paths),
         "text": [text_key(caption) for caption in pairs.captions],
     }.items():
         with StoreWriter(root, store, modality, {}, segment_rows=8) as writer:
@@ -198,7 +205,7 @@ def cached_captions(root: Path, n_pairs: int) -> CachedPairs:
     names = tuple(map(str, range(n_pairs)))
     keys = np.array([text_key(name) for name in names], dtype="S32")
     pairs = Pairs("test", names, tuple(map(Path, names)), names)
-    return CachedPairs(FeatureCache(root), pairs, {"audio": keys, "text": keys}, {})
+    return CachedPairs(root, pairs, {"audio": keys, "text": keys}, {})
 
 
 def test_a_part_pickles_only_its_own_pairs(tmp_path: Path, rng) -> None:
@@ -252,7 +259,7 @@ def test_sequences_are_indexed_by_pair(tmp_path: Path, rng) -> None:
     write_rows(tmp_path, rng.permutation(30), "sequences", segment_rows=8)
     captions = rng.integers(0, 30, size=50)
     cached = FeatureCache(tmp_path).load(pairs_of(captions.tolist()))
-    sequences = cached.text_sequences("toy", "float16")
+    sequences = CachedSequences(cached, "toy", "text", "float16")
     assert (len(sequences), sequences.n_dims, sequences.dtype) == (50, 9, np.float16)
     assert repr(sequences) == "CachedSequences(50 x T x 9 float16, toy:float16)"
     np.testing.assert_array_equal(sequences.lengths, [len(sequence_of(row)) for row in captions])
@@ -263,18 +270,20 @@ def test_sequences_are_indexed_by_pair(tmp_path: Path, rng) -> None:
             np.testing.assert_array_equal(sequence, sequence_of(row))
     for row in (0, -1, np.int64(17)):
         np.testing.assert_array_equal(sequences[row], sequence_of(captions[row]))
-    part = cached.take([5, 2]).text_sequences("toy", "float32")
+    part = CachedSequences(cached.take([5, 2]), "toy", "text", "float32")
     assert [sequence.dtype for sequence in part] == [np.float32, np.float32]
     assert len(part[0]) == sequences.lengths[5]
     with pytest.raises(IndexError, match="50 is out of bounds"):
         sequences[50]
     with pytest.raises(CacheError, match="the list of pairs is empty"):
-        cached.take([]).text_sequences("toy", "float16")
+        CachedSequences(cached.take([]), "toy", "text", "float16")
 
 
 def test_a_sequence_belongs_to_who_asked_for_it(tmp_path: Path) -> None:
     write_rows(tmp_path, range(4), "sequences")
-    sequences = FeatureCache(tmp_path).load(pairs_of([1, 1, 2])).text_sequences("toy", "float16")
+    sequences = CachedSequences(
+        FeatureCache(tmp_path).load(pairs_of([1, 1, 2])), "toy", "text", "float16"
+    )
     first, again, _ = sequences[:]
     first += 1
     np.testing.assert_array_equal(again, sequence_of(1))
@@ -283,7 +292,9 @@ def test_a_sequence_belongs_to_who_asked_for_it(tmp_path: Path) -> None:
 
 def test_only_the_sequences_asked_for_are_read(tmp_path: Path, monkeypatch) -> None:
     write_rows(tmp_path, range(200), "sequences")
-    sequences = FeatureCache(tmp_path).load(pairs_of(range(200))).text_sequences("toy", "float16")
+    sequences = CachedSequences(
+        FeatureCache(tmp_path).load(pairs_of(range(200))), "toy", "text", "float16"
+    )
     n_read, read = [], SegmentRows.read
     monkeypatch.setattr(
         SegmentRows,
@@ -303,7 +314,7 @@ def test_vectors_and_sequences_are_not_taken_for_each_other(tmp_path: Path) -> N
         with pytest.raises(CacheError, match="'float16' holds a sequence .* with audio_sequences"):
             ask("toy", "float16")
     with pytest.raises(UnknownNameError, match="no output 'frames'. It holds: float16, float32"):
-        cached.text_sequences("toy")
+        CachedSequences(cached, "toy", "text", "frames")
     (summary,) = FeatureCache(tmp_path).summaries()
     assert summary.outputs == {"float16": 9, "float32": 9}
     assert summary.sequences == {"float16": 1 + 2 + 3, "float32": 1 + 2 + 3}
@@ -325,13 +336,15 @@ def test_missing_sequences_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         CacheError, match=r"no text row for 2 of 4 pairs.*`xacle-stack features`"
     ) as e:
-        cached.text_sequences("toy", "float16")
+        CachedSequences(cached, "toy", "text", "float16")
     assert str(e.value).endswith("  - 7\n  - 9")
 
 
 def test_sequences_may_be_compacted_while_they_are_read(tmp_path: Path) -> None:
     write_rows(tmp_path, range(20), "sequences", segment_rows=6)
-    sequences = FeatureCache(tmp_path).load(pairs_of(range(20))).text_sequences("toy", "float16")
+    sequences = CachedSequences(
+        FeatureCache(tmp_path).load(pairs_of(range(20))), "toy", "text", "float16"
+    )
     np.testing.assert_array_equal(sequences[3], sequence_of(3))
     FeatureCache(tmp_path).compact()
     np.testing.assert_array_equal(sequences[13], sequence_of(13))

@@ -82,7 +82,7 @@ def test_too_many_open_files_are_no_damage(segment: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        with pytest.raises(CacheError, match=r"\(Too many open files\). Raise the limit"):
+        with pytest.raises(CacheError, match=r"Too many open files.*ulimit -n"):
             read_keys(segment)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -96,20 +96,20 @@ def test_too_little_memory_is_no_damage(segment: Path) -> None:
 def test_a_file_that_hdf5_refuses_though_its_bytes_are_sound(segment: Path) -> None:
     with (
         h5py.File(segment, "r", locking=True),  # HDF5 opens no file in two ways at once
-        pytest.raises(CacheError, match="HDF5 cannot read it .*those that were written"),
+        pytest.raises(CacheError, match="HDF5 cannot read it .*intact"),
     ):
         read_keys(segment)
 
 
 def test_damage_is_what_disagrees_with_the_name(segment: Path) -> None:
     segment.write_bytes(segment.read_bytes()[:-9])
-    with pytest.raises(CacheError, match=r"this segment is damaged \(.*Delete the file and run"):
+    with pytest.raises(CacheError, match=r"damaged.*Delete the file"):
         read_keys(segment)
     segment.write_text("this is no HDF5")
     with pytest.raises(CacheError, match=r"damaged .*`xacle-stack features`: only its rows"):
         read_keys(segment)
     segment.unlink()
-    with pytest.raises(CacheError, match="is gone since the store was opened"):
+    with pytest.raises(CacheError, match="gone since the store was opened"):
         read_keys(segment)
 
 
@@ -130,7 +130,7 @@ def test_a_flipped_byte_in_an_older_segment_cannot_hold_up_a_reader(segment: Pat
 
 def test_a_newer_schema_is_refused(segment: Path) -> None:
     segment = change(segment, lambda file: file.attrs.__setitem__("schema_version", 3))
-    with pytest.raises(CacheError, match="cache schema 3, but this release reads 2 and older"):
+    with pytest.raises(CacheError, match="schema 3.* 2 "):
         read_keys(segment)
 
 
@@ -228,7 +228,7 @@ ROWS = np.zeros((N_ROWS, 9), np.float32)
         (lambda file: file["outputs"].__delitem__("embedding"), "no outputs"),
         (_virtual, "not in chunks"),
         (_external, "not in chunks"),
-        (_unwritten, "bytes, which the file does not hold"),
+        (_unwritten, "bytes, but the file has"),
         (_vectors(ROWS, fletcher32=False), "not in chunks"),
         (_vectors(ROWS, compression="gzip"), "not in chunks"),
         (_vectors(ROWS, chunks=(N_ROWS, 3)), "not in chunks"),
@@ -245,11 +245,11 @@ ROWS = np.zeros((N_ROWS, 9), np.float32)
         (_vectors(ROWS[:3]), "4 keys, but 3 rows"),
         (_group, "frames is missing"),
         (_same_under_many_names, "has more than one name"),
-        (_attribute("schema_version", "two"), "'schema_version' is no integer"),
-        (_attribute("schema_version", [1, 1]), "'schema_version' is no integer"),
-        (_attribute("belongs_to", "toy"), "'belongs_to' is no string as"),
+        (_attribute("schema_version", "two"), "'schema_version'"),
+        (_attribute("schema_version", [1, 1]), "'schema_version'"),
+        (_attribute("belongs_to", "toy"), "'belongs_to'"),
         (_attribute("generation", -1), "'generation' is -1"),
-        (lambda file: file["keys"].__setitem__(0, b"x" * 32), "other things than hexadecimal"),
+        (lambda file: file["keys"].__setitem__(0, b"x" * 32), "hexadecimal"),
     ],
 )
 def test_a_file_of_another_structure_is_refused(
@@ -276,7 +276,7 @@ def test_data_sets_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     n_bytes = len(image) // 2  # each of the three fits by itself
     with (
         h5py.File(path) as file,
-        pytest.raises(ValueError, match="its data sets need .* bytes together, which the file"),
+        pytest.raises(ValueError, match="its data sets need .* bytes together"),
     ):
         _checked(file, n_bytes)
 
@@ -300,7 +300,7 @@ def test_offsets_that_lead_elsewhere_are_refused(tmp_path: Path, offsets: list[i
             )
 
     path = change(path, edit)
-    with pytest.raises(CacheError, match="does not lead from 0 to 4|2 keys, but 1 rows"):
+    with pytest.raises(CacheError, match="from 0 to 4|2 keys, but 1 rows"):
         assert_rows(tmp_path, range(2), "sequences")
     ((found, fault),) = FeatureCache(tmp_path).verify()
     assert (found, folder) == (path, path.parent)
@@ -315,7 +315,7 @@ def test_an_output_of_another_size_is_refused(segment: Path) -> None:
         np.array([text_key("9")], dtype=KEY_DTYPE),
         {"embedding": np.ones((1, 5), np.float32)},
     )
-    with pytest.raises(CacheError, match="has vectors of [59] float32, but that of") as caught:
+    with pytest.raises(CacheError, match="vectors of [59] float32") as caught:
         assert_rows(segment.parent.parent, [0, 9], "vectors")
     assert str(segment) in str(caught.value)
     assert str(other) in str(caught.value)
@@ -338,7 +338,7 @@ def test_a_segment_may_be_a_symbolic_link(segment: Path, tmp_path: Path) -> None
     assert_rows(tmp_path, range(N_ROWS), "vectors")
     elsewhere.unlink()
     with (
-        pytest.raises(CacheError, match="a symbolic link to a file that is not there"),
+        pytest.raises(CacheError, match="symbolic link"),
         open_segment(segment),
     ):
         pass

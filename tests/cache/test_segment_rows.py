@@ -83,8 +83,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, rng) -> None:
     read(rows, [699])
     with path.open("r+b") as file:
         file.truncate(1000)
-    with pytest.raises(CacheError, match="this segment is damaged .*shorter than it was"):
+    with pytest.raises(CacheError, match="damaged .*shorter"):
         read(rows, [698])
     path.unlink()
-    with pytest.raises(CacheError, match="this segment is gone"):
+    with pytest.raises(CacheError, match="gone since"):
         read(rows, [699])

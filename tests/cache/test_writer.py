@@ -218,7 +218,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_key_is_refused(tmp_path: Path, keys: list[str]) -> None:
     with (
         StoreWriter(tmp_path, STORE, "audio", {}) as writer,
-        pytest.raises(CacheError, match="expected 32 hexadecimal digits each"),
+        pytest.raises(CacheError, match="32 hexadecimal"),
     ):
         writer.append(keys, {"x": np.zeros((1, 5))})
     assert not list(tmp_path.iterdir())
@@ -228,7 +228,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, keys: list[str]) -> None:
 def test_rows_that_are_no_vectors_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with (
         StoreWriter(tmp_path, STORE, "audio", {}) as writer,
-        pytest.raises(CacheError, match="expected one array of shape .n_rows, n_dims."),
+        pytest.raises(CacheError, match="n_rows, n_dims"),
     ):
         writer.append(["a" * 32], {"x": np.zeros(shape)})
     assert not list(tmp_path.iterdir())
@@ -250,7 +250,7 @@ def test_sequences_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             with pytest.raises(CacheError, match=message):
                 writer.append(["b" * 32], {"x": sequences})
         writer.append(["c" * 32, "d" * 32], {"x": [good, good[:1]]})
-        with pytest.raises(CacheError, match="all of one n_dims and type"):
+        with pytest.raises(CacheError, match="same n_dims and type"):
             writer.append(["e" * 32, "f" * 32], {"x": [good, np.zeros((2, 4), np.float16)]})
     assert FeatureCache(tmp_path).known_keys(STORE, "audio") == {"a" * 32, "c" * 32, "d" * 32}
 

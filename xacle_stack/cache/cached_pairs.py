@@ -1,31 +1,31 @@
-"""Pairs with their embeddings, matched by content key and seen as one table."""
+"""Pairs with their embeddings, which are found by content key."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from xacle_stack._rows import row_numbers
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.cache.index import Index, Places
+from xacle_stack.cache.facts import read_facts
+from xacle_stack.cache.index import Index, Locations
 from xacle_stack.cache.schema import KeyArray, StoreId
 from xacle_stack.cache.segment_file import SegmentGoneError, read_again_while_gone
+from xacle_stack.cache.stores import list_stores
 from xacle_stack.errors import CacheError, UnknownNameError, bullet_list
 from xacle_stack.pairs import Pairs
-
-if TYPE_CHECKING:
-    from xacle_stack.cache.reader import FeatureCache
 
 T = TypeVar("T")
 FRAMES = "frames"
 
 
 class _Lock:
-    """A lock that pickles and copies as a new one."""
+    """A lock that can be pickled and copied; the copy is a new lock."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -41,31 +41,31 @@ class _Lock:
 
 
 class CachedPairs:
-    """Pairs with their embeddings, row ``i`` of every array belonging to pair ``i``.
+    """Pairs with their embeddings: row ``i`` of every array belongs to pair ``i``.
 
-    Made by :meth:`FeatureCache.load`.  Arrays are read when they are asked for, so a part of
-    many pairs, taken with `take`, costs the memory of the part.
+    :meth:`FeatureCache.load` makes it.  Arrays are read when they are asked for, so a part that
+    `take` returns needs only the memory of that part.
     """
 
     def __init__(
         self,
-        cache: FeatureCache,
+        root: Path,
         pairs: Pairs,
         keys: Mapping[str, KeyArray],
         fingerprints: Mapping[str, str],
     ) -> None:
-        self._cache = cache
+        self._root = root
         self._fingerprints = fingerprints
-        # All that follows belongs to the whole and is shared by every part that is taken of it.
+        # These attributes, except the rows, describe the whole and are shared by all parts of it.
         self._whole = pairs
         self._keys = keys
-        self._places: dict[tuple[str, str], Places] = {}
+        self._locations: dict[tuple[str, str], Locations] = {}
         self._lock = _Lock()
         self._rows: range | IntArray = range(len(pairs))
 
     @property
     def pairs(self) -> Pairs:
-        """The pairs; of a part they are gathered anew at each call."""
+        """The pairs; a part gathers them at each call."""
         if isinstance(self._rows, range) and self._rows == range(len(self._whole)):
             return self._whole
         return self._whole.take(list(self._rows))
@@ -81,7 +81,7 @@ class CachedPairs:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        encoders = sorted({store.encoder for store in self._cache.stores()})
+        encoders = sorted({store.encoder for store in list_stores(self._root)})
         return f"CachedPairs({len(self)} pairs of {self._whole.split!r}, encoders={encoders})"
 
     @property
@@ -96,8 +96,8 @@ class CachedPairs:
     def take(self, rows: slice | Sequence[int] | IntArray) -> CachedPairs:
         """Return the embeddings of some of the pairs, in the order asked for.
 
-        Nothing is read.  Where each pair's vectors lie is looked up once for the whole and for
-        all parts, at the first reading of an encoder.
+        Nothing is read.  The location of each pair's vectors is looked up once for the whole and
+        all of its parts, when an encoder is first read.
 
         Parameters
         ----------
@@ -117,24 +117,24 @@ class CachedPairs:
         return part
 
     def __getstate__(self) -> dict[str, object]:
-        """Return what is pickled: of a part, nothing that belongs to other pairs."""
+        """Return the state to pickle; a part leaves out all that belongs to other pairs."""
         used, rows = np.unique(self._rows, return_inverse=True)
         is_all, is_in_order = (
             len(used) == len(self._whole),
             bool((rows == np.arange(len(rows))).all()),
         )
         with self._lock:
-            places = dict(self._places)
+            locations = dict(self._locations)
         return {
             **self.__dict__,
             "_whole": self._whole if is_all else self._whole.take(used.tolist()),
             "_keys": {modality: keys[used] for modality, keys in self._keys.items()},
-            "_places": {name: of_whole.part(used) for name, of_whole in places.items()},
+            "_locations": {name: found.part(used) for name, found in locations.items()},
             "_rows": range(len(rows)) if is_in_order else rows,
         }
 
     def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
-        """Return the shape that `audio` or `text` would have, knowing that every row is there.
+        """Return the shape of `audio` or `text`, after checking that every row is there.
 
         Parameters
         ----------
@@ -145,14 +145,14 @@ class CachedPairs:
         Raises
         ------
         UnknownNameError, CacheError
-            As `audio` and `text`, but for what only reading every vector can find.
+            As in `audio` and `text`, except for damage that only reading can find.
         """
         return self._read_with(
-            encoder, modality, lambda places: (len(self), *places.row_shape(self._rows, output))
+            encoder, modality, lambda found: (len(self), *found.row_shape(self._rows, output))
         )
 
     def audio(self, encoder: str, output: str = "embedding") -> FloatArray:
-        """Return an encoder's vector of each pair's clip, float32 of shape (n_pairs, n_dims).
+        """Return an encoder's vectors of the clips, float32 of shape (n_pairs, n_dims).
 
         Raises
         ------
@@ -161,14 +161,14 @@ class CachedPairs:
         CacheError
             If a pair has no row, a segment is damaged, or the encoder has several stores.
         """
-        return self._read_with(encoder, "audio", lambda places: places.read(self._rows, output))
+        return self._read_with(encoder, "audio", lambda found: found.read(self._rows, output))
 
     def text(self, encoder: str, output: str = "embedding") -> FloatArray:
-        """Return an encoder's vector of each pair's caption.  Shape and errors as in `audio`."""
-        return self._read_with(encoder, "text", lambda places: places.read(self._rows, output))
+        """Return an encoder's vectors of the captions; shape and errors as in `audio`."""
+        return self._read_with(encoder, "text", lambda found: found.read(self._rows, output))
 
     def audio_sequences(self, encoder: str, output: str = FRAMES) -> CachedSequences:
-        """Return an encoder's sequence of vectors of each pair's clip; nothing is read yet.
+        """Return an encoder's sequences of vectors of the clips, which are not yet read.
 
         Parameters
         ----------
@@ -184,61 +184,57 @@ class CachedPairs:
         UnknownNameError
             If the cache has no such encoder or output.
         CacheError
-            If a pair has no row, the output is one vector an item, a segment is damaged, or the
-            encoder has several stores.
+            If a pair has no row, the output is a single vector for each clip, a segment is
+            damaged, or the encoder has several stores.
         """
         return CachedSequences(self, encoder, "audio", output)
 
-    def text_sequences(self, encoder: str, output: str = FRAMES) -> CachedSequences:
-        """Return the sequences of each pair's caption.  All as in `audio_sequences`."""
-        return CachedSequences(self, encoder, "text", output)
-
-    def _read_with(self, encoder: str, modality: str, read: Callable[[Places], T]) -> T:
+    def _read_with(self, encoder: str, modality: str, read: Callable[[Locations], T]) -> T:
         def read_once() -> T:
-            places = self._found(encoder, modality)
+            locations = self._locate(encoder, modality)
             try:
-                return read(places)
+                return read(locations)
             except SegmentGoneError:
-                # Another process compacted the store since we looked: the rows lie elsewhere now.
-                self._forget((encoder, modality), places)
+                # Another process has compacted the store, so the rows are now elsewhere.
+                self._forget((encoder, modality), locations)
                 raise
 
         return read_again_while_gone(read_once)
 
-    def _found(self, encoder: str, modality: str) -> Places:
-        """Return where the vectors of the whole lie, once all those of this part are there."""
-        place = (encoder, modality)
-        with self._lock:  # parts are read by several threads at once
-            is_fresh = place not in self._places
+    def _locate(self, encoder: str, modality: str) -> Locations:
+        """Return the locations of the whole's vectors, checking that those of this part exist."""
+        key = (encoder, modality)
+        with self._lock:  # several threads may read parts
+            is_fresh = key not in self._locations
             if is_fresh:
-                index = Index.build(self._cache.root / self._store(encoder).folder, modality)
-                self._places[place] = index.locate(self._keys[modality])
-            places = self._places[place]
-        missing = places.missing(self._rows)
+                index = Index.build(self._root / self._store(encoder).folder, modality)
+                self._locations[key] = index.locate(self._keys[modality])
+            locations = self._locations[key]
+        missing = locations.missing(self._rows)
         if len(missing):
-            self._forget(place, places)
-            if not is_fresh:  # they may have been encoded since
-                return self._found(encoder, modality)
+            self._forget(key, locations)
+            if not is_fresh:  # the rows may have been encoded since
+                return self._locate(encoder, modality)
             ids = [self._whole.ids[self._rows[row]] for row in missing]
             raise CacheError(
-                f"{places.folder}: no {modality} row for {len(missing)} of {len(self)} pairs of "
+                f"{locations.folder}: no {modality} row for {len(missing)} of {len(self)} pairs of "
                 f"{self._whole.split!r}. Encode them with `xacle-stack features` (same "
                 f"--data, --recipe and --store):\n{bullet_list(ids)}"
             )
-        return places
+        return locations
 
-    def _forget(self, place: tuple[str, str], places: Places) -> None:
+    def _forget(self, key: tuple[str, str], locations: Locations) -> None:
         with self._lock:
-            if self._places.get(place) is places:
-                del self._places[place]
+            if self._locations.get(key) is locations:
+                del self._locations[key]
 
     def _store(self, encoder: str) -> StoreId:
-        stores = self._cache.stores(encoder)
+        stores = list_stores(self._root, encoder)
         wanted = self._fingerprints.get(encoder)
         if not stores:
-            known = sorted({store.encoder for store in self._cache.stores()})
+            known = sorted({store.encoder for store in list_stores(self._root)})
             raise UnknownNameError(
-                f"{self._cache.root}: the cache holds nothing of the encoder {encoder!r}, only of "
+                f"{self._root}: the cache holds nothing of the encoder {encoder!r}, only of "
                 f"{', '.join(known)}. Fill it with `xacle-stack features` and a recipe that "
                 "names it. (An encoder from a Python file goes by the name in its info.)"
             )
@@ -246,13 +242,13 @@ class CachedPairs:
             stores = [store for store in stores if store.fingerprint == wanted]
             if not stores:
                 raise CacheError(
-                    f"{self._cache.root}: nothing of the encoder {encoder!r} with the fingerprint "
+                    f"{self._root}: nothing of the encoder {encoder!r} with the fingerprint "
                     f"{wanted!r}. Fill the cache with `xacle-stack features`."
                 )
         if len(stores) > 1:
             found = [f"{s.fingerprint}: {self._facts_text(s)}" for s in stores]
             raise CacheError(
-                f"{self._cache.root}: the encoder {encoder!r} has {len(stores)} stores, made with "
+                f"{self._root}: the encoder {encoder!r} has {len(stores)} stores, made with "
                 f"other weights, settings or versions. Name one: cache.load(pairs, fingerprints="
                 f"{{{encoder!r}: {stores[-1].fingerprint!r}}}).\n" + bullet_list(found)
             )
@@ -260,19 +256,25 @@ class CachedPairs:
 
     def _facts_text(self, store: StoreId) -> str:
         try:
-            return json.dumps(self._cache.facts(store))
+            return json.dumps(read_facts(self._root / store.folder))
         except CacheError as error:
             return str(error)
 
 
 class CachedSequences:
-    """Sequences of vectors, one a pair, that are read when they are asked for.
+    """One sequence of vectors for each pair, read when it is asked for.
 
-    Made by :meth:`CachedPairs.audio_sequences` and :meth:`CachedPairs.text_sequences`.  It has a
-    length and is indexed by row: ``sequences[3]`` is one array of shape (n_frames, n_dims), and
-    ``sequences[[3, 1]]`` or ``sequences[10:20]`` a list of such arrays.  Only those are read, and
-    verified, from the cache; the bits are those that were stored, in the type that they were stored
-    in.  Each array is the caller's own.
+    :meth:`CachedPairs.audio_sequences` makes it.  It has a length and is indexed by row:
+    ``sequences[3]`` is one array of shape (n_frames, n_dims), and ``sequences[[3, 1]]`` or
+    ``sequences[10:20]`` is a list of such arrays.  Only these are read from the cache and
+    verified.  They have the bits and the type that were stored, and belong to the caller.
+
+    Parameters
+    ----------
+    pairs : CachedPairs
+    encoder : str
+    modality : {"audio", "text"}
+    output : str
 
     Attributes
     ----------
@@ -285,7 +287,7 @@ class CachedSequences:
         self._pairs = pairs
         self._encoder, self._modality, self._output = encoder, modality, output
         self.n_dims, self.dtype = pairs._read_with(
-            encoder, modality, lambda places: places.frame_type(pairs._rows, output)
+            encoder, modality, lambda found: found.frame_type(pairs._rows, output)
         )
 
     def __len__(self) -> int:
@@ -299,10 +301,10 @@ class CachedSequences:
 
     @property
     def lengths(self) -> IntArray:
-        """How many vectors each sequence has, shape (n_pairs,); none of them is read."""
+        """Number of vectors in each sequence, shape (n_pairs,); the vectors are not read."""
         rows = self._pairs._rows
         return self._pairs._read_with(
-            self._encoder, self._modality, lambda places: places.lengths(rows, self._output)
+            self._encoder, self._modality, lambda found: found.lengths(rows, self._output)
         )
 
     def take(self, rows: slice | Sequence[int] | IntArray) -> CachedSequences:
@@ -324,5 +326,5 @@ class CachedSequences:
         return part._read_with(
             self._encoder,
             self._modality,
-            lambda places: places.read_sequences(part._rows, self._output),
+            lambda found: found.read_sequences(part._rows, self._output),
         )

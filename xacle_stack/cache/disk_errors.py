@@ -1,6 +1,6 @@
-"""What the operating system refuses, and what to do about it.
+"""Errors of the operating system, with their remedies.
 
-None of it says anything of the bytes on the disk: a file that may not be read is not damaged.
+They say nothing about the bytes on the disk: a file that may not be read is not damaged.
 """
 
 import errno
@@ -20,7 +20,7 @@ _REMEDIES = {
     errno.EROFS: "mount the disk writable",
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room within the quota",
-    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close files of other processes",
     errno.ENOMEM: "free some memory",
@@ -39,7 +39,7 @@ def disk_errors(path: Path, action: str) -> Iterator[None]:
     Parameters
     ----------
     path : Path
-        What was tried on.
+        The file or folder that the action was tried on.
     action : {"read", "listed", "deleted"}
     """
     try:
@@ -51,12 +51,12 @@ def disk_errors(path: Path, action: str) -> Iterator[None]:
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """Return what a folder holds, by name; nothing where there is no folder.
+    """Return the contents of a folder, sorted by name; a missing folder is empty.
 
     Raises
     ------
     CacheError
-        If it cannot be listed.  A pattern (`Path.glob`) would find nothing then.
+        If the folder cannot be listed, where `Path.glob` would find nothing.
     """
     try:
         return sorted(folder.iterdir())
@@ -67,19 +67,19 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def refusal(path: Path, action: str, error: OSError) -> CacheError:
-    """Return the error to raise where the system refused something."""
+    """Return the error to raise when the system refused an action."""
     cure = remedy(error)
     return CacheError(
         f"{path}: cannot be {action} ({reason(error)}). {cure[0].upper()}{cure[1:]}; then run "
-        "again. Its content is not in doubt: keep it."
+        "again. Keep it: its content is intact."
     )
 
 
 def reason(error: OSError) -> str:
-    """Return the system's own words, without those that HDF5 puts around them."""
+    """Return the system's own message, without what HDF5 puts around it."""
     return str(error) if error.errno is None else os.strerror(error.errno)
 
 
 def remedy(error: OSError) -> str:
-    """Return what to do about an error, to be followed by "; then run again"."""
+    """Return what to do about an error; "then run again" is to follow."""
     return _REMEDIES.get(error.errno or 0, "mend that")

@@ -1,4 +1,4 @@
-"""The record of what a store's fingerprint was made from, for people to read."""
+"""The file that records what a store's fingerprint was made from, for people to read."""
 
 import json
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def read_facts(folder: Path) -> dict[str, object]:
 
 
 def facts_fault(folder: Path) -> str | None:
-    """Say what is wrong with the record of the store in a folder; None if nothing is."""
+    """Return what is wrong with the record of the store in a folder; None if it is sound."""
     try:
         read_facts(folder)
     except CacheError as error:
@@ -49,7 +49,7 @@ def facts_fault(folder: Path) -> str | None:
 
 
 def write_facts(folder: Path, encoder: str, facts: Mapping[str, object]) -> None:
-    """Write the record, unless there is a sound one.
+    """Write the record, unless there is already a sound one.
 
     Raises
     ------
@@ -59,6 +59,6 @@ def write_facts(folder: Path, encoder: str, facts: Mapping[str, object]) -> None
     if facts_fault(folder) is not None:
         content = json.dumps({"encoder": encoder, **facts}, indent=2, sort_keys=True) + "\n"
         path = folder / FINGERPRINT_FILE
-        if path.is_symlink():  # what it leads to may be no part of the store
+        if path.is_symlink():  # its target may lie outside the store
             path.unlink()
         write_atomically(path, content.encode())

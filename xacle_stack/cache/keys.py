@@ -1,8 +1,8 @@
 """Content keys of audio files, remembered so that an unchanged file is not decoded again.
 
-A file's key is that of its decoded audio.  The memo knows it by the file's folder and name and by
-what the system says of it (size, times of modification and change, inode); anything doubtful about
-the memo only costs decoding the file once more.
+A file's key is that of its decoded audio.  The memo identifies a file by its
+folder, its name and its status (size, times of modification and change, inode).  If the memo is
+damaged or out of date, the file is only decoded once more.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ _Memo = dict[str, tuple[FileStatus, str]]  # file name -> status, content key
 
 
 def file_status(path: Path) -> FileStatus | None:
-    """Return what changes whenever a file does; None for one that is not there.
+    """Return a file's size, times and inode, which change with its content; None without a file.
 
-    The time of change and the inode tell files apart that an archive unpacked with equal sizes
+    The time of change and the inode distinguish files that an archive unpacked with equal sizes
     and equal modification times.
     """
     try:
@@ -45,7 +45,7 @@ class AudioKeys:
     root : Path
         The folder of all stores; the memo lives in its subfolder ``keys``.
     save_seconds : float, default=60
-        How often the memo is saved while it grows: what a killed process loses.
+        How often the memo is saved while it grows.  A killed process loses this much work.
     """
 
     def __init__(self, root: Path, *, save_seconds: float = 60.0) -> None:
@@ -56,7 +56,7 @@ class AudioKeys:
         self._changed: set[Path] = set()
 
     def known(self, path: Path) -> str | None:
-        """Return the key of a file that was decoded before and has not changed since."""
+        """Return the key of a file that has not changed since it was decoded; None otherwise."""
         status, key = self._memo(path.parent).get(path.name, (None, None))
         return key if status is not None and status == file_status(path) else None
 
@@ -69,7 +69,8 @@ class AudioKeys:
         key : str
             The content key of the decoded clip.
         before : FileStatus or None
-            The file's status before it was decoded; one that changed meanwhile is not noted.
+            The file's status before it was decoded.  A file that has changed meanwhile is not
+            remembered.
         """
         if before is not None and before == file_status(path):
             self._memo(path.parent)[path.name] = (before, key)
@@ -78,8 +79,8 @@ class AudioKeys:
                 self.save()
         return key
 
-    def of(self, paths: Sequence[Path]) -> list[str]:
-        """Return the key of every file, decoding those that are new.
+    def look_up(self, paths: Sequence[Path]) -> list[str]:
+        """Return the keys of files, decoding those that are new.
 
         Raises
         ------
@@ -96,7 +97,7 @@ class AudioKeys:
                     )
                 except AudioError as error:
                     failures.append(str(error))
-        finally:  # also where Ctrl-C ends it
+        finally:  # Ctrl-C also keeps what was learned
             self.save()
         if failures:
             raise AudioError(
@@ -106,13 +107,13 @@ class AudioKeys:
         return keys
 
     def save(self) -> None:
-        """Write what was learned, where there is a cache; one that is read-only stays without."""
+        """Write what was learned, if there is a cache and it may be written."""
         self._saved_at = time.monotonic()
-        # Reading from a mistyped path must not make a folder there.
+        # Reading from a mistyped path must not create that folder.
         if not self._folder.parent.is_dir():
             return
         for folder in self._changed:
-            # Another process may have learned other files meanwhile.
+            # Another process may have added other files meanwhile.
             memo = {**self._read(folder), **self._memos[folder]}
             facts = {"folder": str(folder.resolve()), "decoding": DECODING_VERSION, "files": memo}
             body = json.dumps(facts)
@@ -120,7 +121,7 @@ class AudioKeys:
             path = self._path(folder)
             try:
                 self._folder.mkdir(exist_ok=True)
-                if path.is_symlink():  # what it leads to may be no memo
+                if path.is_symlink():  # its target may not be a memo
                     path.unlink()
                 write_atomically(path, content.encode())
             except OSError as error:
@@ -139,7 +140,7 @@ class AudioKeys:
             if content["digest"] != _digest(content["body"]):
                 raise ValueError("its checksum does not match")
             body = json.loads(content["body"])
-            # A key of an older release may be that of other samples.
+            # An older release may have decoded the file to other samples.
             files = body["files"] if body.get("decoding") == DECODING_VERSION else {}
             return {
                 name: ((size, mtime, ctime, inode), key)
@@ -163,6 +164,6 @@ class AudioKeys:
 
 
 def _digest(text: str) -> str:
-    # A file name that is not UTF-8 arrives with surrogates.
+    # Bytes of a file name that are not UTF-8 arrive as surrogates.
     content = text.encode("utf-8", errors="surrogateescape")
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,6 +1,5 @@
-"""The cache: which stores there are, what they hold, and the embeddings of pairs."""
+"""The cache: lists its stores, returns the embeddings of pairs, checks and compacts segments."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from xacle_stack.cache.cached_pairs import CachedPairs
-from xacle_stack.cache.disk_errors import list_folder
 from xacle_stack.cache.facts import facts_fault, read_facts
 from xacle_stack.cache.index import Index
 from xacle_stack.cache.keys import AudioKeys
@@ -27,12 +25,10 @@ from xacle_stack.cache.segment_file import (
     open_segment,
     read_again_while_gone,
 )
+from xacle_stack.cache.stores import list_stores
 from xacle_stack.cache.upkeep import merge_segments, segment_fault
 from xacle_stack.errors import CacheError
 from xacle_stack.pairs import Pairs
-
-# So a store is known by its segments where its fingerprint.json was lost.
-_STORE_FOLDER = re.compile(r".+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,9 @@ class StoreSummary:
     outputs : mapping of str to int
         Number of dimensions of each output.
     sequences : mapping of str to int
-        Number of vectors, in all segments, of each output whose rows are sequences.
+        Number of vectors in all segments, for each output whose rows are sequences.
     n_rows : int
-        Distinct clips or captions.
+        Number of distinct clips or captions.
     n_segments : int
     n_bytes : int
     """
@@ -83,15 +79,14 @@ class FeatureCache:
         return f"FeatureCache({str(self.root)!r}, stores={[s.folder for s in self.stores()]})"
 
     def stores(self, encoder: str | None = None) -> list[StoreId]:
-        """Return the stores that exist, of one encoder or of all, by name.
+        """Return the stores of one encoder, or of all, sorted by name.
 
         Raises
         ------
         CacheError
             If the folder cannot be listed.
         """
-        found = [StoreId.of_folder(path.name) for path in list_folder(self.root) if _is_store(path)]
-        return [store for store in found if encoder in (None, store.encoder)]
+        return list_stores(self.root, encoder)
 
     def facts(self, store: StoreId) -> dict[str, object]:
         """Return what a store's fingerprint was made from.
@@ -115,8 +110,7 @@ class FeatureCache:
         ----------
         pairs : Pairs
         fingerprints : mapping of str to str, optional
-            Which store to read for an encoder that has several.  Where an encoder has one, it
-            need not be named.
+            The store to read for each encoder that has several.
 
         Returns
         -------
@@ -125,11 +119,11 @@ class FeatureCache:
         Raises
         ------
         AudioError
-            If an audio file changed and cannot be decoded any more.
+            If an audio file has changed and can no longer be decoded.
         CacheError
-            If there is no cache; and when embeddings are asked for that are not in it.
+            If there is no cache.  Rows that are missing are reported when they are read.
         """
-        # By what they have: in a notebook that reloads edited modules, their class is another one.
+        # Checks attributes, because a notebook that reloads edited modules has another class Pairs.
         if not all(hasattr(pairs, name) for name in ("split", "ids", "audio_paths", "captions")):
             raise CacheError(
                 f"expected the pairs that read_pairs returns, got {type(pairs).__name__}: "
@@ -141,13 +135,13 @@ class FeatureCache:
                 "name the folder of an existing one."
             )
         keys = {
-            "audio": np.array(AudioKeys(self.root).of(pairs.audio_paths), dtype=KEY_DTYPE),
+            "audio": np.array(AudioKeys(self.root).look_up(pairs.audio_paths), dtype=KEY_DTYPE),
             "text": np.array([text_key(caption) for caption in pairs.captions], dtype=KEY_DTYPE),
         }
-        return CachedPairs(self, pairs, keys, dict(fingerprints or {}))
+        return CachedPairs(self.root, pairs, keys, dict(fingerprints or {}))
 
     def summaries(self) -> list[StoreSummary]:
-        """Describe every store and modality, reading all segments' keys."""
+        """Describe every store and modality; this reads the keys of all segments."""
         summaries = (
             read_again_while_gone(partial(self._summary, store, modality))
             for store in self.stores()
@@ -177,15 +171,15 @@ class FeatureCache:
     def verify(self) -> Iterator[tuple[Path, str | None]]:
         """Check every byte of every segment.
 
-        A segment that another process compacts away meanwhile is left out; the one that has its
-        rows then is checked.
+        A segment that another process compacts meanwhile is skipped, and the segment that replaces
+        it is checked.
 
         Yields
         ------
         path : Path
-            A segment; or a store's folder or ``fingerprint.json``, where those have a fault.
+            A segment, or a store's folder or ``fingerprint.json`` that has a fault.
         fault : str or None
-            What is wrong with it; None if nothing is.
+            What is wrong with it; None for a sound segment.
         """
         for store in self.stores():
             folder = self.root / store.folder
@@ -199,10 +193,10 @@ class FeatureCache:
                     yield folder, str(error)
 
     def compact(self) -> list[StoreSummary]:
-        """Merge small segments and drop duplicate rows; return what the stores look like then.
+        """Merge small segments, drop duplicate rows, and describe the stores that result.
 
-        New segments are complete before old ones are deleted, so a killed run loses nothing and
-        other processes may go on reading, writing and compacting.
+        New segments are complete before old ones are deleted, so a killed run loses nothing, and
+        other processes may read, write and compact at the same time.
 
         Raises
         ------
@@ -214,16 +208,6 @@ class FeatureCache:
                 folder = self.root / store.folder
                 read_again_while_gone(partial(merge_segments, folder, store, modality))
         return self.summaries()
-
-
-def _is_store(folder: Path) -> bool:
-    has_name = _STORE_FOLDER.fullmatch(folder.name) is not None
-    try:
-        if (folder / FINGERPRINT_FILE).is_file():
-            return True
-        return has_name and any(segment_paths(folder, modality) for modality in MODALITIES)
-    except OSError:  # it may not be looked into, which whoever reads from it is told
-        return has_name
 
 
 def _verified(folder: Path, modality: str) -> Iterator[tuple[Path, str | None]]:

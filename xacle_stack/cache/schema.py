@@ -1,27 +1,27 @@
-"""What a segment is, one immutable HDF5 file of embeddings, and how its bytes are made.
+"""Defines a segment, an immutable HDF5 file of embeddings, and makes its bytes.
 
 ::
 
     <store>/<encoder>-<fingerprint>/fingerprint.json
     <store>/<encoder>-<fingerprint>/<modality>-<hash of the file's bytes>.h5
         attributes  schema_version, encoder, fingerprint, modality, belongs_to, generation
-        /keys                    (n_rows,)           32 hexadecimal digits, each row's content key
-        /outputs/<name>          (n_rows, n_dims)    float32, where a row is one vector
-        /outputs/<name>/frames   (n_frames, n_dims)  float16 or float32, where it is a sequence:
+        /keys                    (n_rows,)           each row's content key, 32 hexadecimal digits
+        /outputs/<name>          (n_rows, n_dims)    float32, if each row is one vector
+        /outputs/<name>/frames   (n_frames, n_dims)  float16 or float32, if it is a sequence:
         /outputs/<name>/offsets  (n_rows + 1,)       row i is frames[offsets[i]:offsets[i + 1]]
 
 Every data set is chunked with Fletcher32 and the file's own structures carry checksums (HDF5's
 1.10 format), so a flipped byte that matters is an error on reading.  The file's name is the hash
-of its bytes, so `verify` finds one anywhere.  ``belongs_to`` repeats the three names before it as
-``<encoder>-<fingerprint>/<modality>``, in a string of fixed length: HDF5 keeps the other strings
-where it has no checksum, and a flipped byte there can make it search for ever.  A segment that was
-encoded has the generation 0, which is left out; one that was merged from others has one more than
-the highest of theirs.
+of its bytes, so `verify` finds a flipped byte anywhere.  ``belongs_to`` repeats the three preceding
+names as ``<encoder>-<fingerprint>/<modality>`` in a string of fixed length.  HDF5 keeps the other
+strings without a checksum, and a flipped byte there can make it search for ever.  A segment of
+newly encoded rows has the generation 0, which is not stored.  A merged segment has one more than
+the highest generation of its sources.
 
-The layout may grow without a new schema version (another attribute, another output).  Whatever
-would make an older release read wrong rows, or lose some, raises it; the reader refuses versions
-that it does not know.  A segment says the lowest version that describes it: 1, or 2 if it holds
-sequences, which a release of version 1 would leave out when it merges segments.
+The schema version stays the same when the layout only grows, by another attribute or output.  It
+rises when an older release would read wrong rows or lose some; the reader refuses versions that it
+does not know.  A segment states the lowest version that describes it: 1, or 2 if it holds
+sequences, which a release of version 1 would drop when it merges segments.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FINGERPRINT_FILE = "fingerprint.json"
 SEGMENT_SUFFIX = ".h5"
 MODALITIES = ("audio", "text")
 KEY_DTYPE = np.dtype("S32")
-# Chunks of about this size keep a single row cheap to read and a whole table fast.
+# Chunks of about this size make both a single row and a whole table quick to read.
 _CHUNK_BYTES = 1 << 18
 
 KeyArray = NDArray[np.bytes_]
@@ -54,7 +54,7 @@ KeyArray = NDArray[np.bytes_]
 
 @dataclass(frozen=True)
 class StoreId:
-    """Names one encoder with one fingerprint."""
+    """The name of the store of one encoder with one fingerprint."""
 
     encoder: str
     fingerprint: str
@@ -65,9 +65,9 @@ class StoreId:
         return f"{self.encoder}-{self.fingerprint}"
 
     @classmethod
-    def of_folder(cls, name: str) -> Self:
+    def from_folder(cls, name: str) -> Self:
         """Return the store whose folder has this name."""
-        # A fingerprint has no hyphen; an encoder's name may hold some.
+        # An encoder's name may contain hyphens, a fingerprint does not.
         encoder, _, fingerprint = name.rpartition("-")
         return cls(encoder, fingerprint)
 
@@ -78,17 +78,17 @@ def text_key(caption: str) -> str:
 
 
 def segment_hasher(content: bytes = b"") -> hashlib.blake2b:
-    """Return the hash of which segments are named."""
+    """Return the hash whose digest names a segment."""
     return hashlib.blake2b(content, digest_size=16)
 
 
 def bytes_digest(content: bytes) -> str:
-    """Return what names a segment file of this content."""
+    """Return the digest that names a segment file with this content."""
     return segment_hasher(content).hexdigest()
 
 
 def owner_name(store: StoreId, modality: str) -> str:
-    """Return how a segment names the store and modality of its rows."""
+    """Return the value of ``belongs_to``: the store and modality of a segment."""
     return f"{store.folder}/{modality}"
 
 
@@ -101,8 +101,8 @@ def segment_image(
 ) -> bytes:
     """Return the bytes of a segment file.
 
-    It is built in memory: the disk sees one plain write, which a full disk or a signal can
-    interrupt without leaving HDF5 in the middle of anything.
+    The file is built in memory and written at once, so a full disk or a signal cannot interrupt
+    HDF5 in the middle of its work.
 
     Parameters
     ----------
@@ -111,9 +111,9 @@ def segment_image(
     keys : ndarray of shape (n_rows,)
         Content keys.
     outputs : mapping of str to ndarray of shape (n_rows, n_dims), or Sequences
-        float32; sequences in the type that they are to have.
+        float32; sequences keep their type.
     generation : int, default=0
-        See above.
+        See the module's docstring.
     """
     sequences = any(isinstance(rows, Sequences) for rows in outputs.values())
     image = io.BytesIO()
@@ -143,12 +143,12 @@ def _write(file: h5py.File, name: str, values: NDArray[np.generic]) -> None:
 
 
 def segment_paths(folder: Path, modality: str) -> list[Path]:
-    """Return a store's segments of one modality, in the order of their names.
+    """Return a store's segments of one modality, sorted by name.
 
     Raises
     ------
     CacheError
-        If the folder cannot be listed; a folder that is not there has no segments.
+        If the folder cannot be listed.  A missing folder has no segments.
     """
     return [
         path

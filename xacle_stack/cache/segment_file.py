@@ -1,8 +1,8 @@
-"""Opens a segment for reading, checks that it is one of its store, and says what is wrong if not.
+"""Opens a segment for reading and checks it, or says what is wrong with it.
 
-A reader takes no lock, follows no link inside the file and loads no filter; it looks at what the
-file declares before it reads or allocates anything.  A segment is called damaged only where its
-bytes are not those that its name is the hash of.
+A reader takes no lock, follows no link inside the file and loads no filter.  It checks what the
+file declares before it reads or allocates anything.  A segment is called damaged only if the hash
+of its bytes differs from its name.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _AGAIN = "run `xacle-stack features`: only its rows are encoded again"
 
 
 class SegmentGoneError(CacheError):
-    """A segment that was there a moment ago: compacted by another process, or deleted."""
+    """A segment that has been compacted by another process, or deleted, since it was listed."""
 
 
 class _StructureError(ValueError):
-    """A file whose structure is not that of a segment."""
+    """The structure of a file is not that of a segment."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class StoredSequences:
     offsets: h5py.Dataset
 
     def read_offsets(self) -> NDArray[np.int64]:
-        """Return where the sequences begin and end, shape (n_rows + 1,)."""
+        """Return the bounds of the sequences, shape (n_rows + 1,)."""
         offsets: NDArray[np.int64] = self.offsets[:]
         ends = 0, len(self.frames)
         if (
@@ -70,7 +70,7 @@ class StoredSequences:
             or (np.diff(offsets) < 1).any()
             or (offsets < 0).any()  # a difference may have overflowed
         ):
-            raise _StructureError(f"{self.offsets.name} does not lead from {ends[0]} to {ends[1]}")
+            raise _StructureError(f"{self.offsets.name} does not rise from {ends[0]} to {ends[1]}")
         return offsets
 
 
@@ -81,9 +81,9 @@ class Segment:
     Attributes
     ----------
     n_bytes : int
-        The file's size.
+        Size of the file.
     generation : int
-        0, or one more than the highest of the segments that it was merged from.
+        0, or for a merged segment one more than the highest generation of its sources.
     outputs : mapping of str to Dataset or StoredSequences
     """
 
@@ -96,11 +96,11 @@ class Segment:
         """Return the content key of each row, shape (n_rows,)."""
         keys: KeyArray = self.key_set[:]
         if not is_key(keys).all():
-            raise _StructureError(f"{self.key_set.name} holds other things than hexadecimal digits")
+            raise _StructureError(f"{self.key_set.name} holds more than hexadecimal digits")
         return keys
 
     def read_outputs(self) -> dict[str, Rows]:
-        """Return everything that a segment holds beside its keys."""
+        """Return all outputs of a segment."""
         return {
             name: Sequences(found.frames[:], found.read_offsets())
             if isinstance(found, StoredSequences)
@@ -110,17 +110,17 @@ class Segment:
 
 
 def is_key(keys: KeyArray) -> NDArray[np.bool_]:
-    """Tell which of some keys consist of 32 hexadecimal digits, shape (n_keys,)."""
+    """Return whether each key consists of 32 hexadecimal digits, shape (n_keys,)."""
     digits = keys.view(np.uint8).reshape(len(keys), KEY_DTYPE.itemsize)
     known = np.zeros(256, dtype=bool)
     known[list(b"0123456789abcdef")] = True
-    of_keys: NDArray[np.bool_] = known[digits].all(axis=1)
-    return of_keys
+    is_digits: NDArray[np.bool_] = known[digits].all(axis=1)
+    return is_digits
 
 
 @contextmanager
 def open_segment(path: Path) -> Iterator[Segment]:
-    """Open a segment for reading; whatever fails inside becomes a CacheError that names it."""
+    """Open a segment for reading; any error becomes a CacheError that names it."""
     with segment_errors(path):
         n_bytes = _size(path)
         # Some network file systems have no locks, and a file that never changes needs none.
@@ -132,12 +132,12 @@ def open_segment(path: Path) -> Iterator[Segment]:
 
 @contextmanager
 def segment_errors(path: Path) -> Iterator[None]:
-    """Turn whatever fails while a segment is read into a CacheError that names it."""
+    """Turn any error of reading a segment into a CacheError that names it."""
     try:
         yield
     except XacleStackError:
         raise
-    # What HDF5 raises depends on which byte it meets first.
+    # The type of HDF5's exception depends on which damaged byte it meets first.
     except (
         OSError,
         LookupError,
@@ -151,7 +151,7 @@ def segment_errors(path: Path) -> Iterator[None]:
 
 
 def has_own_bytes(path: Path) -> bool:
-    """Tell whether a segment's bytes are those that its name is the hash of."""
+    """Return whether the hash of a segment's bytes is its name."""
     _size(path)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, segment_hasher).hexdigest()
@@ -159,15 +159,15 @@ def has_own_bytes(path: Path) -> bool:
 
 
 def damage(path: Path, error: Exception | None = None) -> CacheError:
-    """Return the error to raise of a segment with other bytes than were written."""
+    """Return the error for a segment whose bytes are not those that were written."""
     found = "" if error is None else f" ({type(error).__name__}: {error})"
     return CacheError(f"{path}: this segment is damaged{found}. Delete the file and {_AGAIN}.")
 
 
 def read_again_while_gone(read: Callable[[], T]) -> T:
-    """Read; where a segment vanished meanwhile, read again what there is now.
+    """Read, and read again if a segment vanishes meanwhile.
 
-    Another process that compacts the store deletes segments when their rows stand in others.
+    A process that compacts the store deletes segments whose rows are in others.
     """
     for _ in range(_READINGS - 1):
         with suppress(SegmentGoneError):
@@ -182,50 +182,50 @@ def read_keys(path: Path) -> KeyArray:
 
 
 def _explain(path: Path, error: Exception) -> CacheError:
-    """Return the error to raise where a segment could not be read."""
+    """Return the error for a segment that could not be read."""
     if _is_gone(error):
         return _gone(path)
     try:
         is_sound = has_own_bytes(path)
     except CacheError as no_file:
         return no_file
-    except OSError as of_bytes:
-        return _gone(path) if _is_gone(of_bytes) else refusal(path, "read", of_bytes)
+    except OSError as read_error:
+        return _gone(path) if _is_gone(read_error) else refusal(path, "read", read_error)
     if not is_sound:
         return damage(path, error)
     if isinstance(error, _StructureError):
         return CacheError(
-            f"{path}: no segment that this release can read: {error}. Its bytes are those that "
-            f"were written, so another program wrote it. Move it out of the store and {_AGAIN}."
+            f"{path}: not a segment that this release can read: {error}. Its bytes are intact, "
+            f"so another program wrote it. Move it out of the store and {_AGAIN}."
         )
     if isinstance(error, OSError) and error.errno is not None:
         return refusal(path, "read", error)
     return CacheError(
-        f"{path}: HDF5 cannot read it ({type(error).__name__}: {error}), but its bytes are those "
-        "that were written. If this process has the file open elsewhere, close it there and run "
+        f"{path}: HDF5 cannot read it ({type(error).__name__}: {error}), but its bytes are "
+        "intact. If this process has the file open elsewhere, close it there and run "
         f"again; if another program wrote it, move it out of the store and {_AGAIN}."
     )
 
 
 def _is_gone(error: Exception) -> bool:
-    # A network file system says ESTALE of a file that another host deleted.
+    # A network file system reports ESTALE for a file that another host deleted.
     return getattr(error, "errno", None) in (errno.ENOENT, errno.ESTALE)
 
 
 def _gone(path: Path) -> CacheError:
     if path.is_symlink():
         return CacheError(
-            f"{path}: a symbolic link to a file that is not there. Bring the file back, or delete "
+            f"{path}: a symbolic link to a missing file. Restore the file, or delete "
             f"the link and {_AGAIN}."
         )
     return SegmentGoneError(
-        f"{path}: this segment is gone since the store was opened (compacted or deleted by "
+        f"{path}: this segment has gone since the store was opened (compacted or deleted by "
         "another process?). Open the cache again."
     )
 
 
 def _size(path: Path) -> int:
-    """Return the size of a regular file: to open anything else might wait for ever."""
+    """Return the size of a regular file; opening anything else might block for ever."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise CacheError(
@@ -238,16 +238,16 @@ def _size(path: Path) -> int:
 def _number(file: h5py.File, name: str) -> int:
     found = file.attrs.get_id(name)
     if found.shape != () or found.dtype.kind not in "iu":
-        raise _StructureError(f"the attribute {name!r} is no integer")
+        raise _StructureError(f"the attribute {name!r} is not an integer")
     return int(file.attrs[name])
 
 
 def _text(file: h5py.File, name: str, kind: str) -> str:
-    """Return an attribute that is a string: of fixed length (kind S), or of any (kind O)."""
+    """Return an attribute that is a string, of fixed (kind S) or variable (kind O) length."""
     attribute = file.attrs.get_id(name)
     found = file.attrs[name] if (attribute.shape, attribute.dtype.kind) == ((), kind) else None
     if not isinstance(found, bytes | str):
-        raise _StructureError(f"the attribute {name!r} is no string as segments store theirs")
+        raise _StructureError(f"the attribute {name!r} is not stored as a segment stores strings")
     return found.decode() if isinstance(found, bytes) else found
 
 
@@ -262,12 +262,13 @@ def _check_schema(path: Path, file: h5py.File) -> None:
 
 
 def _check_owner(path: Path, file: h5py.File) -> None:
-    """Refuse a segment that stands in another store than its own."""
+    """Refuse a segment that lies in another store than its own."""
     if "belongs_to" in file.attrs:
         owner = _text(file, "belongs_to", "S")
     else:
-        # Where older segments name it, HDF5 has no checksum and may search for ever.
-        if not _had_own_bytes(path, *_identity(path.stat())):
+        # Older segments name their store in strings without a checksum, so their bytes are checked
+        # first: HDF5 may search a damaged string for ever.
+        if not _has_own_bytes_cached(path, *_identity(path.stat())):
             raise damage(path)
         encoder, fingerprint, modality = (
             _text(file, name, "O") for name in ("encoder", "fingerprint", "modality")
@@ -277,9 +278,8 @@ def _check_owner(path: Path, file: h5py.File) -> None:
     if owner != expected:
         folder, _, modality = owner.rpartition("/")
         raise CacheError(
-            f"{path}: this segment belongs to {owner}, not to {expected}: its rows are another "
-            f"encoder's, or of the other kind. Move it to the folder {folder} and let its name "
-            f"begin with '{modality}-'."
+            f"{path}: this segment belongs to {owner}, not to {expected}. Move it to the folder "
+            f"{folder} and let its name begin with '{modality}-'."
         )
 
 
@@ -288,17 +288,17 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _had_own_bytes(path: Path, *_identity: int) -> bool:
+def _has_own_bytes_cached(path: Path, *_identity: int) -> bool:
     return has_own_bytes(path)
 
 
 def _checked(file: h5py.File, n_bytes: int) -> Segment:
     if file.userblock_size:
-        raise _StructureError("there is something before the HDF5 file")
+        raise _StructureError("it has bytes before the HDF5 file")
     key_set = _data_set(_member(file, "keys"), 1, (KEY_DTYPE,), n_bytes)
     stored = _member(file, "outputs")
     if not isinstance(stored, h5py.Group):
-        raise _StructureError(f"{stored.name} is no group")
+        raise _StructureError(f"{stored.name} is not a group")
     outputs: dict[str, h5py.Dataset | StoredSequences] = {}
     for name in stored:
         found = _member(stored, name)
@@ -329,7 +329,7 @@ def _check_no_bytes_are_shared(
     outputs: Iterable[h5py.Dataset | StoredSequences],
     n_bytes: int,
 ) -> None:
-    """Refuse a file that holds less than its data sets declare together."""
+    """Refuse a file that is smaller than the sum of its data sets."""
     data_sets = [key_set]
     for found in outputs:
         data_sets += (
@@ -338,32 +338,32 @@ def _check_no_bytes_are_shared(
     n_declared = sum(values.id.get_storage_size() for values in data_sets)
     if n_declared > n_bytes:
         raise _StructureError(
-            f"its data sets need {n_declared} bytes together, which the file does not hold"
+            f"its data sets need {n_declared} bytes together, but the file has {n_bytes}"
         )
 
 
 def _member(group: h5py.Group, name: str) -> h5py.HLObject:
-    """Return what stands in a group itself, not what a link there leads to."""
-    where, links = f"{group.name.rstrip('/')}/{name}", group.id.links
+    """Return a member of a group; a link to something else is refused."""
+    path, links = f"{group.name.rstrip('/')}/{name}", group.id.links
     if not links.exists(name.encode()):
-        raise _StructureError(f"{where} is missing")
+        raise _StructureError(f"{path} is missing")
     if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-        raise _StructureError(f"{where} is a link to something else")
+        raise _StructureError(f"{path} is a link to something else")
     return group[name]
 
 
 def _data_set(
     found: h5py.HLObject, n_axes: int, dtypes: Sequence[np.dtype[Any]], n_bytes: int
 ) -> h5py.Dataset:
-    """Return a data set that is stored as segments store theirs, and wholly in the file."""
+    """Return a data set after checking that it is stored as in a segment, wholly in the file."""
     if not isinstance(found, h5py.Dataset):
-        raise _StructureError(f"{found.name} is no data set")
+        raise _StructureError(f"{found.name} is not a data set")
     if h5py.h5o.get_info(found.id).rc != 1:
         raise _StructureError(f"{found.name} has more than one name")
     if found.shape is None or len(found.shape) != n_axes or 0 in found.shape:
         raise _StructureError(f"{found.name} has the shape {found.shape}")
     dtype = found.dtype
-    # HDF5 has types that NumPy lacks; they are converted on reading, which rows in place are not.
+    # HDF5 has types that NumPy lacks.  It would convert them, but rows may be read without HDF5.
     if dtype.newbyteorder("=") not in dtypes or (
         dtype.kind != "S" and not found.id.get_type().equal(h5py.h5t.py_create(dtype))
     ):
@@ -380,11 +380,11 @@ def _data_set(
     n_chunks = -(-len(found) // found.chunks[0])
     n_stored = n_chunks * chunk_bytes(found)
     if n_stored > n_bytes or found.id.get_storage_size() != n_stored:
-        raise _StructureError(f"{found.name} needs {n_stored} bytes, which the file does not hold")
+        raise _StructureError(f"{found.name} needs {n_stored} bytes, but the file has {n_bytes}")
     return found
 
 
 def chunk_bytes(values: h5py.Dataset) -> int:
-    """Return what one chunk takes in the file, its checksum included."""
+    """Return the bytes that a chunk takes in the file, including its checksum."""
     n_bytes: int = math.prod(values.chunks) * values.dtype.itemsize + CHECKSUM_BYTES
     return n_bytes

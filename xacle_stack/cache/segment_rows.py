@@ -1,12 +1,12 @@
 """Reads rows of one output of one segment, in any order, and verifies each chunk once.
 
-HDF5 reads and verifies a whole chunk, a quarter of a MiB, for every row that is wanted of it.  A
-store is in the order in which items were encoded (by length), pairs are in that of their CSV
-file, so a block of a few thousand pairs touches up to as many chunks: a hundred times the bytes
-wanted, for every block again.  Segments are immutable, so a chunk goes through HDF5 only at its
-first reading; afterwards its rows are read from their place in the file.  In any order, reading
-everything block by block then costs one reading of the store by chunks, then the bytes wanted and
-a system call for each run of rows (2 microseconds for a row by itself).
+HDF5 reads and verifies a whole chunk, a quarter of a MiB, even for a single row.  A store has its
+rows in the order of encoding (by length) and pairs have the order of their CSV file, so a block of
+a few thousand pairs may touch as many chunks, a hundred times the bytes that it needs.  Segments
+are immutable, so a chunk goes through HDF5 only when it is first read; afterwards its rows are read
+directly from the file.  Reading all rows in any order then costs one reading of all chunks, and
+after that the bytes of the rows and one system call for each run of rows (2 microseconds for a
+single row).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from xacle_stack.cache.segment_file import (
 from xacle_stack.cache.sequences import consecutive
 from xacle_stack.errors import CacheError, UnknownNameError
 
-# Neighbouring chunks that one call reads through HDF5: 4 MiB.
+# One call reads up to so many neighbouring chunks through HDF5: 4 MiB.
 _RUN_CHUNKS = 16
 _FRAMES = "/frames"
 
@@ -42,7 +42,7 @@ class SegmentRows:
     path : Path
         The segment.
     output : str
-        One whose rows are single vectors, or ``"<name>/frames"``.
+        An output whose rows are single vectors, or ``"<name>/frames"``.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class SegmentRows:
             self.row_shape: tuple[int, ...] = values.shape[1:]
             self.dtype: np.dtype[Any] = values.dtype
             self._chunk_rows = int(values.chunks[0])
-            # Where each chunk begins in the file; 0 until it was verified.
+            # Each chunk's position in the file; 0 until the chunk is verified.
             self._offsets: NDArray[np.int64] = np.zeros(
                 -(-len(values) // self._chunk_rows), dtype=np.int64
             )
@@ -75,7 +75,7 @@ class SegmentRows:
         Parameters
         ----------
         rows : ndarray of shape (n_rows,)
-            Ascending, each once.
+            Ascending, without duplicates.
         out : ndarray of shape (n_rows, *row_shape)
             C-contiguous, of the segment's type.
 
@@ -97,13 +97,13 @@ class SegmentRows:
         if isinstance(values, StoredSequences):
             raise CacheError(
                 f"{self._path}: the output {self._output!r} holds a sequence of vectors for each "
-                "item, not one vector. Read it with audio_sequences or text_sequences."
+                "item, not one vector. Read it with audio_sequences."
             )
         return values
 
     def _read_and_verify(self, rows: IntArray, wanted: IntArray, out: FloatArray) -> None:
         chunks = rows[wanted] // self._chunk_rows
-        # Not through a chunk that nobody asked for, and not too many at once.
+        # Skips chunks without wanted rows, and limits the size of one reading.
         ends = np.flatnonzero((np.diff(chunks) > 1) | (np.diff(chunks // _RUN_CHUNKS) > 0)) + 1
         with open_segment(self._path) as segment:
             values = self._values(segment)
@@ -116,25 +116,25 @@ class SegmentRows:
     def _read_in_place(self, rows: IntArray, wanted: IntArray, out: FloatArray) -> None:
         row_bytes = out[0].nbytes
         chunks, within = np.divmod(rows[wanted], self._chunk_rows)
-        places = self._offsets[chunks] + within * row_bytes
-        ends = np.flatnonzero((np.diff(places) != row_bytes) | (np.diff(wanted) != 1)) + 1
+        positions = self._offsets[chunks] + within * row_bytes
+        ends = np.flatnonzero((np.diff(positions) != row_bytes) | (np.diff(wanted) != 1)) + 1
         starts = np.concatenate([[0], ends])
         lengths = np.diff(np.append(starts, len(wanted))) * row_bytes
         target = out.reshape(-1).view(np.uint8).data
         with segment_errors(self._path), self._path.open("rb", buffering=0) as file:
-            for place, begin, n_bytes in zip(
-                places[starts].tolist(),
+            for position, begin, n_bytes in zip(
+                positions[starts].tolist(),
                 (wanted[starts] * row_bytes).tolist(),
                 lengths.tolist(),
                 strict=True,
             ):
-                file.seek(place)
+                file.seek(position)
                 if file.readinto(target[begin : begin + n_bytes]) != n_bytes:
                     raise OSError("shorter than it was")
 
 
 class SegmentSequences:
-    """Rows of one output of one segment that are sequences.
+    """Rows of one output of one segment, if the rows are sequences.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class SegmentSequences:
     frame_shape : tuple of int
     dtype : dtype
     lengths : ndarray of shape (n_rows,)
-        Frames of each row.
+        Number of frames in each row.
 
     Raises
     ------
@@ -176,7 +176,7 @@ class SegmentSequences:
         Parameters
         ----------
         rows : ndarray of shape (n_rows,)
-            Ascending, each once.
+            Ascending, without duplicates.
 
         Raises
         ------
@@ -200,10 +200,10 @@ def _find(path: Path, segment: Segment, output: str) -> h5py.Dataset | StoredSeq
 
 
 def _offset(values: h5py.Dataset, chunk: int, n_bytes: int) -> int:
-    """Return where a chunk begins in a file of so many bytes."""
+    """Return the position of a chunk in a file of `n_bytes`."""
     start = (chunk * values.chunks[0], *(0 for _ in values.shape[1:]))
     stored = values.id.get_chunk_info_by_coord(start)
     begin, size = stored.byte_offset, chunk_bytes(values)
     if begin is None or stored.filter_mask or stored.size != size or begin + size > n_bytes:
-        raise ValueError(f"chunk {chunk} of {values.name} is not stored as segments store theirs")
+        raise ValueError(f"chunk {chunk} of {values.name} is not stored as a segment stores it")
     return int(begin)

@@ -1,4 +1,4 @@
-"""Sequences of vectors, each of its own length, kept end to end in one array."""
+"""Sequences of vectors with individual lengths, stored one after another in one array."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sequences:
     Attributes
     ----------
     frames : ndarray of shape (n_frames, n_dims)
-        The vectors of the first sequence, then those of the next.
+        The vectors of the first sequence, then those of the second, and so on.
     offsets : ndarray of shape (n_sequences + 1,)
         Sequence ``i`` is ``frames[offsets[i]:offsets[i + 1]]``.
     """
@@ -29,7 +29,7 @@ class Sequences:
 
     @classmethod
     def join(cls, parts: Sequence[FloatArray]) -> Self:
-        """Put sequences, arrays of shape (n_frames, n_dims), end to end.
+        """Concatenate sequences, arrays of shape (n_frames, n_dims).
 
         Examples
         --------
@@ -44,7 +44,7 @@ class Sequences:
 
     @property
     def nbytes(self) -> int:
-        """What the frames take."""
+        """Bytes of the frames."""
         return self.frames.nbytes
 
     def take(self, rows: IntArray) -> Sequences:
@@ -60,7 +60,7 @@ Rows = FloatArray | Sequences
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
-    """Return the rows of all parts; either all are arrays, or all sequences."""
+    """Return the rows of all parts, which are either all arrays or all sequences."""
     arrays = [part for part in parts if not isinstance(part, Sequences)]
     if arrays:
         return np.concatenate(arrays)
@@ -71,7 +71,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
 
 
 def describe(rows: Rows) -> str:
-    """Say what one row is; rows of which the same is said can stand in one table.
+    """Describe a row; rows of the same description can be concatenated.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def _size(vectors: FloatArray) -> str:
 
 
 def consecutive(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> IntArray:
-    """Return ``starts[0]``, ``starts[0] + 1``, … for each start as many as its length says.
+    """Return for each start the consecutive numbers from there, as many as its length.
 
     Examples
     --------

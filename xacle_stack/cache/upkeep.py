@@ -1,4 +1,4 @@
-"""Care of stores: finding damage, merging small segments."""
+"""Finds damaged segments and merges small ones."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _MERGED_BYTES = 256 << 20
 
 
 def segment_fault(path: Path) -> str | None:
-    """Say what is wrong with a segment, reading every byte; None if nothing is.
+    """Read every byte of a segment and return what is wrong with it; None if it is sound.
 
     Raises
     ------
     SegmentGoneError
-        If it is not there any more.
+        If another process has deleted it.
     """
     try:
         with segment_errors(path):
@@ -50,18 +50,18 @@ def segment_fault(path: Path) -> str | None:
 
 @dataclass
 class _Batch:
-    """Segments that become one.
+    """Segments that are merged into one.
 
     Attributes
     ----------
     paths : list of Path
-        From the highest on.
+        In descending order.
     parts : list
-        Those of their rows that no segment before them has.
+        Their rows that no earlier segment has.
     untouched : Path or None
-        The one segment with all rows of the batch, if there is one.
+        The segment that alone holds all rows of the batch, if there is one.
     generation : int
-        The highest.
+        The highest generation of the segments.
     n_bytes : int
     """
 
@@ -73,19 +73,19 @@ class _Batch:
 
 
 def merge_segments(folder: Path, store: StoreId, modality: str) -> None:
-    """Rewrite segments as few large ones without duplicate rows, then delete the old ones.
+    """Rewrite the segments as a few large ones without duplicate rows, then delete the old ones.
 
-    Any number of processes may do so at once, each with its own list of segments, and none may
-    delete a row for the sake of a segment that another deletes for the sake of this one.  So
-    segments have an order, by generation and name, and one is deleted only where all of its rows
-    stand in segments above it.  Of all segments that ever held a row the highest stays.
+    Any number of processes may compact a store at once, each with its own list of segments.  Two of
+    them must not delete the same row from different segments, each relying on the other's copy.
+    So segments are ordered by generation and name, and a segment is deleted only if all of its rows
+    are in higher segments.  Of all segments with a row the highest therefore remains.
 
     Raises
     ------
     SegmentGoneError
-        If another process deleted a segment meanwhile; what was merged until then is complete.
+        If another process deletes a segment meanwhile; what has been merged is complete.
     CacheError
-        If a segment is damaged or the disk is full; whatever was not rewritten stays.
+        If a segment is damaged or the disk is full; segments that were not rewritten remain.
     """
     remove_stale_partials(folder)
     seen: set[bytes] = set()
@@ -99,8 +99,8 @@ def merge_segments(folder: Path, store: StoreId, modality: str) -> None:
         kinds = {name: describe(rows) for name, rows in outputs.items()}
         if expected not in (None, kinds):
             raise CacheError(
-                f"{path}: its outputs {kinds} differ from those of the segments before it, so "
-                "they cannot be merged. Nothing of it was changed."
+                f"{path}: its outputs {kinds} differ from {expected}, those of other segments, so "
+                "they cannot be merged. The segment was not changed."
             )
         expected = kinds
         size = sum(rows.nbytes for rows in outputs.values())
@@ -118,7 +118,7 @@ def merge_segments(folder: Path, store: StoreId, modality: str) -> None:
 
 
 def _from_highest(paths: Sequence[Path]) -> list[tuple[int, Path]]:
-    """Return the segments with their generations, both descending."""
+    """Return the segments with their generations in descending order."""
     generations = []
     for path in paths:
         with open_segment(path) as segment:
@@ -127,7 +127,7 @@ def _from_highest(paths: Sequence[Path]) -> list[tuple[int, Path]]:
 
 
 def _first_seen(keys: KeyArray, seen: set[bytes]) -> IntArray:
-    """Return the rows whose keys were not seen before, and note those keys as seen."""
+    """Return the rows whose keys are new, and add these keys to `seen`."""
     fresh = []
     for row, key in enumerate(keys.tolist()):
         if key not in seen:
@@ -141,7 +141,7 @@ def _take(rows: Rows, wanted: IntArray) -> Rows:
 
 
 def _replace(folder: Path, store: StoreId, modality: str, batch: _Batch) -> None:
-    """Write a batch as one segment; only then delete the segments that it came from."""
+    """Write a batch as one segment, then delete the segments that it replaces."""
     kept = batch.untouched
     if batch.parts and kept is None:
         keys = np.concatenate([keys for keys, _ in batch.parts])

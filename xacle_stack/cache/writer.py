@@ -1,4 +1,4 @@
-"""Writes rows into a store, segment by segment; nothing that is complete is ever touched again."""
+"""Writes rows into a store as segments, which never change once they are complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from xacle_stack.errors import CacheError
 
 logger = logging.getLogger(__name__)
 
-# A partial file lives for one write; one that is older was left behind by a killed process.
+# A partial file exists during one write; an older one was left by a killed process.
 _STALE_AFTER_S = 3600.0
 _KEY = re.compile("[0-9a-f]{32}")
 
@@ -39,10 +39,9 @@ _KEY = re.compile("[0-9a-f]{32}")
 class StoreWriter:
     """Collects rows and writes them as immutable segments.
 
-    A segment is written when it has ``segment_rows`` rows or ``segment_bytes`` bytes or holds the
-    work of ``segment_seconds``, and when the ``with`` block is left, also by Ctrl-C or an error:
-    what was encoded is kept.  SIGKILL loses at most the rows since the last segment.  Any number
-    of writers may work in one store.
+    A segment is written when it reaches ``segment_rows``, ``segment_bytes`` or
+    ``segment_seconds``, and at the end of the ``with`` block.  So an error or Ctrl-C loses no rows,
+    and SIGKILL only those since the last segment.  Any number of writers may share a store.
 
     Parameters
     ----------
@@ -51,10 +50,10 @@ class StoreWriter:
     store : StoreId
     modality : {"audio", "text"}
     facts : mapping
-        What the fingerprint was made from, kept as ``fingerprint.json`` for people to read.
+        What the fingerprint was made from; ``fingerprint.json`` records it for people to read.
     segment_rows : int, default=4096
     segment_bytes : int, default=64 MiB
-        A segment is built in memory, which takes some four times that.
+        A segment is built in memory, which takes about four times as much.
     segment_seconds : float, default=60
 
     Raises
@@ -87,11 +86,11 @@ class StoreWriter:
         self._opened_at = time.monotonic()
 
     def __enter__(self) -> Self:
-        # A store that lost its record gets it back, also if every row is there already.
+        # Restores a lost record even if no row is missing.
         if self.folder.is_dir():
             try:
                 write_facts(self.folder, self._store.encoder, self._facts)
-            except OSError as error:  # a store that is only read needs no permission to write
+            except OSError as error:  # a store may be read-only if no row is missing
                 logger.info("%s: %s not written: %s", self.folder, FINGERPRINT_FILE, error)
         return self
 
@@ -101,7 +100,7 @@ class StoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # After a failed write (a full disk) another attempt would only hide the first error.
+        # After a failed write, for example on a full disk, a second one would hide its error.
         if not isinstance(error, CacheError):
             self.flush()
 
@@ -115,27 +114,23 @@ class StoreWriter:
         keys : sequence of str of length n_rows
             Content keys.
         outputs : mapping of str to ndarray of shape (n_rows, n_dims), or list of ndarray
-            An array holds one vector a row, which is stored as float32.  A list holds one sequence
-            of vectors a row, an array of shape (n_frames, n_dims), each with its own number of
-            frames; float16 stays float16, everything else becomes float32.  The same names, types
-            and numbers of dimensions at every call.
+            An array holds one vector for each row and is stored as float32.  A list holds one
+            sequence for each row, an array of shape (n_frames, n_dims); float16 stays float16, any
+            other type becomes float32.  Every call needs the same names, types and numbers of
+            dimensions.
 
         Raises
         ------
         CacheError
-            If the outputs do not fit the keys or the rows before, or a sequence is empty.
+            If the outputs do not match the keys or the earlier rows, or a sequence is empty.
         """
         rows = {name: self._as_rows(name, values) for name, values in outputs.items()}
-        kinds = {name: describe(of_output) for name, of_output in rows.items()}
+        kinds = {name: describe(values) for name, values in rows.items()}
         before = {name: describe(parts[0]) for name, parts in self._outputs.items()} or kinds
-        if (
-            not rows
-            or kinds != before
-            or any(len(of_output) != len(keys) for of_output in rows.values())
-        ):
+        if not rows or kinds != before or any(len(values) != len(keys) for values in rows.values()):
             raise CacheError(
                 f"{self.folder}: {len(keys)} keys with outputs of "
-                f"{ {name: (len(rows[name]), kind) for name, kind in kinds.items()} } beside rows "
+                f"{ {name: (len(rows[name]), kind) for name, kind in kinds.items()} } after rows "
                 f"of {before}: every row needs the same outputs. Nothing of this batch was kept."
             )
         if any(_KEY.fullmatch(key) is None for key in keys):
@@ -144,9 +139,9 @@ class StoreWriter:
                 "of this batch was kept."
             )
         self._keys.extend(keys)
-        for name, of_output in rows.items():
-            self._outputs.setdefault(name, []).append(of_output)
-            self._n_bytes += of_output.nbytes
+        for name, values in rows.items():
+            self._outputs.setdefault(name, []).append(values)
+            self._n_bytes += values.nbytes
         if (
             len(self._keys) >= self._segment_rows
             or self._n_bytes >= self._segment_bytes
@@ -155,7 +150,7 @@ class StoreWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the collected rows as one segment now."""
+        """Write the collected rows as one segment."""
         if self._keys:
             self._make_store()
             outputs = {name: concatenate(parts) for name, parts in self._outputs.items()}
@@ -182,13 +177,13 @@ class StoreWriter:
         ):
             raise CacheError(
                 f"{self.folder}: output {name!r} with sequences of the shapes {shapes}; expected "
-                "one array (n_frames, n_dims) a row, all of one n_dims and type, each with at "
-                "least one frame. Nothing of this batch was kept."
+                "one array of shape (n_frames, n_dims) for each row, with the same n_dims and "
+                "type, and at least one frame each. Nothing of this batch was kept."
             )
         return Sequences.join(parts)
 
     def _make_store(self) -> None:
-        """Make the folder with the first rows: an encoder that fails to load leaves no store."""
+        """Create the folder with the first rows, so a failing encoder leaves no store behind."""
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_facts(self.folder, self._store.encoder, self._facts)
@@ -213,10 +208,10 @@ def write_segment(
 
 
 def remove_stale_partials(folder: Path) -> None:
-    """Delete what killed writers left behind, but nothing that a living one may be writing.
+    """Delete partial files of killed writers, but none that a running writer may still need.
 
-    Only age tells them apart.  The process id in the name does not: the writer may run on another
-    host of a shared disk, or in another container, where the same number means another process.
+    They are recognised by their age.  The process id in the name says nothing, because the writer
+    may run on another host of a shared disk or in another container.
     """
     now = time.time()
     for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
@@ -225,7 +220,7 @@ def remove_stale_partials(folder: Path) -> None:
                 partial.unlink()
         except FileNotFoundError:  # another writer was faster
             continue
-        except OSError as error:  # another user's, which harms nobody
+        except OSError as error:  # another user's file is harmless
             logger.info("%s: not deleted: %s", partial, error)
 
 
@@ -238,6 +233,6 @@ def _writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise CacheError(
-            f"{path}: cannot be written ({reason(error)}). The segments that are complete are "
-            f"unharmed: {remedy(error)}, or choose another --store; then run again."
+            f"{path}: cannot be written ({reason(error)}). Complete segments are unharmed: "
+            f"{remedy(error)}, or choose another --store; then run again."
         ) from error
