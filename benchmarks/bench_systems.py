@@ -12,8 +12,8 @@ import warnings
 from pathlib import Path
 
 from report import RESULTS, ROOT, real_data, report
-
 from xacle_stack.comparison import compare_systems
+
 from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.results import Result

@@ -270,10 +270,10 @@ class _Task:
         start = time.perf_counter()
         names = self.recipe.cache_names
         builder = spec.builder(names, self.recipe.builder())
-        stacker = self.recipe.new_stacker(self.n_jobs)
+        stacker: Any = self.recipe.new_stacker(self.n_jobs)
         regressor = spec.regressor(names, stacker)
         seeded = {
-            key: (stacker.random_state if value is None else value) + seed
+            key: int(stacker.random_state if value is None else value) + seed
             for key, value in _random_states(regressor).items()
         }
         shown = dict.fromkeys(_parameters_called("verbose", regressor), self.progress)

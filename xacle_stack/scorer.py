@@ -164,7 +164,7 @@ class Scorer:
         *,
         groups: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
-        eval_set: tuple[Pairs | EmbeddingSource, ArrayLike] | None = None,
+        eval_set: tuple[Pairs | EmbeddingSource, ArrayLike | None] | None = None,
     ) -> Self:
         """Encode what the store does not hold yet, and fit the features and the regressor.
 
@@ -283,7 +283,7 @@ class Scorer:
         """
         check_is_fitted(self, "regressor_")
         is_one = isinstance(audio, str | PathLike) or getattr(audio, "ndim", 0) == 1
-        clips: list[Any] = [audio] if is_one else list(audio)  # type: ignore[arg-type]
+        clips: list[Any] = [audio] if is_one else list(audio)
         captions = [texts] * len(clips) if isinstance(texts, str) else list(texts)
         if len(captions) != len(clips):
             raise PairsError(

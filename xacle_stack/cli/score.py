@@ -60,6 +60,7 @@ def score(
     if bool(audio) != bool(text) or bool(audio) == (data is not None):
         raise typer.BadParameter("give either --data, or both --audio and --text, not all three.")
 
+    from xacle_stack.model_file import MAX_MODEL_BYTES
     from xacle_stack.pairs import read_pairs
     from xacle_stack.scorer import Scorer
     from xacle_stack.submission import write_predictions
@@ -75,7 +76,7 @@ def score(
         device=device,
         n_jobs=jobs,
         progress=not quiet,
-        **({} if max_model_bytes is None else {"max_bytes": max_model_bytes}),
+        max_bytes=max_model_bytes or MAX_MODEL_BYTES,
     )
     if pairs is None:
         _print_scores(audio or [], scorer.score_clips(audio or [], captions).tolist())

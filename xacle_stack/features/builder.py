@@ -233,9 +233,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
                 f"auxiliary outputs that are called like blocks of pair features: {shared}. Give "
                 "the encoder's output another name."
             )
-        for name, least in (("n_components", 1), ("random_state", 0)):
+        for name, minimum in (("n_components", 1), ("random_state", 0)):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
                 raise FeatureError(
-                    f"{name} must be a whole number, {least} or more, got {value!r}."
+                    f"{name} must be a whole number, {minimum} or more, got {value!r}."
                 )

@@ -79,7 +79,7 @@ class Result:
         system: str,
         split: str,
         kind: str,
-        y_true: ArrayLike,
+        y_true: ArrayLike | None,
         scores: Sequence[ArrayLike],
         *,
         reference_scores: Sequence[ArrayLike] | None = None,

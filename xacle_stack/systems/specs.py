@@ -310,8 +310,8 @@ AnySpec = Annotated[
 def default_systems(spaces: Sequence[str]) -> dict[str, AnySpec]:
     """Return what `compare` compares where a recipe names no systems: one of each kind."""
     systems: dict[str, AnySpec] = {
-        "stack": StackSpec(preset="best"),
-        "paper": StackSpec(preset="paper"),
+        "stack": StackSpec.model_validate({"preset": "best"}),
+        "paper": StackSpec.model_validate({"preset": "paper"}),
     }
     for space in spaces:
         systems[f"cosine of {space}"] = CosineSpec(space=space)
