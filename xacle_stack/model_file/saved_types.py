@@ -66,7 +66,6 @@ SCIKIT_LEARN_TYPES = frozenset(
         "linear_model._least_angle.LassoLarsIC",
         "linear_model._omp.OrthogonalMatchingPursuit",
         "linear_model._omp.OrthogonalMatchingPursuitCV",
-        "linear_model._passive_aggressive.PassiveAggressiveRegressor",
         "linear_model._quantile.QuantileRegressor",
         "linear_model._ransac.RANSACRegressor",
         "linear_model._ridge.Ridge",
