@@ -29,7 +29,7 @@ DPI = 130
 FONT_SIZE = 9
 _LINE_HEIGHT = 1.25  # of the font size
 _POINTS_PER_INCH = 72
-MAX_NAME_CHARS = 38
+MAX_NAME_CHARS = 44
 _MARK_RADIUS = 6  # points, with some room around the mark
 
 # Left, bottom, right and top, in pixels.
@@ -90,6 +90,8 @@ def new_axes(width: float, height: float, n_rows: int = 1) -> list[Axes]:
     """
     module = require("matplotlib.figure", extra="notebooks", purpose="drawing a plot")
     figure = module.Figure(figsize=(width, height), layout="constrained")
+    if n_rows == 1:
+        return [figure.subplots()]
     # In a figure of its own, each row keeps its width when names are written beside another row.
     return [row.subplots() for row in figure.subfigures(n_rows, 1, squeeze=False)[:, 0]]
 
@@ -302,7 +304,7 @@ def _label_at_the_right(
     # The places nearest to the points, in the least squares, with a line between neighbours.
     steps = line * np.arange(len(points))
     places = isotonic_regression(heights[order] - steps).x
-    places = np.clip(places, 0, max(0.0, 1 - steps[-1])) + steps
+    places = np.clip(places, line / 2, max(line / 2, 1 - line / 2 - steps[-1])) + steps
     for row, place in zip(order, places, strict=True):
         ax.annotate(
             names[row],
