@@ -60,6 +60,8 @@ ALLOWED_SIDEWAYS = {
     ("_workers", "errors"),
     ("_progress", "_printable"),
     ("_state_checks", "errors"),
+    ("_rows", "errors"),
+    ("_rows", "_types"),
 }
 
 

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from xacle_stack.extract import extract_embeddings
     from xacle_stack.features import (
         FeatureBuilder,
-        FeatureTable,
         PairEmbeddings,
         PairSequences,
-        SequenceColumns,
-        SpaceColumns,
+        SequenceBuilder,
+        VectorBuilder,
         agreement_features,
         cosine_similarity,
         pair_features,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         average,
         rank_average,
     )
+    from xacle_stack.table import FeatureTable
 
 _HOMES = {
     "read_clip": "audio",
@@ -49,11 +49,11 @@ _HOMES = {
     "XacleStackError": "errors",
     "extract_embeddings": "extract",
     "FeatureBuilder": "features",
-    "FeatureTable": "features",
+    "FeatureTable": "table",
     "PairEmbeddings": "features",
     "PairSequences": "features",
-    "SequenceColumns": "features",
-    "SpaceColumns": "features",
+    "SequenceBuilder": "features",
+    "VectorBuilder": "features",
     "agreement_features": "features",
     "cosine_similarity": "features",
     "pair_features": "features",
@@ -95,10 +95,10 @@ __all__ = [
     "PairSequences",
     "Pairs",
     "ProjectionHeadRegressor",
-    "SequenceColumns",
-    "SpaceColumns",
+    "SequenceBuilder",
     "Stacker",
     "TransformerRegressor",
+    "VectorBuilder",
     "XacleStackError",
     "agreement_features",
     "average",

@@ -5,39 +5,54 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from xacle_stack._types import IntArray
+from xacle_stack.errors import FeatureError
+
 T = TypeVar("T")
 # Rows that are in work at once.  No value depends on it but the last digits of sums.
 BLOCK_ROWS = 2048
 
 
-def row_numbers(rows: Any, n_rows: int) -> Any:
-    """Return rows as a slice or an array of row numbers, or None if this does not index rows.
+def row_numbers(rows: Any, n_rows: int, what: str, hint: str = "") -> slice | IntArray:
+    """Return what stands between brackets as a slice or as row numbers.
 
     Parameters
     ----------
     rows : object
-        What stands between the brackets: a slice, row numbers or a mask; ``(rows, ...)`` as well,
-        which is what scikit-learn asks for.
+        A slice, row numbers or a mask; ``(rows, ...)`` as well, which is what scikit-learn asks
+        for.
     n_rows : int
+    what : str
+        What is indexed, for messages.
+    hint : str, optional
+        What else its user may have wanted, a sentence for messages.
+
+    Returns
+    -------
+    rows : slice or ndarray of int
+        A run of rows stays a slice, so that nothing need be copied for it.
 
     Raises
     ------
+    FeatureError
+        If this is one row, or columns.
     IndexError
         If there is no such row, or a mask has another length.
 
     Examples
     --------
-    >>> row_numbers([True, False, True], 3)
+    >>> row_numbers([True, False, True], 3, "a table")
     array([0, 2])
     """
     if isinstance(rows, tuple) and len(rows) == 2 and rows[1] is Ellipsis:
         rows = rows[0]
-    if isinstance(rows, slice) and rows.step in (None, 1):
-        return rows  # of a run of rows, nothing is copied
     if isinstance(rows, slice):
-        return np.arange(n_rows)[rows]
+        return rows if rows.step in (None, 1) else np.arange(n_rows)[rows]
     if isinstance(rows, tuple) or np.ndim(rows) != 1:
-        return None
+        raise FeatureError(
+            f"{what} is indexed by its rows, with a slice, row numbers or a mask, got {rows!r}. "
+            f"For one row write [3:4]. {hint}".rstrip()
+        )
     return np.arange(n_rows)[np.asarray(rows, None if len(rows) else np.intp)]
 
 
@@ -53,7 +68,7 @@ def row_blocks(start: int, stop: int, n_rows: int = BLOCK_ROWS) -> Iterator[slic
         yield slice(first, min(first + n_rows, stop))
 
 
-def picked(items: Sequence[T], rows: Any) -> tuple[T, ...]:
+def picked(items: Sequence[T], rows: slice | IntArray) -> tuple[T, ...]:
     """Return some items, by what :func:`row_numbers` returned.
 
     Examples

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from sklearn.base import clone
 
-from xacle_stack.features import FeatureBuilder, SequenceColumns, SpaceColumns
+from xacle_stack.features import FeatureBuilder, SequenceBuilder, VectorBuilder
 from xacle_stack.stacking import Stacker
 from xacle_stack.systems import (
     CosineRegressor,
@@ -180,12 +180,12 @@ class CosineContender(Contender):
         """The spaces that the settings name."""
         return (self.space,)
 
-    def builder(self, names: CacheNames, features: FeatureBuilder) -> SpaceColumns:
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
         """Return the columns of the space."""
-        return SpaceColumns([names.encoders[self.space]])
+        return VectorBuilder([names.encoders[self.space]])
 
     def regressor(
-        self, builder: SpaceColumns, stacker: Stacker, random_state: int, verbose: bool
+        self, builder: VectorBuilder, stacker: Stacker, random_state: int, verbose: bool
     ) -> CosineRegressor:
         """Return the cosine."""
         return CosineRegressor()
@@ -214,13 +214,13 @@ class TransformerContender(NetworkContender):
         """The spaces that the settings name."""
         return (self.space,)
 
-    def builder(self, names: CacheNames, features: FeatureBuilder) -> SpaceColumns:
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
         """Return the columns of the space, and of the clips' augmented views if there are some."""
         space = names.encoders[self.space]
-        return SpaceColumns([space], {space: names.views.get(self.space, ())})
+        return VectorBuilder([space], {space: names.views.get(self.space, ())})
 
     def regressor(
-        self, builder: SpaceColumns, stacker: Stacker, random_state: int, verbose: bool
+        self, builder: VectorBuilder, stacker: Stacker, random_state: int, verbose: bool
     ) -> TransformerRegressor | GatedRegressor:
         """Return the Transformer, behind its gate."""
         (audio, text), *_ = builder.slices_.values()
@@ -257,12 +257,12 @@ class ProjectionHeadContender(NetworkContender):
         """The spaces that the settings name."""
         return self.spaces
 
-    def builder(self, names: CacheNames, features: FeatureBuilder) -> SpaceColumns:
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
         """Return the columns of the spaces."""
-        return SpaceColumns([names.encoders[s] for s in self.spaces] or list(features.spaces))
+        return VectorBuilder([names.encoders[s] for s in self.spaces] or list(features.spaces))
 
     def regressor(
-        self, builder: SpaceColumns, stacker: Stacker, random_state: int, verbose: bool
+        self, builder: VectorBuilder, stacker: Stacker, random_state: int, verbose: bool
     ) -> ProjectionHeadRegressor:
         """Return the head."""
         return ProjectionHeadRegressor(
@@ -291,13 +291,13 @@ class LSTMContender(NetworkContender):
         """The encoders of the frames and of the captions."""
         return self.frames.rpartition(":")[0], self.text
 
-    def builder(self, names: CacheNames, features: FeatureBuilder) -> SequenceColumns:
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> SequenceBuilder:
         """Return the sequences."""
         encoder, _, output = self.frames.rpartition(":")
-        return SequenceColumns(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
+        return SequenceBuilder(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
 
     def regressor(
-        self, builder: SequenceColumns, stacker: Stacker, random_state: int, verbose: bool
+        self, builder: SequenceBuilder, stacker: Stacker, random_state: int, verbose: bool
     ) -> LSTMRegressor:
         """Return the LSTM."""
         return LSTMRegressor(

@@ -174,13 +174,12 @@ class FeatureTable:
         >>> table[[2, 0]].pair_ids
         ('c', 'a')
         """
-        kept = row_numbers(rows, len(self))
-        if kept is None:
-            raise FeatureError(
-                "a feature table is indexed by its rows: table[10:20], table[[3, 1]] or a mask, "
-                f"got {rows!r}. For one row write table[3:4]; for columns table.block(name), "
-                "table.family(name) or table.select(families)."
-            )
+        kept = row_numbers(
+            rows,
+            len(self),
+            "a feature table",
+            "For columns write table.block(name), table.family(name) or table.select(families).",
+        )
         pair_ids = picked(self.pair_ids, kept)
         return FeatureTable(self._values[kept], self.blocks, pair_ids, self.families)
 
@@ -346,12 +345,12 @@ def _checked_families(
             mistakes.append(f"{family!r}: there are no blocks {unknown}, only {list(blocks)}")
         if len(set(names)) < len(names):
             mistakes.append(f"{family!r}: a block is named twice in {list(names)}")
-    in_families = {name for names in families.values() for name in names}
-    left_out = [name for name in blocks if name not in in_families]
-    if left_out and not mistakes:
-        mistakes.append(f"blocks that are in no family: {left_out}")
-    if mistakes or not families:
-        raise FeatureError(f"families:\n{bullet_list(mistakes or ['there are none'])}")
+    if not mistakes:
+        in_families = {name for names in families.values() for name in names}
+        left_out = [name for name in blocks if name not in in_families]
+        mistakes += [f"blocks that are in no family: {left_out}"] if left_out else []
+    if mistakes:
+        raise FeatureError(f"families:\n{bullet_list(mistakes)}")
     return {family: tuple(names) for family, names in families.items()}
 
 

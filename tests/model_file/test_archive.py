@@ -53,8 +53,8 @@ from xacle_stack.errors import ModelFileError, XacleStackError
 from xacle_stack.features import (
     FeatureBuilder,
     PairEmbeddings,
-    SequenceColumns,
-    SpaceColumns,
+    SequenceBuilder,
+    VectorBuilder,
 )
 from xacle_stack.listeners import ListenerModel
 from xacle_stack.model_file import load_model, save_model
@@ -772,11 +772,11 @@ def parts(tmp_path_factory) -> Path:
     """Return a file with one of each estimator that is no part of a stack."""
     a, b = np.random.default_rng(0).normal(size=(2, 30, 5))
     source = PairEmbeddings({"one": (a, b)})
-    sequences = SequenceColumns("byol-a:frames", "roberta-large")
+    sequences = SequenceBuilder("byol-a:frames", "roberta-large")
     sequences.n_dims_ = (3, 4)
     model = {
         "builder": FeatureBuilder(["one"], n_components=2).fit(source),
-        "spaces": SpaceColumns(["one"]).fit(source),
+        "spaces": VectorBuilder(["one"]).fit(source),
         "sequences": sequences,
         "listeners": ListenerModel().fit([0, 0, 1, 1], [0, 1, 0, 1], [1.0, 2.0, 3.0, 4.5]),
     }
@@ -791,10 +791,10 @@ def parts(tmp_path_factory) -> Path:
         ("FeatureBuilder", "projections_", 3, "projections_ are not those of the spaces"),
         ("FeatureBuilder", "spaces", "one", "spaces must be a list of encoder names"),
         ("FeatureBuilder", "n_components", -1, "n_components must be 1 or more"),
-        ("SpaceColumns", "slices_", 3, "SpaceColumns: AttributeError"),
-        ("SpaceColumns", "spaces", 3, "SpaceColumns: TypeError"),
-        ("SequenceColumns", "n_dims_", 3, "n_dims_ is 3, expected two whole numbers"),
-        ("SequenceColumns", "frames", 3, r"frames and text are \(3, 'roberta-large'\)"),
+        ("VectorBuilder", "slices_", 3, "VectorBuilder: AttributeError"),
+        ("VectorBuilder", "spaces", 3, "VectorBuilder: TypeError"),
+        ("SequenceBuilder", "n_dims_", 3, "n_dims_ is 3, expected two whole numbers"),
+        ("SequenceBuilder", "frames", 3, r"frames and text are \(3, 'roberta-large'\)"),
         ("ListenerModel", "scores_", np.zeros(3), r"scores_ has shape \(3,\), expected \(2,\)"),
         ("ListenerModel", "weights_", np.full(2, np.nan), "weights_ holds NaN"),
         ("ListenerModel", "pair_ids_", None, "ListenerModel: TypeError"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
+from xacle_stack._rows import row_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.cache.index import Index, Places
 from xacle_stack.cache.schema import KeyArray, StoreId
@@ -82,6 +83,15 @@ class CachedPairs:
     def __repr__(self) -> str:
         encoders = sorted({store.encoder for store in self._cache.stores()})
         return f"CachedPairs({len(self)} pairs of {self._whole.split!r}, encoders={encoders})"
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n_pairs,)``: as many rows as scikit-learn may index."""
+        return (len(self),)
+
+    def __getitem__(self, rows: Any) -> CachedPairs:
+        """Return the embeddings of some pairs: `rows` is a slice, row numbers or a mask."""
+        return self.take(row_numbers(rows, len(self), "a table of embeddings"))
 
     def take(self, rows: slice | Sequence[int] | IntArray) -> CachedPairs:
         """Return the embeddings of some of the pairs, in the order asked for.
@@ -294,6 +304,10 @@ class CachedSequences:
         return self._pairs._read_with(
             self._encoder, self._modality, lambda places: places.lengths(rows, self._output)
         )
+
+    def take(self, rows: slice | Sequence[int] | IntArray) -> CachedSequences:
+        """Return the sequences of some of the pairs, in the order asked for; nothing is read."""
+        return CachedSequences(self._pairs.take(rows), self._encoder, self._modality, self._output)
 
     @overload
     def __getitem__(self, rows: int | np.integer[Any]) -> FloatArray: ...

@@ -10,23 +10,24 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from xacle_stack._rows import row_blocks
 from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import FeatureError, ModelFileError, bullet_list
-from xacle_stack.features.columns import (
+from xacle_stack.features.embeddings import EmbeddingSource
+from xacle_stack.features.pair_blocks import (
     AGREEMENT,
-    PAIR_BLOCKS,
-    Columns,
+    PAIR_FEATURES,
+    PairBlocks,
     auxiliary_block,
+    auxiliary_block_name,
     n_auxiliary_columns,
     n_pair_features,
     n_space_dims,
-    pair_block,
-    row_blocks,
+    space_features,
 )
-from xacle_stack.features.embeddings import EmbeddingSource
-from xacle_stack.features.table import FeatureTable
 from xacle_stack.streamed_svd import streamed_svd
+from xacle_stack.table import FeatureTable, consecutive
 
 
 def _are_names(value: object) -> bool:
@@ -38,28 +39,29 @@ def _are_names(value: object) -> bool:
 class FeatureBuilder(TransformerMixin, BaseEstimator):
     """Turns embeddings into a :class:`FeatureTable`.
 
-    One family for each contrastive space, its pair features φ(a, b) followed by the auxiliary
-    vectors, and one family ``"agreement"``.  What is learned from data, the projections of the
-    agreement features, is learned by `fit` and kept.
+    Each contrastive space has the blocks ``"SPACE/audio"``, ``"SPACE/text"``, ``"SPACE/product"``,
+    ``"SPACE/difference"``, ``"SPACE/square"`` and ``"SPACE/cosine"``, the parts of its pair
+    features φ(a, b).  Each auxiliary is one block, ``"ENCODER/OUTPUT"``.  A space's family has its
+    own blocks and those of all auxiliaries, and the family ``"agreement"`` has the blocks of the
+    agreement features.  `fit` learns the projections of the agreement features.
 
     Parameters
     ----------
     spaces : sequence of str
         Names of encoders that embed clips and captions in one space.
     auxiliary : sequence of str, default=()
-        Audio outputs as ``"encoder:output"``, appended to every space's family, as the published
-        system does with BEATs' logits.  Of ``"encoder:words"``, bags of the words heard and of the
-        caption's, it is their two columns of :func:`lexical_overlap` that are appended.
+        Audio outputs as ``"encoder:output"``, which every space's family shares, as the published
+        system does with BEATs' logits.  ``"encoder:words"``, bags of the words heard and of the
+        caption's words, becomes the two columns of :func:`lexical_overlap`.
     n_components : int, default=8
-        Size of each space's projection.
+        The size of each space's projection.
     random_state : int, default=0
-        Of the randomised SVD.  See :func:`~xacle_stack.streamed_svd.streamed_svd`.
+        Seeds the randomised SVD.  See :func:`~xacle_stack.streamed_svd.streamed_svd`.
 
     Attributes
     ----------
     projections_ : dict of str to ndarray of shape (n_pair_features, n_components)
         For each space, the leading right singular vectors of the training pairs' features.
-    families_ : dict of str to slice
 
     References
     ----------
@@ -116,7 +118,6 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         self.projections_ = {
             space: self._projection(X, space, n_dims) for space, n_dims in spaces.items()
         }
-        self.families_ = Columns(X, spaces, auxiliary, self.projections_).families()
         return self
 
     def fit_transform(self, X: EmbeddingSource, y: object = None) -> FeatureTable:
@@ -154,8 +155,8 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         ]
         if wrong:
             raise FeatureError(f"embeddings of another size than in fit:\n{bullet_list(wrong)}")
-        columns = Columns(X, spaces, auxiliary, self.projections_)
-        return FeatureTable(columns, columns.families(), X.pair_ids, columns.blocks())
+        blocks = PairBlocks(X, spaces, auxiliary, self.projections_)
+        return FeatureTable(blocks, consecutive(blocks.widths), X.pair_ids, blocks.families)
 
     def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[str, int]]:
         """Return the dimensions of each space and the columns of each auxiliary."""
@@ -172,7 +173,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     def _projection(self, X: EmbeddingSource, space: str, n_dims: int) -> FloatArray:
         def blocks() -> Iterator[FloatArray]:
             for rows in row_blocks(0, len(X.pair_ids)):
-                yield pair_block(X.take(rows), space, rows.start)
+                yield space_features(X.take(rows), space, rows.start)
 
         n_features = n_pair_features(n_dims)
         _, axes = streamed_svd(blocks, n_features, self.n_components, self.random_state)
@@ -213,15 +214,16 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
                 f"no space may be called {AGREEMENT!r}: that is the family of the agreement "
                 "features. Give the encoder another name."
             )
-        names = [*self.spaces, *self.auxiliary]
+        names = [*self.spaces, *map(auxiliary_block_name, self.auxiliary)]
         twice = sorted(name for name, n_times in Counter(names).items() if n_times > 1)
         if twice:
             raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice}.")
-        unclear = sorted({*self.auxiliary} & {*PAIR_BLOCKS})
-        if unclear:
+        own = {f"{space}/{part}" for space in self.spaces for part in PAIR_FEATURES}
+        shared = sorted(own & set(names))
+        if shared:
             raise FeatureError(
-                f"auxiliary encoders called like blocks of pair features: {unclear}. Name their "
-                "output too: 'encoder:output'."
+                f"auxiliary outputs that are called like blocks of pair features: {shared}. Give "
+                "the encoder's output another name."
             )
         if self.n_components < 1:
             raise FeatureError(f"n_components must be 1 or more, got {self.n_components!r}.")

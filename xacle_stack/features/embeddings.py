@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from xacle_stack._rows import row_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import FeatureError, UnknownNameError, bullet_list
 
@@ -113,6 +114,18 @@ class PairEmbeddings:
     def pair_ids(self) -> tuple[str, ...]:
         """Ids of the pairs, in the order of all arrays."""
         return self._pair_ids
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n_pairs,)``: as many rows as scikit-learn may index."""
+        return (len(self._pair_ids),)
+
+    def __len__(self) -> int:
+        return len(self._pair_ids)
+
+    def __getitem__(self, rows: Any) -> PairEmbeddings:
+        """Return the embeddings of some pairs: `rows` is a slice, row numbers or a mask."""
+        return self.take(row_numbers(rows, len(self), "a table of embeddings"))
 
     def take(self, rows: slice | Sequence[int] | IntArray) -> PairEmbeddings:
         """Return the embeddings of some of the pairs, in the order asked for.

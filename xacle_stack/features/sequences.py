@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from xacle_stack._rows import picked, row_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import FeatureError, ModelFileError
 
@@ -26,6 +28,9 @@ class Frames(Protocol):
 
     def __getitem__(self, rows: IntArray) -> list[FloatArray]:
         """Return the sequences of some clips, (n_frames, n_dims) each."""
+
+    def take(self, rows: slice | IntArray) -> Frames:
+        """Return those of some clips, without reading them."""
 
 
 class FramesAtHand:
@@ -60,6 +65,12 @@ class FramesAtHand:
 
     def __getitem__(self, rows: IntArray) -> list[FloatArray]:
         return [self._sequences[row] for row in rows]
+
+    def take(self, rows: slice | IntArray) -> FramesAtHand:
+        """Return those of some clips."""
+        part = copy(self)
+        part._sequences = list(picked(self._sequences, rows))
+        return part
 
 
 class PairSequences:
@@ -107,12 +118,20 @@ class PairSequences:
     def __len__(self) -> int:
         return len(self.text)
 
+    def __getitem__(self, rows: Any) -> PairSequences:
+        """Return the sequences of some pairs: `rows` is a slice, row numbers or a mask."""
+        kept = row_numbers(rows, len(self), "a table of sequences")
+        part = copy(self)
+        part.frames, part.text = self.frames.take(kept), self.text[kept]
+        part.shape = (len(part.text), self.shape[1])
+        return part
+
     def __iter__(self) -> Iterator[tuple[FloatArray, FloatArray]]:
         for row in range(len(self)):
             yield self.frames[np.array([row])][0], self.text[row]
 
 
-class SequenceColumns(TransformerMixin, BaseEstimator):
+class SequenceBuilder(TransformerMixin, BaseEstimator):
     """Takes the clips' sequences and the captions' vectors out of the cache.
 
     Parameters
@@ -143,7 +162,7 @@ class SequenceColumns(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        self : SequenceColumns
+        self : SequenceBuilder
         """
         self.n_dims_ = self._dims(self._read(X))
         return self

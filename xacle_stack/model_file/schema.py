@@ -15,8 +15,8 @@ from xacle_stack.errors import ModelFileError
 
 OWN_TYPES = frozenset(
     {
-        "xacle_stack.features.sequences.SequenceColumns",
-        "xacle_stack.features.spaces.SpaceColumns",
+        "xacle_stack.features.sequences.SequenceBuilder",
+        "xacle_stack.features.vectors.VectorBuilder",
         "xacle_stack.features.builder.FeatureBuilder",
         "xacle_stack.listeners.model.ListenerModel",
         "xacle_stack.stacking.boosted_trees.BoostedTrees",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xacle_stack.errors import FeatureError
-from xacle_stack.features import PairEmbeddings, PairSequences, SequenceColumns, SpaceColumns
+from xacle_stack.features import PairEmbeddings, PairSequences, SequenceBuilder, VectorBuilder
 
 
 def embeddings(rng, n_pairs: int = 5, n_dims: int = 3) -> PairEmbeddings:
@@ -10,33 +10,36 @@ def embeddings(rng, n_pairs: int = 5, n_dims: int = 3) -> PairEmbeddings:
     return PairEmbeddings(spaces)
 
 
-def test_columns_are_the_vectors(rng) -> None:
+def test_blocks_are_the_vectors(rng) -> None:
     pairs = embeddings(rng)
-    columns = SpaceColumns(["two", "one"]).fit(pairs)
-    values = columns.transform(pairs)
-    assert (values.shape, values.dtype) == ((5, 12), np.float32)
-    for space, (audio, text) in columns.slices_.items():
-        np.testing.assert_array_equal(values[:, audio], pairs.audio(space).astype(np.float32))
-        np.testing.assert_array_equal(values[:, text], pairs.text(space).astype(np.float32))
+    table = VectorBuilder(["two", "one"]).fit(pairs).transform(pairs)
+    assert (table.shape, table.values.dtype) == ((5, 12), np.float32)
+    assert list(table.blocks) == ["two/audio", "two/text", "one/audio", "one/text"]
+    assert table.families == {s: (f"{s}/audio", f"{s}/text") for s in ("two", "one")}
+    for space in ("one", "two"):
+        audio, text = (np.float32(side(space)) for side in (pairs.audio, pairs.text))
+        np.testing.assert_array_equal(table.block(f"{space}/audio"), audio)
+        np.testing.assert_array_equal(table.block(f"{space}/text"), text)
 
 
 def test_views_are_for_training_only(rng) -> None:
     pairs = embeddings(rng)
-    columns = SpaceColumns(["one"], {"one": ["view"]})
-    trained, new = columns.fit_transform(pairs), columns.transform(pairs)
-    (view,) = columns.view_slices_["one"]
-    np.testing.assert_array_equal(trained[:, view], pairs.audio("view").astype(np.float32))
-    np.testing.assert_array_equal(new[:, view], pairs.audio("one").astype(np.float32))
-    np.testing.assert_array_equal(trained[:, :6], new[:, :6])
+    builder = VectorBuilder(["one"], {"one": ["view"]})
+    trained, new = builder.fit_transform(pairs), builder.transform(pairs)
+    assert list(trained.blocks) == ["one/audio", "one/text", "one/audio:view-1"]
+    assert list(new.blocks) == ["one/audio", "one/text"]
+    view = np.float32(pairs.audio("view"))
+    np.testing.assert_array_equal(trained.block("one/audio:view-1"), view)
+    np.testing.assert_array_equal(trained.values[:, :6], new.values)
 
 
 def test_bad_spaces(rng) -> None:
     pairs = embeddings(rng)
     with pytest.raises(FeatureError, match="spaces must be a list of encoder names, got 'one'"):
-        SpaceColumns("one").fit(pairs)
+        VectorBuilder("one").fit(pairs)
     with pytest.raises(FeatureError, match=r"each encoder once, .* repeats \['one'\]"):
-        SpaceColumns(["one", "two", "one"]).fit(pairs)
-    fitted = SpaceColumns(["one"]).fit(pairs)
+        VectorBuilder(["one", "two", "one"]).fit(pairs)
+    fitted = VectorBuilder(["one"]).fit(pairs)
     with pytest.raises(FeatureError, match="vectors of 4 dimensions, 3 when fitted"):
         fitted.transform(embeddings(rng, n_dims=4))
     broken = PairEmbeddings({"one": (np.full((2, 3), np.inf), np.ones((2, 3)))}, None, ["a", "b"])
@@ -84,6 +87,20 @@ class NotingSource:
 )
 def test_the_output_follows_the_last_colon(frames: str, asked: tuple[str, str]) -> None:
     source = NotingSource()
-    columns = SequenceColumns(frames, "captions").fit(source)
+    columns = SequenceBuilder(frames, "captions").fit(source)
     assert source.asked == asked
     assert columns.n_dims_ == (3, 4)
+
+
+def test_sequences_of_some_pairs_keep_frames_and_captions_together() -> None:
+    frames = [np.full((length, 2), length) for length in (1, 2, 3)]
+    sequences = PairSequences(frames, np.arange(3.0)[:, np.newaxis])
+    for rows, expected in (
+        ([2, 0], [2, 0]),
+        (slice(1, None), [1, 2]),
+        ([True, False, True], [0, 2]),
+    ):
+        part = sequences[rows]
+        assert (len(part), part.shape) == (2, (2, 3))
+        assert [len(frame) - 1 for frame, _ in part] == expected
+        assert part.text.ravel().tolist() == expected

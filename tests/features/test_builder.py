@@ -3,17 +3,16 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
+from xacle_stack._rows import BLOCK_ROWS
 from xacle_stack.errors import FeatureError, UnknownNameError
 from xacle_stack.features import (
     FeatureBuilder,
-    FeatureTable,
     PairEmbeddings,
     agreement_features,
     cosine_similarity,
     lexical_overlap,
     pair_features,
 )
-from xacle_stack.features.columns import BLOCK_ROWS
 from xacle_stack.pairs import Pairs
 
 
@@ -31,7 +30,7 @@ def test_families_are_phi_with_auxiliary_and_agreement() -> None:
     source = embeddings(0)
     builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3)
     table = builder.fit_transform(source)
-    assert {name: s.stop - s.start for name, s in table.families.items()} == {
+    assert {name: table.width(*blocks) for name, blocks in table.families.items()} == {
         "one": 31 + 3,
         "two": 46 + 3,
         "agreement": 2 + 1 + 3 * 4,
@@ -99,103 +98,41 @@ def test_rows_have_the_same_bits_in_every_block(n_components: int, dtype: str, r
         for start in rng.integers(0, n_pairs, size=2).tolist():
             rows = slice(start, start + size)
             assert table.rows(rows).tobytes() == values[rows].tobytes()
-            for name, columns in table.families.items():
-                of_family = table.rows(rows, name)
-                np.testing.assert_array_equal(of_family, values[rows, columns])
+            for blocks in [*table.families.values(), ("two/square", "agreement/cosines")]:
+                expected = np.hstack([values[rows, table.blocks[block]] for block in blocks])
+                np.testing.assert_array_equal(table.rows(rows, blocks), expected)
     with threadpool_limits(2):
-        np.testing.assert_array_equal(
-            table.family("agreement"), values[:, table.families["agreement"]]
-        )
+        agreement = np.hstack([values[:, table.blocks[b]] for b in table.families["agreement"]])
+        np.testing.assert_array_equal(table.family("agreement"), agreement)
 
 
-def test_rows_are_neighbours_of_a_family_that_exists() -> None:
-    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
-    assert table.rows(slice(7, 7)).shape == (0, 34)
-    assert table.rows(slice(30, 2), "agreement").shape == (0, 3)
-    assert table.rows(slice(-3, None), "one").shape == (3, 31)
-    assert table.rows(slice(38, 99)).dtype == np.float32
-    with pytest.raises(FeatureError, match="neighbouring rows, a slice without a step, got slice"):
-        table.rows(slice(0, 9, 2))
-    with pytest.raises(UnknownNameError, match="no family 'two'; there are: one, agreement"):
-        table.rows(slice(3), "two")
-
-
-def test_blocks_are_finer_than_families() -> None:
+def test_an_auxiliary_is_one_block_that_families_share() -> None:
     source = embeddings(0)
     table = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit_transform(source)
-    sizes = {name: s.stop - s.start for name, s in table.blocks.items()}
+    parts = ("audio", "text", "product", "difference", "square")
+    sizes = {name: table.width(name) for name in table.blocks}
     assert sizes == {
-        **{f"one/{name}": 6 for name in ("audio", "text", "product", "difference", "square")},
+        **{f"one/{name}": 6 for name in parts},
         "one/cosine": 1,
-        "one/tags:logits": 3,
-        **{f"two/{name}": 9 for name in ("audio", "text", "product", "difference", "square")},
+        **{f"two/{name}": 9 for name in parts},
         "two/cosine": 1,
-        "two/tags:logits": 3,
+        "tags/logits": 3,
         "agreement/cosines": 2,
         "agreement/cosine differences": 1,
         "agreement/projections": 6,
         "agreement/products": 3,
         "agreement/differences": 3,
     }
-    starts = [columns.start for columns in table.blocks.values()]
-    assert starts == [0, *[columns.stop for columns in table.blocks.values()][:-1]]
     assert table.shape == (40, sum(sizes.values()))
-    for family, columns in table.families.items():
-        of_family = [s for name, s in table.blocks.items() if name.startswith(f"{family}/")]
-        assert (of_family[0].start, of_family[-1].stop) == (columns.start, columns.stop)
-    one, audio = table.family("one"), source.audio("one")
+    for space in ("one", "two"):
+        own = [*(f"{space}/{name}" for name in parts), f"{space}/cosine"]
+        assert table.families[space] == (*own, "tags/logits")
+    assert all(name.startswith("agreement/") for name in table.families["agreement"])
+    audio = source.audio("one")
     unit = audio / np.linalg.norm(audio, axis=1, keepdims=True)
-    np.testing.assert_allclose(one[:, table.blocks["one/audio"]], unit, atol=1e-6)
+    np.testing.assert_allclose(table.block("one/audio"), unit, atol=1e-6)
     single = FeatureBuilder(["one"], n_components=2).fit_transform(source)
     assert list(single.blocks)[-2:] == ["agreement/cosines", "agreement/projections"]
-
-
-def test_a_table_may_be_an_array() -> None:
-    values = np.arange(12.0, dtype=np.float32).reshape(3, 4)
-    families = {"late": slice(1, 4), "early": slice(0, 1)}
-    table = FeatureTable(values, families, ("a", "b", "c"))
-    assert table.shape == (3, 4)
-    assert table.blocks == {"early/all": slice(0, 1), "late/all": slice(1, 4)}
-    np.testing.assert_array_equal(table.values, values)
-    np.testing.assert_array_equal(table.rows(slice(1, 3), "late"), values[1:3, 1:])
-    np.testing.assert_array_equal(np.asarray(table), values)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"pair_ids": ("a", "b")}, "values: 3 rows for 2 pair_ids; expected one row a pair"),
-        ({"values": np.ones(3)}, r"values: expected shape \(n_pairs, n_features\), got \(3,\)"),
-        ({"families": {"one": slice(0, 3)}}, "families must cover each of the 4 columns once"),
-        ({"families": {}}, "families must cover each of the 4 columns once"),
-        ({"families": {"one": slice(None)}}, "families: expected a slice with a start and a stop"),
-        ({"families": {"one": slice(0, 3), "two": slice(2, 4)}}, "families.* 'two' begins at col"),
-        ({"blocks": {"one/all": slice(0, 2)}}, "blocks must cover each of the 4 columns once"),
-        (
-            {"blocks": {"x": slice(0, 1), "y": slice(1, 4)}},
-            "block 'y' has columns 1 to 3, which ar",
-        ),
-    ],
-)
-def test_parts_that_do_not_fit_are_told(given, message: str) -> None:
-    parts = {
-        "values": np.ones((3, 4)),
-        "families": {"one": slice(0, 2), "two": slice(2, 4)},
-        "pair_ids": ("a", "b", "c"),
-    }
-    FeatureTable(**parts)
-    with pytest.raises(FeatureError, match=message):
-        FeatureTable(**{**parts, **given})
-
-
-def test_what_makes_the_values_must_fit_too() -> None:
-    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
-    again = FeatureTable(table._values, table.families, table.pair_ids, table.blocks)
-    np.testing.assert_array_equal(again.values, table.values)
-    with pytest.raises(FeatureError, match="values: 40 rows for 39 pair_ids"):
-        FeatureTable(table._values, table.families, table.pair_ids[1:])
-    with pytest.raises(FeatureError, match="families must cover each of the 34 columns once"):
-        FeatureTable(table._values, {"one": slice(0, 31)}, table.pair_ids)
 
 
 def test_a_table_keeps_what_it_was_made_with() -> None:
@@ -227,7 +164,7 @@ def test_bad_rows_are_counted_in_the_whole_table() -> None:
         with pytest.raises(FeatureError, match=message):
             table.rows(slice(row - 3, row + 1))
         with pytest.raises(FeatureError, match=message):
-            np.asarray(table)
+            table.values
         with pytest.raises(FeatureError, match=message):
             builder.fit(source)
         array[row] = kept
@@ -268,35 +205,6 @@ def test_words_contribute_their_overlap() -> None:
         FeatureBuilder(["one"], ["speech:words"], n_components=2).fit(of_clips)
 
 
-def test_numpy_takes_the_table_as_an_array() -> None:
-    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
-    np.testing.assert_array_equal(np.asarray(table), table.values)
-    assert np.array(table, dtype=np.float64).dtype == np.float64
-    assert table.shape == (40, 31 + 3)
-    assert len(table) == 40
-    assert repr(table) == "FeatureTable(40 pairs, 34 features: one 31, agreement 3)"
-    with pytest.raises(UnknownNameError, match="no family 'two'; there are: one, agreement"):
-        table.family("two")
-
-
-def test_an_array_without_a_copy_is_one_that_is_there() -> None:
-    # Called as NumPy 2 does for `copy=False`; NumPy 1 knows no such thing.
-    made = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
-    values = np.ones((2, 3), dtype=np.float32)
-    held = FeatureTable(values, {"one": slice(0, 3)}, ("a", "b"))
-    for table, dtype in ((made, None), (made, np.float32), (held, np.float64)):
-        with pytest.raises(ValueError, match="this table is no array without a copy"):
-            table.__array__(dtype, copy=False)
-        for copy in (True, None):
-            np.testing.assert_array_equal(table.__array__(dtype, copy=copy), table.values)
-            assert table.__array__(dtype, copy=copy).dtype == (dtype or np.float32)
-    for dtype in (None, np.float32, "f4"):
-        assert np.shares_memory(held.__array__(dtype, copy=False), values)
-    assert np.shares_memory(np.asarray(held), values)
-    assert not np.shares_memory(held.__array__(copy=True), values)
-    assert not np.shares_memory(np.array(held), values)
-
-
 def test_bad_settings_are_told() -> None:
     source = embeddings(0)
     for settings, message in {
@@ -308,8 +216,8 @@ def test_bad_settings_are_told() -> None:
         "spaces=['one'], auxiliary='tags:logits'": "'encoder:output', got 'tags:logits'. For one",
         "spaces=['one'], auxiliary=None": "auxiliary must be a list of 'encoder:output', got None",
         "spaces=['one', 'one']": r"the same thing twice: \['one'\]",
-        "spaces=['one'], auxiliary=['one']": r"the same thing twice: \['one'\]",
-        "spaces=['one'], auxiliary=['text']": r"called like blocks of pair features: \['text'\]",
+        "spaces=['one'], auxiliary=['tags', 'tags:embedding']": r"twice: \['tags/embedding'\]",
+        "spaces=['one'], auxiliary=['one:text']": r"like blocks of pair features: \['one/text'\]",
         "spaces=['one'], n_components=0": "n_components must be 1 or more, got 0",
         "spaces=['one'], n_components=99": "n_components=99 needs as many .* 40 pairs with 31",
     }.items():
@@ -420,32 +328,6 @@ def test_blas_threads_change_no_byte() -> None:
     assert tables[0] == tables[1]
 
 
-KEYS = [
-    slice(5, 17),
-    slice(None, None, -3),
-    slice(0, 0),
-    [3, 1, 1, -1],
-    [],
-    np.array([7]),
-    np.arange(40) % 3 == 0,
-    [True, False] * 20,
-]
-
-
-@pytest.mark.parametrize("key", KEYS, ids=str)
-def test_a_table_of_some_rows_is_the_table_of_these_pairs(key) -> None:
-    source = embeddings(0)
-    lazy = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit_transform(source)
-    held = FeatureTable(lazy.values, lazy.families, lazy.pair_ids, lazy.blocks)
-    rows = np.arange(40)[key if isinstance(key, slice) or len(key) else slice(0, 0)]
-    for table in (lazy, held):
-        for part in (table[key], table[key, ...]):
-            assert (part.families, part.blocks) == (table.families, table.blocks)
-            assert part.pair_ids == tuple(table.pair_ids[row] for row in rows)
-            assert part.values.tobytes() == table.values[rows].tobytes()
-            assert part[::-1].family("two").tobytes() == table.family("two")[rows][::-1].tobytes()
-
-
 def test_only_the_embeddings_of_the_rows_are_read() -> None:
     a = np.random.default_rng(0).normal(size=(40, 6))
     a[11] = np.nan
@@ -458,22 +340,12 @@ def test_only_the_embeddings_of_the_rows_are_read() -> None:
         table[[10, 11]].values
 
 
-@pytest.mark.parametrize(
-    "key",
-    [3, np.int64(3), (slice(None), 3), (slice(None), [1, 2]), "one", None, [[1, 2]], ...],
-    ids=repr,
-)
-def test_what_is_no_rows_is_refused_with_what_to_write(key) -> None:
-    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
-    with pytest.raises(FeatureError, match=r"one row write table\[3:4\]; .* table.family\(name\)"):
-        table[key]
-
-
-def test_rows_that_do_not_exist_are_told() -> None:
-    table = FeatureBuilder(["one"], n_components=2).fit_transform(embeddings(0))
-    with pytest.raises(IndexError, match="index 40 is out of bounds"):
-        table[[40]]
-    with pytest.raises(IndexError, match="boolean"):
-        table[[True, False]]
-    with pytest.raises(IndexError, match="integer"):
-        table[[0.5]]
+def test_embeddings_are_indexed_by_rows(rng) -> None:
+    source = embeddings(0)
+    assert (len(source), source.shape) == (40, (40,))
+    for rows in ([3, 1], slice(5, 9), np.arange(40) % 7 == 0):
+        part = source[rows]
+        assert part.pair_ids == tuple(np.array(source.pair_ids)[rows])
+        np.testing.assert_array_equal(part.text("two"), source.text("two")[rows])
+    with pytest.raises(FeatureError, match=r"embeddings is indexed by its rows.*got 3\b"):
+        source[3]
