@@ -60,7 +60,7 @@ def _check_calibration(calibration: MonotoneCalibration) -> None:
 
 def _check_compression(pca: BlockPCA) -> None:
     check_numbers("mean_", pca.mean_, (None,))
-    check_numbers("scale_", pca.scale_, pca.mean_.shape, least=0, finite=False)
+    check_numbers("scale_", pca.scale_, pca.mean_.shape, minimum=0, finite=False)
     check_spans("blocks", pca.blocks, len(pca.mean_), cover=False)
     sizes = {name: block.stop - block.start for name, block in pca.blocks.items()}
     if not isinstance(pca.axes_, dict):
@@ -83,11 +83,11 @@ def _check_compression(pca: BlockPCA) -> None:
 def _check_gaussian_process(process: BlockGaussianProcess) -> None:
     n_features = process.n_features_in_
     check_numbers("mean_", process.mean_, (n_features,))
-    check_numbers("block_scale_", process.block_scale_, (None,), least=0, finite=False)
+    check_numbers("block_scale_", process.block_scale_, (None,), minimum=0, finite=False)
     n_blocks, n_kernels = len(process.block_scale_), len(process.amplitude_)
     check_indices("block_of_", process.block_of_, n_features, n_blocks)
-    check_numbers("amplitude_", process.amplitude_, (None,), least=0)
-    check_numbers("relevance_", process.relevance_, (n_kernels, n_blocks), least=0)
+    check_numbers("amplitude_", process.amplitude_, (None,), minimum=0)
+    check_numbers("relevance_", process.relevance_, (n_kernels, n_blocks), minimum=0)
     check_numbers("landmarks_", process.landmarks_, (None, n_features))
     n_landmarks, n_targets = len(process.landmarks_), np.shape(process.dual_coef_)[1:]
     if n_landmarks > _MAX_LANDMARKS or n_kernels > _MAX_KERNELS:
