@@ -58,7 +58,7 @@ from xacle_stack.contenders import (
     default_contenders,
     mistakes_in,
 )
-from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
+from xacle_stack.encoders import WORDS, EncoderChoice, Precision, read_fingerprints
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.recipe_file import read_settings
@@ -203,7 +203,7 @@ class Recipe(_Settings):
 
     def fingerprints(self) -> dict[str, str]:
         """Return the store that each encoder's vectors are in, by the encoder's own name."""
-        found = fingerprints_of([*self.encoders, *self.view_encoders]).values()
+        found = read_fingerprints([*self.encoders, *self.view_encoders]).values()
         return {fingerprint.encoder: fingerprint.digest for fingerprint in found}
 
     def for_scoring_with(self, name: str) -> "Recipe":

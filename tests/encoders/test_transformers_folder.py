@@ -90,5 +90,5 @@ def test_unusable_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="is a file; expected the folder that holds it together"):
         read_json("encoder 'e'", tmp_path / "config.json", "vocab.json")
     (tmp_path / "config.json").write_text('{"model_type": "ear"}')
-    with pytest.raises(EncoderError, match=r"not a configuration of this model \(KeyError: 'size'\)"):
+    with pytest.raises(EncoderError, match=r"not a configuration .*KeyError: 'size'"):
         read_config("encoder 'e'", tmp_path, Config)
