@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 # So many files are decoded at a time, ahead of the encoders.
 DECODE_WINDOW = 32
-# The most resampled audio that is kept of one clip decoded ahead.  A longer clip is decoded again
+# A clip decoded ahead keeps at most so much resampled audio.  A longer clip is decoded again
 # in its turn, because its header does not tell its length for sure.
 MAX_AHEAD_BYTES = 8 << 20
 

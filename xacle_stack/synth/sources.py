@@ -116,8 +116,8 @@ def poisson_hits(rng: np.random.Generator, n_samples: int, rate_hz: float) -> Fl
     """Return single-sample impulses at random times, most of them weak, a few strong."""
     hits = np.zeros(n_samples)
     n_hits = max(1, rng.poisson(rate_hz * n_samples / SAMPLE_RATE_HZ))
-    places = rng.integers(0, n_samples, n_hits)
-    np.add.at(hits, places, rng.exponential(1.0, n_hits) ** 1.5 * rng.choice([-1.0, 1.0], n_hits))
+    indices = rng.integers(0, n_samples, n_hits)
+    np.add.at(hits, indices, rng.exponential(1.0, n_hits) ** 1.5 * rng.choice([-1.0, 1.0], n_hits))
     return hits
 
 
