@@ -136,8 +136,8 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ensure_min_samples=2,
             dtype=[np.float64, np.float32],
         )
-        check_whole_number("n_learn", self.n_learn, least=2)
-        check_whole_number("max_exact", self.max_exact, least=2)
+        check_whole_number("n_learn", self.n_learn, minimum=2)
+        check_whole_number("max_exact", self.max_exact, minimum=2)
         weights = row_weights(len(table), sample_weight)
         table, scores = table[weights > 0], scores[weights > 0].astype(np.float64)
         weights = weights[weights > 0] / weights[weights > 0].mean()

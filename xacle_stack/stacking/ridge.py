@@ -115,7 +115,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
         weights = row_weights(len(table), sample_weight)
         penalties = check_penalties(self.penalties)
-        check_whole_number("n_splits", self.n_splits, least=2)
+        check_whole_number("n_splits", self.n_splits, minimum=2)
         n_groups = int(group_labels(len(table), groups).max()) + 1
         n_folds = max(2, min(self.n_splits, n_groups))
         row_fold = fold_numbers(split_folds(len(table), groups, n_folds, self.random_state))

@@ -575,9 +575,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         check_choice("preset", self.preset, PRESETS)
         check_choice("target", self.target, TARGETS)
         if self.n_splits is not None:
-            check_whole_number("n_splits", self.n_splits, least=2)
+            check_whole_number("n_splits", self.n_splits, minimum=2)
         if self.n_components is not None:
-            check_whole_number("n_components", self.n_components, least=1)
+            check_whole_number("n_components", self.n_components, minimum=1)
         check_positive_numbers("penalties", self.penalties)
         if isinstance(self.score_range, str):
             check_choice("score_range", self.score_range, ["auto"])
