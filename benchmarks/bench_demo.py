@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from report import ROOT, report
+from report import report
 
 from xacle_stack import Stacker
 from xacle_stack.cache import FeatureCache
-from xacle_stack.experiment import RANK_ENSEMBLE, fill_cache, run_experiment
+from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.metrics import srcc
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, read_recipe
@@ -25,7 +25,7 @@ PAPER = "preset paper, all three"
 
 def main() -> None:
     """Run it."""
-    recipe = read_recipe(ROOT / "features" / "recipes" / "mini.toml")
+    recipe = read_recipe("mini")
     by_system: dict[str, list[float]] = {}
     folds: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -33,8 +33,9 @@ def main() -> None:
             data, out = Path(folder) / f"demo-{seed}", Path(folder) / f"run-{seed}"
             store = Path(folder) / "store"
             write_demo(data, seed=seed, n_jobs=-1)
-            fill_cache(data, recipe, store, n_jobs=-1, progress=False)
-            results, _ = run_experiment(data, recipe, store, out, n_jobs=-1, progress=False)
+            fill_cache(data, recipe, store, n_jobs=-1)
+            systems = recipe.stack_systems
+            *_, results = run_experiment(data, recipe, systems, store, out, n_jobs=-1)
             for result in results:
                 if result.split == "test":
                     of_test = float(result.evaluation.srcc)
@@ -51,9 +52,8 @@ def main() -> None:
     header = ["system", *(f"seed {seed}" for seed in SEEDS), "mean", "mean gain", "least gain"]
     title = "Test SRCC on the demo data set; gain: all three spaces over this system"
     report("demo", title, header, rows)
-    n_spaces = len(recipe.spaces)
-    best_single = max(row[6] for row in rows[:n_spaces])
-    ensemble = np.mean(by_system[RANK_ENSEMBLE])
+    best_single = max(row[6] for row in rows if row[0] in recipe.spaces)
+    ensemble = np.mean(by_system["rank ensemble of the singles"])
     print(f"Mean: stack {triple.mean():.4f}, best single {best_single:.4f}, ranks {ensemble:.4f}")
     header = ["preset", "what", *(f"seed {seed}" for seed in SEEDS), "mean"]
     rows = [[*key, *values, float(np.mean(values))] for key, values in folds.items()]

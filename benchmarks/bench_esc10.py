@@ -10,19 +10,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from figures import UNSEEN, digest_of, read_rows
-from report import RESULTS, ROOT, real_data, report
+from report import RESULTS, real_data, report
 from sklearn.model_selection import GroupKFold
 
-from xacle_stack.cache import CachedPairs, FeatureCache
-from xacle_stack.experiment import fill_cache, fit_system, run_experiment
+from xacle_stack.cache import FeatureCache
+from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.features import cosine_similarity
 from xacle_stack.metrics import Estimate, evaluate, srcc_gain
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import Recipe, read_recipe
 from xacle_stack.results import Result
+from xacle_stack.scorer import Scorer
 from xacle_stack.submission import read_predictions
-from xacle_stack.systems.fitted import FittedSystem
-from xacle_stack.targets import Targets, fold_groups
 
 OTHERS = {
     "all three, preset paper": {"preset": "paper"},
@@ -33,14 +32,14 @@ OTHERS = {
 def main() -> None:
     """Run it."""
     data = real_data("esc10")
-    recipe = read_recipe(ROOT / "features" / "recipes" / "mini.toml")
+    recipe = read_recipe("mini")
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         start = time.perf_counter()
-        fill_cache(data, recipe, store, n_jobs=-1, progress=False)
+        fill_cache(data, recipe, store, n_jobs=-1)
         encoded = time.perf_counter()
         out = Path(folder) / "run"
-        results, _ = run_experiment(data, recipe, store, out, n_jobs=-1, progress=False)
+        *_, results = run_experiment(data, recipe, recipe.stack_systems, store, out, n_jobs=-1)
         fitted = time.perf_counter()
         validation = read_pairs(data, "validation")
         cached = FeatureCache(store).load(validation, recipe.fingerprints())
@@ -50,11 +49,9 @@ def main() -> None:
         train = read_pairs(data, "train")
         scores = {}
         for name, changed in OTHERS.items():
-            settings = recipe.stacker.model_copy(update=changed)
-            other = recipe.model_copy(update={"stacker": settings})
-            of_train = FeatureCache(store).load(train, recipe.fingerprints())
-            system = fit_alone(other, of_train)
-            scores[name] = system.score(cached)
+            stacker = recipe.new_stacker(n_jobs=-1).set_params(**changed)
+            scorer = Scorer(recipe, stacker).fit(FeatureCache(store).load(train))
+            scores[name] = scorer.score(cached)
             evaluation = evaluate(validation.scores, scores[name])
             results.append(Result(name, "validation", "stack", evaluation))
         best = read_predictions(out / "scores-validation.csv", validation.ids)
@@ -88,13 +85,6 @@ def main() -> None:
     draw()
 
 
-def fit_alone(recipe: Recipe, train: CachedPairs) -> FittedSystem:
-    """Fit the stack of all spaces."""
-    groups = fold_groups(train.pairs, recipe, recipe.new_stacker())
-    targets = Targets.of(train.pairs, recipe)
-    return fit_system(recipe, recipe.spaces, train, targets, groups, n_jobs=-1)
-
-
 def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np.ndarray:
     """Score each validation pair by a stack that was trained without its caption.
 
@@ -107,8 +97,8 @@ def score_unseen_captions(recipe: Recipe, cache: FeatureCache, data: Path) -> np
         held_out = {validation.captions[row] for row in rows}
         kept = [i for i, caption in enumerate(train.captions) if caption not in held_out]
         rest = train.take(kept)
-        system = fit_alone(recipe, cache.load(rest, prints))
-        scores[rows] = system.score(cache.load(validation.take(rows), prints))
+        scorer = Scorer(recipe, n_jobs=-1).fit(cache.load(rest, prints))
+        scores[rows] = scorer.score(cache.load(validation.take(rows), prints))
     return scores
 
 

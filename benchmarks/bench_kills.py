@@ -36,7 +36,7 @@ SHARES = {
 }
 RECIPE = """\
 spaces = ["mini-mel"]
-compare = []
+subset_sizes = []
 seeds = 1
 [stacker]
 preset = "paper"

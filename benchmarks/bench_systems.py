@@ -12,9 +12,8 @@ import warnings
 from pathlib import Path
 
 from report import RESULTS, ROOT, real_data, report
-from xacle_stack.comparison import compare_systems
 
-from xacle_stack.experiment import fill_cache
+from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.results import Result
 from xacle_stack.synth.demo import write_demo
@@ -67,8 +66,14 @@ def main() -> None:
         for name, data in (("demo", here / "demo"), ("esc10", real_data("esc10"))):
             fill_cache(data, settings, here / "store", n_jobs=-1, progress=False)
             out = here / name
-            *_, results = compare_systems(
-                data, settings, here / "store", out, n_jobs=-1, progress=True
+            *_, results = run_experiment(
+                data,
+                settings,
+                settings.compared_systems,
+                here / "store",
+                out,
+                n_jobs=-1,
+                progress=True,
             )
             shutil.copy(out / "results.md", RESULTS / f"systems-{name}-comparison.md")
             for plot in out.glob("*.png"):

@@ -56,7 +56,7 @@ def test_a_strangers_recipe_ends_in_a_message(tmp_path: Path, what: str) -> None
 
 
 def test_a_name_with_separators_names_no_folder(tmp_path: Path) -> None:
-    from xacle_stack.contenders import file_name
+    from xacle_stack.systems.specs import file_name
 
     path = tmp_path / "strange.toml"
     path.write_text(GOOD + SYSTEM.format("../../x/.."))

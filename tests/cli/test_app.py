@@ -13,9 +13,8 @@ import pytest
 import typer
 from support import WriteData
 
-from xacle_stack import cli, experiment
+from xacle_stack import Scorer, cli
 from xacle_stack.cli.show import show_logs, warnings_logged
-from xacle_stack.extract import ExtractionReport
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -72,15 +71,15 @@ def test_a_flag_may_be_repeated(run: Run) -> None:
 
 @pytest.fixture
 def scored(monkeypatch) -> list[tuple[str, str]]:
-    """Return a list that gets every pair that is scored: 1, 2, 3 … in their order."""
+    """Return a list that gets every clip and text that is scored: 1, 2, 3 … in their order."""
     seen: list[tuple[str, str]] = []
 
-    def score_pairs(system: object, recipe: object, pairs, *_: object, **__: object):
-        seen.extend(zip(map(str, pairs.audio_paths), pairs.captions, strict=True))
-        return np.arange(1.0, len(pairs) + 1), ExtractionReport()
+    def score_clips(audio, texts) -> np.ndarray:
+        seen.extend(zip(map(str, audio), texts, strict=True))
+        return np.arange(1.0, len(audio) + 1)
 
-    monkeypatch.setattr(experiment, "score_pairs", score_pairs)
-    monkeypatch.setattr(experiment, "load_system", lambda *_, **__: (SimpleNamespace(), None))
+    scorer = SimpleNamespace(score_clips=score_clips)
+    monkeypatch.setattr(Scorer, "load", lambda *_, **__: scorer)
     return seen
 
 

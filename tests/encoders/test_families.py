@@ -336,7 +336,7 @@ def test_a_recipe_of_all_families_runs(written, make_data: WriteData, tmp_path: 
         "auxiliary": [f"{c.name}:{out}" for c in others for out in auxiliary_of(c.encoder.info)],
         "checkpoints": {choice.name: choice.checkpoint for choice in contrastive + others},
         "code": {choice.name: choice.code for choice in contrastive + others if choice.code},
-        "compare": [],
+        "subset_sizes": [],
         "stacker": {"preset": "paper"},
     }
     recipe = recipe_from(settings, source="a test")
@@ -348,7 +348,7 @@ def test_a_recipe_of_all_families_runs(written, make_data: WriteData, tmp_path: 
     report = fill_cache(data, recipe, store, n_jobs=2)
     assert not report.failures
     assert {name for name, _ in report.encoded} == {c.name for c in contrastive + others}
-    results, _ = run_experiment(data, recipe, store, out, n_jobs=1, progress=False)
+    *_, results = run_experiment(data, recipe, recipe.stack_systems, store, out)
     assert [result.split for result in results] == ["validation"]
     again = fill_cache(data, recipe, store)
     assert again.encoded.total() == 0
