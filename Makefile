@@ -2,7 +2,7 @@
 #   make stack DATA=path/to/XACLE_dataset RECIPE=features/recipes/paper.toml
 
 DATA   ?= data/demo
-RECIPE ?= features/recipes/mini.toml
+RECIPE ?= mini
 STORE  ?= features/store
 JOBS   ?= -1
 # auto, cpu, cuda, cuda:1, or several: cuda:0,cuda:1
@@ -94,7 +94,7 @@ $(VENV)/core: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@# Older releases of pip try for many minutes to solve what the encoders need.
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25'
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[plots]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/core
@@ -104,7 +104,7 @@ $(VENV)/dev: $(VENV)/core
 
 $(VENV)/neural: $(VENV)/core
 	@echo "Installing what the systems that train a network need into $(VENV)"
-	@$(PIP) --editable '.[neural,notebooks]'
+	@$(PIP) --editable '.[neural]'
 	@touch $@
 
 $(VENV)/notebooks: $(VENV)/core

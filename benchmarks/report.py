@@ -12,6 +12,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from xacle_stack.metrics import Estimate
 
@@ -91,12 +92,10 @@ def real_data(name: str) -> Path:
     return path
 
 
-def _shown(value: object) -> str:
+def _shown(value: object) -> Text:
     if value is None:
-        return "–"
-    if isinstance(value, Estimate):
-        return f"{value.value:.3f} [{value.low:.3f},{value.high:.3f}]".replace("[", "\\[")
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+        return Text("–")
+    return Text(f"{value:.4f}" if isinstance(value, float) else str(value))
 
 
 def _stored(value: object) -> object:

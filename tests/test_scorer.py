@@ -131,6 +131,8 @@ def test_clips_that_cannot_be_scored_are_told(saved: Path, train: Pairs, tmp_pat
         scorer.score_clips(train.audio_paths[:2], ["a", "b", "c"])
     with pytest.raises(AudioError, match="sample_rate_hz"):
         scorer.score_clips([np.zeros(800)], ["rain"])
+    with pytest.raises(AudioError, match=r"\(800, 2\).*\[audio\] for one clip, list\(audio\)"):
+        scorer.score_clips(np.zeros((800, 2)), "rain", sample_rate_hz=8000)
     with pytest.raises(AudioError, match="nowhere.wav"):
         scorer.score_clips([tmp_path / "nowhere.wav"], ["rain"])
     with pytest.raises(PairsError, match="nowhere.wav"):

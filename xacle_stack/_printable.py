@@ -31,3 +31,17 @@ def printable_name(name: object) -> str:
     two\nlines
     """
     return printable(str(name).replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def short_name(name: str, max_chars: int) -> str:
+    """Return a name without its middle if it is long: its beginning and its end tell most.
+
+    Examples
+    --------
+    >>> short_name("laion-clap-fused, rank target", 15)
+    'laion-c… target'
+    """
+    if len(name) <= max_chars:
+        return name
+    n_end = (max_chars - 1) // 2
+    return f"{name[: max_chars - 1 - n_end]}…{name[len(name) - n_end :]}"

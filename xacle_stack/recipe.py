@@ -384,13 +384,16 @@ def _cache_name(auxiliary: str) -> str:
 
 
 def _mistake(location: tuple[int | str, ...], message: str) -> str:
+    *start, end = location
+    if start[:1] == ["systems"] and len(location) > 2:  # after the name pydantic tells the kind
+        location = (*location[:2], *location[3:])
     where = ".".join(str(part) for part in location)
     message = re.sub(r"\b[Tt]uple\b", "list", message).removesuffix(" after validation")
     message = message.removeprefix("Value error, ")
     if message.startswith("Unable to extract tag"):
         message = "the setting 'kind' is missing: say which kind of system this is"
+    if message.startswith("Extra inputs") and end == _FORMER_KEY:
+        message = f"expected a list of {[*_FORMER_SIZES]}; or write subset_sizes = [1, 2]"
     if message.startswith("Extra inputs"):
-        message = (
-            f"unknown setting{nearest(str(location[-1]), set(Recipe.model_fields) - {'name'})}"
-        )
+        message = f"unknown setting{nearest(str(end), set(Recipe.model_fields) - {'name'})}"
     return f"{where}: {message[0].lower()}{message[1:]}"

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import LoadedEncoders
-from xacle_stack.errors import EncoderError, ModelFileError, PairsError, bullet_list
+from xacle_stack.errors import AudioError, EncoderError, ModelFileError, PairsError, bullet_list
 from xacle_stack.extract import extract_embeddings
 from xacle_stack.features import PairEmbeddings
 from xacle_stack.features.embeddings import EmbeddingSource
@@ -282,8 +282,13 @@ class Scorer:
         >>> scorer.score_clips(waveform, "a dog barks", sample_rate_hz=48_000)  # doctest: +SKIP
         """
         check_is_fitted(self, "regressor_")
-        is_one = isinstance(audio, str | PathLike) or getattr(audio, "ndim", 0) == 1
-        clips: list[Any] = [audio] if is_one else list(audio)
+        n_axes = getattr(audio, "ndim", 0)
+        if n_axes > 1:
+            raise AudioError(
+                f"audio: an array of shape {tuple(audio.shape)} may be one clip with channels or "
+                "several clips. Write [audio] for one clip, list(audio) for several."
+            )
+        clips = [audio] if isinstance(audio, str | PathLike) or n_axes == 1 else list(audio)
         captions = [texts] * len(clips) if isinstance(texts, str) else list(texts)
         if len(captions) != len(clips):
             raise PairsError(
@@ -456,16 +461,18 @@ def _facts(path: Path | str, card: Mapping[str, Any]) -> tuple[dict[str, Any], d
 
 def _parts(path: Path | str, model: Any, trusted: Iterable[str | type]) -> dict[str, Any]:
     """Return a loaded model's builder and regressor, once they are what a scorer is made of."""
-    methods = {"builder": "transform", "regressor": "predict"}
-    if not isinstance(model, dict) or methods.keys() - model.keys():
+    expected = {
+        "builder": ("transform", ("xacle_stack.features.",)),
+        "regressor": ("predict", ("xacle_stack.", "sklearn.")),
+    }
+    if not isinstance(model, dict) or expected.keys() - model.keys():
         raise ModelFileError(
             f"{path}: this model is no builder and regressor, so it cannot score audio. Use one "
             "that Scorer.save or `xacle-stack stack` wrote."
         )
-    for part, method in methods.items():
-        is_ours = type(model[part]).__module__.partition(".")[0] in ("xacle_stack", "sklearn")
-        is_allowed = is_ours if part == "regressor" else is_ours and hasattr(model[part], "spaces")
-        if not (is_allowed or trusted) or not callable(getattr(model[part], method, None)):
+    for part, (method, homes) in expected.items():
+        is_known = f"{type(model[part]).__module__}.".startswith(homes)
+        if not (is_known or trusted) or not callable(getattr(model[part], method, None)):
             raise ModelFileError(
                 f"{path}: its {part} is a {type(model[part]).__name__}, which has no place in a "
                 "scorer. Use a model that Scorer.save or `xacle-stack stack` wrote."

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from xacle_stack._optional import require
-from xacle_stack._printable import printable_name
+from xacle_stack._printable import printable_name, short_name
 from xacle_stack.metrics import Estimate
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ DPI = 130
 FONT_SIZE = 9
 _LINE_HEIGHT = 1.25  # of the font size
 _POINTS_PER_INCH = 72
-_MAX_NAME_CHARS = 38
-_MARK_RADIUS = 5  # points
+MAX_NAME_CHARS = 44
+_MARK_RADIUS = 6  # points, with some room around the mark
 
 # Left, bottom, right and top, in pixels.
 _Box = tuple[float, float, float, float]
@@ -88,9 +88,12 @@ def new_axes(width: float, height: float, n_rows: int = 1) -> list[Axes]:
     MissingExtraError
         If Matplotlib is not installed.
     """
-    module = require("matplotlib.figure", extra="notebooks", purpose="drawing a plot")
+    module = require("matplotlib.figure", extra="plots", purpose="drawing a plot")
     figure = module.Figure(figsize=(width, height), layout="constrained")
-    return list(figure.subplots(n_rows, 1, squeeze=False)[:, 0])
+    if n_rows == 1:
+        return [figure.subplots()]
+    # In a figure of its own, each row keeps its width when names are written beside another row.
+    return [row.subplots() for row in figure.subfigures(n_rows, 1, squeeze=False)[:, 0]]
 
 
 def style_axes(ax: Axes, *, x_label: str, y_label: str = "", grid: str = "both") -> None:
@@ -113,11 +116,22 @@ def style_axes(ax: Axes, *, x_label: str, y_label: str = "", grid: str = "both")
 
 
 def set_finding(ax: Axes, finding: str) -> None:
-    """Write a title that states the finding, at the left and in as many lines as it needs."""
+    """Write a title that states the finding, at the left and in as many lines as it needs.
+
+    Call this last: the width depends on what stands beside the axes.
+
+    Parameters
+    ----------
+    ax : Axes
+    finding : str
+    """
+    text = plain_text(finding)
+    title = ax.set_title(text, loc="left", fontsize=FONT_SIZE + 1, fontweight="bold")
     figure = ax.get_figure(root=True)
-    max_chars = figure.get_figwidth() * _POINTS_PER_INCH / (0.56 * (FONT_SIZE + 1))
-    lines = textwrap.fill(plain_text(finding), int(max_chars))
-    ax.set_title(lines, loc="left", fontsize=FONT_SIZE + 1, fontweight="bold")
+    figure.draw_without_rendering()
+    available = figure.bbox.width - ax.get_window_extent().x0
+    max_chars = 0.95 * len(text) * available / title.get_window_extent().width
+    title.set_text(textwrap.fill(text, max(10, int(max_chars))))
 
 
 def plain_text(text: str) -> str:
@@ -129,20 +143,6 @@ def plain_text(text: str) -> str:
     costs \$5
     """
     return printable_name(text).replace("$", r"\$")
-
-
-def short_name(name: str, max_chars: int = _MAX_NAME_CHARS) -> str:
-    """Return a name without its middle if it is long, as its beginning and end tell most.
-
-    Examples
-    --------
-    >>> short_name("laion-clap-fused, rank target", 15)
-    'laion-c… target'
-    """
-    if len(name) <= max_chars:
-        return name
-    n_end = (max_chars - 1) // 2
-    return f"{name[: max_chars - 1 - n_end]}…{name[-n_end:]}"
 
 
 def draw_dot_rows(
@@ -169,7 +169,7 @@ def draw_dot_rows(
         Whether the numbers are differences, which have signs.
     """
     rows = np.arange(len(names))
-    ax.set_yticks(rows, [plain_text(short_name(name)) for name in names])
+    ax.set_yticks(rows, [plain_text(short_name(name, MAX_NAME_CHARS)) for name in names])
     ax.set_ylim(len(names) - 0.4, -1.1)  # the first row is at the top, below the headers
     ax.get_figure(root=True).draw_without_rendering()  # settles the height of the axes
     font_size = font_size_for(ax, len(names) + 1)
@@ -209,7 +209,13 @@ def draw_dot_rows(
         column += widest / ax.get_figure(root=True).dpi * _POINTS_PER_INCH + 12
 
 
-def label_points(ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+def label_points(
+    ax: Axes,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    *,
+    muted: Collection[int] = (),
+) -> None:
     """Write each point's name beside it, or all names at the right with lines to their points.
 
     Names stand beside their points only if all of them have room there.  Call this last, when the
@@ -222,20 +228,24 @@ def label_points(ax: Axes, points: Sequence[tuple[float, float]], names: Sequenc
         In the units of the axes.
     names : sequence of str
         One for each point.
+    muted : collection of int, optional
+        Names to write in grey.
     """
-    shown = [plain_text(short_name(name)) for name in names]
+    shown = [plain_text(short_name(name, MAX_NAME_CHARS)) for name in names]
     ax.get_figure(root=True).draw_without_rendering()  # settles the size of the axes
     offsets = _offsets_beside(ax, points, shown)
+    colours = [GREY if index in muted else BLACK for index in range(len(names))]
     if offsets is None:
-        _label_at_the_right(ax, points, shown)
+        _label_at_the_right(ax, points, shown, colours)
         return
-    for point, offset, name in zip(points, offsets, shown, strict=True):
+    for point, offset, name, colour in zip(points, offsets, shown, colours, strict=True):
         ax.annotate(
             name,
             point,
             xytext=offset,
             textcoords="offset pixels",
             fontsize=FONT_SIZE,
+            color=colour,
             va="bottom",
             in_layout=False,
         )
@@ -280,18 +290,21 @@ def _offsets_beside(
 
 
 def _label_at_the_right(
-    ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]
+    ax: Axes,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    colours: Sequence[str],
 ) -> None:
     """Write the names in a column outside the axes, in the order of their points."""
     to_fractions = ax.transData + ax.transAxes.inverted()
     heights = np.array([to_fractions.transform(point)[1] for point in points])
-    order = np.argsort(heights, kind="stable")
+    order = np.lexsort((-np.arange(len(points)), heights))  # of equal ones the first is higher
     font_size = font_size_for(ax, len(points))
     line = _LINE_HEIGHT * font_size / axes_height(ax)
     # The places nearest to the points, in the least squares, with a line between neighbours.
     steps = line * np.arange(len(points))
     places = isotonic_regression(heights[order] - steps).x
-    places = np.clip(places, 0, max(0.0, 1 - steps[-1])) + steps
+    places = np.clip(places, line / 2, max(line / 2, 1 - line / 2 - steps[-1])) + steps
     for row, place in zip(order, places, strict=True):
         ax.annotate(
             names[row],
@@ -299,8 +312,10 @@ def _label_at_the_right(
             xytext=(1.03, place),
             textcoords="axes fraction",
             fontsize=font_size,
+            color=colours[row],
             va="center",
             annotation_clip=False,
+            zorder=1,  # no line crosses a mark
             arrowprops={
                 "arrowstyle": "-",
                 "color": "#BBBBBB",
@@ -308,7 +323,6 @@ def _label_at_the_right(
                 "shrinkA": 1,
                 "shrinkB": _MARK_RADIUS,
                 "relpos": (0, 0.5),
-                "zorder": 1,
             },
         )
 

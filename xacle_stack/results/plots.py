@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xacle_stack._files import path_in_errors
+from xacle_stack._printable import short_name
 from xacle_stack.errors import MetricError
 from xacle_stack.metrics import Estimate
 from xacle_stack.results.plot_style import (
     DPI,
     GREY,
+    MAX_NAME_CHARS,
     MUTED_STYLE,
     SERIES_STYLES,
     draw_dot_rows,
     label_points,
     new_axes,
+    plain_text,
     set_finding,
     style_axes,
 )
@@ -50,19 +53,21 @@ def plot_srcc(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
         If Matplotlib is not installed.
     """
     splits = by_split(results)
-    estimates = {
-        split: {shown_name(result): result.evaluation.srcc for result in in_split}
-        for split, in_split in splits.items()
-    }
     best, last = _best_of_last_split(splits)
-    ax = _plot_rows(ax, estimates, muted=_published_names(splits))
-    style_axes(ax, x_label=f"SRCC, {best.evaluation.confidence:.0%} bootstrap interval", grid="x")
-    set_finding(ax, f"{best.system} has the highest SRCC on {last}: {best.evaluation.srcc}")
+    ax = _plot_rows(
+        ax,
+        splits,
+        lambda result: result.evaluation.srcc,
+        f"SRCC, {best.evaluation.confidence:.0%} bootstrap interval",
+    )
+    set_finding(ax, f"{_title_name(best)} has the highest SRCC on {last}: {best.evaluation.srcc}")
     return ax
 
 
 def plot_difference(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
     """Draw the difference of each system's SRCC to the reference's, with its interval.
+
+    The title calls a system clearly better if its whole interval lies above 0.
 
     Parameters
     ----------
@@ -83,27 +88,30 @@ def plot_difference(results: Iterable[Result], *, ax: Axes | None = None) -> Axe
         If Matplotlib is not installed.
     """
     results = list(results)
-    reference = reference_of(results)
     splits = by_split(result for result in results if result.difference is not None)
     if not splits:
         raise MetricError(
             "no result has a difference to draw. Pass the reference's scores to Result.from_scores."
         )
-    estimates = {
-        split: {shown_name(result): result.difference for result in in_split}
-        for split, in_split in splits.items()
-    }
     best, last = _best_of_last_split(splits)
-    ax = _plot_rows(ax, estimates, signed=True)
+    reference = short_name(reference_of(results) or "the reference", MAX_NAME_CHARS)
     interval = f"{best.evaluation.confidence:.0%} paired bootstrap interval"
-    style_axes(ax, x_label=f"SRCC minus that of {reference}, {interval}", grid="x")
+    ax = _plot_rows(
+        ax,
+        splits,
+        lambda result: result.difference,
+        f"SRCC minus that of {plain_text(reference)}\n{interval}",
+        signed=True,
+    )
     ax.axvline(0, color=GREY, linewidth=1, zorder=1)
     lows = [result.difference.low for result in splits[last] if result.difference is not None]
     n_better = sum(low > 0 for low in lows)
     if n_better:
-        finding = f"{n_better} of {len(lows)} intervals lie above {reference} on {last}"
+        verb = "is" if n_better == 1 else "are"
+        finding = f"{n_better} of {len(lows)} systems {verb} clearly better than {reference}"
     else:
-        finding = f"No system's interval lies above {reference} on {last}"
+        finding = f"No system is clearly better than {reference}"
+    finding += f" on {last}"
     set_finding(ax, finding)
     return ax
 
@@ -146,15 +154,18 @@ def plot_srcc_and_mse(
         key=lambda result: float(result.evaluation.mse),
     )
     if best is closest:
-        finding = f"{best.system} has the highest SRCC and the lowest MSE on {split}"
+        finding = f"{_title_name(best)} has the highest SRCC and the lowest MSE on {split}"
     else:
-        finding = f"{best.system} has the highest SRCC on {split}, {closest.system} the lowest MSE"
-    set_finding(ax, finding)
+        finding = (
+            f"{_title_name(best)} has the highest SRCC on {split}, "
+            f"{_title_name(closest)} the lowest MSE"
+        )
     _plot_points(
         ax,
         shown,
         [(float(result.evaluation.srcc), float(result.evaluation.mse)) for result in shown],
     )
+    set_finding(ax, finding)
     return ax
 
 
@@ -199,13 +210,12 @@ def plot_two_splits(
     if ax is None:
         (ax,) = new_axes(_WIDTH, _points_height(len(shown)))
     style_axes(ax, x_label=f"SRCC on {splits[0]}", y_label=f"SRCC on {splits[1]}")
-    n_lower = sum(y < x for x, y in points)
-    set_finding(
-        ax, f"SRCC is lower on {splits[1]} than on {splits[0]} for {n_lower} of {len(points)}"
-    )
     low, high = min(map(min, points)), max(map(max, points))
     ax.plot([low, high], [low, high], color=GREY, linewidth=0.8, linestyle="--")
     _plot_points(ax, shown, points)
+    n_lower = sum(y < x for x, y in points)
+    n_systems = f"{n_lower} of {len(points)} systems"
+    set_finding(ax, f"The SRCC is lower on {splits[1]} than on {splits[0]} for {n_systems}")
     return ax
 
 
@@ -252,21 +262,40 @@ def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
 
 def _plot_rows(
     ax: Axes | None,
-    estimates: Mapping[str, Mapping[str, Estimate | None]],
+    splits: Mapping[str, Sequence[Result]],
+    estimate_of: Callable[[Result], Estimate | None],
+    x_label: str,
     *,
-    muted: Collection[str] = (),
     signed: bool = False,
 ) -> Axes:
     """Draw a row for each system, in the order of the last split, and a series for each split."""
-    names = list(dict.fromkeys(name for shown in reversed(estimates.values()) for name in shown))
-    names.sort(key=lambda name: name in muted)
+    # Keys of rows: a system may have the name of a published one.
+    estimates = {
+        split: {(result.is_published, result.system): estimate_of(result) for result in shown}
+        for split, shown in splits.items()
+    }
+    keys = list(dict.fromkeys(key for shown in reversed(estimates.values()) for key in shown))
+    keys.sort(key=lambda key: key[0])
+    chose_epoch = {
+        (result.is_published, result.system): split
+        for split, shown in splits.items()
+        for result in shown
+        if result.chose_epoch_here
+    }
+    names = [
+        ("published: " if key[0] else "") + key[1] + " †" * (key in chose_epoch) for key in keys
+    ]
+    if chose_epoch:
+        x_label += f"\n† chose its epoch on {', '.join(sorted(set(chose_epoch.values())))}"
     if ax is None:
-        (ax,) = new_axes(_WIDTH, 1.3 + (0.24 + 0.08 * (len(estimates) > 1)) * len(names))
+        row_height = 0.24 if len(splits) == 1 else 0.32
+        (ax,) = new_axes(_WIDTH, 1.3 + row_height * len(keys))
+    style_axes(ax, x_label=x_label, grid="x")
     draw_dot_rows(
         ax,
         names,
-        {split: [shown.get(name) for name in names] for split, shown in estimates.items()},
-        muted=[row for row, name in enumerate(names) if name in muted],
+        {split: [shown.get(key) for key in keys] for split, shown in estimates.items()},
+        muted=[row for row, key in enumerate(keys) if key[0]],
         signed=signed,
     )
     return ax
@@ -284,7 +313,12 @@ def _plot_points(
         style = MUTED_STYLE if result.is_published else SERIES_STYLES[0]
         ax.plot(*point, markersize=6, **style.settings())
     ax.margins(0.08)
-    label_points(ax, [point for _, point in defined], [shown_name(result) for result, _ in defined])
+    label_points(
+        ax,
+        [point for _, point in defined],
+        [shown_name(result) for result, _ in defined],
+        muted=[index for index, (result, _) in enumerate(defined) if result.is_published],
+    )
 
 
 def _points_height(n_points: int) -> float:
@@ -296,7 +330,5 @@ def _best_of_last_split(splits: Mapping[str, Sequence[Result]]) -> tuple[Result,
     return splits[last][0], last
 
 
-def _published_names(splits: Mapping[str, Sequence[Result]]) -> set[str]:
-    return {
-        shown_name(result) for shown in splits.values() for result in shown if result.is_published
-    }
+def _title_name(result: Result) -> str:
+    return short_name(result.system, MAX_NAME_CHARS)

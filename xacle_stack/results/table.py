@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from xacle_stack._csv_table import csv_text, not_a_formula
 from xacle_stack._files import write_atomically
-from xacle_stack._printable import printable_name
+from xacle_stack._printable import printable_name, short_name
 from xacle_stack.metrics import METRICS, Estimate, format_number
 from xacle_stack.results.record import Result, by_split, reference_of
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 METRIC_NAMES = tuple(METRICS)
 _UNKNOWN = "–"
+# Columns are left out where names would be shorter than this.
+_SHORT_NAME_WIDTH = 28
 _CHOSE_EPOCH_NOTE = (
     "† This system chose its epoch on this split, so its figures do not hold for unseen pairs."
 )
@@ -171,26 +173,22 @@ class ResultsTable:
         from rich.text import Text
 
         for split, results in by_split(self.results).items():
-            title = _title(split, results)
             columns = _known_columns(results)
             metrics = [column for column in columns if not column.is_detail]
             details = [column for column in columns if column.is_detail]
+            own = [result for result in results if not result.is_published]
+            width = options.max_width
 
-            def fits(chosen: Sequence[_Column], short: bool = False) -> bool:
-                table = _rich_table(results, chosen, short)  # noqa: B023  # called at once
-                width = console.measure(table, options=options.update(max_width=10_000)).maximum
-                return width <= options.max_width
-
-            yield Text(title, style="bold")
-            if fits(columns):
+            yield Text(_title(split, results), style="bold")
+            if _rich_width(console, _rich_table(results, columns)) <= width:
                 yield _rich_table(results, columns)
             else:
-                yield _rich_table(results, metrics, short=not fits(metrics))
-                while len(details) > 1 and not fits(details):
+                is_short = _rich_width(console, _rich_table(results, metrics)) > width
+                yield _fitting_table(console, width, results, metrics, is_short)
+                while len(details) > 1 and not _fits_with_short_names(console, width, own, details):
                     details.pop()
-                own = [result for result in results if not result.is_published]
                 if details:
-                    yield _rich_table(own, details)
+                    yield _fitting_table(console, width, own, details)
             for note in _notes(results):
                 yield Text(note)
             yield Text("")
@@ -269,28 +267,70 @@ def _cells(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
 
 
 def _rich_table(
-    results: Sequence[Result], columns: Sequence[_Column], short: bool = False
+    results: Sequence[Result],
+    columns: Sequence[_Column],
+    is_short: bool = False,
+    max_name_width: int | None = None,
 ) -> Table:
+    """Return a table for a terminal; names wider than `max_name_width` lose their middle."""
     from rich import box
     from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(
-        Column("", no_wrap=True, justify="right"),
-        Column("system", no_wrap=True, overflow="ellipsis"),
+        Column("", justify="right", no_wrap=True),
+        Column("system", no_wrap=True),
         *(Column(column.header, no_wrap=True) for column in columns),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     for rank, result in _with_ranks(results):
+        name = shown_name(result)
+        if max_name_width is not None:
+            name = _name_of_width(name, max_name_width)
         cells = [
-            (column.short_text if short and column.short_text else column.text)(result)
+            (column.short_text if is_short and column.short_text else column.text)(result)
             for column in columns
         ]
-        row = [Text(cell or _UNKNOWN) for cell in (rank, shown_name(result), *cells)]
+        row = [Text(cell or _UNKNOWN) for cell in (rank, name, *cells)]
         table.add_row(*row, style="dim" if result.is_published else None)
     return table
+
+
+def _fitting_table(
+    console: Console,
+    width: int,
+    results: Sequence[Result],
+    columns: Sequence[_Column],
+    is_short: bool = False,
+) -> Table:
+    """Return a table in which names are as long as the width allows."""
+    no_names = _rich_width(console, _rich_table(results, columns, is_short, max_name_width=1))
+    n_left = width - no_names + len("system")
+    return _rich_table(results, columns, is_short, max_name_width=max(len("system"), n_left))
+
+
+def _fits_with_short_names(
+    console: Console, width: int, results: Sequence[Result], columns: Sequence[_Column]
+) -> bool:
+    table = _rich_table(results, columns, max_name_width=_SHORT_NAME_WIDTH)
+    return _rich_width(console, table) <= width
+
+
+def _rich_width(console: Console, table: Table) -> int:
+    """Return how wide a table is where there is room for all of it."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
+
+
+def _name_of_width(name: str, width: int) -> str:
+    """Return a name that takes so many cells of a terminal, in which some characters take two."""
+    from rich.cells import cell_len
+
+    shown = name
+    while cell_len(shown) > width and len(shown) > 1:
+        shown = short_name(name, len(shown) - 1)
+    return shown
 
 
 def _markdown_cell(text: str) -> str:

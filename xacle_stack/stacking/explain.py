@@ -122,7 +122,7 @@ class Explanation:
 
     def plot(self) -> Any:
         """Return a matplotlib figure: shares of learners and families, and losses."""
-        require("matplotlib", extra="notebooks", purpose="the plot of an explanation")
+        require("matplotlib", extra="plots", purpose="the plot of an explanation")
         import matplotlib.pyplot as plt
 
         n_rows = max(len(self.learners), len(self.families))

@@ -33,7 +33,10 @@ from xacle_stack.systems.transformer import TransformerRegressor
 
 # Parameters that hold objects, and those that whoever runs the recipe decides.
 NOT_IN_RECIPES = frozenset(
-    {"learners", "added_learners", "meta", "n_jobs", "verbose", "device", "space", "spaces"}
+    {
+        *("learners", "added_learners", "meta", "n_jobs", "verbose", "device"),
+        *("space", "spaces", "auxiliary"),
+    }
 )
 
 
