@@ -1,11 +1,11 @@
-"""The figures in the README and in benchmarks/README.md are those of benchmarks/results/."""
+"""The figures in the README, docs/ and benchmarks/README.md are those of benchmarks/results/."""
 
 from pathlib import Path
 
 import figures
 import pytest
 
-PAGES = [figures.README, figures.BENCHMARKS]
+PAGES = [figures.README, figures.BENCHMARKS, *figures.DOCS]
 
 
 def test_every_listed_figure_is_that_of_its_file() -> None:
@@ -13,7 +13,7 @@ def test_every_listed_figure_is_that_of_its_file() -> None:
     assert not found, "\n".join(["Run: python benchmarks/figures.py", *map(str, found)])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_no_page_has_a_figure_that_comes_from_no_file(page: Path) -> None:
     found = figures.unlisted(page, page.read_text(encoding="utf-8"), figures.sentences()[page])
     assert not found, "\n".join(["Take these out, or list them in benchmarks/figures.py:", *found])

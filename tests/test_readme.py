@@ -1,7 +1,9 @@
-"""What the README shows is typed as written."""
+"""What README.md and the pages in docs/ show is run as it is written."""
 
+import inspect
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,44 +11,118 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from xacle_stack import FeatureBuilder, Stacker, list_splits, read_pairs
 from xacle_stack.cli import app
 from xacle_stack.experiment import fill_cache
-from xacle_stack.recipe import read_recipe
+from xacle_stack.recipe import Recipe, read_recipe
+from xacle_stack.recipe_file import shipped_recipes
 from xacle_stack.synth.demo import write_demo
+from xacle_stack.systems.specs import NOT_IN_RECIPES
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+OTHER_PAGES = [
+    ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "features/README.md")
+]
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, *pages: Path) -> list[str]:
+    text = "\n".join(page.read_text("utf-8") for page in pages or PAGES)
+    found = re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
     assert found
+    return found
+
+
+def commands(*pages: Path) -> list[list[str]]:
+    """Return the words of every xacle-stack command that pages show."""
+    lines = [
+        line
+        for block in blocks("bash", *pages)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("xacle-stack")
+    ]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def block_that_begins(first_line: str, language: str) -> str:
+    (found,) = (block for block in blocks(language) if block.startswith(first_line))
     return found
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder that looks as after `make stack`, with a smaller demo."""
+    """Return a folder that looks as after `make features`, with a smaller demo."""
     folder = tmp_path_factory.mktemp("workplace")
-    write_demo(folder / "data" / "demo", n_pairs=120)
-    recipe = read_recipe(ROOT / "features" / "recipes" / "mini.toml")
-    fill_cache(
-        folder / "data" / "demo", recipe, folder / "features/store", n_jobs=1, progress=False
-    )
+    data = write_demo(folder / "data" / "demo", n_pairs=120)
+    fill_cache(data, read_recipe("mini"), folder / "features/store", n_jobs=1, progress=False)
+    # The clip that the README scores is one of the larger demo.
+    clip = read_pairs(data, "test").audio_paths[0]
+    shutil.copyfile(clip, data / "wav" / "test" / "00750.wav")
     return folder
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.splitlines()[0])
-def test_python_runs_as_shown(block: str, workplace: Path) -> None:
-    if "ProjectionHeadRegressor" in block:
+def run_python(code: str, workplace: Path) -> str:
+    if "ProjectionHeadRegressor" in code:
         pytest.importorskip("torch")
-    subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=workplace, check=True)
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=workplace, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def run_command(words: list[str], workplace: Path) -> str:
+    command = [sys.executable, "-c", "from xacle_stack.cli import main; main()", *words]
+    done = subprocess.run(command, cwd=workplace, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def test_the_readmes_scorer_scores_in_another_process_and_on_the_command_line(
+    workplace: Path,
+) -> None:
+    fit_and_save, load_and_score = blocks("python", README)
+    assert "SRCC" in run_python(fit_and_save, workplace)
+    assert (workplace / "my_scorer.skops").exists()
+    by_file, in_memory = (
+        float(line.strip("[]")) for line in run_python(load_and_score, workplace).splitlines()
+    )
+    assert by_file == in_memory
+    (command,) = (words for words in commands(README) if "my_scorer.skops" in words)
+    assert float(run_command(command, workplace)) == pytest.approx(by_file, abs=0.0051)
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
+    shown = [words for words in commands(README) if "my_scorer.skops" not in words]
+    assert [words[0] for words in shown] == ["demo", "features", "stack", "score", "score"]
+    for words in shown:
+        run_command([*words, *(["--pairs", "120"] if words[0] == "demo" else [])], tmp_path)
+        test_clips = tmp_path / "data/demo/wav/test"
+        shutil.copyfile(min(test_clips.glob("*.wav")), test_clips / "00750.wav")
+    assert list_splits(tmp_path / "data/demo") == ["train", "validation", "test"]
+    assert {path.name for path in (tmp_path / "runs/mini-demo").iterdir()} >= {
+        *("model.skops", "model.json", "models", "scores-test.csv", "results.csv", "results.md"),
+    }
+    assert (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [
+        (page.stem, block)
+        for page in PAGES[1:]
+        if "```python" in page.read_text("utf-8")
+        for block in blocks("python", page)
+    ],
+    ids=lambda part: part if part.isidentifier() else part.splitlines()[0],
+)
+def test_python_runs_as_shown(page: str, block: str, workplace: Path) -> None:
+    run_python(block, workplace)
 
 
 def test_the_encoder_of_your_own_works_with_its_recipe(workplace: Path, monkeypatch) -> None:
-    (source,) = (block for block in blocks("python") if block.startswith("# my_encoder.py"))
-    (recipe,) = (block for block in blocks("toml") if block.startswith("# my_recipe.toml"))
-    (workplace / "my_encoder.py").write_text(source)
+    encoder = block_that_begins("# my_encoder.py", "python")
+    recipe = block_that_begins("# my_recipe.toml", "toml")
+    (workplace / "my_encoder.py").write_text(encoder)
     (workplace / "my_recipe.toml").write_text(recipe)
     monkeypatch.chdir(workplace)
     report = fill_cache(
@@ -55,28 +131,51 @@ def test_the_encoder_of_your_own_works_with_its_recipe(workplace: Path, monkeypa
     assert report.encoded["loudness", "audio"] == 120
 
 
+def test_the_page_of_recipes_shows_every_setting(tmp_path: Path) -> None:
+    text = block_that_begins("# all_settings.toml", "toml")
+    path = tmp_path / "all_settings.toml"
+    path.write_text(text)
+    recipe = read_recipe(path)
+    assert recipe.model_fields_set == set(Recipe.model_fields)
+    shown = set(re.findall(r"^#? ?(\w+) = ", text, flags=re.MULTILINE))
+    for estimator in (FeatureBuilder, Stacker):
+        settings = set(inspect.signature(estimator).parameters) - NOT_IN_RECIPES
+        assert settings <= shown, estimator
+
+
+def test_the_page_of_recipes_names_every_recipe() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    named = re.findall(r"^\| `([\w-]+)` \|", text, flags=re.MULTILINE)
+    assert sorted(named) == sorted(shipped_recipes())
+
+
 def test_commands_exist_with_the_options_shown() -> None:
     command = get_command(app)
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    calls = [shlex.split(line, comments=True) for line in lines if line.startswith("xacle-stack")]
-    assert {call[1] for call in calls} == set(command.commands)
-    for call in calls:
-        found = command.commands[call[1]]
-        if call[1] == "cache":
-            found = found.commands[call[2]]
+    shown = commands()
+    assert {words[0] for words in shown} == set(command.commands)
+    for words in shown:
+        found = command.commands[words[0]]
+        if words[0] == "cache":
+            found = found.commands[words[1]]
         options = {name for parameter in found.params for name in parameter.opts}
-        assert {word for word in call if word.startswith("--")} <= options
+        assert {word for word in words if word.startswith("--")} <= options
 
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     shown = set(re.findall(r"\bmake ([a-z]+)", "\n".join(blocks("bash")))) | {"notebooks"}
-    assert {"stack", "test", "features"} <= shown
+    assert {"stack", "test", "features", "compare"} <= shown
     for target in shown:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_links_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-            assert target.startswith("https://") or (page.parent / target).exists(), target
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text("utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = README.read_text("utf-8")
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in text
