@@ -13,7 +13,6 @@ from xacle_stack._state_checks import check_attributes, check_width
 from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError
 from xacle_stack.model_file.schema import OWN_TYPES, SCIKIT_LEARN_TYPES
 from xacle_stack.model_file.scikit_learn_state import check_scikit_learn
-from xacle_stack.stacking.fitted_state import STATE_CHECKS
 
 # Of those that go over the columns one by one, what each column counts as.
 _BY_COLUMN, _BY_COLUMN_COUNTS = frozenset({"PowerTransformer", "QuantileTransformer"}), 1024
@@ -30,8 +29,7 @@ def check_states(model: Any) -> None:
     Parameters
     ----------
     model : object
-        An estimator, or containers of some.  Estimators of other packages of this library than
-        `stacking` have a method ``check_state``.
+        An estimator, or containers of some.  This library's have a method ``check_state``.
 
     Raises
     ------
@@ -43,7 +41,7 @@ def check_states(model: Any) -> None:
             if _full_name(estimator) in SCIKIT_LEARN_TYPES:
                 check_scikit_learn(estimator)
             elif _full_name(estimator) in OWN_TYPES and _has_learned(estimator):
-                STATE_CHECKS.get(type(estimator), _check_itself)(estimator)
+                _check_itself(estimator)
 
 
 def check_attributes_in(model: Any) -> list[Any]:

@@ -213,9 +213,12 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         """
         if "added_learners" in params:
             self.added_learners = params.pop("added_learners")
-        added = {name for name, _ in self.added_learners or ()}
-        of_added = {key: params.pop(key) for key in list(params) if key.split("__")[0] in added}
-        self._set_params("added_learners", **of_added)
+        try:
+            added = {name for name, _ in self.added_learners or ()}
+        except (TypeError, ValueError):  # no list of learners, which only fit refuses
+            added = set()
+        for_added = {key: params.pop(key) for key in list(params) if key.split("__")[0] in added}
+        self._set_params("added_learners", **for_added)
         self._set_params("learners", **params)
         return self
 
