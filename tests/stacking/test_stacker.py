@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from xacle_stack.errors import FeatureError, MissingExtraError, StackingError
+from xacle_stack.errors import FeatureError, MissingExtraError, ModelFileError, StackingError
 from xacle_stack.metrics import ktau, mse, srcc
 from xacle_stack.stacking import GroupedRidge, Stacker
 from xacle_stack.stacking.calibration import keep_in_range
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
-from xacle_stack.stacking.learners import rank_target
+from xacle_stack.stacking.learners import BlockView, FittedLearner, rank_target
 from xacle_stack.stacking.ridge import fit_blocks
 from xacle_stack.stacking.stacker import META_PENALTIES
 from xacle_stack.table import FeatureTable
@@ -600,6 +601,40 @@ def test_a_long_fit_is_announced_with_the_faster_preset(rng, caplog, monkeypatch
     Stacker(n_splits=2, random_state=0).fit(X, y)
     assert "40 pairs with 3 columns" in caplog.text
     assert 'preset="paper"' in caplog.text
+
+
+@pytest.fixture(scope="module")
+def of_a_file(problem):
+    X, y, _ = problem(60)
+    return Stacker(n_splits=2, target="rank", random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: setattr(s, "n_features_in_", 10**12), "n_features_in_ is 1000000000000"),
+        (lambda s: setattr(s, "families_", 3), "families_ and blocks_"),
+        (lambda s: setattr(s, "families_", {"one": ("loud",)}), "loud"),
+        (lambda s: setattr(s, "blocks_", {"one/audio": slice(0, 4)}), "covers 4 of"),
+        (lambda s: setattr(s, "n_jobs", 10**9), "n_jobs is 1000000000"),
+        (lambda s: setattr(s, "oof_predictions_", np.ones((60, 2))), "oof_predictions_ has shape"),
+        (lambda s: setattr(s, "training_", 3), "training_ is no dict of"),
+        (lambda s: s.level0_models_.append(Idle()), "level0_models_ has a Idle"),
+        (
+            lambda s: s.level0_models_.append(
+                FittedLearner("x", ("score",), BlockView(("loud",)), [1])
+            ),
+            "sees blocks that there are not: 'loud'",
+        ),
+        (lambda s: setattr(s.compression_, "mean_", np.ones(2)), "compression_.mean_ has shape"),
+    ],
+)
+def test_parts_from_a_file_that_do_not_fit_are_told(of_a_file, change, told: str) -> None:
+    of_a_file.check_state()
+    changed = deepcopy(of_a_file)
+    change(changed)
+    with pytest.raises(ModelFileError, match=told):
+        changed.check_state()
 
 
 class Idle(RegressorMixin, BaseEstimator):

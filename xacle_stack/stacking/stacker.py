@@ -31,7 +31,7 @@ from xacle_stack._validation import (
     group_labels,
     row_weights,
 )
-from xacle_stack.errors import ModelFileError, StackingError
+from xacle_stack.errors import FeatureError, ModelFileError, StackingError
 from xacle_stack.metrics import srcc, srcc_gain
 from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.calibration import (
@@ -450,7 +450,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         check_spans("blocks_", self.blocks_, n_columns)
         try:
             FeatureTable(np.empty((0, n_columns)), self.blocks_, families=self.families_)
-        except Exception as error:
+        except (FeatureError, AttributeError, TypeError) as error:
             raise ModelFileError(f"families_ and blocks_ make no table: {error}") from error
         jobs = self.n_jobs
         if jobs is not None and (type(jobs) is not int or not 0 < abs(jobs) <= _MAX_JOBS):
@@ -466,7 +466,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             known = compressed if learner.view.compressed else self.blocks_
             unknown = [name for name in learner.view.blocks or () if name not in known]
             if unknown or not known:
-                raise ModelFileError(f"a learner sees {unknown}, which are no blocks.")
+                names = ", ".join(map(repr, unknown)) or "all"
+                raise ModelFileError(f"a learner sees blocks that there are not: {names}.")
         names = self.level0_names_
         check_numbers("oof_predictions_", self.oof_predictions_, (None, len(names)))
         n_pairs = len(self.oof_predictions_)
