@@ -9,7 +9,9 @@ from xacle_stack.stacking.learners import (
     TARGETS,
     BlockView,
     FittedLearner,
+    compressed_view,
     rank_target,
+    raw_view,
 )
 from xacle_stack.stacking.ridge import GroupedRidge
 
@@ -22,11 +24,11 @@ def test_paper_has_two_ridges_a_family_and_one_boosting() -> None:
     assert (preset.n_splits, preset.n_components) == (3, 64)
     ridges = preset.ridge_learners(FAMILIES, has_compressed_array=False)
     assert [learner.name for learner in ridges] == ["ridge one", "ridge beats"]
-    assert [learner.view for learner in ridges] == [BlockView(f) for f in FAMILIES.values()]
+    assert [learner.view for learner in ridges] == [raw_view(f) for f in FAMILIES.values()]
     assert {learner.targets for learner in ridges} == {("score", "rank")}
     (boosting,) = preset.estimators(FAMILIES, {"everything": slice(0, 64)}, 7)
     assert (boosting.name, boosting.targets) == ("boosting", ("score",))
-    assert boosting.view == BlockView(compressed=True)
+    assert boosting.view == compressed_view()
     assert boosting.estimator.random_state == 7
 
 
@@ -57,7 +59,7 @@ def test_the_ridges_of_best_see_the_blocks_of_one_family_and_share_auxiliaries()
 def test_best_has_a_ridge_on_raw_columns_where_it_compresses_an_array() -> None:
     best = PRESETS["best"]
     (ridge,) = best.ridge_learners({"all": ("all",)}, has_compressed_array=True)
-    assert (ridge.name, ridge.view) == ("ridge all columns", BlockView())
+    assert (ridge.name, ridge.view) == ("ridge all columns", raw_view())
     assert best.ridge_learners(FAMILIES, has_compressed_array=False) == []
 
 
@@ -87,7 +89,7 @@ def test_models_of_a_fitted_learner_are_averaged() -> None:
         def predict(self, table: np.ndarray) -> np.ndarray:
             return self.factor * table @ np.arange(1, table.shape[1] + 1)
 
-    learner = FittedLearner("sum", ("score",), BlockView(), [Sum(1), Sum(3)])
+    learner = FittedLearner("sum", ("score",), raw_view(), [Sum(1), Sum(3)])
     assert learner.predict(np.array([[1.0, 10.0, 100.0]])) == [2 * 321]
     assert learner.output_names == ["sum/score"]
 
@@ -95,13 +97,13 @@ def test_models_of_a_fitted_learner_are_averaged() -> None:
 @pytest.mark.parametrize(
     ("view", "told"),
     [
-        (BlockView("text"), "blocks is 'text'"),
-        (BlockView(("a", "a")), "'a', 'a'"),
-        (BlockView(n_leading=0), "n_leading=0"),
-        (BlockView(compressed=1), "compressed=1"),
+        (BlockView("text", False, None), "blocks is 'text'"),
+        (raw_view(("a", "a")), "'a', 'a'"),
+        (compressed_view(n_leading=0), "n_leading=0"),
+        (BlockView(None, 1, None), "compressed=1"),
     ],
 )
 def test_a_view_from_a_file_is_checked(view: BlockView, told: str) -> None:
-    BlockView(("a", "b"), compressed=True, n_leading=3).check_state()
+    compressed_view(("a", "b"), 3).check_state()
     with pytest.raises(ModelFileError, match=told):
         view.check_state()

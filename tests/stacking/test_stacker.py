@@ -20,7 +20,7 @@ from xacle_stack.metrics import ktau, mse, srcc
 from xacle_stack.stacking import GroupedRidge, Stacker
 from xacle_stack.stacking.calibration import keep_in_range
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
-from xacle_stack.stacking.learners import BlockView, FittedLearner, rank_target
+from xacle_stack.stacking.learners import FittedLearner, rank_target, raw_view
 from xacle_stack.stacking.ridge import fit_blocks
 from xacle_stack.stacking.stacker import META_PENALTIES
 from xacle_stack.table import FeatureTable
@@ -622,7 +622,7 @@ def of_a_file(problem):
         (lambda s: s.level0_models_.append(Idle()), "level0_models_ has a Idle"),
         (
             lambda s: s.level0_models_.append(
-                FittedLearner("x", ("score",), BlockView(("loud",)), [1])
+                FittedLearner("x", ("score",), raw_view(("loud",)), [1])
             ),
             "sees blocks that there are not: 'loud'",
         ),
