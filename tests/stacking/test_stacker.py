@@ -594,7 +594,6 @@ def test_progress_counts_the_fits_of_learners_and_folds(rng, capsys) -> None:
 
 def test_a_long_fit_is_announced_with_the_faster_preset(rng, caplog, monkeypatch) -> None:
     X, y = rng.normal(size=(40, 3)), rng.normal(size=40)
-    caplog.set_level("INFO")
     Stacker(n_splits=2, random_state=0).fit(X, y)
     assert not caplog.text
     monkeypatch.setattr("xacle_stack.stacking.stacker._LONG_S", 0.0)

@@ -93,7 +93,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         By default a :class:`GroupedRidge`.  Like any learner it gets the groups if its own `fit`
         takes them; a pipeline's does not.
     added_learners : list of (str, regressor), optional
-        Further level-0 learners on all columns and the raw score.
+        Further level-0 learners on all columns and the raw score, beside the preset's or
+        `learners`.
     preset : {"best", "paper"}, default="best"
         "best" is a Gaussian process that learns how much each block of columns matters, beside
         boosting.  "paper" is the published system: for each family a ridge on the score and one on
@@ -234,7 +235,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         Parameters
         ----------
         X : FeatureTable or array-like of shape (n_pairs, n_features)
-            A plain array is one family.
+            A plain array is one family.  Where "best" compresses it, a ridge on all its columns is
+            added, so that nothing is lost that such a ridge finds.
         y : array-like of shape (n_pairs,)
             Scores.
         groups : array-like of shape (n_pairs,), optional
@@ -255,7 +257,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             If there are too few groups for the folds, scores outside `score_range`, a setting of
             an unknown name or a wrong type, weights that a learner cannot take or that leave a
             fold nothing to be trained on, or a learner that fails or predicts no finite number a
-            pair.  What else goes wrong in a learner is the error's cause.
+            pair.  Any other exception of a learner is the error's cause.
         """
         added = self._check_settings(sample_weight is not None)
         table, scores = self._check_training(X, y)
@@ -407,7 +409,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         Returns
         -------
         explanation : Explanation
-            A table, as text, Markdown or a plot.
+            Two tables, which can be shown as text, Markdown, HTML, data frames or a plot.
 
         Raises
         ------
@@ -550,7 +552,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         n_jobs = 1 if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
         seconds = _seconds_of_best(table, n_fits) / min(n_jobs, n_fits)
         if seconds > _LONG_S:
-            _LOGGER.info(
+            _LOGGER.warning(
                 'Fitting preset="best" may take about %d minutes for %d pairs with %d columns; '
                 'preset="paper" takes much less.',
                 round(seconds / 60),
