@@ -168,7 +168,7 @@ def test_the_folders_name_is_checked(copy: EncoderChoice, tmp_path: Path) -> Non
 
 
 def test_no_clone_another_clone_and_a_broken_clone_are_told(copy: EncoderChoice) -> None:
-    with pytest.raises(EncoderError, match=r"Get a clone of github.com/nttcslab/m2d, look it"):
+    with pytest.raises(EncoderError, match=r"Get a clone of github.com/nttcslab/m2d, "):
         EncoderChoice("m2d-clap", copy.checkpoint).load()
     with pytest.raises(EncoderError, match="needs `code`, the folder of a clone of github.com"):
         get_encoder("m2d-clap").load(copy.checkpoint)
