@@ -54,6 +54,7 @@ RANKS = {
 ALLOWED_SIDEWAYS = {
     ("_optional", "errors"),
     ("_csv_table", "errors"),
+    ("_csv_table", "_files"),
     ("_folder_draft", "_files"),
     ("_audio_source", "errors"),
     ("_workers", "errors"),

@@ -371,9 +371,7 @@ def test_a_sparse_file_of_any_size_is_refused_unread(
         file.truncate(100_001)
     monkeypatch.setattr("xacle_stack.audio.audio_source", None)
     monkeypatch.setattr("xacle_stack.audio.soundfile.info", None)
-    with pytest.raises(
-        AudioError, match="sparse: too large: 100001 bytes, the most is 100000. Cut it"
-    ):
+    with pytest.raises(AudioError, match="sparse: .*100001 bytes.* 100000"):
         read_clip(path)
     assert clip_duration(path) == 0
 

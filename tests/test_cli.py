@@ -242,5 +242,5 @@ def test_ensemble_combines_files_by_pair_id(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("wav_file_name,pred_score\na.wav,1\na.wav,5\nx.wav,9\n")
     done = run("ensemble", "a.csv", "c.csv", cwd=tmp_path)
     assert done.returncode == 1
-    for part in ("c.csv: 4 mistake(s)", "second prediction for 'a.wav'", "'x.wav' is no pair"):
+    for part in ("c.csv: 4 mistake(s)", "second prediction for 'a.wav'", "'x.wav' is not a pair"):
         assert part in done.stderr

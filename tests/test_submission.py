@@ -35,7 +35,7 @@ def test_every_mismatch_is_told(tmp_path: Path) -> None:
         read_predictions(path, IDS)
     for part in (
         "line 3: a second prediction for 'a.wav'",
-        "line 4: 'x.wav' is no pair",
+        "line 4: 'x.wav' is not a pair",
         "line 5: the score of 'b.wav' is 'high'",
         "no prediction for 'c.wav'",
     ):
@@ -75,7 +75,7 @@ def test_decimal_commas_and_double_ids_are_refused(tmp_path: Path) -> None:
         SubmissionError, match=r"line 2: 3 fields instead of 2; .* write numbers with a p"
     ):
         read_predictions(path, IDS)
-    with pytest.raises(SubmissionError, match="pair ids that stand twice:\n  - a.wav"):
+    with pytest.raises(SubmissionError, match="repeated:\n  - a.wav"):
         write_predictions(path, ["a.wav", "a.wav"], [1, 2], "test")
     with pytest.raises(SubmissionError, match="unknown split 'eval'"):
         write_predictions(path, IDS, [1, 2, 3], "eval")

@@ -13,7 +13,7 @@ from xacle_stack.errors import StackingError
 def test_usable_settings_pass() -> None:
     check_choice("preset", "paper", {"best": 1, "paper": 2})
     for number in (2, np.int64(2), np.uint8(200)):
-        check_whole_number("n_splits", number, least=2)
+        check_whole_number("n_splits", number, minimum=2)
     for numbers in ([1], (0.5, 10), np.logspace(1, 6, 11), [np.float32(3)]):
         check_positive_numbers("penalties", numbers)
     for bounds in ((0, 10), [-1.5, np.float64(2)], np.array([1, 5])):
@@ -29,7 +29,7 @@ def test_what_is_no_choice_is_told(value: object) -> None:
 @pytest.mark.parametrize("value", [1, -3, 2.5, 2.0, "3", True, None, np.nan, [3]])
 def test_what_is_no_whole_number_is_told(value: object) -> None:
     with pytest.raises(StackingError, match="n_splits must be a whole number, 2 or more, got "):
-        check_whole_number("n_splits", value, least=2)
+        check_whole_number("n_splits", value, minimum=2)
 
 
 @pytest.mark.parametrize(

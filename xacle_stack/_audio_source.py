@@ -1,7 +1,7 @@
-"""What libsndfile is given to decode, and what a file's own structure says about its length.
+"""Prepares files for libsndfile and finds their length from their own structure.
 
-libsndfile cuts some files without a word: it takes an estimate for the length of an mp3, reads
-only the first of several recordings in one file, and shortens a file whose end is missing.
+libsndfile silently shortens some files.  It trusts an estimate of the length of an mp3, reads only
+the first of several recordings in one file, and accepts a file whose end is missing.
 """
 
 import io
@@ -14,20 +14,20 @@ from typing import BinaryIO
 
 from xacle_stack.errors import AudioError
 
-# Programs that write to a pipe do not know the length: they put 0 or nearly the most there is.
+# A program that writes to a pipe does not know the length and writes 0 or nearly the maximum.
 _UNKNOWN_WAV_SIZE = 0x7FFE0000
 _UNKNOWN_SIZE = 1 << 62
-# Some programs count the 44 bytes of their own header into the length of the audio.
+# Some programs include the 44 bytes of the header in the length of the audio.
 _HEADER_BYTES = 44
-# A length that libsndfile cannot estimate from, so that it decodes until the file ends.
+# With this claimed size, libsndfile's estimate of the length is never reached.
 _CLAIMED_BYTES = 1 << 50
-# What libsndfile looks at from the end: tags, of which this view has none.
+# libsndfile looks for tags in so many bytes at the end; a view has none there.
 _TAIL_BYTES = 4096
-# The frame with the header, the encoder's delay and its padding.
+# The frames of the header, the encoder's delay and its padding.
 _MP3_SURPLUS_FRAMES = 4
 
-# Steps through a file's structure, one chunk, page or frame each: more than an hour of the shortest
-# packets there are (2.5 ms) needs, and more chunks than any program writes before the audio.
+# The largest numbers of chunks, pages or frames: more than an hour of the shortest packets (2.5 ms)
+# needs, and more chunks than any program writes before the audio.
 _MAX_STEPS = 2_000_000
 _MAX_CHUNKS = 10_000
 
@@ -41,25 +41,23 @@ _ONE_RECORDING = "Split it, or convert it to wav with a program that plays all o
 
 
 def audio_source(path: Path) -> Path | BinaryIO:
-    """Return what libsndfile decodes to the end: the file, or a view of it that is put right.
+    """Return a source that libsndfile decodes to the end: the file, or a corrected view of it.
 
     Parameters
     ----------
     path : Path
-        A regular file, whose size the caller has limited.  An mp3 is put right by
-        :func:`mp3_source`.
+        A regular file whose size the caller has limited.  For an mp3 use :func:`mp3_source`.
 
     Returns
     -------
     source : Path or binary file
-        A view where the header of a wav says that there is no audio, and audio follows it.
+        A view if the header of a wav states no audio but audio follows.
 
     Raises
     ------
     AudioError
-        If a wav, RF64, AIFF or ogg file ends before its header or its pages say so, or if a wav,
-        ogg or flac file holds several recordings one after the other, or is made of more chunks or
-        pages than any recording.
+        If a wav, RF64, AIFF or ogg file is truncated; or if a wav, ogg or flac file holds several
+        recordings one after the other, or more chunks or pages than any recording.
     """
     if path.stat().st_size == 0:
         return path
@@ -80,7 +78,7 @@ def audio_source(path: Path) -> Path | BinaryIO:
 
 
 def _check_chunks(path: Path, file: BinaryIO, magic: bytes) -> Path | BinaryIO:
-    """Raise AudioError where a file ends before its chunk of audio does."""
+    """Raise AudioError for a file that ends before its chunk of audio."""
     order = "<" if magic in {b"RIFF", b"RF64"} else ">"
     n_bytes = path.stat().st_size
     (container_size,) = struct.unpack(f"{order}I", file.read(4).ljust(4, b"\0"))
@@ -97,7 +95,7 @@ def _check_chunks(path: Path, file: BinaryIO, magic: bytes) -> Path | BinaryIO:
         if magic == b"RIFF" and size == 0 and not _is_chunks_to_the_end(file, start, n_bytes):
             return FileView(path, patch=(start - 4, b"\xff\xff\xff\xff"))
         missing = start + size - n_bytes
-        # A whole file whose header is wrong by a little is no truncated one.
+        # A complete file may have a header that is slightly wrong.
         is_whole = container_size + 8 == n_bytes or missing <= _HEADER_BYTES
         if missing > 0 and not is_unknown and not is_whole:
             raise AudioError(
@@ -116,13 +114,13 @@ def _check_chunks(path: Path, file: BinaryIO, magic: bytes) -> Path | BinaryIO:
 
 
 def _chunks(file: BinaryIO, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's name, its size, and where its content starts."""
+    """Yield the name, the size and the position of the content of each chunk."""
     file.seek(start)
     n_chunks = 0
     while len(header := file.read(8)) == 8:
         n_chunks += 1
         if n_chunks > _MAX_CHUNKS:
-            raise _in_too_many_parts(Path(file.name), _MAX_CHUNKS, "chunks")
+            raise _too_many_parts(Path(file.name), _MAX_CHUNKS, "chunks")
         name, size = struct.unpack(f"{order}4sI", header)
         start = file.tell()
         yield name, size, start
@@ -138,15 +136,15 @@ def check_number_of_chunks(path: Path) -> None:
                 pass
 
 
-def _in_too_many_parts(path: Path, n_most: int, parts: str) -> AudioError:
+def _too_many_parts(path: Path, max_parts: int, parts: str) -> AudioError:
     return AudioError(
-        f"{path}: damaged: it is made of more than {n_most} {parts}, which no clip needs. Copy the "
-        "file again, or convert it to wav."
+        f"{path}: damaged: it is made of more than {max_parts} {parts}, which no clip needs. Copy "
+        "the file again, or convert it to wav."
     )
 
 
 def _is_chunks_to_the_end(file: BinaryIO, start: int, n_bytes: int) -> bool:
-    """Tell whether what follows is nothing, or chunks that fill the file exactly: no audio."""
+    """Return whether only chunks follow that fill the file exactly, so that there is no audio."""
     end = start
     for name, size, content in _chunks(file, start, "<"):
         if not all(32 <= byte < 127 for byte in name):
@@ -156,13 +154,13 @@ def _is_chunks_to_the_end(file: BinaryIO, start: int, n_bytes: int) -> bool:
 
 
 def _check_ogg(path: Path, content: mmap.mmap) -> None:
-    """Raise AudioError where the last page is not complete, or another stream follows the first."""
+    """Raise AudioError for an incomplete last page, or a second stream after the first."""
     start, has_audio, n_steps = 0, False, 0
     while start < len(content):
         n_steps += 1
         if n_steps > _MAX_STEPS:
-            raise _in_too_many_parts(path, _MAX_STEPS, "pages")
-        # Junk between pages is skipped; a page that is cut within its first four bytes is none.
+            raise _too_many_parts(path, _MAX_STEPS, "pages")
+        # Junk between pages is skipped; a page cut within its first four bytes is still a page.
         if not b"OggS".startswith(content[start : start + 4]):
             start = content.find(b"OggS", start)
             if start < 0:
@@ -188,18 +186,18 @@ def _check_ogg(path: Path, content: mmap.mmap) -> None:
 
 @dataclass(frozen=True)
 class Mp3Frames:
-    """What the frames of an mp3 say, whatever its header says.
+    """What the frames of an mp3 say, independently of its header.
 
     Attributes
     ----------
     end : int
-        Where the last complete frame ends, in bytes.
+        End of the last complete frame in bytes.
     n_samples : int
-        Samples a channel in all frames, that of the header included.
+        Samples of a channel in all frames, including that of the header.
     slack : int
-        By how many samples a header may rightly promise less: delay and padding of the encoder.
+        A correct header may state up to so many samples less, for the encoder's delay and padding.
     are_counted : bool
-        Whether the first frame is a header that promises their number.
+        Whether the first frame is a header that states the number of frames.
     """
 
     end: int
@@ -209,16 +207,15 @@ class Mp3Frames:
 
 
 def mp3_source(path: Path) -> tuple[Path | BinaryIO, Mp3Frames]:
-    """Return what libsndfile decodes to the last frame of an mp3, and what the frames say.
+    """Return a source that libsndfile decodes to the last frame of an mp3, and the frames.
 
-    Without a Xing header libsndfile takes an estimate from the size of the file for the length, and
-    stops there.  It then gets a view of the file that claims a size from which the estimate is
-    never reached.
+    Without a Xing header, libsndfile estimates the length from the size of the file and stops
+    there.  It is then given a view with a claimed size so large that the estimate is never reached.
 
     Raises
     ------
     AudioError
-        If it is made of more frames, tags and pieces of neither than any recording.
+        If the file has more frames, tags and other parts than any recording.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         frames = _walk_mp3(path, content)
@@ -233,11 +230,11 @@ def _walk_mp3(path: Path, content: mmap.mmap) -> Mp3Frames:
     while position + 4 <= len(content):
         n_steps += 1
         if n_steps > _MAX_STEPS:
-            raise _in_too_many_parts(path, _MAX_STEPS, "frames")
+            raise _too_many_parts(path, _MAX_STEPS, "frames")
         header = content[position : position + 4]
         size, in_frame = _mp3_frame(header)
         after = position + size
-        # Only what follows a frame directly is a frame by its header alone.
+        # A header alone is trusted only directly after another frame.
         if size and (position == end > 0 or _is_same_stream(header, content[after : after + 4])):
             if after > len(content):
                 break
@@ -253,22 +250,22 @@ def _walk_mp3(path: Path, content: mmap.mmap) -> Mp3Frames:
             position = content.find(b"\xff", position + 1)
             if position < 0:
                 break
-    # Of frames without a bit rate, which have no size, libsndfile is left to find the end.
+    # Frames without a bit rate have no known size, so libsndfile has to find their end.
     slack = _MP3_SURPLUS_FRAMES * samples_a_frame
     return Mp3Frames(end or len(content), n_samples, slack, are_counted)
 
 
 def _is_counting(frame: bytes) -> bool:
-    """Tell whether a frame is a header with the number of frames."""
+    """Return whether a frame is a header that states the number of frames."""
     for name in (b"Xing", b"Info"):
-        place = frame.find(name, 0, 64)
-        if place > 0:
-            return len(frame) > place + 7 and bool(frame[place + 7] & 1)
+        index = frame.find(name, 0, 64)
+        if index > 0:
+            return len(frame) > index + 7 and bool(frame[index + 7] & 1)
     return frame.find(b"VBRI", 0, 64) > 0
 
 
 def _mp3_frame(header: bytes) -> tuple[int, int]:
-    """Return the size of a frame in bytes and its samples; (0, 0) if this is no frame's header."""
+    """Return the bytes and samples of a frame; (0, 0) if this is not the header of a frame."""
     sync, rates, _ = header[0] << 8 | header[1], header[2], header[3]
     version, layer = sync >> 3 & 3, 4 - (sync >> 1 & 3)  # version: 0 is 2.5, 2 is 2, 3 is 1
     if sync < 0xFFE0 or version == 1 or layer == 4:
@@ -289,7 +286,7 @@ def _mp3_frame(header: bytes) -> tuple[int, int]:
 
 
 def _is_same_stream(header: bytes, other: bytes) -> bool:
-    """Tell whether two frames have the same version, layer and sampling rate."""
+    """Return whether two frames have the same version, layer and sampling rate."""
     return (
         len(other) == 4
         and _mp3_frame(other)[0] > 0
@@ -305,11 +302,11 @@ class FileView(io.RawIOBase, BinaryIO):
     ----------
     path : Path
     end : int, optional
-        Where it ends; None for where the file does.
+        Its end in bytes; None for the end of the file.
     claimed_size : int, optional
-        The size that is found by seeking to the end, where it is not `end`.
+        The size that seeking to the end finds, if it is not `end`.
     patch : tuple of int and bytes, optional
-        Bytes that stand at a place instead of the file's.
+        A position, and bytes that replace those of the file there.
     """
 
     def __init__(
@@ -327,7 +324,7 @@ class FileView(io.RawIOBase, BinaryIO):
         self._position = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move as in any file; from the end, as the claimed size has it."""
+        """Move as in any file; the end is that of the claimed size."""
         origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._claimed_size}
         self._position = origins[whence] + offset
         return self._position
@@ -337,7 +334,7 @@ class FileView(io.RawIOBase, BinaryIO):
         return self._position
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # any writable buffer
-        """Read up to a buffer's length; zeros from a claimed end that is not there."""
+        """Read up to a buffer's length; the claimed end reads as zeros."""
         target = memoryview(buffer)
         if self._claimed_size != self._end and self._position >= self._claimed_size - _TAIL_BYTES:
             n_read = min(len(target), self._claimed_size - self._position)
@@ -355,8 +352,8 @@ class FileView(io.RawIOBase, BinaryIO):
         return n_read
 
     def _put_patch(self, content: bytearray) -> None:
-        place, patch = self._patch or (0, b"")
-        for index, byte in enumerate(patch, start=place - self._position):
+        start, patch = self._patch or (0, b"")
+        for index, byte in enumerate(patch, start=start - self._position):
             if 0 <= index < len(content):
                 content[index] = byte
 

@@ -1,7 +1,7 @@
-"""CSV files: read row by row under our own column names, and written so that they can be read.
+"""Reads CSV files row by row under our own column names, and writes them.
 
-A file is read as a stream, and a row, a field and the number of rows have limits, so that a file of
-any size that is no such table costs an error message and not the memory.
+A file is read as a stream with limits on fields, rows and their number, so that a huge file of
+another kind gives an error message instead of filling the memory.
 """
 
 import csv
@@ -9,32 +9,32 @@ import difflib
 import io
 import math
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from xacle_stack._files import is_regular_file
 from xacle_stack.errors import PairsError, XacleStackError, bullet_list
 
-# No caption is longer.  Below the 131,072 characters at which Python's csv module gives up, whose
-# limit belongs to the whole process.
+# No caption is longer.  The limit is below the 131,072 characters of Python's csv module, which
+# could only be changed for the whole process.
 MAX_FIELD_CHARS = 100_000
 MAX_ROW_CHARS = 1_000_000
 MAX_ROWS = 20_000_000
-# After so many, the file is not what its reader thinks it is.
+# A file with more mistakes is likely not the intended one.
 MAX_MISTAKES = 10_000
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
-# What makes a spreadsheet read a cell as a formula.
+# A spreadsheet reads a cell as a formula if it begins with one of these.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def plain_number(text: str) -> float:
-    """Return the number that a cell holds, NaN where it holds none.
+    """Return the number in a cell, or NaN if there is none.
 
-    Stricter than ``float``, which also takes ``0_5``, ``infinity``, ``nan`` and digits of other
-    scripts.
+    This is stricter than ``float``, which also takes ``0_5``, ``infinity``, ``nan`` and digits of
+    other scripts.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def plain_number(text: str) -> float:
 
 
 def not_a_formula(cell: str) -> str:
-    """Return a name as a cell that no spreadsheet runs: an apostrophe goes before a formula.
+    """Return a cell with an apostrophe before it if a spreadsheet would read it as a formula.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """
     file = io.StringIO()
     as_needed = csv.writer(file, lineterminator="\n")
-    # Where lines end with a newline, older Pythons leave a carriage return unquoted.
+    # With this line terminator, older Pythons leave a carriage return unquoted.
     always = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
         (always if any("\r" in str(cell) for cell in row) else as_needed).writerow(row)
@@ -76,7 +76,7 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A CSV file whose header was read; its rows come by our own column names.
+    """A CSV file with a checked header; its rows are returned under our own column names.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class CsvTable:
     columns : mapping of str to str
         The header's spelling of each of our columns that the file has.
     error : type of XacleStackError
-        What is raised.
+        The type of error that is raised.
     """
 
     path: Path
@@ -107,20 +107,20 @@ class CsvTable:
         ----------
         path : Path
         expected : mapping of str to tuple of str
-            Our name of a column, and the spellings of it that are accepted.
+            Our column names, with the accepted spellings of each.
         optional : tuple of str
             Our names of columns that may be missing.
         error : type of XacleStackError
-            What to raise.
+            The type of error to raise.
 
         Raises
         ------
         XacleStackError
-            If the file cannot be read as CSV, or a column is missing or stands twice.
+            If the file cannot be read as CSV, or a column is missing or occurs twice.
         """
         first = next(_records(path, error), None)
         if first is None:
-            raise error(f"{path}: the file is empty. Expected a header and one row a pair.")
+            raise error(f"{path}: the file is empty. Expected a header and one row for each pair.")
         header = tuple(name.strip() for name in first[1])
         if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
             raise error(
@@ -151,15 +151,15 @@ class CsvTable:
 
     @property
     def unread(self) -> list[str]:
-        """The named columns that are none of ours."""
+        """The named columns that are not read."""
         return [name for name in self.header if name and name not in self.columns.values()]
 
     def rows(self, mistakes: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield (where, record) for every row whose fields could be told apart.
+        """Yield (where, record) for every well-formed row, and note the mistakes of the others.
 
-        Rows without content, which spreadsheets leave at the end, are none.
+        Empty rows, which spreadsheets leave at the end, are skipped.
         """
-        places = {column: self.header.index(name) for column, name in self.columns.items()}
+        indices = {column: self.header.index(name) for column, name in self.columns.items()}
         records = _records(self.path, self.error)
         next(records)
         for line, fields in records:
@@ -172,10 +172,10 @@ class CsvTable:
             elif any(field[0].isspace() and field.lstrip()[:1] == '"' for field in fields if field):
                 mistakes.append(
                     f"{where}: a tab or another blank stands before a double quote; remove it, or "
-                    "the quotes would be part of the text"
+                    "the quotes become part of the text"
                 )
             else:
-                yield where, {column: fields[place] for column, place in places.items()}
+                yield where, {column: fields[index] for column, index in indices.items()}
             if len(mistakes) > MAX_MISTAKES:
                 raise self.error(
                     f"{self.path}: more than {MAX_MISTAKES:,} mistakes up to line {line}; is it "
@@ -184,7 +184,7 @@ class CsvTable:
 
 
 def _hints(header: tuple[str, ...], spellings: tuple[str, ...]) -> Iterator[str]:
-    """Yield a question for a name that is nearly one of the spellings."""
+    """Yield a hint if a column's name is close to one of the spellings."""
     for spelling in spellings:
         for name in header:
             if difflib.get_close_matches(name.casefold(), [spelling], n=1, cutoff=0.75):
@@ -193,7 +193,7 @@ def _hints(header: tuple[str, ...], spellings: tuple[str, ...]) -> Iterator[str]
 
 
 def _records(path: Path, error: type[XacleStackError]) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that has content, with the number of its last line."""
+    """Yield each row that is not empty, with the number of its last line."""
     begun, n_chars = 1, 0
 
     def lines() -> Iterator[str]:
@@ -204,8 +204,8 @@ def _records(path: Path, error: type[XacleStackError]) -> Iterator[tuple[int, li
                 raise too_long("this row", MAX_ROW_CHARS)
             if "\0" in line:
                 raise error(
-                    f"{path}, line {reader.line_num + 1}: there are NUL bytes, as in a file that "
-                    "is UTF-16 or no text. Save it as CSV in UTF-8."
+                    f"{path}, line {reader.line_num + 1}: there are NUL bytes, as in UTF-16 or "
+                    "in a file that is not text. Save it as CSV in UTF-8."
                 )
             yield line
 
@@ -216,12 +216,12 @@ def _records(path: Path, error: type[XacleStackError]) -> Iterator[tuple[int, li
         )
 
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end
+        if not is_regular_file(path):
             raise error(f"{path}: this is not a regular file. Give the path of a CSV file.")
         with path.open("rb") as bytes_:
             if bytes_.read(2) in (b"\xff\xfe", b"\xfe\xff"):
                 raise error(f"{path}: this file is UTF-16. Save it as UTF-8.")
-        # Bytes that are not UTF-8 survive as surrogates, so that each can be named by its line.
+        # Bytes that are not UTF-8 become surrogates, so that an error can name their line.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(lines(), strict=True, skipinitialspace=True)
             for number, fields in enumerate(reader):

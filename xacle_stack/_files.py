@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files so that they appear complete or not at all, and reads small ones with care."""
 
 import errno
 import glob
@@ -14,7 +14,7 @@ try:
     import fcntl
 
     _HAS_LOCKS = True
-except ImportError:  # Windows has no such locks
+except ImportError:  # Windows
     _HAS_LOCKS = False
 
 PARTIAL_SUFFIX = ".part"
@@ -23,12 +23,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 @contextmanager
 def path_in_errors(path: Path) -> Iterator[None]:
-    """Name the file that is being written in what the system raises: of a full disk it names none.
-
-    Parameters
-    ----------
-    path : Path
-    """
+    """Put the path of the file being written into any OSError, which a full disk leaves out."""
     try:
         yield
     except OSError as error:
@@ -36,8 +31,19 @@ def path_in_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def is_regular_file(path: Path) -> bool:
+    """Return whether a path leads to a regular file; reading a pipe or a device may never end.
+
+    Raises
+    ------
+    OSError
+        If there is nothing, which `Path.is_file` would hide.
+    """
+    return stat.S_ISREG(path.stat().st_mode)
+
+
 def read_small_file(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a regular file that is no larger than it has any reason to be.
+    """Return the content of a regular file, if it is not larger than `max_bytes`.
 
     Parameters
     ----------
@@ -48,11 +54,11 @@ def read_small_file(path: Path, max_bytes: int) -> bytes:
     Raises
     ------
     OSError
-        If the file is not there or cannot be read.
+        If the file is missing or cannot be read.
     ValueError
-        If it is larger, or no regular file: a pipe may never end, nor some devices.
+        If it is larger, or not a regular file.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    if not is_regular_file(path):
         raise ValueError("not a regular file")
     with path.open("rb") as file:
         content = file.read(max_bytes + 1)
@@ -62,21 +68,22 @@ def read_small_file(path: Path, max_bytes: int) -> bytes:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one step, durable also after a power cut; an old one is replaced.
+    """Create or replace a file in one step, so that it also survives a power cut.
 
     Parameters
     ----------
     path : Path
-        Its folder must exist.  Beside it, a hidden file ending in :data:`PARTIAL_SUFFIX` lives
-        while the content is written; a killed process can leave that one behind, until the same
-        file is written again.  A symbolic link stays one: the file that it points to is written.
+        Its folder must exist.  The content is first written to a hidden file beside it that ends
+        in :data:`PARTIAL_SUFFIX`.  A killed process may leave that file behind, and the next
+        writing of the same path deletes it.  If the path is a symbolic link, the file that it
+        points to is written.
     content : bytes
 
     Raises
     ------
     OSError
-        If the disk is full or the folder cannot be written, with the path; nothing is left behind
-        then.
+        If the disk is full or the folder cannot be written.  It names the path, and no file is
+        left behind.
     """
     with path_in_errors(path):
         _write_atomically(path.resolve(), content)
@@ -90,9 +97,9 @@ def _write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            if _HAS_LOCKS:  # the lock lasts until the file has its name
+            if _HAS_LOCKS:  # rename the file while it is still locked
                 partial.replace(path)
-        if not _HAS_LOCKS:  # Windows renames no open file
+        if not _HAS_LOCKS:  # Windows cannot rename an open file
             partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -101,13 +108,13 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def _locked_partial(path: Path) -> tuple[Path, BinaryIO]:
-    """Open a new file beside another one, locked to tell others that somebody is at it."""
+    """Open a new hidden file beside `path`, locked so that no other process deletes it."""
     while True:
         name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
         partial = path.with_name(name)
         file = partial.open("xb")
         try:
-            # Before it was locked, another process may have taken it for a leftover.
+            # Another process may have deleted it as a leftover before it was locked.
             if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
                 return partial, file
         except BaseException:
@@ -118,7 +125,7 @@ def _locked_partial(path: Path) -> tuple[Path, BinaryIO]:
 
 
 def _sweep_partials(path: Path) -> None:
-    """Delete what killed processes left of earlier attempts at the same file."""
+    """Delete partial files that killed processes left behind."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
         with suppress(OSError), partial.open("rb") as file:
             if lock(file.fileno()):
@@ -126,14 +133,14 @@ def _sweep_partials(path: Path) -> None:
 
 
 def lock(handle: int) -> bool | None:
-    """Lock an open file or folder for this process, where there are locks; it is not waited for.
+    """Try to lock an open file or folder for this process, without waiting.
 
     The lock ends with the process, or when all copies of the handle are closed.
 
     Returns
     -------
     is_locked : bool or None
-        Whether nobody else has it; None where there are no locks, so that nobody knows.
+        False if another process has the lock; None if the system has no locks.
     """
     if not _HAS_LOCKS:
         return None
@@ -141,7 +148,7 @@ def lock(handle: int) -> bool | None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:  # not every file system has them
+    except OSError as error:  # some file systems have no locks
         if error.errno not in _NO_LOCKS:
             raise
         return None
@@ -149,7 +156,7 @@ def lock(handle: int) -> bool | None:
 
 
 def make_durable(folder: Path) -> None:
-    """Make what was renamed in a folder last also through a power cut."""
+    """Make the renamed files of a folder survive a power cut."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,7 +1,7 @@
-"""A folder that is written beside its place and put there as a whole.
+"""Replaces a folder as a whole by one that was written beside it.
 
-A folder cannot be renamed onto one that holds something, but Linux and macOS can exchange two: at
-every moment, whenever the process is killed, the old one or the new one stands in the place.
+A folder cannot be renamed onto one that is not empty, but Linux and macOS can exchange two folders.
+So either the old or the new folder is there at every moment, even if the process is killed.
 """
 
 import ctypes
@@ -16,33 +16,33 @@ from typing import Self
 
 from xacle_stack._files import PARTIAL_SUFFIX, lock, make_durable
 
-_EXCHANGE, _THIS_FOLDER = 2, -100  # of Linux; macOS has the same number for its own function
+_EXCHANGE, _THIS_FOLDER = 2, -100  # Linux's numbers; macOS has the same for its own function
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 class FolderDraft:
-    """The hidden folder in which a folder's new content is written; use it in a ``with`` block.
+    """A hidden folder for the new content of a folder; use it in a ``with`` block.
 
-    While the block lasts, no other process has a draft of the same folder.  A draft that a killed
-    process left behind is swept by the next one.
+    Within the block, no other process can have a draft of the same folder.  A draft that a killed
+    process left behind is deleted by the next one.
 
     Parameters
     ----------
     target : path-like
-        The folder to make or to replace.  A symbolic link stays one.
+        The folder to create or to replace.  If it is a symbolic link, its target is replaced.
 
     Attributes
     ----------
     folder : Path
-        Write here.
+        The folder to write to.
 
     Raises
     ------
     BlockingIOError
-        If another process is at it.
+        If another process has a draft of the same folder.
     OSError
-        If nothing can be written beside the target, or the target cannot be replaced: a file
-        system is mounted there, or the current directory is in it and would be gone.
+        If the folder beside the target cannot be written, or the target cannot be replaced because
+        a file system is mounted there or the current directory is in it.
 
     Examples
     --------
@@ -57,8 +57,8 @@ class FolderDraft:
 
     def __init__(self, target: Path | str) -> None:
         self.target = Path(target).resolve()
-        self._place = self.target.with_name(f".{self.target.name}{PARTIAL_SUFFIX}")
-        self.folder = self._place / "draft"
+        self._hidden = self.target.with_name(f".{self.target.name}{PARTIAL_SUFFIX}")
+        self.folder = self._hidden / "draft"
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -82,20 +82,20 @@ class FolderDraft:
         self._release()
 
     def publish(self, is_kept: Callable[[Path], bool] = lambda _: True) -> None:
-        """Put what the draft holds now into the place of the target; the draft stays.
+        """Replace the target by the draft's present content; the draft remains.
 
         Parameters
         ----------
         is_kept : callable, optional
-            Tells of a file in the old folder, by its path in there, whether it stands in the new
-            one too, where the draft has none of the same name.
+            Takes a file's path within the old folder and returns whether the new folder keeps the
+            file, provided that the draft has none of the same name.
 
         Raises
         ------
         OSError
-            If the new folder cannot be put there; the old one is unharmed then.
+            If the target cannot be replaced; it is then unharmed.
         """
-        fresh = self._place / "new"
+        fresh = self._hidden / "new"
         shutil.copytree(self.folder, fresh, copy_function=_link)
         for path in sorted(self.target.rglob("*")) if self.target.is_dir() else ():
             own = path.relative_to(self.target)
@@ -116,9 +116,9 @@ class FolderDraft:
         shutil.rmtree(fresh, ignore_errors=True)
 
     def _check_replaceable(self) -> None:
-        """Refuse now what the system, or the user, would only stumble over at the end."""
+        """Refuse a target now that could not be replaced at the end."""
         reason = None
-        # Path.is_mount is not there on Windows before Python 3.12.
+        # Windows has no Path.is_mount before Python 3.12.
         if os.path.ismount(self.target):
             reason = "a file system is mounted there, so it cannot be replaced as a whole"
         elif self.target.is_dir() and Path.cwd().is_relative_to(self.target):
@@ -130,25 +130,25 @@ class FolderDraft:
         if not self.target.exists():
             fresh.rename(self.target)
         elif not exchange(fresh, self.target):
-            old = self._place / "old"
+            old = self._hidden / "old"
             self.target.rename(old)
             fresh.rename(self.target)
             shutil.rmtree(old, ignore_errors=True)
 
     def _claim(self) -> int | None:
-        """Make the hidden folder and lock it; the system lets go of it when this process ends."""
+        """Create and lock the hidden folder; the lock ends with this process."""
         while True:
-            self._place.mkdir(exist_ok=True)
-            if os.name != "posix":  # where folders cannot be opened
+            self._hidden.mkdir(exist_ok=True)
+            if os.name != "posix":  # a system that cannot open folders
                 return None
             try:
-                handle = os.open(self._place, os.O_RDONLY)
-            except FileNotFoundError:  # the process before has just finished
+                handle = os.open(self._hidden, os.O_RDONLY)
+            except FileNotFoundError:  # the previous process has just finished
                 continue
             try:
                 if lock(handle) is False:
                     raise BlockingIOError(errno.EWOULDBLOCK, "in use", str(self.target))
-                if os.path.samestat(os.fstat(handle), self._place.stat()):
+                if os.path.samestat(os.fstat(handle), self._hidden.stat()):
                     return handle
             except FileNotFoundError:
                 pass
@@ -158,27 +158,27 @@ class FolderDraft:
             os.close(handle)
 
     def _sweep(self) -> None:
-        """Clear what a killed process left, once nothing that it had is missing."""
-        old = self._place / "old"
+        """Delete what a killed process left, after restoring a target that it had moved away."""
+        old = self._hidden / "old"
         if old.exists() and not self.target.exists():
             old.rename(self.target)
-        for left in self._place.iterdir():
+        for left in self._hidden.iterdir():
             shutil.rmtree(left)
 
     def _release(self) -> None:
-        shutil.rmtree(self._place, ignore_errors=True)
+        shutil.rmtree(self._hidden, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; return False where the system cannot.
+    """Exchange two folders in one step; return False if the system has no such call.
 
     Raises
     ------
     OSError
-        If it can, but not these two.
+        If the system cannot exchange these two.
     """
     if os.name != "posix":
         return False
@@ -198,7 +198,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def _link(source: str, target: str) -> str:
-    """Give a file a second name, or copy it where there are no such."""
+    """Give a file a second name, or copy it on a file system without hard links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""Optional packages, imported where they are used and only there."""
+"""Imports optional packages where they are used, and nowhere else."""
 
 import importlib
 import importlib.abc
@@ -22,7 +22,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     extra : str
         The extra of this library that installs it.
     purpose : str
-        What needs it, as it should read in the message.
+        What needs the package, in the words of the error message.
 
     Returns
     -------
@@ -31,8 +31,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Raises
     ------
     MissingExtraError
-        If the package itself is absent.  A package that is installed but broken keeps its own
-        traceback.
+        If the package itself is absent.  A package that is installed but broken raises its own
+        error.
 
     Examples
     --------
@@ -63,11 +63,11 @@ def _missing(package: str, extra: str, purpose: str) -> MissingExtraError:
 
 @contextmanager
 def stand_ins(packages: Sequence[str]) -> Iterator[None]:
-    """Let packages be imported that import `packages`, even where those are absent or broken.
+    """Replace packages that are absent or broken by empty stand-ins within the context.
 
-    Libraries of models import torchaudio and torchvision for things that nothing here calls, and
-    builds of these two fit one build of PyTorch only.  Where one of them cannot be imported, an
-    empty stand-in takes its place within the context; one that works is used.
+    Model libraries import torchaudio and torchvision for functions that nothing here calls, and
+    each build of these two needs one particular build of PyTorch.  With a stand-in the libraries
+    can still be imported.  A package that can be imported is left alone.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def stand_ins(packages: Sequence[str]) -> Iterator[None]:
 def _works(package: str) -> bool:
     try:
         importlib.import_module(package)
-    except Exception:  # a package built for another PyTorch fails in many ways
+    except Exception:  # a build for another PyTorch fails in many ways
         _forget([package])
         return False
     return True
@@ -99,7 +99,7 @@ def _forget(packages: Sequence[str]) -> None:
 
 
 class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds empty modules for some packages and everything below them."""
+    """Provides empty modules for some packages and all of their submodules."""
 
     def __init__(self, packages: Sequence[str]) -> None:
         self._packages = packages
@@ -115,11 +115,11 @@ class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return _StandInModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run."""
+        """Run nothing: the module is empty."""
 
 
 class _StandInModule(ModuleType):
-    """Has every name that is asked of it: classes to derive from, functions never called."""
+    """A module that provides a class for every name, to derive from or never to call."""
 
     __version__ = "2.0"
 

@@ -1,18 +1,18 @@
-"""Texts of strangers as they may stand on a terminal."""
+"""Makes foreign texts safe to print on a terminal."""
 
 import re
 
-# Control characters but tab and newline, marks that turn the direction of writing, line separators,
-# and surrogates, which stand for bytes that are not UTF-8.
+# Control characters except tab and newline, marks that change the direction of writing, line
+# separators, and surrogates, which stand for bytes that are not UTF-8.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    r"""Return a message in which no name can move the cursor or change what is read.
+    r"""Return a message without characters that move the cursor or change what is read.
 
-    Tabs and newlines stay: messages have lines of their own.
+    Tabs and newlines are kept, because messages may have several lines.
 
     Examples
     --------

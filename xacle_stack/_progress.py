@@ -1,4 +1,4 @@
-"""The progress bar of long work."""
+"""Shows a progress bar during long work."""
 
 import sys
 from typing import Any
@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from xacle_stack._printable import printable_name
 
-# A log file gets a line now and then, not one a redraw.
+# A log file gets a line only now and then.
 _LOG_INTERVAL_S = 30.0
 
 
@@ -18,14 +18,14 @@ def progress_bar(title: str, total: int, unit: str, *, shown: bool) -> "tqdm[Any
     ----------
     title : str
     total : int
-        Without work there is no bar.
+        If it is 0, no bar is shown.
     unit : str
-        Plural: ``"clips"``.
+        A plural, for example ``"clips"``.
     shown : bool
     """
     if not (shown and total):
         return tqdm(disable=True)
-    # Only here: in a notebook without ipywidgets, tqdm warns of that when this is imported.
+    # Imported here, because the import warns in a notebook without ipywidgets.
     from tqdm.auto import tqdm as terminal_or_notebook
 
     return terminal_or_notebook(

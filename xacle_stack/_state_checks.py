@@ -1,4 +1,4 @@
-"""Checks of what an estimator has learned, for estimators that come from a file."""
+"""Checks the learned attributes of an estimator that was read from a file."""
 
 import inspect
 from collections.abc import Collection, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from xacle_stack.errors import ModelFileError
 
 _MAX_COLUMNS = 2**20
-# Numbers that a model may predict for one pair.
+# A model may predict up to so many numbers for one pair.
 MAX_OUTPUTS = 2**12
 
 
@@ -17,27 +17,27 @@ def check_numbers(
     value: object,
     shape: Sequence[int | None],
     *,
-    least: float = -np.inf,
+    minimum: float = -np.inf,
     finite: bool = True,
 ) -> None:
-    """Check that a learned attribute is an array of numbers of a certain shape.
+    """Check that a learned attribute is an array of numbers with an expected shape.
 
     Parameters
     ----------
     what : str
-        The attribute, for the message.
+        The attribute's name in the message.
     value : object
     shape : sequence of int or None
         None stands for any length.
-    least : float, optional
-        The least number allowed.
+    minimum : float, optional
+        The smallest number allowed.
     finite : bool, default=True
-        Whether infinity is refused; NaN always is.
+        Whether infinity is refused; NaN is always refused.
 
     Raises
     ------
     ModelFileError
-        If it is none.
+        If it is not as expected.
 
     Examples
     --------
@@ -59,13 +59,13 @@ def check_numbers(
         raise ModelFileError(f"{what} has shape {array.shape}, expected ({expected}).")
     if array.size and not (np.isfinite(array).all() if finite else not np.isnan(array).any()):
         raise ModelFileError(f"{what} holds NaN{' or infinity' if finite else ''}.")
-    if array.size and array.min() < least:
-        raise ModelFileError(f"{what} holds {array.min()!s}, expected {least:g} or more.")
+    if array.size and array.min() < minimum:
+        raise ModelFileError(f"{what} holds {array.min()!s}, expected {minimum:g} or more.")
 
 
 def check_indices(what: str, value: object, n_indices: int | None, stop: int) -> None:
-    """Check that a learned attribute holds whole numbers from 0 up to `stop`, not included."""
-    check_numbers(what, value, (n_indices,), least=0)
+    """Check that a learned attribute holds whole numbers from 0 to below `stop`."""
+    check_numbers(what, value, (n_indices,), minimum=0)
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise ModelFileError(f"{what} is of type {array.dtype}, expected whole numbers.")
@@ -74,14 +74,14 @@ def check_indices(what: str, value: object, n_indices: int | None, stop: int) ->
 
 
 def check_width(n_columns: object) -> int:
-    """Return a number of columns, once it is one that a table in use may have."""
+    """Return a number of columns after checking that a table may have as many."""
     if type(n_columns) is not int or not 0 < n_columns <= _MAX_COLUMNS:
-        raise ModelFileError(f"n_features_in_ is {n_columns!r}, the most is {_MAX_COLUMNS}.")
+        raise ModelFileError(f"n_features_in_ is {n_columns!r}; expected 1 to {_MAX_COLUMNS}.")
     return n_columns
 
 
 def check_spans(what: str, spans: object, n_columns: int, *, cover: bool = True) -> None:
-    """Check that named slices of a table's columns share none, and that they cover all.
+    """Check that named slices of a table's columns do not overlap and that they cover all columns.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def check_spans(what: str, spans: object, n_columns: int, *, cover: bool = True)
     spans : object
     n_columns : int
     cover : bool, default=True
-        Whether columns that stand in no slice are refused.
+        Whether columns outside all slices are refused.
     """
     if not isinstance(spans, dict):
         raise ModelFileError(f"{what} is a {type(spans).__name__}, expected a dict of slices.")
@@ -102,28 +102,28 @@ def check_spans(what: str, spans: object, n_columns: int, *, cover: bool = True)
     stop = 0
     for span in sorted(spans.values(), key=lambda span: (span.start, span.stop)):
         if span.start < stop or (cover and span.start > stop):
-            raise ModelFileError(f"{what} leaves columns out or has some twice: {span!r}.")
+            raise ModelFileError(f"{what} omits or repeats columns at {span!r}.")
         stop = span.stop
     if cover and stop != n_columns:
         raise ModelFileError(f"{what} covers {stop} of {n_columns} columns.")
 
 
 def check_attributes(estimator: object, private: Collection[str] | None = ()) -> None:
-    """Check that an estimator has no attributes that its class does not give it.
+    """Check that an estimator has only attributes that its class knows.
 
-    One that is called like a method would be called in its place.
+    An attribute with the name of a method would be called instead of it.
 
     Parameters
     ----------
     estimator : object
     private : collection of str, optional
-        Names beside its parameters and those of what it has learned, which end in an underscore;
-        None for any that are not its class's.
+        Allowed names beside the parameters and the learned attributes, which end in an
+        underscore; None allows any name that the class does not define.
 
     Raises
     ------
     ModelFileError
-        If it has.
+        If it has another attribute.
 
     Examples
     --------

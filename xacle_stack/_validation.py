@@ -1,4 +1,4 @@
-"""Checks of settings, groups and weights: what is unusable is told, and what was expected."""
+"""Checks settings, groups and weights."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from xacle_stack.errors import StackingError
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
-    """Check that a setting is one of the names of a table."""
+    """Check that a setting is one of the known names."""
     names = list(known)
     if not isinstance(value, str) or value not in names:
         raise StackingError(f"{name} must be one of {names}, got {value!r}.")
 
 
-def check_whole_number(name: str, value: object, least: int) -> None:
-    """Check that a setting is a whole number, and not too small.
+def check_whole_number(name: str, value: object, minimum: int) -> None:
+    """Check that a setting is a whole number of at least `minimum`.
 
     Examples
     --------
-    >>> check_whole_number("n_splits", 2.5, least=2)
+    >>> check_whole_number("n_splits", 2.5, minimum=2)
     Traceback (most recent call last):
     xacle_stack.errors.StackingError: n_splits must be a whole number, 2 or more, got 2.5.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise StackingError(f"{name} must be a whole number, {least} or more, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
+        raise StackingError(f"{name} must be a whole number, {minimum} or more, got {value!r}.")
 
 
 def check_positive_numbers(name: str, values: object) -> None:
@@ -57,7 +57,7 @@ def check_positive(name: str, value: object) -> None:
 
 
 def check_share(name: str, value: object) -> None:
-    """Check that a setting is a share that is not the whole, such as that of a dropout.
+    """Check that a setting is at least 0 and below 1, for example a dropout probability.
 
     Examples
     --------
@@ -80,16 +80,16 @@ def check_score_range(score_range: object) -> None:
 
 
 def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
-    """Return a whole number for each row's group, shape (n_pairs,), in order of appearance."""
+    """Return the number of each row's group, shape (n_pairs,), counted in order of appearance."""
     if groups is None:
         return np.arange(n_pairs)
-    # A dictionary, not an array: one long caption would pad all others to its length.
+    # A dictionary, because an array would pad every caption to the length of the longest.
     try:
         listed = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # type: ignore[arg-type]
         unusable = len(listed) != n_pairs or any(isinstance(label, list) for label in listed)
         numbers: dict[object, int] = {}
-        places = [numbers.setdefault(label, len(numbers)) for label in listed]
-    except TypeError:  # no sequence, or of things that are no labels
+        row_groups = [numbers.setdefault(label, len(numbers)) for label in listed]
+    except TypeError:  # not a sequence, or its items cannot be labels
         unusable = True
     if unusable:
         raise StackingError(
@@ -99,18 +99,18 @@ def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
     if missing:
         raise StackingError(
             f"groups: {len(missing)} pairs have no label, the first is row {missing[0]}. Give each "
-            "pair a label; one that stands for itself needs one of its own."
+            "pair a label; a pair outside all groups needs a label of its own."
         )
-    return np.array(places, dtype=np.intp)
+    return np.array(row_groups, dtype=np.intp)
 
 
 def row_weights(n_pairs: int, sample_weight: ArrayLike | None) -> FloatArray:
-    """Check the rows' weights; None stands for ones.
+    """Return the checked weights of the rows; None stands for ones.
 
     Raises
     ------
     StackingError
-        If there is another number of them, one is negative or not finite, or all are zero.
+        If their number is wrong, a weight is negative or not finite, or all are zero.
     """
     if sample_weight is None:
         return np.ones(n_pairs)

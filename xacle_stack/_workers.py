@@ -1,4 +1,4 @@
-"""Long tasks side by side, one process each, that can be told to stop and then keep their work."""
+"""Runs long tasks side by side in processes that keep their work when they are stopped."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from xacle_stack.errors import EncoderError
 
 Result = TypeVar("Result")
-# Tells a task whether to go on; one that is told not to keeps what it has and returns.
+# Tells a task whether to go on; otherwise the task keeps its work and returns.
 GoesOn = Callable[[], bool]
 Task = Callable[[GoesOn], Result]
 
@@ -27,41 +27,41 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class StoppedError(Exception):
-    """The process of a task was told to stop; the task keeps what it has done."""
+    """The process of a task was told to stop; the task keeps its work."""
 
 
 def stop_unless(goes_on: GoesOn) -> None:
-    """Raise StoppedError where the process should not go on."""
+    """Raise StoppedError if the process should stop."""
     if not goes_on():
         raise StoppedError
 
 
 def run_side_by_side(tasks: Sequence[Task[Result]], devices: Sequence[str]) -> list[Result]:
-    """Run each task in a process of its own, and return what they return.
+    """Run each task in a process of its own and return the results.
 
-    One that fails, or whose process dies, leaves the others alone.  At Ctrl-C or SIGTERM in this
-    process all are told to stop, and are waited for; at a second one they are killed.  Where this
-    process is killed, they stop by themselves.
+    A task that fails, or whose process dies, does not affect the others.  At Ctrl-C in this process
+    all tasks are told to stop and are waited for; at a second Ctrl-C they are killed.  If this
+    process is killed, the tasks stop by themselves.
 
     Parameters
     ----------
     tasks : sequence of callable
-        Each is called with a function that tells whether to go on, and asks it now and then.
+        Each takes a function that returns whether to go on, and calls it now and then.
     devices : sequence of str of length n_tasks
-        For messages.
+        Named in messages.
 
     Raises
     ------
     EncoderError
-        If a process died.
+        If a process dies.
     Exception
-        What the first task that failed has raised.
+        The exception of the first task that failed.
     """
     n_threads = str(max(1, cpu_count() // len(tasks)))
     limits = {name: os.environ.get(name, n_threads) for name in _THREAD_LIMITS}
     with tempfile.TemporaryDirectory() as folder:
         stop = Path(folder) / "stop"
-        # A pool each: where the process of one dies, a common pool would kill all.
+        # Each task has its own pool, because a shared pool kills all processes when one dies.
         pools = [ProcessPoolExecutor(max_workers=1, env=limits) for _ in tasks]
         try:
             futures: list[Future[Result]] = []
@@ -87,23 +87,23 @@ def _result(future: Future[Result], device: str) -> Result:
     except BrokenProcessPool as error:
         raise EncoderError(
             f"the process of device {device!r} died: the system may have ended it for lack of "
-            "memory. Its complete segments are in the cache, and all that the other devices "
-            "encoded. Run again, it goes on from there; if it dies again, give a smaller "
-            "--batch-size or fewer devices."
+            "memory. Its complete segments and all work of the other devices are in the cache. "
+            "Run again to go on from there; if it dies again, give a smaller --batch-size or "
+            "fewer devices."
         ) from error
 
 
 def end_with(parent: int) -> None:
-    """End this process soon after another one has ended that waits for it, however that ended.
+    """Make this process end soon after its parent, whatever ended the parent.
 
-    In the process itself nothing is done.  Joblib's idle workers would wait for minutes.
+    Otherwise joblib's idle workers would wait for minutes.  In the parent itself this does nothing.
 
     Parameters
     ----------
     parent : int
-        The number of the process.
+        Process id of the parent.
     """
-    if os.getpid() != parent and _END_WITH not in (one.name for one in threading.enumerate()):
+    if os.getpid() != parent and _END_WITH not in (thread.name for thread in threading.enumerate()):
         threading.Thread(target=_watch, args=(parent,), name=_END_WITH, daemon=True).start()
 
 
@@ -114,7 +114,7 @@ def _watch(parent: int) -> None:
 
 
 def run_until_stopped(task: Task[Result], stop: Path, parent: int) -> Result:
-    """Run a task in a process of its own until it ends, or is told to by the parent or its end.
+    """Run a task in its own process until it ends, or the parent ends or tells it to stop.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def run_until_stopped(task: Task[Result], stop: Path, parent: int) -> Result:
     stop : Path
         A file that appears when the task should stop.
     parent : int
-        The process that waits for the task.
+        Process id of the parent.
     """
     terminated = False
 
@@ -130,7 +130,7 @@ def run_until_stopped(task: Task[Result], stop: Path, parent: int) -> Result:
         nonlocal terminated
         terminated = True
 
-    # A terminal sends Ctrl-C to every process: it is the parent's to tell.
+    # A terminal sends Ctrl-C to every process, but only the parent should act on it.
     handlers = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
         signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
@@ -138,7 +138,7 @@ def run_until_stopped(task: Task[Result], stop: Path, parent: int) -> Result:
     try:
         return task(lambda: not (terminated or stop.exists() or os.getppid() != parent))
     finally:
-        if os.getppid() != parent:  # nobody takes a result, or ends this process
+        if os.getppid() != parent:  # no process would take the result or end this one
             os._exit(1)
         for number, handler in handlers.items():
             signal.signal(number, handler)

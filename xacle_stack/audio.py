@@ -1,6 +1,6 @@
-"""Audio files to mono samples: decode, mix down, resample, fit to fixed windows.
+"""Decodes audio files, mixes them down, resamples them and fits them to fixed windows.
 
-Everything here is deterministic: no random crop, no dither.  Samples are float32, full scale is
+All functions are deterministic, without random crops or dither.  Samples are float32, full scale is
 ±1.  The formats are those of libsndfile (wav, flac, ogg, mp3, …).
 """
 
@@ -30,20 +30,20 @@ from xacle_stack._audio_source import (
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import AudioError
 
-# Part of every audio fingerprint: raise it when the same file would give other mono samples.
+# Part of every audio fingerprint: change it when the same file would give other mono samples.
 AUDIO_VERSION = "mean of channels, soxr HQ"
-# Raise it when some files are decoded to other samples, or are refused, that were not before: no
-# key that was remembered of a file is used then.
+# Raise it when some files are decoded to other samples or newly refused.  Remembered content keys
+# of an older version are not used.
 DECODING_VERSION = 2
 
-# What one clip may be: an hour of mono at 48 kHz takes 0.7 GB, and 1 GiB is the most.
+# Limits of one clip.  An hour of mono at 48 kHz takes 0.7 GB, and the most samples take 1 GiB.
 MAX_DURATION_S = 3600
 MAX_SAMPLES = 1 << 28  # of all channels together
-# The most samples in 64 bits each, and 64 MiB of tags and pictures.
+# The largest number of samples with 64 bits each, and 64 MiB of tags and pictures.
 MAX_FILE_BYTES = 8 * MAX_SAMPLES + (1 << 26)
 MIN_SAMPLE_RATE_HZ = 1_000
 MAX_SAMPLE_RATE_HZ = 1_000_000
-# Integers of 32 bits that were stored as floats; anything beyond overflows in a spectrum.
+# Allows 32-bit integers that were stored as floats; larger samples would overflow in a spectrum.
 MAX_AMPLITUDE = 2.0**31
 
 # Samples in memory with more channels are likely a batch of clips.
@@ -52,7 +52,7 @@ MAX_CHANNELS = 32
 # PCM types of samples in memory, and what is full scale in them.
 _FULL_SCALES = {"int16": 1 << 15, "int32": 1 << 31, "uint8": 1 << 7}
 _BLOCK_SAMPLES = 1 << 18
-# More than any header can promise: libsndfile does not know the length.
+# libsndfile reports at least this length if it does not know the length.
 _UNKNOWN_LENGTH = 1 << 40
 
 
@@ -63,7 +63,7 @@ class Clip:
     Attributes
     ----------
     samples : ndarray of shape (n_samples, n_channels)
-        float32, as they stand in the file.
+        float32.
     sample_rate_hz : int
     """
 
@@ -77,7 +77,7 @@ class Clip:
 
     @property
     def content_key(self) -> str:
-        """32 hexadecimal digits that name the decoded audio, whatever the file is called.
+        """32 hexadecimal digits that identify the decoded audio.
 
         A 16-bit WAV and the FLAC made from it have the same key.
         """
@@ -89,7 +89,7 @@ class Clip:
     def mono(self, sample_rate_hz: int) -> FloatArray:
         """Return the mean of the channels at another rate, shape (n_samples,).
 
-        The resampler is soxr's HQ, which is what ``librosa.load`` uses.
+        The resampler is soxr's HQ, as in ``librosa.load``.
         """
         mixed: FloatArray = self.samples.mean(axis=1, dtype=np.float32)
         if sample_rate_hz == self.sample_rate_hz:
@@ -97,7 +97,7 @@ class Clip:
         resampled: FloatArray = soxr.resample(
             mixed, self.sample_rate_hz, sample_rate_hz, quality="HQ"
         )
-        # A clip of a few samples can round down to none.
+        # A clip of a few samples may round down to none.
         return resampled if len(resampled) else mixed[:1]
 
 
@@ -116,7 +116,7 @@ def read_clip(path: Path | str) -> Clip:
     Raises
     ------
     AudioError
-        If the file is missing, no regular file, empty, larger than :data:`MAX_FILE_BYTES`,
+        If the file is missing, not a regular file, empty, larger than :data:`MAX_FILE_BYTES`,
         truncated, not audio, or several recordings one after the other; if it is longer than
         :data:`MAX_DURATION_S` or :data:`MAX_SAMPLES`, or its rate is not between
         :data:`MIN_SAMPLE_RATE_HZ` and :data:`MAX_SAMPLE_RATE_HZ`; or if it holds samples that are
@@ -124,10 +124,11 @@ def read_clip(path: Path | str) -> Clip:
 
     Notes
     -----
-    A header's length is checked, never trusted: the file is decoded block by block until it ends.
-    A truncated wav, RF64, AIFF or flac is recognised by the length in its header, an ogg by a last
-    page that is not complete, an mp3 by the length in its Xing header.  A shortened mp3 without
-    that header, an ogg cut between two pages, and files of other formats are shorter clips.
+    The file is decoded block by block until it ends, and its header's length is only compared with
+    the result.  A truncated wav, RF64, AIFF or flac is recognised by the length in its header, an
+    ogg by an incomplete last page, an mp3 by the length in its Xing header.  A shortened mp3
+    without that header, an ogg cut between two pages, and truncated files of other formats are
+    taken as shorter clips.
     """
     path = Path(path)
     _check_is_file(path)
@@ -137,7 +138,7 @@ def read_clip(path: Path | str) -> Clip:
             rate = file.samplerate
     except AudioError:
         raise
-    # A damaged header can promise more samples than any memory holds.
+    # A damaged header may promise more samples than the memory can hold.
     except (soundfile.LibsndfileError, OSError, RuntimeError, MemoryError, ValueError) as error:
         raise AudioError(f"{path}: {_why_unreadable(error)}") from None
     if len(samples) == 0:
@@ -232,7 +233,7 @@ def _as_floats(name: str, samples: Any) -> FloatArray:
 
 
 def clip_duration(path: Path) -> float:
-    """Return seconds as the header promises them, 0 for a file that will fail when decoded."""
+    """Return the duration in seconds that a header states; 0 for a file that is unusable."""
     try:
         _check_is_file(path)
         check_number_of_chunks(path)
@@ -242,7 +243,7 @@ def clip_duration(path: Path) -> float:
 
 
 def _check_is_file(path: Path) -> None:
-    """Raise AudioError for what cannot be opened, or would be read without an end."""
+    """Raise AudioError for a path that cannot be opened or whose reading may never end."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -260,14 +261,14 @@ def _check_is_file(path: Path) -> None:
         raise AudioError(f"{path}: the file is empty (0 bytes). Copy it again.")
     if status.st_size > MAX_FILE_BYTES:
         raise AudioError(
-            f"{path}: too large: {status.st_size} bytes, the most is {MAX_FILE_BYTES}. Cut it into "
-            "shorter clips, or copy it again if it is not that long."
+            f"{path}: too large: {status.st_size} bytes; the limit is {MAX_FILE_BYTES}. Cut it "
+            "into shorter clips, or copy it again if it is not that long."
         )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, Mp3Frames | None]]:
-    """Open a file so that libsndfile decodes all of it; tell what the frames of an mp3 say."""
+    """Open a file so that libsndfile decodes all of it, and read the frames of an mp3."""
     with _sound_file(audio_source(path)) as file:
         if file.format != "MP3":
             yield file, None
@@ -281,7 +282,7 @@ class _ForwardFile(soundfile.SoundFile):
     """A file that is read from its start to its end."""
 
     def seekable(self) -> bool:
-        """Keep soundfile from seeking after each block, and from trusting the number of frames."""
+        """Keep soundfile from seeking after each block and from trusting the number of frames."""
         return False
 
 
@@ -296,7 +297,7 @@ def _sound_file(source: Path | BinaryIO) -> Iterator[soundfile.SoundFile]:
 
 
 def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> FloatArray:
-    """Return every sample of a file, shape (n_samples, n_channels), within the limits."""
+    """Return all samples of a file, shape (n_samples, n_channels), and check its limits."""
     rate, n_promised = file.samplerate, file.frames
     _check_rate(
         path,
@@ -371,7 +372,7 @@ def _check_samples(name: Path | str, samples: FloatArray, rate: int) -> None:
 
 
 def _why_unreadable(error: Exception) -> str:
-    """Guess what the user did from what the system or libsndfile could not do."""
+    """Explain to the user why the system or libsndfile failed."""
     if isinstance(error, MemoryError):
         return "there is too little memory to decode it. Cut it into shorter clips."
     if isinstance(error, OSError) and error.strerror:
@@ -384,9 +385,9 @@ def _why_unreadable(error: Exception) -> str:
 
 
 def repeat_to_length(samples: FloatArray, n_samples: int) -> FloatArray:
-    """Repeat a shorter clip as often as it fits whole, then pad with zeros.
+    """Repeat a shorter clip as often as it fits completely, then pad it with zeros.
 
-    This is the ``repeatpad`` of LAION-CLAP.  A clip of ``n_samples`` or more is returned as it is.
+    This is the ``repeatpad`` of LAION-CLAP.  A clip of ``n_samples`` or more is returned unchanged.
 
     Parameters
     ----------
@@ -410,11 +411,11 @@ def repeat_to_length(samples: FloatArray, n_samples: int) -> FloatArray:
 
 
 def fixed_windows(samples: FloatArray, n_samples: int) -> FloatArray:
-    """Cover a clip with as few equal windows as needed, always the same ones.
+    """Cover a clip with the smallest number of equal windows.
 
     A shorter clip gives one window, filled by :func:`repeat_to_length`.  A longer one gives
-    ``ceil(n / n_samples)`` windows at even distances, the first at its start and the last at its
-    end, so that every sample is heard and none is invented.
+    ``ceil(n / n_samples)`` evenly spaced windows, the first at its start and the last at its end.
+    So they contain every sample and no padding.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Every error that this library raises on purpose.
+"""The errors that this library raises on purpose.
 
-Each says what was wrong and where, what was expected and what to do.  All derive from
-:class:`XacleStackError`; each is also the built-in exception that it resembles.
+A message says what was wrong and where, what was expected and what to do.  Every error derives from
+:class:`XacleStackError` and from the built-in exception that it resembles.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ MAX_SHOWN = 20
 
 
 class XacleStackError(Exception):
-    """Base class: ``except XacleStackError`` catches every expected failure."""
+    """The base class; ``except XacleStackError`` catches every expected failure."""
 
 
 class PairsError(XacleStackError, ValueError):
@@ -22,19 +22,19 @@ class AudioError(XacleStackError, ValueError):
 
 
 class MetricError(XacleStackError, ValueError):
-    """Scores that cannot be compared."""
+    """Scores cannot be compared."""
 
 
 class SubmissionError(XacleStackError, ValueError):
-    """A file of predictions that does not fit its pairs."""
+    """A file of predictions does not fit its pairs, or cannot be read or written."""
 
 
 class UnknownNameError(XacleStackError, LookupError):
-    """A name that stands in no table; the message lists the known ones."""
+    """A name is unknown; the message lists the known ones."""
 
 
 class MissingExtraError(XacleStackError, ImportError):
-    """An optional package that is not installed."""
+    """An optional package is not installed."""
 
 
 class EncoderError(XacleStackError, ValueError):
@@ -42,23 +42,23 @@ class EncoderError(XacleStackError, ValueError):
 
 
 class CacheError(XacleStackError, OSError):
-    """A feature store that is damaged, incomplete or cannot be written."""
+    """A feature store is damaged or incomplete, or cannot be written."""
 
 
 class FeatureError(XacleStackError, ValueError):
-    """Embeddings that cannot become features."""
+    """Embeddings cannot be turned into features."""
 
 
 class StackingError(XacleStackError, ValueError):
-    """Input or settings that the stacker cannot work with."""
+    """The stacker cannot use its input or settings."""
 
 
 class ModelFileError(XacleStackError, ValueError):
-    """A saved model that is damaged, foreign or not trusted."""
+    """A saved model is damaged, foreign or not trusted."""
 
 
 class RecipeError(XacleStackError, ValueError):
-    """A recipe file with unknown, missing or wrong settings."""
+    """A recipe file has unknown, missing or wrong settings."""
 
 
 class DemoError(XacleStackError, ValueError):
@@ -66,11 +66,11 @@ class DemoError(XacleStackError, ValueError):
 
 
 class DemoExistsError(DemoError, FileExistsError):
-    """The demo data set would overwrite something."""
+    """The demo data set would overwrite a file or a folder."""
 
 
 def bullet_list(lines: Iterable[str]) -> str:
-    """Return the first :data:`MAX_SHOWN` lines as a list, then how many are not shown."""
+    """Return the first :data:`MAX_SHOWN` lines as a list, and the number of the others."""
     lines = list(lines)
     shown = [f"  - {line}" for line in lines[:MAX_SHOWN]]
     if len(lines) > MAX_SHOWN:

@@ -1,10 +1,10 @@
-"""Fills the cache: every distinct clip and caption of some pairs through every encoder, once.
+"""Fills the cache: encodes every distinct clip and caption once with every encoder.
 
-The only module that knows both encoders and the cache.  A file is decoded and resampled once for
-all encoders, ahead of them, in threads.  A file that cannot be decoded is noted and the others go
-on; so is a clip or caption that an encoder fails on.  Items keep one order, by length, whatever is
-cached already, and one that fails leaves its batch to the next: a run that was killed and started
-again makes the batches that an undisturbed run makes, and so the same bytes.
+This is the only module that knows both the encoders and the cache.  A file is decoded and resampled
+once for all encoders, ahead of them, in threads.  Files that cannot be decoded, and clips and
+captions that an encoder fails on, are reported, and the others go on.  Items are ordered by length,
+and an item that fails is replaced in its batch by the next.  So a run that was killed and started
+again makes the same batches as an undisturbed run, and the same bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from xacle_stack.encoders import (
     LoadedEncoders,
     Modality,
     Output,
-    fingerprints_of,
+    read_fingerprints,
     resolve_devices,
 )
 from xacle_stack.errors import AudioError
@@ -52,9 +52,9 @@ from xacle_stack.pairs import Pairs
 
 logger = logging.getLogger(__name__)
 
-# Files that are decoded in one go, ahead of the encoders.
+# So many files are decoded at a time, ahead of the encoders.
 DECODE_WINDOW = 32
-# The most resampled audio that is kept of one clip decoded ahead.  A longer clip is decoded again
+# A clip decoded ahead keeps at most so much resampled audio.  A longer clip is decoded again
 # in its turn, because its header does not tell its length for sure.
 MAX_AHEAD_BYTES = 8 << 20
 
@@ -63,17 +63,17 @@ Item = TypeVar("Item")
 
 @dataclass
 class ExtractionReport:
-    """What one run of :func:`extract_embeddings` did.
+    """The result of a run of :func:`extract_embeddings`.
 
     Attributes
     ----------
     encoded : Counter of (str, str)
-        Rows added, by encoder name and modality.
+        Number of new rows by encoder name and modality.
     reused : Counter of (str, str)
-        Rows that were in the cache already.
+        Number of rows that were already in the cache.
     failures : dict of Path or str to str
-        The files that could not be decoded, the clips and captions that an encoder failed on, and
-        why.
+        The files that could not be decoded and the clips and captions that an encoder failed on,
+        with the reasons.
     """
 
     encoded: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -91,46 +91,46 @@ def extract_embeddings(
     n_jobs: int = 1,
     progress: bool = False,
 ) -> ExtractionReport:
-    """Encode what the cache does not hold yet.
+    """Encode all clips and captions that the cache lacks.
 
     Parameters
     ----------
     pairs : iterable of Pairs
-        Usually all splits of a data set; content that they share is encoded once.
+        Usually all splits of a data set; shared content is encoded once.
     encoders : sequence of EncoderChoice
     root : path-like
         The folder of all stores.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or several with commas between; see
-        :func:`xacle_stack.encoders.resolve_devices`.  Several devices share the work, one process
-        each.
+        :func:`xacle_stack.encoders.resolve_devices`.  Several devices share the work, with one
+        process each.
     batch_size : int, optional
-        Clips given to an encoder at once, and four times as many captions.  None chooses it by the
-        device's memory.  It does not change a vector beyond rounding.
+        Clips in a batch; a batch of captions has four times as many.  None chooses by the device's
+        memory.  It changes vectors by no more than rounding.
     n_jobs : int, default=1
-        Threads that decode ahead; joblib's convention, -1 for all cores.
+        Number of threads that decode, as in joblib; -1 for all cores.
     progress : bool, default=False
-        Show bars with items per second and time left.
+        Whether to show progress bars.
 
     Returns
     -------
     report : ExtractionReport
-        With the clips and captions that could not be used; everything else is in the cache.
+        It lists the clips and captions that could not be used; all others are in the cache.
 
     Raises
     ------
     CacheError
-        If the disk is full; the rows of complete segments are kept.
+        If the disk is full.  The rows of complete segments are kept.
     EncoderError
-        If a device is not there, a checkpoint cannot be loaded, an encoder fails or breaks its
-        contract whatever it is given, or the process of a device dies.  The rows of complete
-        batches are kept, of a process that died those of complete segments.
+        If a device is missing, a checkpoint cannot be loaded, an encoder fails on any input, or
+        the process of a device dies.  The rows of complete batches are kept; a process that dies
+        keeps those of complete segments.
     KeyboardInterrupt
-        At Ctrl-C, when the rows of complete batches are kept, on several devices too.
+        At Ctrl-C.  The rows of complete batches are kept.
     """
     root = Path(root)
     devices = resolve_devices(device)
-    fingerprints = fingerprints_of(encoders)
+    fingerprints = read_fingerprints(encoders)
     splits = list(pairs)
     captions = unique(caption for split in splits for caption in split.captions)
     captions.sort(key=lambda caption: (len(caption), caption))
@@ -142,12 +142,12 @@ def extract_embeddings(
             fingerprints,
             clips[worker :: len(devices)],
             captions[worker :: len(devices)],
-            of_worker,
+            worker_device,
             batch_size,
             n_jobs,
             progress and worker == 0,
         )
-        for worker, of_worker in enumerate(devices)
+        for worker, worker_device in enumerate(devices)
     ]
     if len(shares) == 1:
         return shares[0].encode()
@@ -161,7 +161,7 @@ def extract_embeddings(
 
 @dataclass(frozen=True)
 class _Share:
-    """What one device has to encode."""
+    """The work of one device."""
 
     root: Path
     fingerprints: Mapping[EncoderChoice, Fingerprint]
@@ -177,7 +177,7 @@ class _Share:
         loaded = LoadedEncoders(list(self.fingerprints), device=self.device)
         audio_keys = AudioKeys(self.root)
         with suppress(StoppedError), ExitStack() as stack:
-            stack.callback(audio_keys.save)  # last of all: the first segment makes the cache
+            stack.callback(audio_keys.save)  # runs last, when segments have created the folder
             tasks = {
                 modality: [
                     _Task(choice, fingerprint, modality, self, loaded, report, goes_on)
@@ -199,7 +199,7 @@ def store_id(fingerprint: Fingerprint) -> StoreId:
 
 
 class _Task:
-    """One encoder and one modality: knows which rows are missing, and writes them."""
+    """Knows the missing rows of one encoder and modality, and writes them."""
 
     def __init__(
         self,
@@ -299,40 +299,38 @@ def _encode_clips(
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A file's content key, and its samples at every rate that an encoder still needs."""
+    """A file's content key, and its samples at all rates that encoders still need."""
 
     path: Path
     status: FileStatus | None
     key: str = ""
     samples: Mapping[int, FloatArray] = field(default_factory=dict)
     failure: str = ""
-    is_long: bool = False  # and so not kept
+    is_long: bool = False  # its samples were not kept
 
 
 def _decode_ahead(paths: Sequence[Path], tasks: Sequence[_Task], n_jobs: int) -> Iterator[_Decoded]:
-    """Decode in threads, in order, never more than two windows ahead of what is taken."""
-    # joblib's generator alone would decode a whole data set while the encoder is still at the
-    # first batch.
+    """Decode in threads and in order, at most two windows ahead of the consumer."""
+    # joblib's generator alone would decode the whole data set during the first batch.
     running: Iterable[_Decoded] = ()
-    for of_window in _batches(paths, DECODE_WINDOW):
+    for window in _batches(paths, DECODE_WINDOW):
         started = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-            delayed(_decode)(path, tasks, MAX_AHEAD_BYTES) for path in of_window
+            delayed(_decode)(path, tasks, MAX_AHEAD_BYTES) for path in window
         )
         yield from running
         running = started
     yield from running
 
 
-def _decode(path: Path, tasks: Sequence[_Task], most_bytes: float = math.inf) -> _Decoded:
+def _decode(path: Path, tasks: Sequence[_Task], max_bytes: float = math.inf) -> _Decoded:
     status = file_status(path)
     try:
         clip = read_clip(path)
         key = clip.content_key
-        # A task that lacks the clip now may get it from a copy before this one is taken, never the
-        # other way round.
+        # Until this clip is used, a task may get it from a copy, but no task will newly lack it.
         rates = {task.sample_rate_hz for task in tasks if task.lacks(key)}
         seconds = len(clip.samples) / clip.sample_rate_hz
-        if seconds * sum(rates) * np.dtype(np.float32).itemsize > most_bytes:
+        if seconds * sum(rates) * np.dtype(np.float32).itemsize > max_bytes:
             return _Decoded(path, status, key, is_long=True)
         return _Decoded(path, status, key, {rate: clip.mono(rate) for rate in rates})
     except AudioError as error:

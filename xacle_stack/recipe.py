@@ -48,7 +48,7 @@ from pydantic import (
     model_validator,
 )
 
-from xacle_stack.encoders import WORDS, EncoderChoice, Precision, fingerprints_of
+from xacle_stack.encoders import WORDS, EncoderChoice, Precision, read_fingerprints
 from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.recipe_file import read_settings, recipe_path
@@ -212,7 +212,7 @@ class Recipe(BaseModel):
 
     def fingerprints(self) -> dict[str, str]:
         """Return the store that each encoder's vectors are in, by the encoder's own name."""
-        found = fingerprints_of([*self.encoders, *self.view_encoders]).values()
+        found = read_fingerprints([*self.encoders, *self.view_encoders]).values()
         return {fingerprint.encoder: fingerprint.digest for fingerprint in found}
 
     def for_scoring(self, system: SystemSpec) -> "Recipe":

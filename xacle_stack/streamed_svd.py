@@ -1,4 +1,4 @@
-"""The leading singular vectors of a matrix that is too tall to exist at once.
+"""Computes the leading singular vectors of a matrix that is too tall for the memory.
 
 Source: Halko, Martinsson and Tropp 2011 (randomised range finders); Musco and Musco 2015 (keeping
 every basis on the way).
@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
 
-# More vectors than are wanted, so that those wanted are near exact.
+# Additional vectors make the wanted ones nearly exact.
 _OVERSAMPLES = 10
 
 
@@ -29,39 +29,39 @@ def streamed_svd(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the leading singular values and right singular vectors of A, ``A = U diag(s) Vᵀ``.
 
-    A is seen block by block, ``n_iter + 1`` times.  A random orthonormal basis is multiplied by
-    ``AᵀA`` and orthonormalised in every pass but the last, as in algorithm 4.4 of Halko et al.;
-    all bases on the way are kept, because together they hold a far better answer than the last
-    alone (a block Krylov space), and a pass costs a reading of everything.  With Q the basis of
-    them all, the last pass finds the singular vectors of ``A Q`` from its triangular factor, so
-    nothing is lost by squaring.  Beside one block, memory holds a few arrays of shape
-    (n_features, ``(n_iter + 1) (n_components + 10)``).
+    A is read block by block, ``n_iter + 1`` times.  In every pass but the last, a random
+    orthonormal basis is multiplied by ``AᵀA`` and orthonormalised, as in algorithm 4.4 of Halko et
+    al.  All intermediate bases are kept: together they span a block Krylov space, which contains a
+    far better answer than the last basis alone.  With Q an orthonormal basis of that space, the
+    last pass finds the singular vectors of ``A Q`` from its triangular factor, so no precision is
+    lost by squaring.  Beside one block, memory holds a few arrays of shape (n_features,
+    ``(n_iter + 1) (n_components + 10)``).
 
     Parameters
     ----------
     blocks : callable
-        Called for every pass; returns an iterator over the row blocks of A, arrays of shape
-        (n_block_rows, n_features), the same at each pass.  Products with a block are computed in
-        its own precision, and summed in float64.
+        Called once in each pass; returns an iterator over the same row blocks of A, arrays of shape
+        (n_block_rows, n_features).  Products with a block are computed in its own precision and
+        summed in float64.
     n_features : int
     n_components : int
         At most `n_features`.
     random_state : int, RandomState or None
-        Of the first basis.
+        Seeds the first basis.
     n_iter : int, default=3
-        Of how many multiplications by ``AᵀA`` the basis comes.
+        Number of multiplications by ``AᵀA``.
 
     Returns
     -------
     singular_values : ndarray of shape (n_components,)
         Descending; zeros beyond the rank of A.
     components : ndarray of shape (n_components, n_features)
-        Orthonormal rows, the largest entry of each positive.
+        Orthonormal rows; the largest entry of each is positive.
 
     Notes
     -----
-    One BLAS thread is used: the last digits of a product depend on the number of threads.  While it
-    runs, other threads of the process have one as well; their limits are restored at the end.
+    One BLAS thread is used, because the last digits of a product depend on the number of threads.
+    Meanwhile the other threads of the process have one BLAS thread as well.
 
     References
     ----------
@@ -82,7 +82,7 @@ def streamed_svd(
         basis = np.linalg.qr(basis)[0]
         newest = basis
         for _ in range(n_iter):
-            if basis.shape[1] == n_features:  # everything is in it
+            if basis.shape[1] == n_features:  # the basis spans all columns
                 break
             product = np.zeros(newest.shape)
             for rows in blocks():
@@ -90,11 +90,11 @@ def streamed_svd(
             n_before = basis.shape[1]
             basis = np.linalg.qr(np.hstack([basis, product]))[0]
             newest = basis[:, n_before:]
-        # With mode="r", NumPy's types are wrong.
+        # NumPy's type hints are wrong for mode="r".
         triangle: Any = np.zeros((basis.shape[1], basis.shape[1]))
         for rows in blocks():
-            of_rows = rows @ basis.astype(rows.dtype, copy=False)
-            triangle = np.linalg.qr(np.vstack([triangle, of_rows]), mode="r")
+            projected = rows @ basis.astype(rows.dtype, copy=False)
+            triangle = np.linalg.qr(np.vstack([triangle, projected]), mode="r")
         _, values, rotation = np.linalg.svd(triangle)
         components = rotation[:n_components] @ basis.T
     largest = np.abs(components).argmax(axis=1)

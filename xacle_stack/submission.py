@@ -1,8 +1,8 @@
-"""Predicted scores as CSV files, in the challenge's form.
+"""Reads and writes predicted scores as CSV files in the challenge's form.
 
-``wav_file_name,pred_score`` for validation, ``wav_file_name,prediction_score`` for test; scores
-with two decimals.  Rows are matched by file name, never by their place.  Where one file stands
-under several captions, its pairs go by their ids, ``FILE#1``, ``FILE#2`` …
+The columns are ``wav_file_name,pred_score`` for validation and ``wav_file_name,prediction_score``
+for test; scores have two decimals.  Rows are matched by file name, never by position.  A file with
+several captions has several pairs, which are named by their ids ``FILE#1``, ``FILE#2`` …
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SCORES = {"train": "pred_score", "validation": "pred_score", "test": "predictio
 def write_predictions(
     path: Path | str, pair_ids: Sequence[str], scores: ArrayLike, split: str
 ) -> None:
-    """Write predictions in the official form of a split, replacing the file in one step.
+    """Write predictions in the official form of a split; the file is replaced in one step.
 
     Parameters
     ----------
     path : path-like
     pair_ids : sequence of str of length n_pairs
-        Written as they are, because the rows are found by them.  To a spreadsheet an id that
-        begins with ``=`` is a formula.
+        Written unchanged, because they identify the rows.  A spreadsheet reads an id that begins
+        with ``=`` as a formula.
     scores : array-like of shape (n_pairs,)
         Written with two decimals.
     split : {"train", "validation", "test"}
@@ -42,7 +42,7 @@ def write_predictions(
     Raises
     ------
     SubmissionError
-        If a score is not finite, an id stands twice, the lengths differ, the split is unknown, or
+        If a score is not finite, an id is repeated, the lengths differ, the split is unknown, or
         the file cannot be written.
     """
     if split not in _SCORES:
@@ -52,7 +52,7 @@ def write_predictions(
         raise SubmissionError(f"{len(pair_ids)} pairs but scores of shape {scores.shape}.")
     twice = sorted({pair_id for pair_id, n in Counter(pair_ids).items() if n > 1})
     if twice:
-        raise SubmissionError(f"pair ids that stand twice:\n{bullet_list(twice)}")
+        raise SubmissionError(f"pair ids that are repeated:\n{bullet_list(twice)}")
     bad = [pair_ids[row] for row in np.flatnonzero(~np.isfinite(scores)).tolist()]
     if bad:
         raise SubmissionError(f"scores that are NaN or infinite:\n{bullet_list(bad)}")
@@ -68,7 +68,7 @@ def write_predictions(
 
 
 def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
-    """Read predictions and put them into the order of ``pair_ids``.
+    """Read predictions in the order of ``pair_ids``.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
     Raises
     ------
     SubmissionError
-        With every missing, extra, duplicate or unusable prediction, at most 20 shown.
+        With every missing, surplus, repeated or unusable prediction; at most 20 are shown.
     """
     expected = set(pair_ids)
     scores: dict[str, float] = {}
@@ -110,12 +110,12 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
 
 
 def predicted_ids(path: Path | str) -> tuple[str, ...]:
-    """Return the pairs that a file of predictions names, each once, in its order.
+    """Return the distinct pair ids in a file of predictions, in its order.
 
     Raises
     ------
     SubmissionError
-        If it is no file of predictions, or holds none.
+        If it is not a file of predictions, or is empty.
     """
     mistakes: list[str] = []
     ids = dict.fromkeys(record["id"].strip() for _, record in _open(path).rows(mistakes))
@@ -125,7 +125,7 @@ def predicted_ids(path: Path | str) -> tuple[str, ...]:
 
 
 def predicted_split(path: Path | str) -> str:
-    """Return "validation" or "test", whichever the column of scores is named for."""
+    """Return "validation" or "test", by the name of the column of scores."""
     column = _open(path).columns["score"]
     return next(split for split in ("validation", "test") if _SCORES[split] == column)
 
@@ -144,4 +144,4 @@ def _no_pair(pair_id: str, expected: Collection[str]) -> str:
             f"{pair_id!r} is the file of several pairs of this split; write their ids, "
             f"{pair_id + '#1'!r}, {pair_id + '#2'!r} and so on in the order of the split's CSV file"
         )
-    return f"{pair_id!r} is no pair of this split"
+    return f"{pair_id!r} is not a pair of this split"

@@ -100,7 +100,11 @@ def test_weights_are_found_in_the_hubs_cache(hub: Path) -> None:
     [
         (OWN, None, r"'x': it has no default checkpoint. Get own.pt from its authors, .* x=PATH"),
         (WEIGHTS, "no/such/file.pt", "'x': no checkpoint at 'no/such/file.pt'. Give an existing"),
-        (WEIGHTS, "folder", r"'folder' is no checkpoint of it: there is no config.json \(it needs"),
+        (
+            WEIGHTS,
+            "folder",
+            r"'folder' is not a checkpoint .*there is no config.json",
+        ),
         (WEIGHTS, None, r"organisation/model is not on this machine and HF_HUB_OFFLINE .*hf down"),
         (WEIGHTS, "a/b", r"'x': a/b is not on this machine .* --checkpoint x=FOLDER"),
     ],
@@ -195,7 +199,7 @@ def test_only_what_is_needed_is_downloaded(hub: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert find_weights("x", WEIGHTS, None) == hub
     del siblings[0]
-    with pytest.raises(EncoderError, match="on the hub is no checkpoint of it: there is no config"):
+    with pytest.raises(EncoderError, match="on the hub .*there is no config"):
         find_weights("x", WEIGHTS, None)
 
 
@@ -292,14 +296,14 @@ def test_a_checkpoint_that_never_ends_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "own.pt")
     (tmp_path / "zero.pt").symlink_to("/dev/zero")
     for path in (tmp_path / "own.pt", tmp_path / "zero.pt"):
-        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder, but"):
+        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder"):
             read_tensors("encoder 'x'", path)
-        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder, but"):
+        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder"):
             find_weights("x", OWN, str(path))
-        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder, but"):
+        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder"):
             TOY.encoder.fingerprint(str(path))
     # As one of a folder's files, too.
-    with pytest.raises(EncoderError, match="is no checkpoint of it: there is no own.pt"):
+    with pytest.raises(EncoderError, match="is not a checkpoint of it: there is no own.pt"):
         find_weights("x", OWN, str(tmp_path))
 
 

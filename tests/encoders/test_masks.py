@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xacle_stack.encoders import EncoderChoice, encoder_names, get_encoder
-from xacle_stack.encoders.masks import MOST_BANDS, MOST_FRAMES, hidden_parts
+from xacle_stack.encoders.masks import MAX_BANDS, MAX_FRAMES, hidden_parts
 from xacle_stack.encoders.mini import frontends
 
 WITH_VIEWS = [name for name in encoder_names() if get_encoder(name).info.views]
@@ -22,8 +22,8 @@ def test_one_span_of_each_is_hidden_and_half_is_left(view, n_bands, n_frames, se
     samples = np.random.default_rng(seed).normal(size=50).astype(np.float32)
     hidden = hidden_parts(samples, view, n_bands, n_frames)
     bands, frames = spans(hidden)
-    assert len(bands) <= min(MOST_BANDS, n_bands // 2)
-    assert len(frames) <= min(MOST_FRAMES, n_frames // 2)
+    assert len(bands) <= min(MAX_BANDS, n_bands // 2)
+    assert len(frames) <= min(MAX_FRAMES, n_frames // 2)
     for span in (bands, frames):
         assert (np.diff(span) == 1).all()
     expected = np.zeros((n_bands, n_frames), dtype=bool)
@@ -35,7 +35,7 @@ def test_one_span_of_each_is_hidden_and_half_is_left(view, n_bands, n_frames, se
 def test_widths_and_places_are_drawn_evenly(rng) -> None:
     samples = rng.normal(size=50)
     found = [spans(hidden_parts(samples, view, 80, 1001)) for view in range(1, 2001)]
-    for axis, (size, most) in enumerate(((80, MOST_BANDS), (1001, MOST_FRAMES))):
+    for axis, (size, most) in enumerate(((80, MAX_BANDS), (1001, MAX_FRAMES))):
         widths = np.array([len(span[axis]) for span in found])
         assert widths.min() == 0
         assert widths.max() == most

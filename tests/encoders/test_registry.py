@@ -11,8 +11,8 @@ from xacle_stack.encoders import (
     Encoder,
     EncoderChoice,
     encoder_names,
-    fingerprints_of,
     get_encoder,
+    read_fingerprints,
 )
 from xacle_stack.encoders.masks import MASKS
 from xacle_stack.encoders.registry import BUILT_IN
@@ -119,9 +119,9 @@ def test_a_view_that_is_not_there_is_told() -> None:
 def test_every_missing_checkpoint_is_told_at_once(tmp_path: Path) -> None:
     absent = [EncoderChoice(TOY.name, str(tmp_path / name)) for name in ("a.pt", "b.pt")]
     with pytest.raises(EncoderError, match="^encoder 'toy': no checkpoint at .*a.pt"):
-        fingerprints_of([TOY, absent[0]])
+        read_fingerprints([TOY, absent[0]])
     with pytest.raises(EncoderError, match=r"(?s)2 encoders lack something:.*a\.pt.*b\.pt"):
-        fingerprints_of([absent[0], TOY, absent[1]])
+        read_fingerprints([absent[0], TOY, absent[1]])
 
 
 def test_editing_your_own_encoder_makes_another_store(tmp_path: Path) -> None:

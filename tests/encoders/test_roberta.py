@@ -103,7 +103,7 @@ def test_another_size_and_another_tokenizer_are_told(copy: Path) -> None:
         RobertaLarge.load(str(copy))
     (copy / "vocab.json").unlink()
     with pytest.raises(
-        EncoderError, match=r"no checkpoint of it: there is no tokenizer.json or vo"
+        EncoderError, match=r"not a checkpoint of it: there is no tokenizer.json or vo"
     ):
         RobertaLarge.load(str(copy))
 

@@ -67,7 +67,7 @@ def test_what_no_model_has_is_told(tmp_path: Path, content: str, message: str) -
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in a folder")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(EncoderError, match="it is no regular file of at most 64 MiB"):
+    with pytest.raises(EncoderError, match="larger than 67108864 bytes|not a regular file"):
         read_config("encoder 'e'", tmp_path, Config)
 
 
@@ -90,5 +90,5 @@ def test_unusable_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="is a file; expected the folder that holds it together"):
         read_json("encoder 'e'", tmp_path / "config.json", "vocab.json")
     (tmp_path / "config.json").write_text('{"model_type": "ear"}')
-    with pytest.raises(EncoderError, match=r"no configuration of this model \(KeyError: 'size'\)"):
+    with pytest.raises(EncoderError, match=r"not a configuration .*KeyError: 'size'"):
         read_config("encoder 'e'", tmp_path, Config)

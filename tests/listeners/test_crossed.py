@@ -31,7 +31,7 @@ def dense(
     gain = ratio * Z.T @ Vi
     to_fit = X @ errors @ X.T @ Vi + Z @ gain @ (np.eye(n) - X @ errors @ X.T @ Vi)
     to_error = to_fit @ V @ to_fit.T - to_fit @ Z @ Z.T * ratio - (to_fit @ Z @ Z.T * ratio).T
-    doubt = np.diag(to_error + ratio * Z @ Z.T)
+    leverage = np.diag(to_error + ratio * Z @ Z.T)
     deviance = (
         np.linalg.slogdet(V)[1] + np.linalg.slogdet(X.T @ Vi @ X)[1] + freedom * np.log(square)
     )
@@ -41,7 +41,7 @@ def dense(
         "errors": np.diag(errors) * square / freedom,
         "variance": square / freedom,
         "residuals": left - Z @ bias,
-        "doubt": doubt,
+        "leverage": leverage,
         "deviance": deviance,
     }
 
@@ -76,7 +76,7 @@ def test_solution_equals_dense_least_squares(
     np.testing.assert_allclose(found.errors, expected["errors"], rtol=1e-8)
     np.testing.assert_allclose(found.noise_variance, expected["variance"], rtol=1e-8)
     np.testing.assert_allclose(found.residuals, expected["residuals"], atol=1e-8)
-    np.testing.assert_allclose(found.doubt, expected["doubt"], atol=1e-8)
+    np.testing.assert_allclose(found.leverage, expected["leverage"], atol=1e-8)
 
 
 @pytest.mark.parametrize("which", ["more pairs", "more listeners"])

@@ -40,7 +40,7 @@ def test_noise_has_the_greatest_marginal_likelihood() -> None:
     overdispersion = plain_overdispersion(effects.residuals**2, data.listener)
     assert 1 < overdispersion < 1.5
     squares = numbered.by_listener(effects.residuals**2) / overdispersion
-    freedom = numbered.by_listener(1 - effects.doubt) / overdispersion
+    freedom = numbered.by_listener(1 - effects.leverage) / overdispersion
 
     def deviance(parameters: np.ndarray) -> float:
         common, df = np.exp(parameters)

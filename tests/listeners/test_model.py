@@ -297,7 +297,7 @@ def test_what_is_given_is_not_changed_and_settings_are_kept() -> None:
         (["a", "b"], ["x", ""], [1, 2], "row 1 has no listener id: ''"),
         (["a", float("nan")], ["x", "y"], [1, 2], "row 1 has no pair id: nan"),
         (["a"], ["x", "y"], [1, 2], "1 pair ids, 2 listener ids and 2 ratings"),
-        (["a", "b"], ["x", "y"], ["1", "2"], "ratings: expected one number a row"),
+        (["a", "b"], ["x", "y"], ["1", "2"], "ratings: expected one number"),
         (["a", "b"], ["x", "y"], [[1, 2]], r"shape \(1, 2\)"),
         ([], [], np.empty(0), "no rating to learn from"),
     ],

@@ -84,5 +84,5 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
         f"{tmp_path}/folder.wav: this is a folder, not an audio file",
         f"{tmp_path}/pipe.wav: this is not a regular file",
     ]
-    assert "loop.wav: cannot be looked at" in mistakes[2]
-    assert f"{long}: cannot be looked at" in mistakes[3]
+    assert "loop.wav: cannot be accessed" in mistakes[2]
+    assert f"{long}: cannot be accessed" in mistakes[3]

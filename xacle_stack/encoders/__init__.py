@@ -19,8 +19,8 @@ from xacle_stack.encoders.outputs import check_outputs
 from xacle_stack.encoders.registry import (
     EncoderChoice,
     encoder_names,
-    fingerprints_of,
     get_encoder,
+    read_fingerprints,
 )
 
 __all__ = [
@@ -39,8 +39,8 @@ __all__ = [
     "Precision",
     "check_outputs",
     "encoder_names",
-    "fingerprints_of",
     "get_encoder",
+    "read_fingerprints",
     "resolve_devices",
     "view_name",
 ]

@@ -1,8 +1,8 @@
-"""The contract between an encoder and the rest of the library.
+"""Defines the contract between an encoder and the rest of the library.
 
-An encoder turns clips, captions or both into float32 vectors.  It knows nothing of files,
-data sets or storage.  Its class can be listed and fingerprinted without loading a model;
-:meth:`Encoder.load` does the heavy work.
+An encoder turns clips, captions or both into float32 vectors.  It knows nothing of files, data sets
+or storage.  Its class can be listed and fingerprinted without loading a model; :meth:`Encoder.load`
+does the heavy work.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from xacle_stack.errors import EncoderError
 Modality = Literal["audio", "text"]
 Precision = Literal["float32", "bfloat16", "float16"]
 SequenceType = Literal["float32", "float16"]
-# What an encoder returns for an output: a vector an item, or a list with a sequence an item.
+# The value of an output: one vector for each item, or a list with one sequence for each item.
 Output = FloatArray | Sequence[FloatArray]
 MODALITIES: tuple[Modality, ...] = ("audio", "text")
 EMBEDDING = "embedding"
@@ -42,7 +42,7 @@ WORDS = "words"
 
 
 def view_name(encoder: str, view: int) -> str:
-    """Return what an augmented view of an encoder is called in the cache.
+    """Return the name of an encoder's augmented view in the cache.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def view_name(encoder: str, view: int) -> str:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What is known of an encoder before anything is loaded.
+    """The description of an encoder, known before anything is loaded.
 
     Attributes
     ----------
@@ -63,42 +63,42 @@ class EncoderInfo:
     summary : str
         One line for listings.
     audio_outputs, text_outputs : mapping of str to int
-        Name of each output and its number of dimensions; empty where the encoder does not take
-        that modality.  A contrastive space has an output called ``"embedding"`` in both; a hashed
-        bag of words of what is heard and of the caption is called ``"words"`` in both.
+        Number of dimensions of each output by its name; empty if the encoder does not take that
+        modality.  A contrastive space has an output ``"embedding"`` in both; hashed bags of the
+        words in the clip and in the caption are an output ``"words"`` in both.
     sample_rate_hz : int, optional
-        Rate of the mono samples that ``encode_audio`` gets.  Needed if there are audio outputs.
+        Rate of the mono samples that ``encode_audio`` takes.  Needed if there are audio outputs.
     window_s : float, optional
         Length of the model's fixed window in seconds; None if it takes any length.
     preprocessing : str
-        Changes whenever the same input would give another vector: part of the fingerprint.
+        Part of the fingerprint; it changes whenever the same input would give another vector.
     libraries : tuple of str
-        Distributions whose version changes the vectors: part of the fingerprint.
+        Distributions whose version changes the vectors and is part of the fingerprint.
     weights : Weights, optional
-        Which files it needs and where they come from; None if it has none of its own.
+        The files of the weights; None if the encoder has none.
     tokenizer : Weights, optional
-        The tokenizer's files, where the weights may come without them; see
+        The tokenizer's files, if the weights may come without them; see
         :func:`~xacle_stack.encoders.checkpoint.find_tokenizer`.
     extra : str, optional
-        The extra that installs what it needs; None if the core does.
+        The extra that installs the encoder's packages; None if the core has them.
     requires : tuple of str
-        What the extra installs, as pip writes it: ``"transformers>=5"``.
+        The requirements that the extra installs, such as ``"transformers>=5"``.
     precisions : tuple of str
-        Those it can compute in; the precision is part of the fingerprint.
+        The precisions that the encoder can compute in; the chosen one is part of the fingerprint.
     code : str, optional
-        What the user has to bring where the model's own code is neither ours nor in a package, such
-        as a clone of its repository.  It is run only where the user names its folder.
+        The model's own code that the user has to provide, such as a clone of its repository.  It is
+        run only if the user names its folder.
     item_mb : int
-        Rough peak of the memory for one clip in a batch, in MB: decides the automatic batch size
-        on a GPU.
+        Approximate peak memory for one clip in a batch, in MB, which decides the automatic batch
+        size on a GPU.
     licence : str
-        Of the weights.
+        Licence of the weights.
     sequences : mapping of str to str
-        Those outputs that are a sequence of vectors an item, and the type that they are stored in:
-        ``"float32"``, or ``"float16"`` for half the space.
+        The outputs that are a sequence of vectors for each item, with the type in which they are
+        stored: ``"float32"``, or ``"float16"`` for half the space.
     views : str, optional
-        How augmented views of a clip are made, part of their fingerprint; None if the encoder makes
-        none.
+        How augmented views of a clip are made, which is part of their fingerprint; None if the
+        encoder makes none.
     """
 
     name: str
@@ -148,30 +148,30 @@ class EncoderInfo:
                 )
 
     def outputs(self, modality: Modality) -> Mapping[str, int]:
-        """Name and number of dimensions of each output for one modality."""
+        """Return the number of dimensions of each output of a modality, by its name."""
         return self.audio_outputs if modality == "audio" else self.text_outputs
 
     @property
     def is_installed(self) -> bool:
-        """Whether the packages that it needs are there; none is imported to find out."""
+        """Whether the packages that it needs are installed; none of them is imported."""
         return all(_is_met(Requirement(requirement)) for requirement in self.requires)
 
     @property
     def is_contrastive(self) -> bool:
-        """Whether clips and captions share one space, so that it can be a family."""
+        """Whether clips and captions share one space."""
         audio, text = self.audio_outputs.get(EMBEDDING), self.text_outputs.get(EMBEDDING)
         return audio is not None and audio == text
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that decides an encoder's vectors; its digest names the store.
+    """All that decides an encoder's vectors; its digest names the store.
 
     Attributes
     ----------
     encoder : str
     facts : mapping
-        JSON-serialisable: checkpoint hash, preprocessing, library versions.
+        JSON-serialisable facts, such as the hash of the checkpoint and the library versions.
     """
 
     encoder: str
@@ -185,7 +185,7 @@ class Fingerprint:
 
 
 class Encoder(ABC):
-    """Base class of every encoder: declare ``info``, write ``load`` and one or two encode methods.
+    """Base class of encoders; a subclass declares ``info`` and writes ``load`` and encode methods.
 
     An item's vector must not depend on the other items in its batch, on their order or on any
     global random state.
@@ -193,9 +193,9 @@ class Encoder(ABC):
     Attributes
     ----------
     view : int
-        Which augmented view of clips is encoded; 0 is the clip as it is.  An encoder that makes
-        views says so in ``info.views`` and heeds it in ``encode_audio``; see
-        :func:`~xacle_stack.encoders.masks.hidden_parts`.
+        Number of the augmented view of clips that is encoded; 0 is the clip itself.  An encoder
+        that makes views says so in ``info.views``, and its ``encode_audio`` hides the parts that
+        :func:`~xacle_stack.encoders.masks.hidden_parts` returns.
     """
 
     info: ClassVar[EncoderInfo]
@@ -210,7 +210,7 @@ class Encoder(ABC):
         checkpoint : str or None
             A file, folder or hub id, as the recipe names it; None for the encoder's default.
         download : bool, default=True
-            Whether the network may be asked for what is not on this machine.
+            Whether missing files may be downloaded.
 
         Returns
         -------
@@ -220,7 +220,7 @@ class Encoder(ABC):
         Raises
         ------
         EncoderError
-            If there is nothing at that place.
+            If there is no such checkpoint.
         """
         if cls.info.weights is not None:
             path = find_weights(cls.info.name, cls.info.weights, checkpoint, download=download)
@@ -240,7 +240,7 @@ class Encoder(ABC):
 
     @classmethod
     def fingerprint(cls, checkpoint: str | None = None) -> Fingerprint:
-        """Return what decides the vectors, reading the checkpoint's bytes but loading no model."""
+        """Return what decides the vectors; this reads the checkpoint's bytes but loads no model."""
         path = cls.find_checkpoint(checkpoint)
         outputs = {modality: dict(cls.info.outputs(modality)) for modality in MODALITIES}
         facts: dict[str, object] = {}
@@ -266,12 +266,12 @@ class Encoder(ABC):
     def load(cls, checkpoint: str | None = None, device: str = "cpu") -> Self:
         """Load the weights and return an encoder that is ready to use.
 
-        An encoder that declares several ``info.precisions`` also takes the keyword ``precision``;
-        one that declares ``info.code`` the keyword ``code``, the folder that the user named.
+        An encoder with several ``info.precisions`` also takes the keyword ``precision``, and one
+        with ``info.code`` the keyword ``code``, the folder that the user named.
         """
 
     def with_view(self, view: int) -> Self:
-        """Return the encoder of a view, which shares the model."""
+        """Return an encoder of another view with the same model."""
         if view == self.view:
             return self
         other = copy(self)
@@ -284,13 +284,13 @@ class Encoder(ABC):
         Parameters
         ----------
         clips : sequence of ndarray of shape (n_samples,)
-            float32 at ``info.sample_rate_hz``, each of its own length.
+            float32 at ``info.sample_rate_hz``; lengths may differ.
 
         Returns
         -------
         outputs : dict of str to ndarray of shape (n_clips, n_dims)
-            One float32 array for each name in ``info.audio_outputs``; for one that stands in
-            ``info.sequences`` a list with one array of shape (n_frames, n_dims) for each clip.
+            One float32 array for each name in ``info.audio_outputs``; for a name in
+            ``info.sequences``, a list with one array of shape (n_frames, n_dims) for each clip.
         """
         raise EncoderError(
             f"encoder {self.info.name!r} does not encode audio: it has no method encode_audio."
@@ -306,7 +306,7 @@ class Encoder(ABC):
         Returns
         -------
         outputs : dict of str to ndarray of shape (n_captions, n_dims)
-            One float32 array for each name in ``info.text_outputs``, or a list as above.
+            One float32 array for each name in ``info.text_outputs``, or a list as for clips.
         """
         raise EncoderError(
             f"encoder {self.info.name!r} does not encode text: it has no method encode_text."
@@ -316,7 +316,7 @@ class Encoder(ABC):
 def hash_path(path: Path, weights: Weights | None = None) -> str:
     """Hash a file, or the files of a folder with their names, to 32 hexadecimal digits.
 
-    Of a folder with weights, only the files that the encoder uses.
+    In a folder with weights, only the files that the encoder uses are hashed.
     """
     if weights is not None:
         return hash_files(path, weights.files_in(path))

@@ -34,7 +34,7 @@ def encoder_errors(name: str, method: str) -> Iterator[None]:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             raise EncoderError(
                 f"encoder {name!r}, {method}: there is too little memory. Give a smaller batch, "
-                "for instance --batch-size 4, or shorter clips."
+                "such as batch_size=4 or --batch-size 4, or shorter clips."
             ) from None
         line = traceback.extract_tb(error.__traceback__)[-1]
         raise EncoderError(

@@ -29,7 +29,7 @@ from xacle_stack.encoders.torch_encoder import (
     TorchEncoder,
     by_length,
     in_order,
-    parts_of,
+    split_rows,
 )
 from xacle_stack.errors import EncoderError
 
@@ -54,9 +54,9 @@ class Beats(TorchEncoder):
 
     Notes
     -----
-    A clip of less than one patch (16 frames, 0.175 s) is filled with zeros to one; beyond that the
-    model drops up to 15 frames at the end.  A clip of more than 30 s is cut into fixed windows,
-    over whose tokens both outputs are averaged.
+    A clip shorter than one patch (16 frames, 0.175 s) is padded with zeros; of longer clips the
+    model drops up to 15 frames at the end.  A clip longer than 30 s is cut into fixed windows, and
+    both outputs are averaged over their tokens.
     """
 
     info = EncoderInfo(
@@ -84,14 +84,14 @@ class Beats(TorchEncoder):
         settings, state = content.get("cfg"), content.get("model")
         if not isinstance(settings, Mapping) or not isinstance(state, Mapping):
             raise EncoderError(
-                f"{cls._what()}: {file} is no BEATs checkpoint: it holds "
+                f"{cls._what()}: {file} is not a BEATs checkpoint: it holds "
                 f"{sorted(map(str, content))[:5]}, expected 'cfg' and 'model'. "
                 f"Get {' or '.join(FILES)}."
             )
         if not settings.get("finetuned_model"):
             raise EncoderError(
-                f"{cls._what()}: {file} is a checkpoint of pre-training only: it has no "
-                f"classifier and so no logits. Get {' or '.join(FILES)}."
+                f"{cls._what()}: {file} is a checkpoint of pre-training only, without "
+                f"a classifier and logits. Get {' or '.join(FILES)}."
             )
         found = settings.get("predictor_class"), settings.get("encoder_embed_dim")
         if found != (N_CLASSES, N_DIMS):
@@ -110,23 +110,25 @@ class Beats(TorchEncoder):
 
         windows = [_cut(clip) for clip in clips]
         pooled = []
-        for indices, stacked in by_length([one for of_clip in windows for one in of_clip]):
-            # Attention takes the square of the length in memory: fewer clips at once if long.
-            most = max(1, int(len(clips) * min(1.0, _USUAL / stacked.shape[1]) ** 2))
-            embedded = [self._mean_token(self._on_device(part)) for part in parts_of(stacked, most)]
+        for indices, stacked in by_length([window for group in windows for window in group]):
+            # Attention needs memory for the square of the length, so long clips come in fewer.
+            max_rows = max(1, int(len(clips) * min(1.0, _USUAL / stacked.shape[1]) ** 2))
+            embedded = [
+                self._mean_token(self._on_device(part)) for part in split_rows(stacked, max_rows)
+            ]
             pooled.append((indices, torch.cat(embedded)))
-        # A clip's windows have one length, so that their mean is the mean over all tokens.
-        by_clip = in_order(pooled).split([len(of_clip) for of_clip in windows])
-        means = torch.stack([of_clip.mean(dim=0) for of_clip in by_clip])
+        # A clip's windows have one length, so their mean is the mean over all tokens.
+        by_clip = in_order(pooled).split([len(group) for group in windows])
+        means = torch.stack([vectors.mean(dim=0) for vectors in by_clip])
         with self._full_precision():
-            # The mean of the logits over time is the logits of the mean.
+            # The classifier is linear, so the mean of the logits is the logits of the mean.
             return {"logits": self.model["predictor"](means), "pooled": means}
 
     def _mean_token(self, samples: Tensor) -> Tensor:
         """Return the mean of the last layer's tokens, shape (n_clips, 768).
 
-        SpeechBrain's own loop over the layers draws from NumPy's global random state (for
-        LayerDrop, in evaluation too) and keeps every layer's output.
+        SpeechBrain's own loop over the layers draws from NumPy's global random state, even in
+        evaluation, and keeps the output of every layer.
         """
         with self._full_precision():
             fbank = (kaldi_fbank(samples * _SCALE) - _FBANK_MEAN) / (2 * _FBANK_STD)
@@ -153,9 +155,9 @@ def _cut(clip: FloatArray) -> FloatArray:
 
 
 def _assemble(speechbrain: Any, settings: Mapping[str, Any]) -> Any:
-    """Put the model together from SpeechBrain's parts.
+    """Build the model from SpeechBrain's parts.
 
-    Its class ``BEATs`` takes its settings from a file only, which it unpickles itself.
+    Its class ``BEATs`` would read the settings from a file that it unpickles.
     """
     from torch import nn
 
@@ -176,8 +178,8 @@ def _assemble(speechbrain: Any, settings: Mapping[str, Any]) -> Any:
 def _without_side_effects() -> Iterator[None]:
     """Keep SpeechBrain's import from changing the process.
 
-    It would allow TF32 for every model on the GPU, log, and leave modules in ``sys.modules`` that
-    import absent packages as soon as anything asks them for an attribute.
+    The import would allow TF32 for every model on the GPU, log, and leave modules in
+    ``sys.modules`` that import absent packages when any attribute of theirs is used.
     """
     settings = {"SB_LOG_LEVEL": "ERROR", "SB_DISABLE_QUIRKS": "allow_tf32,disable_jit_profiling"}
     before = {name: os.environ.pop(name, None) for name in settings}

@@ -20,13 +20,13 @@ import numpy as np
 from xacle_stack._types import FloatArray
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors, state_dict_in
-from xacle_stack.encoders.frames import LONGEST_S, cut, most_at_once
+from xacle_stack.encoders.frames import LONGEST_S, cut, max_pieces
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
     Tensor,
     TorchEncoder,
     by_length,
-    parts_of,
+    split_rows,
 )
 from xacle_stack.encoders.users_code import build_with_script, find_script
 from xacle_stack.errors import EncoderError
@@ -41,7 +41,7 @@ FILE = "AudioNTT2022-BYOLA-64x96d2048.pth"
 LEVEL_MEAN, LEVEL_DEVIATION = -9.660292, 4.7219563
 
 _CLONE = "a clone of github.com/nttcslab/byol-a"
-# The last is where the challenge's baseline keeps its copy.
+# The challenge's baseline keeps its copy at the last path.
 _SCRIPTS = ("v2/byol_a2/models.py", "byol_a2/models.py", "models/byola/v2/byol_a2/models.py")
 _WEIGHTS = Weights(
     files=((FILE, f"*/{FILE}"),),
@@ -50,7 +50,7 @@ _WEIGHTS = Weights(
 
 
 class ByolA(TorchEncoder):
-    """The frames that ``AudioNTT2022Encoder`` gives, and the sum of their mean and maximum.
+    """The frames of ``AudioNTT2022Encoder``, and the sum of their mean and maximum.
 
     Notes
     -----
@@ -96,7 +96,7 @@ class ByolA(TorchEncoder):
             file,
             "torch",
         )
-        # What the clone's own loader makes of a file: the state dict wherever it stands, and of it
+        # Like the clone's own loader, this finds the state dict under either key and takes from it
         # what belongs to the network.
         state = state_dict_in(what, state_dict_in(what, content, "state_dict", file), "model", file)
         names = tuple(f"{name}." for name, _ in network.named_children())
@@ -120,12 +120,12 @@ class ByolA(TorchEncoder):
         import torch
 
         pieces, counts = cut(clips, LONGEST_S * SAMPLE_RATE_HZ)
-        # Shorter than a window of the spectrogram, no frame would be left.
+        # A clip shorter than a window of the spectrogram would have no frame.
         pieces = [np.pad(piece, (0, max(0, N_FFT - len(piece)))) for piece in pieces]
         frames: dict[int, Tensor] = {}
         for indices, stacked in by_length(pieces):
-            most = most_at_once(len(clips), stacked.shape[1], SAMPLE_RATE_HZ)
-            parts = parts_of(stacked.astype(np.float32, copy=False), most)
+            max_rows = max_pieces(len(clips), stacked.shape[1], SAMPLE_RATE_HZ)
+            parts = split_rows(stacked.astype(np.float32, copy=False), max_rows)
             for rows, part in zip(np.array_split(indices, len(parts)), parts, strict=True):
                 encoded = self.model["network"](self._log_mel(part)).float()
                 frames.update(zip(rows.tolist(), encoded, strict=True))
@@ -134,7 +134,7 @@ class ByolA(TorchEncoder):
             torch.cat([frames[piece] for piece in range(end - count, end)])
             for count, end in zip(counts, ends, strict=True)
         ]
-        pooled = [of_clip.mean(dim=0) + of_clip.amax(dim=0) for of_clip in by_clip]
+        pooled = [frames.mean(dim=0) + frames.amax(dim=0) for frames in by_clip]
         return {FRAMES: by_clip, EMBEDDING: torch.stack(pooled)}
 
     def _log_mel(self, samples: FloatArray) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where weights are found, and how a file of weights is read without running anything in it.
+"""Finds the weights of an encoder and reads them without running code from their file.
 
 A checkpoint is a hub id, a local folder or a file.  Only tensors are read: safetensors, or pickles
 with ``weights_only=True``.
@@ -27,18 +27,18 @@ _CONNECT_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Weights:
-    """Which files an encoder needs and where they come from.
+    """The files that an encoder needs, and their source.
 
     Attributes
     ----------
     files : tuple of tuple of str
-        For each file that is needed its possible names, the best first; ``*`` may stand in them.
+        The possible names of each needed file, the preferred first; ``*`` may stand in them.
     optional : tuple of str
-        Patterns of files that are used where they exist: a tokenizer's.
+        Patterns of files that are used if they exist, such as a tokenizer's.
     hub_id : str, optional
-        The default: a repository of the Hugging Face hub.  None if the user has to name a place.
+        The default repository on the Hugging Face hub.  None if the user has to name a checkpoint.
     source : str
-        Where a user gets them, for messages.
+        Where a user gets the files, for messages.
     """
 
     files: tuple[tuple[str, ...], ...]
@@ -48,16 +48,16 @@ class Weights:
 
     @property
     def summary(self) -> str:
-        """What to look for, for messages."""
+        """The names of the needed files, for messages."""
         return ", ".join(" or ".join(names) for names in self.files)
 
     def choose(self, names: Sequence[str]) -> list[str]:
-        """Return those of some file names that are needed or used.
+        """Return the names of the files that are needed or used.
 
         Raises
         ------
         EncoderError
-            If a needed one is not among them.
+            If a needed file is missing.
         """
         chosen = []
         for alternatives in self.files:
@@ -72,14 +72,14 @@ class Weights:
         return sorted(set(chosen))
 
     def files_in(self, path: Path) -> list[Path]:
-        """Return the files that decide the vectors: `path` itself, or those of a folder."""
+        """Return the files that decide the vectors: `path` itself, or files in the folder."""
         if path.is_file():
             return [path]
         names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
         return [path / name for name in self.choose(names)]
 
     def file(self, path: Path, index: int = 0) -> Path:
-        """Return `path` if it is a file, else the folder's needed file of that index."""
+        """Return `path` if it is a file, else the folder's needed file with that index."""
         if path.is_file():
             return path
         names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
@@ -90,7 +90,7 @@ class Weights:
 def find_weights(
     encoder: str, weights: Weights, checkpoint: str | None, *, download: bool = True
 ) -> Path:
-    """Return the local file or folder of an encoder's weights, fetching it from the hub if needed.
+    """Return the file or folder of an encoder's weights, downloading it if needed.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def find_weights(
     checkpoint : str or None
         A hub id, folder or file; None for the default.
     download : bool, default=True
-        Whether the network may be asked for what is not on this machine.
+        Whether missing files may be downloaded.
 
     Returns
     -------
@@ -109,37 +109,37 @@ def find_weights(
     Raises
     ------
     EncoderError
-        If nothing is there, or needed files are missing; the message says what to fetch.
+        If there is no such checkpoint or it lacks files; the message says what to fetch.
     MissingExtraError
         If the hub's client is needed and not installed.
     """
-    place = weights.hub_id if checkpoint is None else checkpoint
-    if place is None:
+    source = weights.hub_id if checkpoint is None else checkpoint
+    if source is None:
         raise EncoderError(
             f"encoder {encoder!r}: it has no default checkpoint. Get {weights.source}, and name "
             f"it: --checkpoint {encoder}=PATH, or in the recipe under [checkpoints]."
         )
-    path = Path(place).expanduser()
+    path = Path(source).expanduser()
     if path.exists():
         check_is_file_or_folder(f"encoder {encoder!r}", path)
         try:
             weights.files_in(path)
         except EncoderError as error:
             raise EncoderError(
-                f"encoder {encoder!r}: {place!r} is no checkpoint of it: {error} (it needs "
+                f"encoder {encoder!r}: {source!r} is not a checkpoint of it: {error} (it needs "
                 f"{weights.summary})."
             ) from None
         return path
-    if not _HUB_ID.fullmatch(place) or path.suffix in _WEIGHT_SUFFIXES:
+    if not _HUB_ID.fullmatch(source) or path.suffix in _WEIGHT_SUFFIXES:
         raise EncoderError(
-            f"encoder {encoder!r}: no checkpoint at {place!r}. Give an existing file or folder, or "
-            f"a hub id such as {weights.hub_id or 'organisation/name'!r}."
+            f"encoder {encoder!r}: no checkpoint at {source!r}. Give an existing file or folder, "
+            f"or a hub id such as {weights.hub_id or 'organisation/name'!r}."
         )
-    return find_on_hub(f"encoder {encoder!r}", weights, place, option=encoder, download=download)
+    return find_on_hub(f"encoder {encoder!r}", weights, source, option=encoder, download=download)
 
 
 def check_is_file_or_folder(what: str, path: Path) -> None:
-    """Raise EncoderError for what exists and may never end: a pipe, a device, a socket."""
+    """Raise EncoderError for a pipe, a device or a socket, whose reading may never end."""
     if not (path.is_file() or path.is_dir()):
         raise EncoderError(
             f"{what}: {path} is neither a file nor a folder, but a pipe, a device or a socket. "
@@ -150,7 +150,7 @@ def check_is_file_or_folder(what: str, path: Path) -> None:
 def find_tokenizer(
     encoder: str, tokenizer: Weights, weights: Path, *, download: bool = True
 ) -> list[Path]:
-    """Return the files of a tokenizer: those beside the weights, or else the hub's.
+    """Return a tokenizer's files, which lie beside the weights or come from the hub.
 
     Parameters
     ----------
@@ -161,17 +161,17 @@ def find_tokenizer(
     weights : Path
         The file or folder that :func:`find_weights` returned.
     download : bool, default=True
-        Whether the network may be asked for what is not on this machine.
+        Whether missing files may be downloaded.
 
     Returns
     -------
     files : list of Path
-        All in one folder.
+        They are in one folder.
 
     Raises
     ------
     EncoderError
-        If they are in neither place.
+        If they are neither beside the weights nor to be had from the hub.
     """
     folder = weights if weights.is_dir() else weights.parent
     beside = [file.name for file in folder.iterdir() if file.is_file()]
@@ -189,8 +189,8 @@ def find_on_hub(
 ) -> Path:
     """Return the local folder of a hub repository, from the hub's cache or by downloading.
 
-    `what` and `option` (as in ``--checkpoint option=PATH``) are for messages; the option is None
-    for files that may also lie beside the weights.
+    `what` and `option` (as in ``--checkpoint option=PATH``) are used in messages; the option is
+    None for files that may also lie beside the weights.
     """
     hub = require("huggingface_hub", extra="encoders", purpose=what)
     constants = require("huggingface_hub.constants", extra="encoders", purpose=what)
@@ -215,14 +215,14 @@ def find_on_hub(
         why = " and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         raise EncoderError(f"{what}: {hub_id} is not on this machine{why}. {by_hand}")
     try:
-        # The one request without retries: where there is no network, it says so at once.
+        # This request is not repeated, so a missing network is reported at once.
         info = hub.HfApi().repo_info(hub_id, timeout=_CONNECT_TIMEOUT_S)
     except errors.RepositoryNotFoundError:
         raise EncoderError(
             f"{what}: there is no {hub_id!r} here or on the hub, or it is private. Check the "
             "spelling, or log in with `hf auth login`."
         ) from None
-    except Exception as error:  # the client's own, requests' or httpx's, by version
+    except Exception as error:  # its type depends on the client's version
         raise EncoderError(
             f"{what}: {hub_id} is not on this machine, and the hub cannot be reached "
             f"({type(error).__name__}). {by_hand}"
@@ -231,7 +231,7 @@ def find_on_hub(
         names = weights.choose([sibling.rfilename for sibling in info.siblings])
     except EncoderError as error:
         raise EncoderError(
-            f"{what}: {hub_id} on the hub is no checkpoint of it: {error}."
+            f"{what}: {hub_id} on the hub is not a checkpoint of it: {error}."
         ) from None
     logger.info("%s: downloading %s from %s", what, ", ".join(names), hub_id)
     try:
@@ -244,7 +244,7 @@ def find_on_hub(
 
 
 def read_tensors(what: str, path: Path) -> dict[str, Any]:
-    """Read a file of weights into what was saved, running nothing in it.
+    """Read a file of weights without running code from it.
 
     Parameters
     ----------
@@ -256,12 +256,12 @@ def read_tensors(what: str, path: Path) -> dict[str, Any]:
     Returns
     -------
     content : dict
-        Name to tensor; for a pickle, whatever dictionary was saved.
+        Tensors by name; for a pickle, the dictionary that was saved.
 
     Raises
     ------
     EncoderError
-        If the file is damaged, is no file of weights, or would need code to be run.
+        If the file is damaged, holds no weights, or would need code to be run.
     """
     torch = require("torch", extra="encoders", purpose=what)
     if path.exists():
@@ -280,7 +280,7 @@ def read_tensors(what: str, path: Path) -> dict[str, Any]:
                 "name, tensor in model.state_dict().items()}, 'weights.pt'); then name that file."
             ) from None
         raise EncoderError(_damaged(what, path, error)) from None
-    except Exception as error:  # torch and safetensors have an exception for every damage
+    except Exception as error:  # each kind of damage has its own exception
         raise EncoderError(_damaged(what, path, error)) from None
     if not isinstance(content, Mapping):
         raise EncoderError(
@@ -299,12 +299,12 @@ def _damaged(what: str, path: Path, error: Exception) -> str:
 
 
 def state_dict_in(what: str, content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-    """Return the state dict that a checkpoint holds under a key, or that it is if it lacks the key.
+    """Return the state dict under a key of a checkpoint, or the checkpoint if it lacks the key.
 
     Raises
     ------
     EncoderError
-        If something else is there.
+        If the value is not a mapping.
     """
     state = content.get(key, content)
     if not isinstance(state, Mapping):
@@ -324,7 +324,7 @@ def load_exactly(
     may_miss: Sequence[str] = (),
     may_ignore: Sequence[str] = (),
 ) -> None:
-    """Load a state dict into a model, and accept no missing or surplus key.
+    """Load a state dict into a model; missing and surplus keys are errors.
 
     Parameters
     ----------
@@ -335,8 +335,8 @@ def load_exactly(
     path : Path
         For messages.
     may_miss, may_ignore : sequence of str
-        Patterns of keys that may be absent from the file, or surplus in it: buffers that the model
-        computes, heads that it does not use.
+        Patterns of keys that may be missing from the file or surplus in it, such as buffers that
+        the model computes and heads that it does not use.
 
     Raises
     ------
@@ -374,21 +374,21 @@ def load_exactly(
 def hash_files(root: Path, files: Sequence[Path]) -> str:
     """Hash the content of one file, or of several with their names, to 32 hexadecimal digits."""
     if len(files) == 1:
-        return _hash_file(*_state_of(files[0]))
+        return _hash_file(*_file_state(files[0]))
     digest = hashlib.blake2b(digest_size=16)
     for file in files:
         digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-        digest.update(bytes.fromhex(_hash_file(*_state_of(file))))
+        digest.update(bytes.fromhex(_hash_file(*_file_state(file))))
     return digest.hexdigest()
 
 
-def _state_of(file: Path) -> tuple[Path, int, int]:
+def _file_state(file: Path) -> tuple[Path, int, int]:
     status = file.stat()
     return file, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=1024)
 def _hash_file(file: Path, size: int, mtime_ns: int) -> str:
-    """Read gigabytes once a process, and again when the file has changed."""
+    """Hash a file once in a process, and again when it has changed."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,4 +1,4 @@
-"""Which devices a run uses, and how many items at once."""
+"""Chooses the devices of a run and the batch size."""
 
 import re
 
@@ -7,12 +7,12 @@ from xacle_stack.errors import EncoderError
 
 CPU_BATCH_SIZE = 8
 MAX_BATCH_SIZE = 256
-# What the weights, the allocator and other programs need as well.
+# The weights, the allocator and other programs need the rest of the memory.
 _USABLE_SHARE = 0.5
 
 
 def resolve_devices(device: str) -> tuple[str, ...]:
-    """Return the devices that a user's word stands for.
+    """Return the devices that a setting stands for.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def resolve_devices(device: str) -> tuple[str, ...]:
     Raises
     ------
     EncoderError
-        If a device is unknown or not there.
+        If a device is unknown or absent.
 
     Examples
     --------
@@ -47,19 +47,19 @@ def resolve_devices(device: str) -> tuple[str, ...]:
         if name == "cpu":
             devices.append(name)
             continue
-        there = _cuda_devices()
-        if not there or (name != "cuda" and name not in there):
+        present = _cuda_devices()
+        if not present or (name != "cuda" and name not in present):
             raise EncoderError(
                 f"device {name!r} is not there: PyTorch sees "
-                f"{', '.join(there) or 'no CUDA device'}. "
+                f"{', '.join(present) or 'no CUDA device'}. "
                 "Use --device auto or cpu, or install a PyTorch built for this machine's driver."
             )
-        devices += there if name == "cuda" else [name]
+        devices += present if name == "cuda" else [name]
     return tuple(devices)
 
 
 def automatic_batch_size(device: str, item_mb: int) -> int:
-    """Return how many clips to encode at once: the same number on the same kind of device.
+    """Return how many clips to encode at once; devices of one kind give the same number.
 
     Parameters
     ----------

@@ -40,8 +40,8 @@ class Eat(PatchEncoder):
 
     Notes
     -----
-    Of several windows, CLS tokens and means are averaged, deviations are those of all tokens
-    together, and maxima are the largest.
+    For a clip of several windows, CLS tokens and means are averaged, and deviation and maximum are
+    those of all tokens together.
     """
 
     info = EncoderInfo(
@@ -69,7 +69,7 @@ class Eat(PatchEncoder):
     def _build(cls, path: Path, code: Path | None) -> tuple[Any, Any]:
         if code is None:
             raise EncoderError(f"{cls._what()}: it needs `code`, a folder with {cls.info.code}.")
-        for package in ("transformers", "timm"):  # name a missing one before their code does
+        for package in ("transformers", "timm"):  # report a missing package before the code does
             cls._require(package)
         configuration, modeling = _import_code(cls._what(), Path(code))
         folder = path if path.is_dir() else path.parent
@@ -90,9 +90,9 @@ class Eat(PatchEncoder):
                 f"expected {expected}: the CLS token and 64 × 8 patches of EAT-base."
             )
         vectors = []
-        for of_window, n in zip(tokens.float(), n_times, strict=True):
-            patches = of_window[1 : 1 + n * N_BANDS]
-            vectors.append(torch.cat([of_window[0], pooled_statistics(patches.unsqueeze(0))[0]]))
+        for window, n in zip(tokens.float(), n_times, strict=True):
+            patches = window[1 : 1 + n * N_BANDS]
+            vectors.append(torch.cat([window[0], pooled_statistics(patches.unsqueeze(0))[0]]))
         return torch.stack(vectors)
 
     def _join_windows(self, vectors: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Eat(PatchEncoder):
         if len(vectors) == 1:
             return vectors[0]
         cls_token, mean, deviation, maximum = vectors.unflatten(1, (4, N_DIMS)).unbind(dim=1)
-        # Windows have equally many tokens: variance within them plus variance between them.
+        # Windows have equally many tokens, so the variances within and between them add up.
         variance = deviation.square().mean(dim=0) + mean.var(dim=0, correction=0)
         return torch.cat(
             [cls_token.mean(dim=0), mean.mean(dim=0), variance.sqrt(), maximum.amax(dim=0)]
@@ -116,7 +116,7 @@ def _import_code(what: str, folder: Path) -> tuple[ModuleType, ModuleType]:
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(folder.glob("*.py")):
         digest.update(file.read_bytes())
-    # A package, since the files import each other relatively; by content, since they may change.
+    # The name is a package, because the files use relative imports, and depends on their content.
     name = f"_xacle_stack_user_eat_{digest.hexdigest()}"
     if name not in sys.modules:
         package = ModuleType(name)
@@ -124,12 +124,12 @@ def _import_code(what: str, folder: Path) -> tuple[ModuleType, ModuleType]:
         sys.modules[name] = package
     try:
         with warnings.catch_warnings():
-            # It imports timm.layers under its former name.
+            # The code imports timm.layers under its former name.
             warnings.filterwarnings("ignore", r"Importing from timm\.", FutureWarning)
             configuration, modeling = (
                 importlib.import_module(f"{name}.{Path(file).stem}") for file in CODE_FILES
             )
-    except Exception as error:  # anybody's code
+    except Exception as error:  # the user's code may raise anything
         raise EncoderError(
             f"{what}: the code in {folder} cannot be imported: {type(error).__name__}: {error}"
         ) from error

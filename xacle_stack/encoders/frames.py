@@ -1,8 +1,8 @@
-"""From clips of any length to statistics of the frames that a model makes of them.
+"""Pools a model's frames of clips of any length into statistics.
 
-Clips of more than :data:`LONGEST_S` are cut into equal pieces, whose frames are pooled together,
-each sample heard once; and a batch is never longer than as many clips of :data:`USUAL_S`.  So
-memory is bounded whatever the clips.
+Clips longer than :data:`LONGEST_S` are cut into equal pieces without overlap, and the frames of all
+pieces are pooled.  A batch holds no more audio than the same number of clips of :data:`USUAL_S`.
+So memory is bounded for any clips.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def standardise(samples: FloatArray) -> FloatArray:
 
 
 def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], list[int]]:
-    """Cut each clip into as few equal pieces as have at most `longest` samples.
+    """Cut each clip into the fewest equal pieces of at most `longest` samples.
 
     Returns
     -------
     pieces : list of ndarray
-        Those of the first clip, then those of the next; lengths within a clip differ by one sample
-        at most.
+        The pieces of the first clip, then of the second, and so on.  Lengths within a clip differ
+        by at most one sample.
     counts : list of int
-        Pieces of each clip.
+        Number of pieces of each clip.
 
     Examples
     --------
@@ -49,29 +49,29 @@ def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], li
     [3, 2, 2]
     """
     parts = [np.array_split(clip, math.ceil(len(clip) / longest)) for clip in clips]
-    return [piece for of_clip in parts for piece in of_clip], [len(of_clip) for of_clip in parts]
+    return [piece for pieces in parts for piece in pieces], [len(pieces) for pieces in parts]
 
 
-def most_at_once(n_clips: int, n_samples: int, sample_rate_hz: int) -> int:
-    """Return how many pieces of `n_samples` take the memory of `n_clips` clips of usual length.
+def max_pieces(n_clips: int, n_samples: int, sample_rate_hz: int) -> int:
+    """Return how many pieces of `n_samples` hold as much audio as `n_clips` usual clips.
 
     Examples
     --------
-    >>> most_at_once(8, 30 * 16_000, 16_000)
+    >>> max_pieces(8, 30 * 16_000, 16_000)
     2
     """
     return max(1, n_clips * USUAL_S * sample_rate_hz // n_samples)
 
 
 def pad(pieces: Sequence[FloatArray], n_samples: int = 0) -> tuple[FloatArray, IntArray]:
-    """Stack pieces, filled with zeros to the longest of them and to at least `n_samples`.
+    """Stack pieces, padded with zeros to the longest of them and to at least `n_samples`.
 
     Returns
     -------
     stacked : ndarray of shape (n_pieces, n_longest)
         float32.
     lengths : ndarray of shape (n_pieces,)
-        Before filling.
+        Lengths before padding.
     """
     lengths = np.array([len(piece) for piece in pieces])
     stacked = np.zeros((len(pieces), max(n_samples, *lengths)), dtype=np.float32)
@@ -81,14 +81,14 @@ def pad(pieces: Sequence[FloatArray], n_samples: int = 0) -> tuple[FloatArray, I
 
 
 def count_convolved(n_samples: Any, kernels: Sequence[int], strides: Sequence[int]) -> Any:
-    """Return how many frames a stack of convolutions without padding makes of samples."""
+    """Return the number of frames after a stack of convolutions without padding."""
     for kernel, stride in zip(kernels, strides, strict=True):
         n_samples = (n_samples - kernel) // stride + 1
     return n_samples
 
 
 def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Return the least number of samples of which such a stack makes a frame.
+    """Return the smallest number of samples from which such a stack makes one frame.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def masked_statistics(frames: Tensor, n_frames: Tensor) -> Tensor:
     ----------
     frames : tensor of shape (n_pieces, n_longest, n_dims)
     n_frames : tensor of shape (n_pieces,)
-        How many of them are real, at least one; what the others hold does not matter.
+        Number of valid frames in each row, at least one; the others are ignored.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def masked_statistics(frames: Tensor, n_frames: Tensor) -> Tensor:
 
 
 def merge_statistics(statistics: Tensor, n_frames: Tensor, counts: Sequence[int]) -> Tensor:
-    """Return the statistics of all frames of each clip from those of its pieces.
+    """Combine the statistics of the pieces of each clip.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def merge_statistics(statistics: Tensor, n_frames: Tensor, counts: Sequence[int]
         See :func:`masked_statistics`.
     n_frames : tensor of shape (n_pieces,)
     counts : sequence of int
-        Pieces of each clip.
+        Number of pieces of each clip.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def merge_statistics(statistics: Tensor, n_frames: Tensor, counts: Sequence[int]
 def pool_frames(
     clips: Sequence[FloatArray],
     sample_rate_hz: int,
-    frames_of: Callable[[Sequence[FloatArray]], tuple[Tensor, Tensor]],
+    get_frames: Callable[[Sequence[FloatArray]], tuple[Tensor, Tensor]],
     spread: float = 1.25,
 ) -> Tensor:
     """Return mean, standard deviation and maximum over each clip's frames.
@@ -167,12 +167,11 @@ def pool_frames(
     ----------
     clips : sequence of ndarray of shape (n_samples,)
     sample_rate_hz : int
-    frames_of : callable
-        Gets pieces and returns their frames and how many of those are real, as
+    get_frames : callable
+        Takes pieces and returns their frames and the numbers of valid frames, as
         :func:`masked_statistics` takes them.
     spread : float, default=1.25
-        How many times as long as the shortest piece of a batch the longest may be, where those
-        that are shorter are filled.
+        The largest ratio of the longest to the shortest piece in a batch.
 
     Returns
     -------
@@ -181,7 +180,7 @@ def pool_frames(
     pieces, counts = cut(clips, LONGEST_S * sample_rate_hz)
     statistics, n_frames = [], []
     for batch in _batches(pieces, len(clips), sample_rate_hz, spread):
-        frames, n = frames_of([pieces[index] for index in batch])
+        frames, n = get_frames([pieces[index] for index in batch])
         statistics.append((batch, masked_statistics(frames, n)))
         n_frames.append((batch, n))
     return merge_statistics(in_order(statistics), in_order(n_frames), counts)
@@ -190,13 +189,13 @@ def pool_frames(
 def _batches(
     pieces: Sequence[FloatArray], n_clips: int, sample_rate_hz: int, spread: float
 ) -> list[IntArray]:
-    """Return the pieces' indices, by length, in batches of similar lengths."""
+    """Return the indices of the pieces, sorted by length, in batches of similar lengths."""
     lengths = np.array([len(piece) for piece in pieces])
     order = np.argsort(lengths, kind="stable")
     starts = [0]
-    for place, length in enumerate(lengths[order]):
-        n_before = place - starts[-1]
-        too_many = n_before >= most_at_once(n_clips, length, sample_rate_hz)
-        if n_before and (too_many or length > spread * lengths[order[starts[-1]]]):
-            starts.append(place)
+    for position, length in enumerate(lengths[order]):
+        n_in_batch = position - starts[-1]
+        is_full = n_in_batch >= max_pieces(n_clips, length, sample_rate_hz)
+        if n_in_batch and (is_full or length > spread * lengths[order[starts[-1]]]):
+            starts.append(position)
     return np.split(order, starts[1:])

@@ -28,7 +28,7 @@ _FLOOR = float(np.finfo(np.float32).eps)
 
 
 def count_frames(n_samples: int) -> int:
-    """Return the number of frames of a clip: at least one, for which a shorter clip is filled.
+    """Return the number of frames of a clip; a clip shorter than one frame is padded to one.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def count_frames(n_samples: int) -> int:
 
 
 def count_samples(n_frames: int) -> int:
-    """Return the least number of samples that give so many frames.
+    """Return the smallest number of samples that gives `n_frames`.
 
     Examples
     --------
@@ -57,10 +57,10 @@ def kaldi_fbank(
     Parameters
     ----------
     samples : tensor of shape (n_clips, n_samples)
-        float32 at 16 kHz.  Rows of less than one frame are filled with zeros to one.
+        float32 at 16 kHz.  Rows shorter than one frame are padded with zeros.
     n_mels : int, default=128
     window : {"povey", "hanning"}, default="povey"
-        Povey's is the Hann window to the power of 0.85.
+        ``"povey"`` is the Hann window to the power of 0.85.
 
     Returns
     -------
@@ -87,8 +87,8 @@ def kaldi_fbank(
 def _mel_filters(n_mels: int) -> Tensor:
     """Return triangles on the mel scale, shape (n_bins, n_mels).
 
-    In float32 throughout, as torchaudio's: of 128 filters the lowest hold one bin or none, and the
-    logarithm shows every rounding of so small a weight.
+    They are computed in float32 like torchaudio's.  The lowest of 128 filters hold at most one bin,
+    and the logarithm would show every difference in the rounding of so small a weight.
     """
     import torch
 

@@ -50,7 +50,7 @@ _FILES = (
     ("config.json",),
     ("preprocessor_config.json",),
 )
-# Tables that the model computes; files of different ages hold some of them.
+# Tables that the model computes; files of some ages contain them.
 _COMPUTED = ("*.position_ids", "*.token_type_ids", "*.relative_position_index")
 
 
@@ -80,7 +80,7 @@ def _info(name: str, summary: str, preprocessing: str, hub_id: str, item_mb: int
 
 
 class _LaionClap(TorchEncoder):
-    """What the variants share: loading, captions, the spectrogram."""
+    """The base of the variants: loading, captions and the spectrogram."""
 
     is_fused: ClassVar[bool]
 
@@ -180,13 +180,13 @@ class LaionClapLargerGeneral(LaionClapUnfused):
 class LaionClapFused(_LaionClap):
     """HTSAT-tiny with feature fusion, and RoBERTa.
 
-    A clip of at most 10 s is repeated and filled as for the others, and marked as not longer: its
-    embedding is that of laion_clap.  The feature extractor of transformers marks one clip of such a
-    batch as longer, at random.
+    A clip of at most 10 s is repeated and padded as in the other variants and marked as not longer,
+    which gives the embedding of laion_clap.  The feature extractor of transformers would mark a
+    random clip of such a batch as longer.
 
-    A longer clip is heard as in training: the whole of it, its spectrogram shrunk to 1,001 frames,
-    and three chunks of 10 s, one in each third of the places where a chunk may start.  In training
-    the place was random; here it is the middle of the third.
+    A longer clip is encoded as in training, from the whole spectrogram shrunk to 1,001 frames and
+    three chunks of 10 s.  The possible starts of a chunk are divided into thirds; training drew one
+    start from each third at random, and here it is the middle.
     """
 
     info = _info(
@@ -200,7 +200,7 @@ class LaionClapFused(_LaionClap):
 
     def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
         lengths = np.array([len(clip) for clip in clips])
-        # Longer clips one by one: their spectrograms differ in length and may be large.
+        # Longer clips come one by one: their spectrograms differ in length and may be large.
         groups = [np.flatnonzero(lengths <= WINDOW), *np.flatnonzero(lengths > WINDOW)[:, None]]
         mels, longer = [], []
         for indices in (group for group in groups if len(group)):
@@ -232,5 +232,5 @@ def _read_frequencies(what: str, folder: Path) -> tuple[float, float]:
         max_length_s=10,
         padding="repeatpad",
     )
-    # The defaults are those of ClapFeatureExtractor.
+    # These are the defaults of ClapFeatureExtractor.
     return float(settings.get("frequency_min", 0)), float(settings.get("frequency_max", 14_000))

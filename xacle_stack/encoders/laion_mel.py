@@ -63,19 +63,19 @@ def log_mel(samples: Tensor, mel_filters: Tensor) -> Tensor:
     frames = padded.squeeze(1).unfold(1, N_FFT, HOP)
     window = torch.hann_window(N_FFT, device=samples.device)
     decibels = []
-    for part in frames.split(N_FRAMES, dim=1):  # the frames of 10 s at once, to bound the memory
+    for part in frames.split(N_FRAMES, dim=1):  # 10 s at a time, to bound the memory
         power = torch.view_as_real(torch.fft.rfft(part * window)).square().sum(dim=-1)
         decibels.append(10 * (power @ mel_filters).clamp(min=1e-10).log10())
     return torch.cat(decibels, dim=1)
 
 
 def fuse(mel: Tensor) -> Tensor:
-    """Return the four spectrograms that the model fuses: all of a clip, and three chunks of it.
+    """Return the four spectrograms that the model fuses: the whole clip and three chunks of it.
 
     Parameters
     ----------
     mel : tensor of shape (n_clips, n_frames, 64)
-        At least 1,001 frames; of just so many, the four are equal.
+        At least 1,001 frames; with exactly 1,001 the four are equal.
 
     Returns
     -------
@@ -83,9 +83,9 @@ def fuse(mel: Tensor) -> Tensor:
     """
     import torch
 
-    places = np.array_split(np.arange(mel.shape[1] - N_FRAMES + 1), 3)
-    # Just above 10 s there are fewer places than thirds: the others start where the clip does.
-    starts = [int(third[len(third) // 2]) if len(third) else 0 for third in places]
+    thirds = np.array_split(np.arange(mel.shape[1] - N_FRAMES + 1), 3)
+    # Just above 10 s some thirds are empty; their chunks begin where the clip does.
+    starts = [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]
     shrunk = torch.nn.functional.interpolate(
         mel.unsqueeze(1), size=(N_FRAMES, N_MELS), mode="bilinear", align_corners=False
     )

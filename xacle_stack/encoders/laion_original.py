@@ -1,4 +1,4 @@
-"""LAION's own files of CLAP weights, in the names and sizes of transformers' ``ClapModel``.
+"""Reads LAION's own files of CLAP weights for transformers' ``ClapModel``.
 
 Conventions: the file is ``{'state_dict': {'module.' + name: tensor}, ...}`` beside the state of the
 training; a name is one of laion_clap's ``CLAP`` with a HTSAT of any size and RoBERTa.
@@ -38,7 +38,7 @@ _UNUSED = re.compile(
 
 
 def read_original(what: str, path: Path) -> dict[str, Any]:
-    """Return the tensors of such a file under the names that ``ClapModel`` has for them.
+    """Return the tensors of such a file under the names of ``ClapModel``.
 
     Parameters
     ----------
@@ -108,13 +108,13 @@ def settings_of(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "num_hidden_layers": count_of(state, re.escape(_TEXT) + r"encoder\.layer\.(\d+)\.", 12),
         "num_attention_heads": width // HEAD_DIMS,
         "intermediate_size": shape_of(state, between, (3072,))[0],
-        "layer_norm_eps": 1e-5,  # RoBERTa's, which ClapTextConfig has not by default
+        "layer_norm_eps": 1e-5,  # RoBERTa's, which is not the default of ClapTextConfig
     }
     return {"text_config": text, "audio_config": audio}
 
 
 def _numpy_numbers() -> list[Any]:
-    """Return what unpickling a NumPy number calls: the files hold learning rates of that type."""
+    """Return the functions that unpickle NumPy numbers, for the learning rates in the files."""
     scalar = np.float64(0).__reduce__()[0]
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     return [*names, np.dtype, *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8"))]

@@ -38,7 +38,7 @@ from xacle_stack.encoders.torch_encoder import (
     by_length,
     in_float32,
     in_order,
-    parts_of,
+    split_rows,
 )
 from xacle_stack.encoders.users_code import build_with_script, find_script
 from xacle_stack.errors import EncoderError
@@ -50,7 +50,7 @@ FILE = "checkpoint-30.pth"
 MAX_TOKENS = 512
 
 _WINDOW_S = 10.0
-# The frame of its spectrogram, which fills up clips by reflection and so needs more than half.
+# A frame of the spectrogram.  It pads clips by reflection, so they need more than half of one.
 _FRAME = 400
 _CLONE = "a clone of github.com/nttcslab/m2d"
 _SCRIPTS = ("examples/portable_m2d.py", "portable_m2d.py")
@@ -62,7 +62,7 @@ _WEIGHTS = Weights(
 
 
 class M2dClap(TorchEncoder):
-    """What ``encode_clap_audio`` and ``encode_clap_text`` give: not normalised.
+    """The outputs of ``encode_clap_audio`` and ``encode_clap_text``, not normalised.
 
     Notes
     -----
@@ -111,7 +111,7 @@ class M2dClap(TorchEncoder):
                 f"{FOLDER!r}, since the model's code reads its sizes from that name. Give it that "
                 "name back; another model of M2D will not do."
             )
-        # The training may have saved its command line beside the weights: attributes, no code.
+        # The training may have saved its command line, which holds attributes but no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = read_tensors(what, file)
             audio = _build_audio(what, Path(code), file)
@@ -131,24 +131,24 @@ class M2dClap(TorchEncoder):
         pieces: list[FloatArray] = []
         counts = []
         for clip in clips:
-            of_clip = (
+            clip_pieces = (
                 fixed_windows(clip, n_samples)
                 if len(clip) > n_samples
                 else np.pad(clip, (0, max(0, _FRAME - len(clip))))[np.newaxis]
             )
-            pieces += list(of_clip)
-            counts.append(len(of_clip))
+            pieces += list(clip_pieces)
+            counts.append(len(clip_pieces))
         groups = []
         audio = self.model["audio"]
         with _masked(audio.to_spec, self.view):
             for indices, stacked in by_length(pieces):
                 parts = [
                     audio.encode_clap_audio(self._on_device(part))
-                    for part in parts_of(stacked.astype(np.float32, copy=False), len(clips))
+                    for part in split_rows(stacked.astype(np.float32, copy=False), len(clips))
                 ]
                 groups.append((indices, torch.cat(parts).float()))
         embedded = in_order(groups).split(counts)
-        return {EMBEDDING: torch.stack([of_clip.mean(dim=0) for of_clip in embedded])}
+        return {EMBEDDING: torch.stack([vectors.mean(dim=0) for vectors in embedded])}
 
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
         ids, mask = tokenise(self.tokenizer, captions, MAX_TOKENS)
@@ -160,14 +160,14 @@ class M2dClap(TorchEncoder):
 
 @contextmanager
 def _masked(spectrogram: Any, view: int) -> Iterator[None]:
-    """Let the clone's spectrogram, of power, hide parts of what it returns."""
+    """Make the clone's power spectrogram hide parts of its result."""
     import torch
 
     def hide(module: Any, inputs: tuple[Tensor, ...], power: Tensor) -> Tensor:
         n_bands, n_frames = power.shape[1:]
         clips = inputs[0].float().cpu().numpy()
         hidden = np.stack([hidden_parts(clip, view, n_bands, n_frames) for clip in clips])
-        epsilon = torch.finfo(torch.float32).eps  # the model's own, within its logarithm
+        epsilon = torch.finfo(torch.float32).eps  # which the model adds within its logarithm
         level = (power + epsilon).log().mean(dim=(1, 2), keepdim=True)
         return torch.where(torch.from_numpy(hidden).to(power.device), level.exp() - epsilon, power)
 
@@ -186,7 +186,7 @@ def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_audio(what: str, clone: Path, file: Path) -> Any:
-    """Let the user's clone build its model."""
+    """Build the model with the user's clone."""
     script = find_script(what, clone, _SCRIPTS, _CLONE)
     return build_with_script(
         what,

@@ -1,7 +1,7 @@
-"""Augmented views of a clip: parts of its spectrogram are hidden.
+"""Makes augmented views of a clip by hiding parts of its spectrogram.
 
-The masks follow from the clip's samples and the number of the view, so that a view is a property of
-the clip, like its embedding: the same in every run, whatever else is in the batch.
+The masks depend only on the clip's samples and the number of the view.  So a view is the same in
+every run and every batch.
 
 References
 ----------
@@ -19,34 +19,33 @@ from numpy.typing import NDArray
 
 from xacle_stack._types import FloatArray
 
-MOST_BANDS, MOST_FRAMES = 40, 192
-# Part of a view's fingerprint: to be changed with anything below, or with how the mean is taken.
+MAX_BANDS, MAX_FRAMES = 40, 192
+# Part of a view's fingerprint: change it with the masks below, or with how they are filled.
 MASKS = (
-    f"one mask of up to {MOST_BANDS} mel bands and one of up to {MOST_FRAMES} frames, at most half "
+    f"one mask of up to {MAX_BANDS} mel bands and one of up to {MAX_FRAMES} frames, at most half "
     "of either, filled with the mean level"
 )
 
 
 def hidden_parts(samples: FloatArray, view: int, n_bands: int, n_frames: int) -> NDArray[np.bool_]:
-    """Return which parts of a spectrogram a view hides: one span of bands and one of frames.
+    """Return the parts of a spectrogram that a view hides: one span of bands and one of frames.
 
-    Each of both has a width that is drawn evenly from 0 to the most, and then a place that is drawn
-    evenly.  The most is :data:`MOST_BANDS` and :data:`MOST_FRAMES`, and never more than half, so
-    that something is left of a short clip.
+    The width of each span is uniform from 0 to :data:`MAX_BANDS` or :data:`MAX_FRAMES`, but at most
+    half of the spectrogram.  Its position is uniform as well.
 
     Parameters
     ----------
     samples : ndarray of shape (n_samples,)
-        What the spectrogram is of.
+        The clip.
     view : int
-        1 or more; 0 is the clip as it is and hides nothing.
+        Number of the view; 0 hides nothing.
     n_bands, n_frames : int
-        Of the spectrogram.
+        Size of the spectrogram.
 
     Returns
     -------
     hidden : ndarray of shape (n_bands, n_frames)
-        bool.
+        True for hidden parts.
 
     Examples
     --------
@@ -59,13 +58,13 @@ def hidden_parts(samples: FloatArray, view: int, n_bands: int, n_frames: int) ->
         digest = hashlib.blake2b(struct.pack("<I", view), digest_size=32)
         digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
         draws = struct.unpack("<4Q", digest.digest())
-        hidden[_span(draws[:2], n_bands, MOST_BANDS), :] = True
-        hidden[:, _span(draws[2:], n_frames, MOST_FRAMES)] = True
+        hidden[_span(draws[:2], n_bands, MAX_BANDS), :] = True
+        hidden[:, _span(draws[2:], n_frames, MAX_FRAMES)] = True
     return hidden
 
 
-def _span(draws: tuple[int, ...], size: int, most: int) -> slice:
-    """Return a part of a range from two numbers below 2**64, in whole numbers throughout."""
-    width = draws[0] * (min(most, size // 2) + 1) >> 64
+def _span(draws: tuple[int, ...], size: int, max_width: int) -> slice:
+    """Turn two random numbers below 2**64 into a span, in exact integer arithmetic."""
+    width = draws[0] * (min(max_width, size // 2) + 1) >> 64
     start = draws[1] * (size - width + 1) >> 64
     return slice(start, start + width)

@@ -61,8 +61,8 @@ class _MsClap(TorchEncoder):
             audio, projection = cls._build_msclap()
         file = _WEIGHTS[cls.year].file(path)
         state = state_dict_in(cls._what(), read_tensors(cls._what(), file), "model", file)
-        of_text = {key.removeprefix(_TEXT): v for key, v in state.items() if key.startswith(_TEXT)}
-        text = cls.text_tower.build(transformers, of_text)
+        text_state = {k.removeprefix(_TEXT): v for k, v in state.items() if k.startswith(_TEXT)}
+        text = cls.text_tower.build(transformers, text_state)
         # Named as in msclap's CLAP, whose constructor would fetch the text tower from the hub.
         model = torch.nn.ModuleDict(
             {
@@ -124,12 +124,12 @@ class _MsClap(TorchEncoder):
 
     @staticmethod
     def _marked(captions: Sequence[str]) -> list[str]:
-        """Return the captions with what msclap puts around them."""
+        """Return the captions with the marks that msclap adds."""
         return list(captions)
 
     @staticmethod
     def _positions(ids: IntArray) -> IntArray:
-        """Return which token's vector stands for each caption."""
+        """Return the index of the token whose vector represents each caption."""
         return np.zeros(len(ids), dtype=np.int64)
 
 
@@ -138,10 +138,9 @@ class MsClap2023(_MsClap):
 
     Notes
     -----
-    GPT-2 has no padding token; msclap pads with ``!``, its token 0, and takes the vector of the
-    token whose place is the number of other tokens.  In a caption with exclamation marks that is
-    not the mark of the end but as many tokens before it.  This is kept, as everything published
-    of this model has it.
+    GPT-2 has no padding token, so msclap pads with ``!``, its token 0, and finds the mark of the
+    end by counting the other tokens.  For every exclamation mark in a caption, that index is too
+    small by one.  This is kept, because all published results of this model have it.
     """
 
     info = EncoderInfo(
@@ -207,7 +206,7 @@ class MsClap2022(_MsClap):
 
 
 def _use_fft(spectrogram: Any) -> None:
-    """Compute torchlibrosa's spectrogram by FFT, not by a large convolution: the same, faster."""
+    """Compute torchlibrosa's spectrogram by FFT, which is faster than its large convolution."""
     import torch
 
     n_fft, hop = spectrogram.stft.n_fft, spectrogram.stft.hop_length
@@ -224,7 +223,7 @@ def _use_fft(spectrogram: Any) -> None:
 
 @contextmanager
 def _side_effects_undone(transformers: Any) -> Iterator[None]:
-    """Use msclap without its switching off the process's warnings and transformers' log."""
+    """Keep msclap from turning off the process's warnings and the log of transformers."""
     verbosity = transformers.logging.get_verbosity()
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What an encoder returns, held against what its info declares, before anything is stored."""
+"""Checks an encoder's outputs against its info before they are stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xacle_stack.errors import EncoderError
 def check_outputs(
     info: EncoderInfo, modality: Modality, outputs: Mapping[str, Output], n_items: int
 ) -> dict[str, Output]:
-    """Return an encoder's outputs as they are stored, or say how they break the contract.
+    """Return an encoder's outputs in the types in which they are stored, after checking them.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def check_outputs(
     modality : {"audio", "text"}
     outputs : mapping of str to ndarray, or to a list of ndarray
     n_items : int
-        How many clips or captions were encoded.
+        Number of clips or captions that were encoded.
 
     Returns
     -------
@@ -32,9 +32,9 @@ def check_outputs(
     Raises
     ------
     EncoderError
-        If an output is missing or surplus, has another shape than declared, or is not finite, also
-        in the type that it would be stored in; or if a sequence is empty, or a vector of a common
-        space of clips and captions zero.
+        If an output is missing or surplus, has another shape than declared, or is not finite in
+        the type in which it is stored; if a sequence is empty; or if a vector in a common space of
+        clips and captions is zero.
     """
     declared = info.outputs(modality)
     if not isinstance(outputs, Mapping):
@@ -67,22 +67,22 @@ def _check_vectors(what: str, values: Output, n_items: int, n_dims: int) -> Floa
     if not np.isfinite(array).all():
         item = np.flatnonzero(~np.isfinite(array).all(axis=1))[0]
         raise EncoderError(
-            f"{what}{_of_batch(item, n_items)}: a vector holds NaN or infinite values."
+            f"{what}{_in_batch(item, n_items)}: a vector holds NaN or infinite values."
         )
     return array
 
 
 def _check_directions(what: str, vectors: FloatArray) -> None:
-    """Raise EncoderError for a vector of a common space that has no cosine with any other."""
+    """Raise EncoderError for a zero vector in a common space, which has no cosine."""
     is_zero = ~np.any(vectors, axis=1)
     if is_zero.any():
         raise EncoderError(
-            f"{what}{_of_batch(np.flatnonzero(is_zero)[0], len(vectors))}: a vector is zero, so "
-            "that it has no direction in the space of clips and captions."
+            f"{what}{_in_batch(np.flatnonzero(is_zero)[0], len(vectors))}: a vector is zero, so "
+            "it has no direction in the space of clips and captions."
         )
 
 
-def _of_batch(item: int, n_items: int) -> str:
+def _in_batch(item: int, n_items: int) -> str:
     return f", item {item} of a batch of {n_items}" if n_items > 1 else ""
 
 
@@ -97,7 +97,7 @@ def _check_sequences(
         )
     checked = []
     for item, value in enumerate(values):
-        here = what + _of_batch(item, n_items)
+        here = what + _in_batch(item, n_items)
         array = _as_array(here, value, kind)
         if array.ndim != 2 or array.shape[1] != n_dims or not len(array):
             raise EncoderError(
@@ -116,7 +116,7 @@ def _check_sequences(
 
 def _as_array(what: str, values: object, kind: str) -> FloatArray:
     try:
-        with np.errstate(over="ignore"):  # what becomes infinite is told by the caller
+        with np.errstate(over="ignore"):  # the caller refuses infinite values
             array: FloatArray = np.asarray(values).astype(kind, copy=False)
     except (TypeError, ValueError) as error:
         raise EncoderError(f"{what}: not an array of numbers ({error}).") from None

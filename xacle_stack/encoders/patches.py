@@ -1,7 +1,7 @@
-"""What AudioMAE and EAT share: 1,024 Kaldi frames, seen as a map of 64 × 8 patches.
+"""The common base of AudioMAE and EAT, which divide 1,024 Kaldi frames into 64 × 8 patches.
 
-Both repositories prepare a clip in the same way: its mean is removed, log-mel frames with a Hann
-window, frames of value 0 after its end, then ``(x - mean) / (2 * deviation)`` over everything.
+Both repositories prepare a clip in the same way: they remove its mean, compute log-mel frames with
+a Hann window, append frames of value 0, and normalise all by ``(x - mean) / (2 * deviation)``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ WINDOW_S = N_SAMPLES / SAMPLE_RATE_HZ
 class PatchEncoder(TorchEncoder):
     """An encoder of fixed spectrograms whose tokens are patches, time first.
 
-    A clip of more than :data:`WINDOW_S` is cut into fixed windows.  Tokens that lie wholly in the
-    padding are never pooled.
+    A clip longer than :data:`WINDOW_S` is cut into fixed windows.  Tokens of padding alone are not
+    pooled.
     """
 
     fbank_mean: ClassVar[float]
@@ -35,7 +35,7 @@ class PatchEncoder(TorchEncoder):
 
     @abstractmethod
     def _embed_patches(self, spectrograms: Tensor, n_times: Sequence[int]) -> Tensor:
-        """Return one vector a window, shape (n_windows, n_dims).
+        """Return one vector for each window, shape (n_windows, n_dims).
 
         `spectrograms` has the shape (n_windows, 1, 1024, 128); the first ``n_times[i]`` columns of
         window ``i``'s 64 × 8 patches hold audio.
@@ -43,13 +43,13 @@ class PatchEncoder(TorchEncoder):
 
     @abstractmethod
     def _join_windows(self, vectors: Tensor) -> Tensor:
-        """Return one vector of those of a clip's windows, shape (n_dims,)."""
+        """Combine the vectors of a clip's windows into one, shape (n_dims,)."""
 
     def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
         import torch
 
         windows = [_cut(clip) for clip in clips]
-        counts = [len(of_clip) for of_clip in windows]
+        counts = [len(clip_windows) for clip_windows in windows]
         n_frames = np.repeat([min(count_frames(len(clip)), N_FRAMES) for clip in clips], counts)
         samples, vectors = np.concatenate(windows), []
         for start in range(0, len(samples), len(clips)):
@@ -58,7 +58,7 @@ class PatchEncoder(TorchEncoder):
             n_times = -(-n_frames[rows] // PATCH)
             vectors.append(self._embed_patches(spectrograms, n_times.tolist()).float())
         by_clip = torch.cat(vectors).split(counts)
-        return {"pooled": torch.stack([self._join_windows(of_clip) for of_clip in by_clip])}
+        return {"pooled": torch.stack([self._join_windows(group) for group in by_clip])}
 
     def _spectrograms(self, samples: FloatArray, n_frames: IntArray) -> Tensor:
         import torch

@@ -15,14 +15,14 @@ import numpy as np
 from xacle_stack._types import FloatArray
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo, Precision
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
-from xacle_stack.encoders.frames import LONGEST_S, cut, most_at_once
+from xacle_stack.encoders.frames import LONGEST_S, cut, max_pieces
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
     Tensor,
     TorchEncoder,
     by_length,
     in_order,
-    parts_of,
+    split_rows,
 )
 from xacle_stack.encoders.transformers_folder import check_model_type, read_json
 from xacle_stack.errors import EncoderError, MissingExtraError
@@ -48,7 +48,7 @@ _SHARED_ENCODER = "audio_video_encoder.embedder.audio_encoder."
 
 
 class PeAudio(TorchEncoder):
-    """The audio and the audio caption embedding, as the model's heads give them: not normalised.
+    """The audio and audio caption embeddings of the model's heads, not normalised.
 
     Takes the audio-visual checkpoints (``pe-av-…``), whose other parts are left out.
 
@@ -91,7 +91,7 @@ class PeAudio(TorchEncoder):
     ) -> Self:
         """Load the weights onto a device; see :meth:`TorchEncoder.load`."""
         transformers = cls._require("transformers")
-        if int(transformers.__version__.partition(".")[0]) < 5:  # before gigabytes are fetched
+        if int(transformers.__version__.partition(".")[0]) < 5:  # before the download
             raise MissingExtraError(
                 f"{cls._what()} needs transformers 5 or later; {transformers.__version__} is "
                 "installed, perhaps for msclap, which needs an older one. Use another environment "
@@ -119,7 +119,7 @@ class PeAudio(TorchEncoder):
             may_ignore=_OF_VIDEO,
         )
         model.text_model.final_norm = torch.nn.Identity()
-        # Filled at the right, whatever the file says: the embedding is the first token's.
+        # Padding goes to the right, because the embedding is that of the first token.
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
             str(path), padding_side="right"
         )
@@ -133,13 +133,13 @@ class PeAudio(TorchEncoder):
         pieces = [_reflect(piece, math.prod(ratios)) for piece in pieces]
         groups = []
         for indices, stacked in by_length(pieces):
-            parts = parts_of(stacked, most_at_once(len(clips), stacked.shape[1], _RATE_HZ))
+            parts = split_rows(stacked, max_pieces(len(clips), stacked.shape[1], _RATE_HZ))
             embedded = [
                 self.model.get_audio_embeds(self._on_device(part)[:, None]) for part in parts
             ]
             groups.append((indices, torch.cat(embedded)))
         by_clip = in_order(groups).float().split(counts)
-        return {EMBEDDING: torch.stack([of_clip.mean(dim=0) for of_clip in by_clip])}
+        return {EMBEDDING: torch.stack([vectors.mean(dim=0) for vectors in by_clip])}
 
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
         tokens = self.tokenizer(
@@ -157,15 +157,15 @@ class PeAudio(TorchEncoder):
 
 
 def _read_config(what: str, folder: Path, transformers: Any) -> Any:
-    """Return the audio model's part of an audio-visual model's configuration, or an audio one."""
+    """Return the audio configuration, which may be part of an audio-visual one."""
     settings = read_json(what, folder, "config.json")
     found = check_model_type(what, folder, settings, "pe_audio_video", "pe_audio")
     try:
-        of_audio = settings["audio_video_config"] if found == "pe_audio_video" else settings
+        audio = settings["audio_video_config"] if found == "pe_audio_video" else settings
         config = transformers.PeAudioConfig(
-            text_config=settings["text_config"], audio_config=of_audio["audio_config"]
+            text_config=settings["text_config"], audio_config=audio["audio_config"]
         )
-    except Exception as error:  # transformers' own checks of values, by version
+    except Exception as error:  # transformers checks values, differently in each version
         raise EncoderError(
             f"{what}: {folder / 'config.json'} is no configuration of this model "
             f"({type(error).__name__}: {error})."
@@ -192,5 +192,5 @@ def _of_audio(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reflect(samples: FloatArray, hop: int) -> FloatArray:
-    """Fill a clip to whole frames with its own end, reversed."""
+    """Pad a clip to whole frames by reflection of its end."""
     return np.pad(samples, (0, -len(samples) % hop), mode="reflect")

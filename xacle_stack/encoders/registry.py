@@ -1,4 +1,4 @@
-"""The table of encoders.  One line each; the shared tests run over it.
+"""The table of encoders, with one line for each; the shared tests run over it.
 
 A package of its own adds encoders through the entry-point group ``xacle_stack.encoders``; a
 single file is named by its path in the recipe (``"my_encoder.py:MyEncoder"``).
@@ -28,7 +28,7 @@ from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError, 
 
 ENTRY_POINT_GROUP = "xacle_stack.encoders"
 
-# name -> "module:class"; a module is imported when its encoder is asked for.
+# A name stands for "module:class"; the module is imported when its encoder is first used.
 BUILT_IN: Mapping[str, str] = {
     "audiomae": "xacle_stack.encoders.audiomae:AudioMae",
     "beats": "xacle_stack.encoders.beats:Beats",
@@ -69,14 +69,14 @@ def get_encoder(name: str) -> type[Encoder]:
     Parameters
     ----------
     name : str
-        A name of the table, or ``"path/to/file.py:ClassName"`` for an encoder of your own.
+        A name in the table, or ``"path/to/file.py:ClassName"`` for an encoder of your own.
 
     Raises
     ------
     UnknownNameError
-        If the name is in no table; the message lists the known ones.
+        If the name is unknown; the message lists the known ones.
     EncoderError
-        If the file, the class in it or its ``info`` is not as expected.
+        If the file, the class or its ``info`` is not as expected.
     MissingExtraError
         If the encoder's module needs a package that is not installed.
 
@@ -129,13 +129,13 @@ def _import_file(path: Path, mtime_ns: int) -> ModuleType:
     if spec is None or spec.loader is None:
         raise EncoderError(f"{path}: not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and worker processes look a class's module up by its name.
+    # Dataclasses and worker processes look up a class's module by name.
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
     except XacleStackError:
         raise
-    except Exception as error:  # anybody's code
+    except Exception as error:  # the user's code may raise anything
         raise EncoderError(
             f"{path}: cannot be imported: {type(error).__name__}: {error}"
         ) from error
@@ -154,14 +154,13 @@ class EncoderChoice:
         A file, folder or hub id; None for the encoder's default.
     precision : str, default="float32"
         ``"float32"``, ``"bfloat16"`` or ``"float16"``.  An encoder that computes in float32 only
-        stays at that.
+        ignores it.
     code : str, optional
-        The folder of the model's own code, where it is neither ours nor in a package.  Naming it is
-        the consent to run it.
+        The folder of the model's own code, if the encoder needs it.  Naming it is the consent to
+        run it.
     view : int, default=0
-        Which augmented view of the clips to encode; 0 is the clip as it is.  Each view is an
-        encoder of its own in the cache, called as :func:`~xacle_stack.encoders.view_name` says; it
-        has no text side.
+        Number of the augmented view of the clips; 0 is the clip itself.  The cache treats each view
+        as an encoder without text outputs, named by :func:`~xacle_stack.encoders.view_name`.
     """
 
     name: str
@@ -177,7 +176,7 @@ class EncoderChoice:
 
     @property
     def info(self) -> EncoderInfo:
-        """What is known of what it encodes: of a view, its own name and no text outputs.
+        """The encoder's description; a view has its own name and no text outputs.
 
         Raises
         ------
@@ -196,14 +195,14 @@ class EncoderChoice:
 
     @property
     def unaugmented(self) -> "EncoderChoice":
-        """The same encoder, of clips as they are: a view is encoded by the same model."""
+        """The same encoder without augmentation; all views share its model."""
         return replace(self, view=0)
 
     def fingerprint(self) -> Fingerprint:
         """Return what decides the vectors, without loading a model.
 
-        The precision is part of it where there is a choice, and so is the content of code that the
-        user brings: an encoder of your own, or the clone that an encoder needs.
+        It includes the precision if there is a choice, and the content of the user's code: an
+        encoder of your own, or the clone that an encoder needs.
         """
         encoder = self.encoder
         fingerprint = encoder.fingerprint(self.checkpoint)
@@ -239,7 +238,7 @@ class EncoderChoice:
         if self.code is None:
             raise EncoderError(
                 f"encoder {info.name!r}: its model is code that this library neither contains nor "
-                f"installs. Get {info.code}, look it through, and allow it to be run by naming its "
+                f"installs. Get {info.code}, inspect it, and allow it to be run by naming its "
                 f"folder: --code {info.name}=FOLDER, or in the recipe under [code]."
             )
         folder = Path(self.code).expanduser()
@@ -250,13 +249,13 @@ class EncoderChoice:
         return folder
 
 
-def fingerprints_of(choices: Iterable[EncoderChoice]) -> dict[EncoderChoice, Fingerprint]:
+def read_fingerprints(choices: Iterable[EncoderChoice]) -> dict[EncoderChoice, Fingerprint]:
     """Return the fingerprint of each encoder.
 
     Raises
     ------
     EncoderError
-        With every encoder whose checkpoint or code is not there.
+        With every encoder whose checkpoint or code is missing.
     """
     fingerprints, mistakes = {}, []
     for choice in choices:

@@ -27,18 +27,18 @@ _WEIGHTS = Weights(
     hub_id="FacebookAI/roberta-large",
     source="FacebookAI/roberta-large from the Hugging Face hub",
 )
-# The hub's file is that of a language model: its body stands below this name.
+# The hub's file is that of a language model, which has its body under this prefix.
 _BODY = "roberta."
 _NOT_USED = ("lm_head.*", "pooler.*", "embeddings.*_ids")
 
 
 class RobertaLarge(TorchEncoder):
-    """The last layer's vector of ``<s>``, which begins every caption; not normalised.
+    """The last layer's vector of ``<s>``, the first token of every caption, not normalised.
 
     Notes
     -----
-    The model has places for 512 tokens.  Of a longer caption, some 400 words, the first 511 are
-    kept, and the token that marks the end.
+    The model takes 512 tokens.  Of a longer caption (about 400 words), the first 511 tokens and
+    the one that marks the end are kept.
     """
 
     info = EncoderInfo(

@@ -1,6 +1,6 @@
-"""GPT-2, BERT and RoBERTa as text towers of a larger model, in the sizes of a checkpoint's tensors.
+"""Builds GPT-2, BERT and RoBERTa as text towers, in the sizes of a checkpoint's tensors.
 
-Their tokenizers seldom come with such a checkpoint; they are those of the hub.
+Such a checkpoint seldom comes with its tokenizer, which is then taken from the hub.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xacle_stack._types import IntArray
 from xacle_stack.encoders.checkpoint import Weights
 from xacle_stack.errors import EncoderError
 
-HEAD_DIMS = 64  # of all published sizes of both
+HEAD_DIMS = 64  # in all published sizes
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class TextTokenizer:
     Attributes
     ----------
     tokenizer_class : str
-        Of transformers.
+        Name of a class of transformers.
     tokenizer : Weights
-        Its files and their place on the hub.
+        Its files and their repository on the hub.
     """
 
     tokenizer_class: str
@@ -38,7 +38,7 @@ class TextTokenizer:
     def read_tokenizer(
         self, what: str, transformers: Any, files: Sequence[Path], n_tokens: int
     ) -> Any:
-        """Read the tokenizer from its files, and check that it belongs to the weights.
+        """Read the tokenizer from its files and check that it belongs to the weights.
 
         Parameters
         ----------
@@ -46,14 +46,14 @@ class TextTokenizer:
             For messages.
         transformers : module
         files : sequence of Path
-            In one folder.
+            They are in one folder.
         n_tokens : int
-            Rows of the text tower's embeddings.
+            Number of rows of the text tower's embeddings.
         """
         folder = files[0].parent
         try:
             tokenizer = getattr(transformers, self.tokenizer_class).from_pretrained(str(folder))
-        except Exception as error:  # transformers' and tokenizers' own, by damage and version
+        except Exception as error:  # its type depends on the damage and on the version
             raise EncoderError(
                 f"{what}: the tokenizer in {folder} cannot be read "
                 f"({type(error).__name__}: {error})."
@@ -74,29 +74,28 @@ class TextTower(TextTokenizer):
     Attributes
     ----------
     build : callable
-        Gets the transformers module and a state dict, and returns the model of that size, without
-        its weights.  Where a tensor is missing, its size is that of the base model.
+        Takes the transformers module and a state dict, and returns a model of that size without
+        its weights.  A missing tensor stands for the size of the base model.
     computed : tuple of str
-        Patterns of what older versions of transformers saved beside the weights: tables that the
-        model computes.
+        Patterns of tables that the model computes and that older versions of transformers saved.
     """
 
     build: Callable[[Any, Mapping[str, Any]], Any]
     computed: tuple[str, ...]
 
 
-def tokenise(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[IntArray, IntArray]:
-    """Return the tokens of texts, padded to the longest, and a mask of those that are real.
+def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[IntArray, IntArray]:
+    """Return the tokens of texts, padded to the longest, and a mask that is 0 for padding.
 
-    Of a text with more than `most` tokens the first ones are kept, and the last one, which marks
-    the end.
+    Of a text with more than `max_tokens` tokens, the first ones and the last one, which marks the
+    end, are kept.
 
     Returns
     -------
     ids, mask : ndarray of shape (n_texts, n_longest)
     """
     rows = [
-        row if len(row) <= most else [*row[: most - 1], row[-1]]
+        row if len(row) <= max_tokens else [*row[: max_tokens - 1], row[-1]]
         for row in tokenizer(list(texts), verbose=False)["input_ids"]
     ]
     shape = len(rows), max(map(len, rows))

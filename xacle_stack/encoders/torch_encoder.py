@@ -1,6 +1,6 @@
-"""What every encoder that runs in PyTorch shares: loading, devices, precision, batching by length.
+"""The base of every encoder that runs in PyTorch: loading, devices, precision, batching by length.
 
-A family writes ``_build``, and ``_embed_audio`` or ``_embed_text`` or both.
+A subclass writes ``_build``, and ``_embed_audio`` or ``_embed_text`` or both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class TorchEncoder(Encoder):
     tokenizer : object, optional
     device : str, default="cpu"
     precision : str, default="float32"
-        Other than float32, the forward pass runs under ``torch.autocast``; spectrograms do not.
+        With another precision, the forward pass runs under ``torch.autocast``, except for
+        spectrograms.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class TorchEncoder(Encoder):
         path = cls.find_checkpoint(checkpoint)
         if path is None:
             raise EncoderError(f"{cls._what()}: it declares no weights in its info.")
-        # Building draws initial weights; the caller's random state is not ours to move.
+        # Building a model draws initial weights, which must not change the caller's random state.
         with torch.random.fork_rng(devices=[]), stand_ins(["torchaudio", "torchvision"]):
             model, tokenizer = cls._build(path, code)
         return cls(model, tokenizer, device=device, precision=precision)
@@ -128,7 +129,7 @@ class TorchEncoder(Encoder):
         dtype = getattr(torch, self.precision)
         with (
             torch.inference_mode(),
-            # Some models draw numbers even when they drop nothing.
+            # Some models draw random numbers in evaluation mode too.
             torch.random.fork_rng(devices=[]),
             torch.autocast(kind, dtype=dtype, enabled=self.precision != "float32"),
         ):
@@ -136,14 +137,14 @@ class TorchEncoder(Encoder):
 
     @contextmanager
     def _full_precision(self) -> Iterator[None]:
-        """Switch a lower precision off for a front end: spectrograms need float32."""
+        """Compute a spectrogram in float32, whatever the precision of the model."""
         import torch
 
         with torch.autocast(self.device.partition(":")[0], enabled=False):
             yield
 
     def _on_device(self, array: Any) -> Tensor:
-        """Copy an array to the device; to a GPU from pinned memory, without waiting."""
+        """Copy an array to the device, to a GPU asynchronously from pinned memory."""
         import torch
 
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
@@ -159,21 +160,21 @@ class TorchEncoder(Encoder):
     ) -> Tensor:
         """Embed each clip's fixed windows and average them, shape (n_clips, n_dims).
 
-        `embed` gets windows of shape (n_windows, n_samples), never many more than there are clips.
+        `embed` takes windows of shape (n_windows, n_samples), at most as many as there are clips.
         """
         import torch
 
         windows = [fixed_windows(clip, n_samples) for clip in clips]
-        counts = [len(of_clip) for of_clip in windows]
+        counts = [len(clip_windows) for clip_windows in windows]
         stacked = np.concatenate(windows).astype(np.float32, copy=False)
         embedded = torch.cat(
-            [embed(self._on_device(part)) for part in parts_of(stacked, len(clips))]
+            [embed(self._on_device(part)) for part in split_rows(stacked, len(clips))]
         )
-        return torch.stack([of_clip.float().mean(dim=0) for of_clip in embedded.split(counts)])
+        return torch.stack([vectors.float().mean(dim=0) for vectors in embedded.split(counts)])
 
 
 def in_float32(front_end: Any) -> None:
-    """Let a module within a model, such as a spectrogram, compute in float32 under autocast too."""
+    """Make a module of a model, such as a spectrogram, compute in float32 under autocast."""
     import torch
 
     forward = front_end.forward
@@ -185,18 +186,18 @@ def in_float32(front_end: Any) -> None:
     front_end.forward = forward_in_float32
 
 
-def parts_of(rows: FloatArray, most: int) -> list[FloatArray]:
-    """Split rows into as few nearly equal parts as hold at most `most` each."""
-    return np.array_split(rows, math.ceil(len(rows) / most))
+def split_rows(rows: FloatArray, max_rows: int) -> list[FloatArray]:
+    """Split rows into the fewest nearly equal parts of at most `max_rows`."""
+    return np.array_split(rows, math.ceil(len(rows) / max_rows))
 
 
 def by_length(clips: Sequence[FloatArray]) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Group clips of exactly equal length, for models that padding would change.
+    """Group clips of equal length, for models whose result padding would change.
 
     Yields
     ------
     indices : ndarray of shape (n_group,)
-        Into `clips`.
+        Indices into `clips`.
     stacked : ndarray of shape (n_group, n_samples)
     """
     lengths = np.array([len(clip) for clip in clips])
@@ -206,7 +207,7 @@ def by_length(clips: Sequence[FloatArray]) -> Iterator[tuple[IntArray, FloatArra
 
 
 def in_order(groups: Sequence[tuple[IntArray, Tensor]]) -> Tensor:
-    """Put the rows of groups back into the order of their indices."""
+    """Return the rows of all groups in the order of their indices."""
     import torch
 
     order = np.argsort(np.concatenate([indices for indices, _ in groups]))
@@ -219,7 +220,7 @@ def pooled_statistics(frames: Tensor) -> Tensor:
     Parameters
     ----------
     frames : tensor of shape (n_clips, n_frames, n_dims)
-        Real frames only, no padding.
+        Without padding.
 
     Returns
     -------

@@ -1,17 +1,17 @@
-"""Folders as the Hugging Face transformers library writes them: what their JSON files say."""
+"""Reads the JSON files in a folder of the Hugging Face transformers library."""
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
+from xacle_stack._files import read_small_file
 from xacle_stack.errors import EncoderError
 
-# The largest vocabulary has some megabytes.
+# The largest vocabularies have a few megabytes.
 _MAX_BYTES = 64 * 2**20
-# No model here has more layers, nor a length or a size beyond these.
+# The supported models have fewer layers, and no larger number in their configuration.
 _MAX_LAYERS, _MAX_INT = 512, 2**31 - 1
-# Settings of a configuration by which transformers fetches code, beside those that begin with "_".
+# Settings that make transformers fetch code, beside those that begin with "_".
 _FETCHES_CODE = ("attn_implementation", "auto_map", "quantization_config")
 
 
@@ -28,22 +28,19 @@ def read_json(what: str, folder: Path, name: str) -> Any:
     Raises
     ------
     EncoderError
-        If `folder` is a file, or the file is missing, not JSON, or larger than any such file.
+        If `folder` is a file, or the file is missing, not JSON, or too large.
 
     Notes
     -----
-    Of ``config.json`` only the settings of the model itself are returned.  Others, such as
-    ``_attn_implementation``, can name code on a hub that transformers would fetch and run.
+    Settings of ``config.json`` that can name code, such as ``_attn_implementation``, are left out,
+    because transformers would fetch that code from a hub and run it.
     """
     if folder.is_file():
         raise EncoderError(
             f"{what}: {folder} is a file; expected the folder that holds it together with {name}."
         )
     try:
-        status = (folder / name).stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-            raise ValueError(f"it is no regular file of at most {_MAX_BYTES >> 20} MiB")
-        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        settings = json.loads(read_small_file(folder / name, _MAX_BYTES).decode("utf-8"))
         return _model_settings(settings) if name == "config.json" else settings
     except RecursionError:
         raise EncoderError(
@@ -54,12 +51,12 @@ def read_json(what: str, folder: Path, name: str) -> Any:
 
 
 def _model_settings(value: Any, name: str = "") -> Any:
-    """Return settings, also of the parts of a model, without those that lead to code.
+    """Return settings and nested settings without those that can name code.
 
     Raises
     ------
     ValueError
-        If a number is beyond that of any model.
+        If a number is larger than in any supported model.
     """
     if isinstance(value, dict):
         return {
@@ -69,14 +66,14 @@ def _model_settings(value: Any, name: str = "") -> Any:
         }
     if isinstance(value, list):
         return [_model_settings(one, name) for one in value]
-    most = _MAX_LAYERS if name.endswith("layers") else _MAX_INT
-    if isinstance(value, int) and abs(value) > most:
-        raise ValueError(f"{name} is {str(value)[:20]}, and no model has more than {most}")
+    maximum = _MAX_LAYERS if name.endswith("layers") else _MAX_INT
+    if isinstance(value, int) and abs(value) > maximum:
+        raise ValueError(f"{name} is {str(value)[:20]}, and no model has more than {maximum}")
     return value
 
 
 def read_config(what: str, folder: Path, config_class: Any) -> Any:
-    """Read ``config.json`` into a transformers configuration, after checking whose it is.
+    """Read ``config.json`` into a transformers configuration after checking the model's type.
 
     Parameters
     ----------
@@ -95,20 +92,20 @@ def read_config(what: str, folder: Path, config_class: Any) -> Any:
     check_model_type(what, folder, settings, config_class.model_type)
     try:
         return config_class.from_dict(settings)
-    except Exception as error:  # transformers' own checks of values, by version
+    except Exception as error:  # transformers checks values, differently in each version
         raise EncoderError(
-            f"{what}: {folder / 'config.json'} is no configuration of this model "
+            f"{what}: {folder / 'config.json'} is not a configuration of this model "
             f"({type(error).__name__}: {error})."
         ) from None
 
 
 def check_model_type(what: str, folder: Path, settings: Any, *expected: str) -> str:
-    """Return the ``model_type`` of a ``config.json``, which must be one of those expected.
+    """Return the ``model_type`` of a ``config.json`` after checking it.
 
     Raises
     ------
     EncoderError
-        If it is not; the message names both.
+        If it is not one of the expected types; the message names both.
     """
     found = settings.get("model_type") if isinstance(settings, dict) else None
     if found not in expected:
@@ -120,7 +117,7 @@ def check_model_type(what: str, folder: Path, settings: Any, *expected: str) -> 
 
 
 def check_settings(what: str, folder: Path, config: Any, **expected: object) -> None:
-    """Check what distinguishes the wanted model from others of its type, such as its size.
+    """Check settings that distinguish a model from others of its type, such as its size.
 
     Raises
     ------

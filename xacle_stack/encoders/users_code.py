@@ -20,8 +20,8 @@ from xacle_stack.errors import EncoderError
 logger = logging.getLogger(__name__)
 
 
-def find_script(what: str, clone: Path, places: Sequence[str], description: str) -> Path:
-    """Return the first of some files that is in the user's folder.
+def find_script(what: str, clone: Path, candidates: Sequence[str], description: str) -> Path:
+    """Return the first candidate that exists in the user's folder.
 
     Parameters
     ----------
@@ -29,20 +29,20 @@ def find_script(what: str, clone: Path, places: Sequence[str], description: str)
         For messages, such as ``"encoder 'm2d-clap'"``.
     clone : Path
         The folder that the user named.
-    places : sequence of str
-        Relative to it, the usual one first.
+    candidates : sequence of str
+        Paths relative to the folder, the usual one first.
     description : str
         What the folder should be, for messages.
 
     Raises
     ------
     EncoderError
-        If none is there.
+        If none exists.
     """
-    script = next((clone / place for place in places if (clone / place).is_file()), None)
+    script = next((clone / path for path in candidates if (clone / path).is_file()), None)
     if script is None:
         raise EncoderError(
-            f"{what}: there is no {clone / places[0]}. Name the folder of {description}."
+            f"{what}: there is no {clone / candidates[0]}. Name the folder of {description}."
         )
     return script
 
@@ -58,11 +58,11 @@ def build_with_script(
         For messages.
     script : Path
     build : callable
-        Gets the imported module and returns the model.
+        Takes the imported module and returns the model.
     weights : Path
         For messages.
     packages : str
-        What the script imports, as pip's arguments, for messages.
+        The packages that the script imports, as arguments of pip, for messages.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def build_with_script(
             f"{what}: {script} needs the package {error.name!r}, which is not installed. Install "
             f"what it imports: pip install {packages}"
         ) from error
-    except Exception as error:  # anybody's code
+    except Exception as error:  # the user's code may raise anything
         raise EncoderError(
             f"{what}: {script} cannot build its model from {weights}: {type(error).__name__}: "
             f"{error}"
@@ -97,8 +97,8 @@ def _import_script(script: Path) -> ModuleType:
 def _contained(folder: Path) -> Iterator[None]:
     """Run the clone's code so that it leaves the process as it was.
 
-    It prints, changes ``sys.path``, logs in a way that gives the root logger a handler, and reads
-    its weights as a pickle that may hold code: PyTorch is told to refuse that.
+    The code prints, changes ``sys.path``, adds a handler to the root logger, and reads its weights
+    as a pickle.  PyTorch is told to refuse pickles with code.
     """
     settings = {
         "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
@@ -110,7 +110,7 @@ def _contained(folder: Path) -> Iterator[None]:
     _set_environment(settings)
     try:
         with redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
-            # timm.layers is imported under its former name.
+            # The code imports timm.layers under its former name.
             warnings.filterwarnings("ignore", r"Importing from timm\.", FutureWarning)
             yield
         logger.debug("%s: %s", folder, printed.getvalue())

@@ -25,8 +25,8 @@ from xacle_stack.encoders.frames import (
     LONGEST_S,
     cut,
     masked_statistics,
+    max_pieces,
     merge_statistics,
-    most_at_once,
     pad,
     receptive_field,
     standardise,
@@ -37,7 +37,7 @@ from xacle_stack.encoders.torch_encoder import (
     TorchEncoder,
     by_length,
     in_order,
-    parts_of,
+    split_rows,
 )
 from xacle_stack.encoders.transformers_folder import check_settings, read_config, read_json
 from xacle_stack.errors import EncoderError
@@ -92,7 +92,7 @@ class Wav2Vec2Ctc(TorchEncoder):
         tokens = _tokens(vocabulary, config.vocab_size)
         if tokens is None:
             raise EncoderError(
-                f"{cls._what()}: {path / 'vocab.json'} is not this model's vocabulary: expected "
+                f"{cls._what()}: {path / 'vocab.json'} is not this model's vocabulary; expected "
                 f"{config.vocab_size} tokens numbered from 0, {_BLANK!r} and {_DELIMITER!r} among "
                 "them."
             )
@@ -114,13 +114,13 @@ class Wav2Vec2Ctc(TorchEncoder):
         statistics: list[tuple[IntArray, Tensor]] = []
         read: dict[int, _Frames] = {}
         for indices, stacked in by_length(pieces):
-            parts = parts_of(stacked, most_at_once(len(clips), stacked.shape[1], _RATE_HZ))
+            parts = split_rows(stacked, max_pieces(len(clips), stacked.shape[1], _RATE_HZ))
             starts = np.cumsum([0, *map(len, parts)])
             for start, part in zip(starts, parts, strict=False):
-                of_part = indices[start : start + len(part)]
+                part_indices = indices[start : start + len(part)]
                 rows, frames = self._hear(part)
-                statistics.append((of_part, rows))
-                read |= zip(of_part.tolist(), frames, strict=True)
+                statistics.append((part_indices, rows))
+                read |= zip(part_indices.tolist(), frames, strict=True)
         n_frames = torch.tensor([len(read[index].best) for index in range(len(pieces))])
         pooled = in_order(statistics)
         pooled = merge_statistics(pooled, n_frames.to(pooled.device), counts)
@@ -148,7 +148,7 @@ class Wav2Vec2Ctc(TorchEncoder):
         probabilities = self.model.lm_head(hidden).float().softmax(dim=-1)
         confidence, best = (values.cpu().numpy() for values in probabilities.max(dim=-1))
         n_frames = torch.full((len(hidden),), hidden.shape[1], device=hidden.device)
-        frames = [_Frames(*of_piece) for of_piece in zip(confidence, best, strict=True)]
+        frames = [_Frames(*piece) for piece in zip(confidence, best, strict=True)]
         return masked_statistics(hidden, n_frames), frames
 
     def _describe(self, pieces: Sequence[_Frames]) -> tuple[list[float], FloatArray]:
@@ -169,14 +169,14 @@ class Wav2Vec2Ctc(TorchEncoder):
 
 @dataclass(frozen=True, eq=False)
 class _Frames:
-    """The best token of each frame of a piece, and its probability."""
+    """The most probable token of each frame of a piece, and its probability."""
 
     confidence: FloatArray
     best: IntArray
 
 
 def _tokens(vocabulary: Any, n_tokens: int) -> list[str] | None:
-    """Return the tokens by number; None if they are not what the model was trained with."""
+    """Return the tokens by number; None if they are not this model's tokens."""
     if not isinstance(vocabulary, Mapping) or not {_BLANK, _DELIMITER} <= {*vocabulary}:
         return None
     if sorted(vocabulary.values()) != list(range(n_tokens)):
@@ -185,7 +185,7 @@ def _tokens(vocabulary: Any, n_tokens: int) -> list[str] | None:
 
 
 def greedy_text(best: IntArray, tokens: Sequence[str]) -> str:
-    """Return the text of the best tokens: repetitions merged, special tokens left out.
+    """Return the text of the best tokens, without repetitions and special tokens.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def greedy_text(best: IntArray, tokens: Sequence[str]) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text: letters and apostrophes within, lower case.
+    """Return the words of a text in lower case; apostrophes within a word belong to it.
 
     Examples
     --------
@@ -213,7 +213,7 @@ def words_of(text: str) -> list[str]:
 
 
 def bag_of_words(words: Sequence[str]) -> FloatArray:
-    """Return how often words of each hash bucket occur, shape (1024,), the same on any machine.
+    """Return the number of words in each hash bucket, shape (1024,), the same on any machine.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What listeners say and how they say it: scores of pairs from single ratings.  Arrays only."""
+"""Estimates scores of pairs and habits of listeners from single ratings."""
 
 from xacle_stack.listeners.model import ListenerModel
 

@@ -1,4 +1,4 @@
-"""Each listener's noise and scale, shrunk towards those of the others.
+"""Estimates each listener's noise and scale, shrunk towards the average.
 
 Source: Smyth 2004, "Linear models and empirical Bayes methods for assessing differential expression
 in microarray experiments", Statistical Applications in Genetics and Molecular Biology 3(1).
@@ -10,28 +10,29 @@ import numpy as np
 from scipy import optimize, special
 
 from xacle_stack._types import FloatArray
-from xacle_stack.listeners.crossed import SHOWN, Effects, NumberedRatings
+from xacle_stack.listeners.crossed import SIGNIFICANT_GAIN, Effects, NumberedRatings
 
-# Fewer degrees of freedom than four would give a variance no variance of its own.
-_LEAST_DF, _GREATEST_DF = 4.0, 1e4
-_LEAST_SCALE = 0.1
-_LEAST_VARIANCE = 1e-9
+# With fewer than four degrees of freedom, the prior of a variance has no finite variance.
+_MIN_DF, _MAX_DF = 4.0, 1e4
+_MIN_SCALE = 0.1
+_MIN_VARIANCE = 1e-9
 
 
 def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
-    """Return each listener's noise variance over the average one; ones if they do not differ.
+    """Return each listener's noise variance relative to the average; ones if they do not differ.
 
-    ``(ν s² + rss_j) / (ν + df_j)``: the residual squares and degrees of freedom of listener j with
-    ν observations of a common variance s² added.  ν and s² maximise the marginal likelihood, in
-    which a variance is s² ν / χ²(ν).  Squares that vary φ times as much as those of normal noise
-    count as 1/φ of a degree of freedom (see `_overdispersion`).
+    It is ``(ν s² + rss_j) / (ν + df_j)``, which adds ν observations of a common variance s² to the
+    sum of squared residuals and the degrees of freedom of listener j.  ν and s² maximise the
+    marginal likelihood under the prior s² ν / χ²(ν) of a variance.  A squared residual counts as
+    1/φ of a degree of freedom if squared residuals vary φ times as much as those of normal noise;
+    see `_overdispersion`.
 
     Parameters
     ----------
     ratings : NumberedRatings
     fitted : Effects
-        From equal weights.  Weights from residuals about weighted means would let listeners who
-        agree by chance outvote the others, the more so the more often it is repeated.
+        Fitted with equal weights.  Residuals about weighted means would let listeners who agree by
+        chance outvote the others, and more so with each repetition.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
     """
     overdispersion = _overdispersion(ratings, fitted.residuals**2)
     squares = ratings.by_listener(fitted.residuals**2) / fitted.noise_variance / overdispersion
-    freedom = ratings.by_listener(np.maximum(1 - fitted.doubt, 0)) / overdispersion
+    freedom = ratings.by_listener(np.maximum(1 - fitted.leverage, 0)) / overdispersion
 
     def deviance(parameters: FloatArray) -> float:
         common, df = np.exp(parameters)
@@ -61,10 +62,10 @@ def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
         method="L-BFGS-B",
         bounds=[
             (np.log(equal) - 10, np.log(equal) + 10),
-            (np.log(_LEAST_DF), np.log(_GREATEST_DF)),
+            (np.log(_MIN_DF), np.log(_MAX_DF)),
         ],
     )
-    if freedom.sum() * (np.log(equal) + 1) - found.fun < SHOWN:
+    if freedom.sum() * (np.log(equal) + 1) - found.fun < SIGNIFICANT_GAIN:
         return np.ones(ratings.n_listeners)
     common, df = np.exp(found.x)
     noise: FloatArray = (df * common + squares) / (df + freedom)
@@ -73,12 +74,12 @@ def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
 
 
 def _overdispersion(ratings: NumberedRatings, squares: FloatArray) -> float:
-    """Return φ, how many times more the squared residuals vary than those of normal noise.
+    """Return φ, the variance of squared residuals relative to that of normal noise.
 
-    ``φ = (κ − 1) / 2`` and at least 1, with ``κ = Σ r⁴ / Σ r²q``, where q is the mean square of the
-    same listener's other residuals: 3 of normal noise, however listeners' variances differ.
-    Where all agree on most pairs and not on some, κ is large: a few disagreements on hard pairs
-    say little about a listener.
+    ``φ = (κ − 1) / 2``, but at least 1, with ``κ = Σ r⁴ / Σ r²q`` and q the mean square of the same
+    listener's other residuals.  For normal noise κ is 3, whatever the listeners' variances.  κ is
+    large if listeners agree on most pairs but not on a few; such disagreements on hard pairs say
+    little about a listener.
     """
     counts = ratings.by_listener(np.ones(len(squares)))
     sums, fourth = ratings.by_listener(squares), ratings.by_listener(squares**2)
@@ -89,11 +90,10 @@ def _overdispersion(ratings: NumberedRatings, squares: FloatArray) -> float:
 
 
 def listener_scales(ratings: NumberedRatings, fitted: Effects, noise: FloatArray) -> FloatArray:
-    """Return how many points each listener gives for one point of the others.
+    """Return the slope of each listener's ratings on the scores.
 
-    The posterior mode under a normal prior about 1, whose variance is estimated as well, of the
-    slope of a listener's ratings on the scores.  Scores enter with their errors, which would
-    flatten every slope otherwise.
+    It is the posterior mode under a normal prior about 1, whose variance is estimated as well.  The
+    errors of the scores are taken into account, because they would otherwise flatten every slope.
 
     Parameters
     ----------
@@ -114,31 +114,31 @@ def listener_scales(ratings: NumberedRatings, fitted: Effects, noise: FloatArray
     by_listener = ratings.by_listener
     x, xx = by_listener(weight * score), by_listener(weight * square)
     y, xy = by_listener(weight * ratings.values), by_listener(weight * score * ratings.values)
-    # The bias is estimated beside the scale, which would take its place otherwise.
-    bias_variance = max(fitted.ratio * fitted.noise_variance, _LEAST_VARIANCE)
+    # The bias is estimated together with the scale, which would otherwise absorb it.
+    bias_variance = max(fitted.ratio * fitted.noise_variance, _MIN_VARIANCE)
     n = by_listener(weight) + 1 / bias_variance
     variance = 0.1
     for _ in range(20):
         precision = xx - x**2 / n + 1 / variance
         scale = (xy - x * y / n + 1 / variance) / precision
-        variance = max(float(np.mean((scale - 1) ** 2 + 1 / precision)), _LEAST_VARIANCE)
-    scale = np.maximum(scale, _LEAST_SCALE)
+        variance = max(float(np.mean((scale - 1) ** 2 + 1 / precision)), _MIN_VARIANCE)
+    scale = np.maximum(scale, _MIN_SCALE)
     scaled: FloatArray = scale / scale[ratings.listener].mean()
     return scaled
 
 
 def pair_prior(scores: FloatArray, errors: FloatArray) -> tuple[float, float, FloatArray]:
-    """Return variance and mean of true scores, and the reliability of each score.
+    """Return the variance and mean of true scores, and the reliability of each score.
 
     Parameters
     ----------
     scores, errors : ndarray of shape (n_pairs,)
-        With the variances of their errors.
+        Scores, and the variances of their errors.
 
     Returns
     -------
     variance, mean : float
-        NaN and the plain mean where nothing can be told: one pair, or unknown errors.
+        NaN and the plain mean for a single pair or unknown errors.
     reliability : ndarray of shape (n_pairs,)
         variance / (variance + error), in [0, 1].
     """

@@ -1,14 +1,14 @@
-"""Scores of pairs from ratings of listeners who differ: a better target than the plain mean.
+"""Estimates scores of pairs from ratings of differing listeners, as targets better than the mean.
 
-Two rules keep the result from being worse than the plain mean where ratings are few or the model is
+Two rules keep the result from being worse than the plain mean if ratings are few or the model is
 wrong:
 
-- *A listener is judged only against others who rated the same pairs.*  A model that draws pairs at
-  random too takes a batch of good clips for a batch of lenient listeners.
-- *An effect that the ratings do not show is not used.*  A likelihood-ratio test at 1 % decides on
-  biases, another on unequal noise.  Without them the scores are the plain means to the last bit:
-  a correction by a thousandth of a point changes no error, but it puts pairs that listeners found
-  equal into an order, which ruins a rank correlation where many are equal.
+- *A listener is compared only with others who rated the same pairs.*  A model with random pairs
+  would mistake a batch of good clips for a batch of lenient listeners.
+- *An effect that is not significant is not used.*  A likelihood-ratio test at 1 % decides on
+  biases, another on unequal noise.  Without them the scores equal the plain means to the last bit.
+  A correction by a thousandth of a point would not change any error, but it would order pairs that
+  listeners found equal, and so spoil a rank correlation with many ties.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from xacle_stack.listeners.habits import listener_scales, pair_prior, relative_n
 
 logger = logging.getLogger(__name__)
 
-_SCALE_ROUNDS = 3
+_SCALE_ITERATIONS = 3
 
 
 class ListenerModel(BaseEstimator):
-    """Estimate what all listeners together would say of each pair.
+    """Estimates the average rating of all listeners for each pair.
 
     ``rating = μ + scale_j · (score_i − μ) + bias_j + noise`` with the mean rating μ, and a noise
     variance for each listener j.
@@ -42,37 +42,40 @@ class ListenerModel(BaseEstimator):
     Parameters
     ----------
     noise : bool, default=True
-        Weigh listeners by their own noise, where the ratings show that it differs.
+        Whether to weight listeners by their noise, if it differs significantly.
     scale : bool, default=False
-        Estimate a scale for each listener: some use only half of the range.
+        Whether to estimate a scale for each listener, because some use only half of the range.
     score_range : (float, float), optional
-        Ends of the rating scale; by default the lowest and the highest rating.  A pair that every
-        listener put at an end stays there, and no score passes it.  ``(-inf, inf)``: no ends.
+        Ends of the rating scale; by default the lowest and the highest rating.  Scores do not
+        exceed them, and a pair that every listener put at an end keeps that score.
+        ``(-inf, inf)`` stands for no ends.
 
     Attributes
     ----------
     pair_ids_, listener_ids_ : tuple
-        In the order in which they came first; what follows is in this order.
+        Ids in the order of their first appearance, which is the order of the arrays below.
     scores_ : ndarray of shape (n_pairs,)
-        The target to train on: a pair's mean rating, freed of its listeners' biases, weighted by
-        their noise.  On the scale of the ratings, and *not shrunk* to the mean of all pairs: a
-        regressor would shrink what is shrunk once more, and shrinking by the number of ratings
-        puts pairs into an order that their listeners found equal.
+        The target to train on: each pair's mean rating, corrected for its listeners' biases and
+        weighted by their noise, on the scale of the ratings.  They are *not shrunk* to the mean of
+        all pairs: a regressor would shrink them again, and shrinking by the number of ratings
+        would order pairs that listeners found equal.
     posterior_means_ : ndarray of shape (n_pairs,)
-        The scores, shrunk by empirical Bayes: the smallest squared error on the true score.
+        The scores shrunk by empirical Bayes, which minimises the squared error of the true score.
     uncertainty_ : ndarray of shape (n_pairs,)
         Variance of the true score about its posterior mean; NaN if no pair has two ratings.
     weights_ : ndarray of shape (n_pairs,)
-        For ``sample_weight``: the score's reliability, variance of true scores / (that + variance
-        of this score's error), divided by its mean.
+        Weights for ``sample_weight``: the reliability of each score, divided by the mean
+        reliability.  Reliability is the variance of true scores over the sum of that and the
+        variance of the score's error.
     bias_ : ndarray of shape (n_listeners,)
-        Points that a listener adds, at a pair of average score.
+        Points that a listener adds to a pair of average score.
     scale_ : ndarray of shape (n_listeners,)
-        Points that a listener gives for one point of the others; ones without `scale`.
+        Slope of a listener's ratings on the scores; ones without `scale`.
     noise_ : ndarray of shape (n_listeners,)
-        Standard deviation of what nothing explains in a listener's ratings.
+        Standard deviation of a listener's unexplained noise.
     pair_variance_, listener_variance_, noise_variance_ : float
-        Of true scores, of biases, of the noise of a rating of average weight; NaN if unknown.
+        Variances of true scores, of biases, and of the noise of a rating of average weight; NaN if
+        unknown.
 
     Notes
     -----
@@ -80,8 +83,8 @@ class ListenerModel(BaseEstimator):
     likelihood (REML), and biases are best linear unbiased predictions.  Memory and time grow with
     the square and the cube of the smaller of `n_pairs` and `n_listeners`.
 
-    With one listener, or no pair that two have rated, biases cannot be told from scores: the scores
-    are the plain means, and a warning is logged.
+    With a single listener, or if no pair was rated by two, biases cannot be distinguished from
+    scores.  The scores are then the plain means, and a warning is logged.
 
     References
     ----------
@@ -125,12 +128,12 @@ class ListenerModel(BaseEstimator):
         listener_ids: Sequence[Hashable] | ArrayLike,
         ratings: ArrayLike,
     ) -> Self:
-        """Learn scores of pairs and habits of listeners; one row a rating, in any order.
+        """Learn the scores of pairs and habits of listeners from ratings in any order.
 
         Parameters
         ----------
         pair_ids, listener_ids : sequence of hashable of length n_ratings
-            What was rated by whom.  A listener may rate a pair more than once.
+            The pair and the listener of each rating.  A listener may rate a pair repeatedly.
         ratings : array-like of shape (n_ratings,)
 
         Raises
@@ -144,7 +147,7 @@ class ListenerModel(BaseEstimator):
         self.listener_ids_, listener = _numbered(listener_ids, "listener")
         low, high = self._ends(values)
         n_pairs, n_listeners = len(self.pair_ids_), len(self.listener_ids_)
-        middle = values.mean()  # taken off, so that rounding is relative to what differs
+        middle = values.mean()  # subtracted to keep rounding errors small
         numbered = NumberedRatings(pair, listener, values - middle, n_pairs, n_listeners)
         if not numbered.listeners_meet:
             logger.warning(
@@ -160,7 +163,7 @@ class ListenerModel(BaseEstimator):
             if (noise != 1).any():
                 fitted = CrossedEquations(numbered, scale, noise).most_likely()
         if self.scale and learns:
-            for _ in range(_SCALE_ROUNDS):
+            for _ in range(_SCALE_ITERATIONS):
                 scale = listener_scales(numbered, fitted, noise)
                 equations = CrossedEquations(numbered, scale, noise)
                 fitted = equations.solve(fitted.ratio)
@@ -173,7 +176,7 @@ class ListenerModel(BaseEstimator):
             scores = np.clip(fitted.scores + middle, low, high)
             for end in (low, high):
                 scores[(lowest == end) & (highest == end)] = end
-        elif (noise != 1).any():  # clipped because a mean of equal ratings may round
+        elif (noise != 1).any():  # clipped, because the mean of equal ratings may round
             scores = np.clip(fitted.scores + middle, lowest, highest)
         else:
             scores = numbered.by_pair(values) / np.bincount(pair, minlength=n_pairs)
@@ -190,7 +193,7 @@ class ListenerModel(BaseEstimator):
         return self
 
     def scores_for(self, pair_ids: Sequence[Hashable] | ArrayLike) -> FloatArray:
-        """Return the scores of some pairs, in the order asked for.
+        """Return the scores of some pairs, in the order of `pair_ids`.
 
         Raises
         ------
@@ -202,13 +205,13 @@ class ListenerModel(BaseEstimator):
         return scores
 
     def weights_for(self, pair_ids: Sequence[Hashable] | ArrayLike) -> FloatArray:
-        """Return the weights of some pairs, in the order asked for; errors as in `scores_for`."""
+        """Return the weights of some pairs; order and errors as in `scores_for`."""
         rows = self._rows(pair_ids)
         weights: FloatArray = self.weights_[rows]
         return weights
 
     def check_state(self) -> None:
-        """Check what a model from a file has learned.
+        """Check the learned attributes of a model that was read from a file.
 
         Raises
         ------
@@ -227,15 +230,15 @@ class ListenerModel(BaseEstimator):
             raise PairsError(
                 f"pair_ids: expected a list of ids, got {pair_ids!r}; write [{pair_ids!r}]."
             )
-        asked = _as_list(pair_ids)
+        wanted = _as_list(pair_ids)
         rows = {pair_id: row for row, pair_id in enumerate(self.pair_ids_)}
-        missing = [repr(pair_id) for pair_id in asked if pair_id not in rows]
+        missing = [repr(pair_id) for pair_id in wanted if pair_id not in rows]
         if missing:
             raise PairsError(
                 f"{len(missing)} pair(s) have no rating; add some, or leave these pairs out:\n"
                 + bullet_list(missing)
             )
-        return [rows[pair_id] for pair_id in asked]
+        return [rows[pair_id] for pair_id in wanted]
 
     def _ends(self, values: FloatArray) -> tuple[float, float]:
         if self.score_range is None:
@@ -258,13 +261,13 @@ def _check_ratings(
     values, pairs, listeners = np.asarray(ratings), _as_list(pair_ids), _as_list(listener_ids)
     if values.ndim != 1 or values.dtype.kind not in "fiub":
         raise PairsError(
-            f"ratings: expected one number a row, got an array of shape {values.shape} and type "
-            f"{values.dtype}."
+            f"ratings: expected one number in each row, got an array of shape {values.shape} and "
+            f"type {values.dtype}."
         )
     if not len(pairs) == len(listeners) == len(values):
         raise PairsError(
             f"{len(pairs)} pair ids, {len(listeners)} listener ids and {len(values)} ratings: "
-            "expected one of each a row."
+            "expected one of each in every row."
         )
     if not len(values):
         raise PairsError("there is no rating to learn from.")
@@ -272,7 +275,7 @@ def _check_ratings(
     if len(bad):
         raise PairsError(
             f"{len(bad)} rating(s) are NaN or infinite, the first in row {bad[0]}, of pair "
-            f"{pairs[bad[0]]!r}. Leave out the rows of listeners who said nothing."
+            f"{pairs[bad[0]]!r}. Leave out the rows without a rating."
         )
     return values.astype(np.float64), pairs, listeners
 
@@ -282,7 +285,7 @@ def _as_list(ids: Sequence[Hashable] | ArrayLike) -> list[Hashable]:
 
 
 def _numbered(ids: list[Hashable], what: str) -> tuple[tuple[Hashable, ...], IntArray]:
-    """Return the distinct ids in the order in which they came first, and the number of each row."""
+    """Return the distinct ids in order of first appearance, and the index of each row's id."""
     numbers: dict[Hashable, int] = {}
     rows = np.empty(len(ids), dtype=np.intp)
     for row, name in enumerate(ids):

@@ -1,4 +1,4 @@
-"""Pairs of a clip and a caption: checked records, and how they are read from the XACLE layout."""
+"""Checked records of pairs of a clip and a caption, and their reading from the XACLE layout."""
 
 from xacle_stack.pairs.record import MAX_SCORE, MIN_SCORE, Pairs, Ratings
 from xacle_stack.pairs.xacle_layout import SPLITS, list_splits, read_pairs, read_splits

@@ -1,4 +1,4 @@
-"""The folder that holds a split's audio files, and what stands beside a name that is not in it."""
+"""Finds a split's audio files, and similar names for a file that is missing."""
 
 import errno
 import os
@@ -14,8 +14,8 @@ _Simplify = Callable[[str], str]
 class AudioFolder:
     """Finds the audio files that a CSV file names.
 
-    A name in another Unicode form than the CSV's is found too: archives made on a Mac write "é" as
-    two characters.
+    A name in another Unicode form than the CSV's is found too, because archives made on a Mac write
+    "é" as two characters.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ class AudioFolder:
         self._listings: dict[tuple[Path, _Simplify], dict[str, list[str]]] = {}
 
     def find(self, file: str, mistakes: list[str]) -> Path:
-        """Return the path of a file, noting what is wrong with it.
+        """Return the path of a file, and note what is wrong with it.
 
         Parameters
         ----------
         file : str
-            Relative to the folder, with ``/`` between its parts.
+            Path relative to the folder, with ``/`` between its parts.
         mistakes : list of str
             Gets a line if the file is missing, not a file, or not readable.
         """
@@ -43,7 +43,7 @@ class AudioFolder:
                 path = self._beside(file, _composed) or path
                 mode = self._mode(path)
         except OSError as error:  # such as a name that is too long
-            mistakes.append(f"{path}: cannot be looked at ({error.strerror})")
+            mistakes.append(f"{path}: cannot be accessed ({error.strerror})")
             return path
         if mode is None:
             near = (
@@ -70,7 +70,7 @@ class AudioFolder:
             raise
 
     def _beside(self, file: str, simplify: _Simplify) -> Path | None:
-        """Return the one file whose simplified name is that of `file`, if there is one."""
+        """Return the only file with the same simplified name as `file`, if there is one."""
         path = self._root
         for part in PurePosixPath(file).parts:
             names = self._listing(path, simplify).get(simplify(part), [])

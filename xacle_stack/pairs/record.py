@@ -1,4 +1,4 @@
-"""The pairs of one split as a record that cannot hold nonsense, whoever made it."""
+"""The pairs of a split and their ratings as records that check their content."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MIN_SCORE, MAX_SCORE = 0.0, 10.0
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
-    """What each listener said, one row a rating.
+    """The ratings of single listeners, one in each row.
 
-    Any sequences will do; they are kept as described here.
+    Any sequences are accepted and converted to the types below.
 
     Attributes
     ----------
     pair_ids, listener_ids : tuple of str
     scores : ndarray of shape (n_ratings,)
-        0–10.
+        From 0 to 10.
 
     Raises
     ------
     PairsError
-        With every value that is not as described, at most 20 shown.
+        With every unsuitable value; at most 20 are shown.
     """
 
     pair_ids: tuple[str, ...]
@@ -59,26 +59,26 @@ class Ratings:
 class Pairs:
     """The pairs of one split, in the order of their CSV file.
 
-    Any sequences will do, and paths may be text; they are kept as described here.
+    Any sequences are accepted, also of paths as text, and converted to the types below.
 
     Attributes
     ----------
     split : str
     ids : tuple of str
-        Without duplicates: the names of the audio files, or whatever tells the pairs apart.
+        Distinct ids, usually the names of the audio files.
     audio_paths : tuple of Path
-        Empty where the pairs are only used for their captions.
+        Empty if only the captions of the pairs are used.
     captions : tuple of str
-        None is blank.
+        Texts that are not blank.
     scores : ndarray of shape (n_pairs,), optional
-        Mean human score, 0–10; None for a split without scores.
+        Mean human scores from 0 to 10; None for a split without scores.
     ratings : Ratings, optional
-        None where there is no per-listener file.
+        None if there is no per-listener file.
 
     Raises
     ------
     PairsError
-        With every value that is not as described, at most 20 shown.
+        With every unsuitable value; at most 20 are shown.
     """
 
     split: str
@@ -101,12 +101,12 @@ class Pairs:
         rows: dict[str, int] = {}
         for row, pair_id in enumerate(ids):
             if (first := rows.setdefault(pair_id, row)) != row:
-                mistakes.append(f"ids, row {row}: {pair_id!r} stands already in row {first}")
+                mistakes.append(f"ids, row {row}: {pair_id!r} is already in row {first}")
         scores = self.scores
         if scores is not None:
             scores = _scores(scores, len(ids), "pairs", mistakes)
         if self.ratings is not None:
-            mistakes += _strange_ratings(self.ratings, rows)
+            mistakes += _rating_mistakes(self.ratings, rows)
         _raise(f"Pairs of the split {self.split!r}", mistakes)
         _store(self, ids=ids, audio_paths=audio_paths, captions=captions, scores=scores)
 
@@ -119,9 +119,9 @@ class Pairs:
         return f"Pairs({self.split!r}, {len(self)} pairs, {scores}, {n_ratings} ratings)"
 
     def take(self, rows: Sequence[int]) -> Self:
-        """Return some of the pairs, with their ratings, in the order asked for.
+        """Return some of the pairs with their ratings, in the order of `rows`.
 
-        A row may be asked for twice, as a bootstrap does.
+        Rows may be repeated, as in a bootstrap.
         """
         part = copy(self)
         _store(
@@ -133,13 +133,13 @@ class Pairs:
         )
         if self.ratings is not None:
             kept = set(part.ids)
-            places = [i for i, pair_id in enumerate(self.ratings.pair_ids) if pair_id in kept]
+            indices = [i for i, pair_id in enumerate(self.ratings.pair_ids) if pair_id in kept]
             ratings = copy(self.ratings)
             _store(
                 ratings,
-                pair_ids=tuple(self.ratings.pair_ids[i] for i in places),
-                listener_ids=tuple(self.ratings.listener_ids[i] for i in places),
-                scores=self.ratings.scores[places],
+                pair_ids=tuple(self.ratings.pair_ids[i] for i in indices),
+                listener_ids=tuple(self.ratings.listener_ids[i] for i in indices),
+                scores=self.ratings.scores[indices],
             )
             _store(part, ratings=ratings)
         return part
@@ -155,14 +155,14 @@ def _raise(what: str, mistakes: Sequence[str]) -> None:
         raise PairsError(f"{what}: {len(mistakes)} mistake(s):\n{bullet_list(mistakes)}")
 
 
-def _wrong_length(field: str, values: Sequence[object], ids: Sequence[object], of: str) -> str:
-    return f"{field}: {len(values)} value(s), but {of} has {len(ids)}; expected as many"
+def _wrong_length(field: str, values: Sequence[object], ids: Sequence[object], other: str) -> str:
+    return f"{field}: {len(values)} value(s), but {other} has {len(ids)}; expected as many"
 
 
 def _items(field: str, kind: str, values: object, mistakes: list[str]) -> tuple[Any, ...]:
-    if not isinstance(values, str | bytes | Mapping):  # one text is no sequence of texts
+    if not isinstance(values, str | bytes | Mapping):  # a text would be a sequence of letters
         try:
-            return tuple(values)  # type: ignore[arg-type]  # what it is, it says itself
+            return tuple(values)  # type: ignore[arg-type]  # TypeError if it is not iterable
         except TypeError:
             pass
     mistakes.append(f"{field}: expected a sequence of {kind}, got {reprlib.repr(values)}")
@@ -173,7 +173,9 @@ def _texts(field: str, values: object, mistakes: list[str]) -> tuple[str, ...]:
     items = _items(field, "str", values, mistakes)
     for row, value in enumerate(items):
         if not isinstance(value, str):
-            mistakes.append(f"{field}, row {row}: {reprlib.repr(value)} is no text; expected a str")
+            mistakes.append(
+                f"{field}, row {row}: {reprlib.repr(value)} is not a text; expected a str"
+            )
         elif not value or value.isspace():
             mistakes.append(f"{field}, row {row}: {value!r} is empty; expected a text")
         elif not value.isascii() and not is_utf8(value):
@@ -188,35 +190,35 @@ def _paths(field: str, values: object, mistakes: list[str]) -> tuple[Path, ...]:
         is_path = isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)
         if not is_path or not os.fspath(value) or "\0" in os.fspath(value):
             mistakes.append(
-                f"{field}, row {row}: {reprlib.repr(value)} is no path of a file; expected a str "
-                "or a Path"
+                f"{field}, row {row}: {reprlib.repr(value)} is not the path of a file; expected a "
+                "str or a Path"
             )
             value = ""
         paths.append(value if isinstance(value, Path) else Path(value))
     return tuple(paths)
 
 
-def _scores(values: object, n_rows: int, of: str, mistakes: list[str]) -> FloatArray:
+def _scores(values: object, n_rows: int, rows: str, mistakes: list[str]) -> FloatArray:
     expected = f"a number from {MIN_SCORE:g} to {MAX_SCORE:g}"
     try:
         array = np.asarray(values)
     except ValueError:  # rows of unequal lengths
         array = np.array([], dtype=str)
     if array.dtype.kind == "O" and array.ndim == 1:
-        strangers = [
+        unusable = [
             f"scores, row {row}: {reprlib.repr(value)}; expected {expected}"
             for row, value in enumerate(array)
             if isinstance(value, bool) or not isinstance(value, Real)
         ]
-        if strangers:
-            mistakes += strangers
+        if unusable:
+            mistakes += unusable
             return np.zeros(n_rows)
     elif array.dtype.kind not in "fiu" and array.size + n_rows:
         mistakes.append(f"scores: expected numbers, got {reprlib.repr(values)}")
         return np.zeros(n_rows)
     if array.shape != (n_rows,):
         mistakes.append(
-            f"scores: an array of shape {array.shape} for {n_rows} {of}; expected one number each"
+            f"scores: an array of shape {array.shape} for {n_rows} {rows}; expected one number each"
         )
         return np.zeros(n_rows)
     scores = array.astype(np.float64, copy=False)
@@ -227,20 +229,20 @@ def _scores(values: object, n_rows: int, of: str, mistakes: list[str]) -> FloatA
     return scores
 
 
-def _strange_ratings(ratings: object, rows: Mapping[str, int]) -> list[str]:
-    """Return what is wrong with the ratings beside pairs of these ids."""
+def _rating_mistakes(ratings: object, rows: Mapping[str, int]) -> list[str]:
+    """Return the mistakes of ratings for the pairs whose ids are the keys of `rows`."""
     pair_ids = getattr(ratings, "pair_ids", None)
     if pair_ids is None:
         return [f"ratings: expected Ratings or None, got {reprlib.repr(ratings)}"]
     return [
-        f"ratings, row {row}: {pair_id!r} is none of the pairs' ids"
+        f"ratings, row {row}: {pair_id!r} is not an id of the pairs"
         for row, pair_id in enumerate(pair_ids)
         if pair_id not in rows
     ]
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a text can be written: bytes that were no UTF-8 are surrogates in it."""
+    """Return whether a text is UTF-8; other bytes of a file are surrogates in it."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

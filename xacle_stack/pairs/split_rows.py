@@ -1,4 +1,4 @@
-"""The rows of a split's CSV files: one a pair, or one a rating, each checked with its line."""
+"""Reads and checks the rows of a split's CSV files, each of which is a pair or a rating."""
 
 import difflib
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _FILE = ("wav_file_name", "wave_file_name")
 _CAPTION = ("text",)
-# Both misspelled and mended forms of the organisers' README column are accepted.
+# Both the misspelled and the correct form of the column in the organisers' README are accepted.
 _AVERAGE = (
     "average_score",
     "average_semantic_alignement_score",
@@ -25,10 +25,10 @@ _AVERAGE = (
 )
 _RATING = ("score", "semantic_alignement_score", "semantic_alignment_score")
 _LISTENER = ("listener_id",)
-# A column with such a word in its name is probably meant to be the scores.
+# A column with such a word in its name probably holds the scores.
 _SCORE_WORDS = ("score", "scores", "average", "avg", "mean", "mos", "rating", "ratings")
 
-# A pair is an audio file with a caption: one file may stand under several.
+# A pair is an audio file with a caption; a file may have several captions.
 PairKey = tuple[str, str]
 
 
@@ -50,7 +50,7 @@ class PairRow:
 
 @dataclass
 class RatingRows:
-    """The single ratings of a split, one row each."""
+    """The ratings of a split, one in each row."""
 
     pairs: list[PairKey] = field(default_factory=list)
     listeners: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class RatingRows:
 
 
 def numbered_ids(files: Sequence[str]) -> tuple[str, ...]:
-    """Return an id for each pair: its file's name, numbered where the file stands more than once.
+    """Return each pair's id: the name of its file, with a number if the file has several pairs.
 
     Raises
     ------
@@ -85,10 +85,10 @@ def numbered_ids(files: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_average_rows(path: Path, mistakes: list[str]) -> dict[PairKey, PairRow]:
-    """Read a file with one row a pair."""
+    """Read a file with one pair in each row."""
     columns = {"file": _FILE, "caption": _CAPTION, "score": _AVERAGE}
     table = CsvTable.read(path, columns, optional=("score",))
-    _refuse_a_misspelled_score(table, _AVERAGE)
+    _refuse_misspelled_scores(table, _AVERAGE)
     if "score" not in table.columns and table.unread:
         logger.warning(
             "%s: read as a split without scores, because none of its columns %s is %r.",
@@ -108,8 +108,8 @@ def read_listener_rows(
     ----------
     path : Path
     rows : dict of PairKey to PairRow, optional
-        The split's pairs, where another file says which they are; else they are those of this
-        file, with the means of their ratings.
+        The split's pairs from another file.  Otherwise the pairs are those of this file, with the
+        means of their ratings as scores.
     mistakes : list of str
 
     Returns
@@ -120,14 +120,14 @@ def read_listener_rows(
     """
     columns = {"file": _FILE, "caption": _CAPTION, "score": _RATING, "listener": _LISTENER}
     table = CsvTable.read(path, columns, optional=("score", "listener"))
-    _refuse_a_misspelled_score(table, _RATING)
+    _refuse_misspelled_scores(table, _RATING)
     if "score" not in table.columns:
         return (_read_pair_rows(table, mistakes) if rows is None else rows), None
     if "listener" not in table.columns:
         near = difflib.get_close_matches(_LISTENER[0], table.unread, n=1)
         raise PairsError(
-            f"{path}: the file has scores but no column 'listener_id', so nobody can tell "
-            f"whose they are. {f'Rename {near[0]!r} so.' if near else 'Add the column.'}"
+            f"{path}: the file has scores but no column 'listener_id', which says "
+            f"whose they are. {f'Rename {near[0]!r} to it.' if near else 'Add the column.'}"
         )
     if rows is not None:
         return rows, _read_ratings(table, rows, mistakes)
@@ -138,8 +138,8 @@ def read_listener_rows(
     by_pair: dict[PairKey, list[float]] = {pair: [] for pair in rows}
     for pair, score in zip(ratings.pairs, ratings.scores, strict=True):
         by_pair[pair].append(score)
-    for pair, of_pair in by_pair.items():
-        rows[pair].score = math.fsum(of_pair) / len(of_pair)
+    for pair, scores in by_pair.items():
+        rows[pair].score = math.fsum(scores) / len(scores)
     return rows, ratings
 
 
@@ -148,8 +148,8 @@ def _read_pair_rows(table: CsvTable, mistakes: list[str]) -> dict[PairKey, PairR
     for where, file, caption, record in _pairs_in(table, mistakes):
         if (file, caption) in rows:
             mistakes.append(
-                f"{where}: {file!r} with this caption stands already in "
-                f"{rows[file, caption].where}; a pair may stand once in a split"
+                f"{where}: {file!r} with this caption is already in "
+                f"{rows[file, caption].where}; a pair may occur only once in a split"
             )
             continue
         score = None if "score" not in record else _score(where, table, record, mistakes)
@@ -166,7 +166,7 @@ def _read_ratings(
     ratings = RatingRows()
     for where, file, caption, record in _pairs_in(table, mistakes):
         if file not in captions:
-            mistakes.append(f"{where}: a rating of {file!r}, which is no pair of this split")
+            mistakes.append(f"{where}: a rating of {file!r}, which is not a pair of this split")
         elif (file, caption) not in rows:
             known = captions[file]
             elsewhere = repr(known[0]) if len(known) == 1 else f"{len(known)} others"
@@ -228,8 +228,8 @@ def _score(where: str, table: CsvTable, record: Mapping[str, str], mistakes: lis
     return score
 
 
-def _refuse_a_misspelled_score(table: CsvTable, spellings: Sequence[str]) -> None:
-    """Raise if a file without scores has a column that is probably meant to hold them."""
+def _refuse_misspelled_scores(table: CsvTable, spellings: Sequence[str]) -> None:
+    """Raise if a file without scores has a column that probably holds scores."""
     if "score" in table.columns:
         return
     for name in table.unread:
@@ -240,5 +240,5 @@ def _refuse_a_misspelled_score(table: CsvTable, spellings: Sequence[str]) -> Non
             raise PairsError(
                 f"{table.path}: the header lacks the column {spellings[0]!r}, but {name!r} looks "
                 f"like scores. Did you mean {spellings[0]!r}? A split without scores has no such "
-                "column: rename it, or take it out."
+                "column; rename or remove it."
             )

@@ -2,14 +2,14 @@
 
 ::
 
-    XACLE_dataset/meta_data/{train,validation,test}_average.csv   one row a pair
-    XACLE_dataset/meta_data/{train,validation,test}.csv           one row a rating (optional)
+    XACLE_dataset/meta_data/{train,validation,test}_average.csv   a pair in each row
+    XACLE_dataset/meta_data/{train,validation,test}.csv           a rating in each row (optional)
     XACLE_dataset/wav/{train,validation,test}/00000.wav …
 
-A pair's id is its audio file name.  A file that stands under several captions, as in AudioCaps,
-gives its pairs the ids ``FILE#1``, ``FILE#2`` … in the order of their rows.  Both header spellings
-that are in circulation are read.  A split whose files have no score column (a challenge's hidden
-test part) gives pairs without scores.
+A pair's id is its audio file name.  The pairs of a file with several captions, as in AudioCaps,
+have the ids ``FILE#1``, ``FILE#2`` … in the order of their rows.  Both spellings of the header that
+are in circulation are accepted.  A split whose files have no score column, such as the hidden test
+part of a challenge, gives pairs without scores.
 
 Source: Okamoto et al., XACLE challenge 2026; the organisers' README and baseline code.
 """
@@ -38,7 +38,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def list_splits(data: Path | str) -> list[str]:
-    """Return the splits that a data folder holds, in the order train, validation, test.
+    """Return the splits in a data folder, in the order train, validation, test.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def list_splits(data: Path | str) -> list[str]:
 
 
 def read_splits(data: Path | str) -> dict[str, "Pairs"]:
-    """Read every split that a data folder holds.
+    """Read all splits in a data folder.
 
     Raises
     ------
@@ -97,9 +97,9 @@ def read_pairs(data: Path | str, split: str) -> Pairs:
     Raises
     ------
     PairsError
-        With every mistake found, at most 20 shown: missing columns, audio files that are missing
-        or cannot be opened, pairs that stand twice, scores that are no numbers in 0–10, empty
-        captions, captions that are not UTF-8, ratings that fit no pair.
+        With every mistake, of which at most 20 are shown: missing columns, audio files that are
+        missing or cannot be opened, repeated pairs, scores that are not numbers from 0 to 10,
+        empty captions, captions that are not UTF-8, ratings of unknown pairs.
     """
     if split not in SPLITS:
         raise PairsError(f"unknown split {split!r}. Expected one of: {', '.join(SPLITS)}.")
@@ -117,7 +117,7 @@ def read_pairs(data: Path | str, split: str) -> Pairs:
     else:
         raise PairsError(
             f"{data}: the split {split!r} is not here: neither {average_csv.name} nor "
-            f"{listener_csv.name} stands in {meta_data}. {_which_splits(meta_data)}"
+            f"{listener_csv.name} is in {meta_data}. {_which_splits(meta_data)}"
         )
     try:
         ids = numbered_ids([file for file, _ in rows])
@@ -168,7 +168,7 @@ def _find_meta_data(data: Path) -> Path:
     if not data.exists():
         raise PairsError(
             f"{data}: no such folder. Give the folder that holds meta_data/ and wav/; "
-            "`xacle-stack demo FOLDER` makes one to try."
+            "`xacle-stack demo FOLDER` makes an example."
         )
     near = [p.parent for p in (*data.glob("*/meta_data"), data.parent / "meta_data") if p.is_dir()]
     hint = f" Did you mean {str(near[0])!r}?" if near else ""

@@ -10,7 +10,7 @@ import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -21,6 +21,7 @@ from xacle_stack.metrics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 BLACK, GREY, LIGHT_GREY = "#000000", "#666666", "#DDDDDD"
@@ -96,6 +97,11 @@ def new_axes(width: float, height: float, n_rows: int = 1) -> list[Axes]:
     return [row.subplots() for row in figure.subfigures(n_rows, 1, squeeze=False)[:, 0]]
 
 
+def figure_of(ax: Axes) -> Figure:
+    """Return the whole figure that axes belong to."""
+    return cast("Figure", ax.get_figure(root=True))  # None only for axes that were removed
+
+
 def style_axes(ax: Axes, *, x_label: str, y_label: str = "", grid: str = "both") -> None:
     """Set the labels, the light grid and the frame of axes.
 
@@ -127,7 +133,7 @@ def set_finding(ax: Axes, finding: str) -> None:
     """
     text = plain_text(finding)
     title = ax.set_title(text, loc="left", fontsize=FONT_SIZE + 1, fontweight="bold")
-    figure = ax.get_figure(root=True)
+    figure = figure_of(ax)
     figure.draw_without_rendering()
     available = figure.bbox.width - ax.get_window_extent().x0
     max_chars = 0.95 * len(text) * available / title.get_window_extent().width
@@ -171,7 +177,7 @@ def draw_dot_rows(
     rows = np.arange(len(names))
     ax.set_yticks(rows, [plain_text(short_name(name, MAX_NAME_CHARS)) for name in names])
     ax.set_ylim(len(names) - 0.4, -1.1)  # the first row is at the top, below the headers
-    ax.get_figure(root=True).draw_without_rendering()  # settles the height of the axes
+    figure_of(ax).draw_without_rendering()  # settles the height of the axes
     font_size = font_size_for(ax, len(names) + 1)
     ax.tick_params(axis="y", length=0, labelsize=font_size)
     for row in muted:
@@ -181,9 +187,9 @@ def draw_dot_rows(
         for name, estimates in series.items()
     }
     column = 8.0  # points from the axes
-    for number, (name, estimates) in enumerate(series.items()):
-        style = SERIES_STYLES[(len(series) - 1 - number) % len(SERIES_STYLES)]
-        offset = 0.0 if len(series) == 1 else 0.36 * (number / (len(series) - 1) - 0.5)
+    for position, (name, estimates) in enumerate(series.items()):
+        style = SERIES_STYLES[(len(series) - 1 - position) % len(SERIES_STYLES)]
+        offset = 0.0 if len(series) == 1 else 0.36 * (position / (len(series) - 1) - 0.5)
         header = f"{style.glyph} {plain_text(name)}" if len(series) > 1 else plain_text(name)
         for row, estimate in enumerate(estimates):
             if estimate is None or math.isnan(estimate.value):
@@ -193,20 +199,20 @@ def draw_dot_rows(
                 ends = [estimate.low, estimate.high]
                 ax.plot(ends, [row + offset] * 2, color=row_style.colour, linewidth=1.6)
             ax.plot(estimate.value, row + offset, markersize=6, **row_style.settings())
-        for row, text in [(-0.8, header), *enumerate(texts[name])]:
+        for y, text in [(-0.8, header), *enumerate(texts[name])]:
             ax.annotate(
                 text,
-                (1, row),
+                (1, y),
                 xycoords=ax.get_yaxis_transform(),
                 xytext=(column, 0),
                 textcoords="offset points",
                 fontsize=font_size,
                 va="center",
-                color=GREY if row in muted else style.colour,
+                color=GREY if y in muted else style.colour,
                 annotation_clip=False,
             )
         widest = max(_text_size(ax, text, font_size)[0] for text in [header, *texts[name]])
-        column += widest / ax.get_figure(root=True).dpi * _POINTS_PER_INCH + 12
+        column += widest / figure_of(ax).dpi * _POINTS_PER_INCH + 12
 
 
 def label_points(
@@ -232,7 +238,7 @@ def label_points(
         Names to write in grey.
     """
     shown = [plain_text(short_name(name, MAX_NAME_CHARS)) for name in names]
-    ax.get_figure(root=True).draw_without_rendering()  # settles the size of the axes
+    figure_of(ax).draw_without_rendering()  # settles the size of the axes
     offsets = _offsets_beside(ax, points, shown)
     colours = [GREY if index in muted else BLACK for index in range(len(names))]
     if offsets is None:
@@ -255,7 +261,7 @@ def _offsets_beside(
     ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]
 ) -> list[tuple[float, float]] | None:
     """Return where each name's lower left corner goes, in pixels from its point, or None."""
-    pixels_per_point = ax.get_figure(root=True).dpi / _POINTS_PER_INCH
+    pixels_per_point = figure_of(ax).dpi / _POINTS_PER_INCH
     gap = _MARK_RADIUS * pixels_per_point
     inside = ax.get_window_extent()
     marks = [ax.transData.transform(point) for point in points]
@@ -329,7 +335,7 @@ def _label_at_the_right(
 
 def axes_height(ax: Axes) -> float:
     """Return the height of axes in points."""
-    figure = ax.get_figure(root=True)
+    figure = figure_of(ax)
     return float(ax.get_window_extent().height / figure.dpi * _POINTS_PER_INCH)
 
 

@@ -18,6 +18,7 @@ from xacle_stack.results.plot_style import (
     MUTED_STYLE,
     SERIES_STYLES,
     draw_dot_rows,
+    figure_of,
     label_points,
     new_axes,
     plain_text,
@@ -255,7 +256,7 @@ def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
         path = out / f"{name}.png"
         with path_in_errors(path):
             path.unlink(missing_ok=True)  # a published folder may share the file
-            ax.get_figure(root=True).savefig(path, dpi=DPI)
+            figure_of(ax).savefig(path, dpi=DPI)
         paths.append(path)
     return paths
 

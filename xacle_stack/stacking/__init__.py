@@ -6,3 +6,16 @@ from xacle_stack.stacking.ridge import GroupedRidge
 from xacle_stack.stacking.stacker import Stacker
 
 __all__ = ["BoostedTrees", "GroupedRidge", "Stacker", "split_folds"]
+
+# The types of this package that a saved model may hold; each has a method ``check_state``.
+SAVED_TYPES: tuple[str, ...] = (
+    "xacle_stack.stacking.block_pca.BlockPCA",
+    "xacle_stack.stacking.boosted_trees.BoostedTrees",
+    "xacle_stack.stacking.calibration.MonotoneCalibration",
+    "xacle_stack.stacking.fold_ridge.LinearModel",
+    "xacle_stack.stacking.gaussian_process.BlockGaussianProcess",
+    "xacle_stack.stacking.learners.BlockView",
+    "xacle_stack.stacking.learners.FittedLearner",
+    "xacle_stack.stacking.ridge.GroupedRidge",
+    "xacle_stack.stacking.stacker.Stacker",
+)

@@ -171,14 +171,14 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
 
     def check_state(self) -> None:
         """Check that the arrays are trees: no index outside, no way round in a circle."""
-        check_numbers("n_leaves_", self.n_leaves_, (None,), least=1)
+        check_numbers("n_leaves_", self.n_leaves_, (None,), minimum=1)
         check_indices("n_leaves_", self.n_leaves_, None, _MAX_LEAVES + 1)
         n_splits = self.n_leaves_ - 1
         n_all = int(n_splits.sum())
         check_indices("split_feature_", self.split_feature_, n_all, self.n_features_in_)
         check_numbers("threshold_", self.threshold_, (n_all,))
         check_numbers("leaf_value_", self.leaf_value_, (n_all + len(n_splits),))
-        check_numbers("gain_", self.gain_, (self.n_features_in_,), least=0, finite=False)
+        check_numbers("gain_", self.gain_, (self.n_features_in_,), minimum=0, finite=False)
         own = np.arange(n_all) - np.repeat(np.cumsum(n_splits) - n_splits, n_splits)
         n_own = np.repeat(n_splits, n_splits)
         taken = np.zeros(2 * n_all + len(n_splits), dtype=np.int64)

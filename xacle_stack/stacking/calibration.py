@@ -10,33 +10,34 @@ from scipy.optimize import lsq_linear
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray
 from xacle_stack._validation import row_weights
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
 
 _MAX_SEGMENTS = 10
-# Of the overall slope: no segment is flatter, or neighbours would fall together.
-_LEAST_SLOPE = 0.05
-# Of the range: where the bend towards a bound begins.
+# No segment has less than this share of the overall slope, or neighbouring scores would coincide.
+_MIN_SLOPE = 0.05
+# The bend towards a bound begins at this share of the range before it.
 _MARGIN = 0.05
 
 
 class MonotoneCalibration(RegressorMixin, BaseEstimator):
     """A strictly increasing, piecewise linear map from predictions to scores, by least squares.
 
-    Between quantiles of the predictions the map is linear, everywhere with a slope above zero, and
-    it goes on beyond the outermost as it ends.  So ranks, and with them SRCC and KTAU, are those
-    of the predictions.
+    The map is linear between quantiles of the predictions and goes on beyond the outermost ones.
+    Its slope is above zero everywhere, so the ranks of the predictions stay, and with them SRCC and
+    KTAU.
 
     Attributes
     ----------
     knots_ : ndarray of shape (n_knots,)
-        Predictions.
+        Predictions at which the slope changes.
     values_ : ndarray of shape (n_knots,)
-        Their scores.
+        The scores of the knots.
     slopes_ : ndarray of shape (2,)
-        Below the first knot and above the last.
+        The slopes below the first knot and above the last.
 
     Examples
     --------
@@ -51,7 +52,7 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_pairs,)
-            Predictions, out-of-fold.
+            Out-of-fold predictions.
         y : array-like of shape (n_pairs,)
             Scores.
         sample_weight : array-like of shape (n_pairs,), optional
@@ -80,8 +81,8 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):
         quantiles = np.linspace(0, shares[-1], n_segments + 1)
         knots = np.unique(x[order][np.searchsorted(shares, quantiles).clip(max=len(x) - 1)])
         if len(knots) < 2 or covariance <= 0:
-            # Nothing rises with the scores: any steep map would be worse than a flat one, and one
-            # that falls would turn the ranks round.
+            # The predictions do not rise with the scores: a steep map would be worse than a flat
+            # one, and a falling map would reverse the ranks.
             spread = float(np.sqrt(weights @ np.square(scores - y_mean) / weights.sum()))
             rise = 1e-3 * max(spread, 1e-3) / max(float(np.ptp(x)), 1e-3)
             self.knots_: FloatArray = np.array([x_mean])
@@ -93,7 +94,7 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):
         parts[:, -1] += np.maximum(x - knots[-1], 0)
         root = np.sqrt(weights)
         design = np.column_stack([np.ones(len(x)), parts]) * root[:, np.newaxis]
-        lower = np.full(design.shape[1], _LEAST_SLOPE * covariance / variance)
+        lower = np.full(design.shape[1], _MIN_SLOPE * covariance / variance)
         lower[0] = -np.inf
         found = lsq_linear(design, scores * root, (lower, np.inf), method="bvls", max_iter=1000)
         if not found.success:
@@ -117,6 +118,20 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):
         above = np.maximum(x - self.knots_[-1], 0) * self.slopes_[1]
         scores: FloatArray = inside + below + above
         return scores
+
+    def check_state(self) -> None:
+        """Check what a calibration from a file has learned.
+
+        Raises
+        ------
+        ModelFileError
+            If its numbers are not finite, do not fit together, or its knots do not rise.
+        """
+        check_numbers("knots_", self.knots_, (None,))
+        if not len(self.knots_) or (np.diff(self.knots_) <= 0).any():
+            raise ModelFileError("knots_ do not rise.")
+        check_numbers("values_", self.values_, self.knots_.shape)
+        check_numbers("slopes_", self.slopes_, (2,))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -146,16 +161,18 @@ def keep_in_range(scores: FloatArray, low: float, high: float) -> FloatArray:
     return np.clip(bent, low, high)
 
 
-def scale_of(scores: FloatArray) -> tuple[float, float] | None:
-    """Return this library's scale if scores are on it, else None.
+def default_score_range(scores: FloatArray) -> tuple[float, float] | None:
+    """Return this library's scale, (0, 10), if scores are on it, else None.
 
-    Scores that all lie in its lower half are on another scale, such as 0 to 1 or 1 to 5: near its
-    lower end they would be bent.
+    Scores that all lie in its lower half are taken to be on another scale, such as 0 to 1 or 1 to
+    5: bounds at 0 and 10 would bend those near 0.
 
     Examples
     --------
-    >>> scale_of(np.array([0.0, 7.5])), scale_of(np.array([0.0, 0.75])), scale_of(np.array([80.0]))
-    ((0.0, 10.0), None, None)
+    >>> default_score_range(np.array([0.0, 7.5]))
+    (0.0, 10.0)
+    >>> default_score_range(np.array([0.0, 0.75])), default_score_range(np.array([80.0]))
+    (None, None)
     """
     is_on_it = scores.min() >= MIN_SCORE and np.mean((MIN_SCORE, MAX_SCORE)) < scores.max()
     return (MIN_SCORE, MAX_SCORE) if is_on_it and scores.max() <= MAX_SCORE else None

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from html import escape
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from numpy.typing import NDArray
 
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.errors import StackingError
-from xacle_stack.metrics import srcc
+from xacle_stack.errors import StackingError, UnknownNameError
+from xacle_stack.metrics import Estimate, srcc
+from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.boosted_trees import BoostedTrees
-from xacle_stack.stacking.columns import Columns, sampled_rows
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
-from xacle_stack.stacking.learners import COMPRESSED, FittedLearner
-from xacle_stack.stacking.ridge import GroupedRidge
+from xacle_stack.stacking.learners import FittedLearner
+from xacle_stack.table import FeatureTable
 
-if TYPE_CHECKING:
-    from xacle_stack.stacking.stacker import Stacker
-
-# Of the largest: how much features that are made again on another machine may differ by rounding.
+# Features that are made again on another machine may differ by this share of the largest.
 _ROUNDING = 1e-4
+# `explain` recognises the training pairs by this many runs of this many rows.
+_N_RUNS, _RUN_ROWS = 8, 16
 _SAME = "Give explain the X, y, groups and sample_weight that fit was given, in the same order."
+_NEGATIVE = (
+    "A negative share: the final score moves against this prediction, because the meta-regressor "
+    "uses it to correct others that resemble it. All shares sum to 100 %."
+)
+_COLOUR = "#0072b2"
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,15 @@ class LearnerShare:
     Attributes
     ----------
     name : str
+        ``"learner/target"``.
     oof_srcc : float
-        Of its out-of-fold predictions with the scores.
+        The SRCC of its out-of-fold predictions with the scores.
     weight : float
-        The meta-regressor's, for a prediction of unit standard deviation, in units of the final
-        score's standard deviation; NaN where the meta-regressor is not linear.
+        The meta-regressor's weight for a prediction of unit standard deviation, in units of the
+        final score's standard deviation; NaN where the meta-regressor is not linear.
     share : float
-        Of the final score's variance: ``cov(weight · prediction, final) / var(final)``.  All
-        shares sum to 1.
+        Its part of the final score's variance: ``cov(weight · prediction, final) / var(final)``.
+        All shares sum to 1.
     """
 
     name: str
@@ -59,135 +64,321 @@ class FamilyShare:
     ----------
     name : str
     share : float
-        Of the final score (an auxiliary that stands in every family counts for the first): its
-        learners' shares; a learner on several families is divided by the
-        total relevance or gain that it learned for their columns.  NaN if a learner does not tell.
+        Its part of the final score's variance.  A learner on several families is divided by the
+        relevance or gain that it learned for their columns, and a block that families share is
+        divided equally among them.  NaN if a learner does not tell.
     srcc_without : float
-        Out-of-fold SRCC of the stack when it is fitted without the family; NaN if it is the only
-        one.
-    loss : float
-        What is lost by leaving it out: the whole stack's out-of-fold SRCC less that.
+        The out-of-fold SRCC of the stack when it is fitted without the family; NaN if it is the
+        only one.
+    loss : Estimate or None
+        The whole stack's out-of-fold SRCC less `srcc_without`, with its 95 % interval from a
+        bootstrap of the pairs; None if this is the only family.
     """
 
     name: str
     share: float
     srcc_without: float
-    loss: float
+    loss: Estimate | None
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What contributes to a stack; made by :meth:`~xacle_stack.Stacker.explain`.
+Share = TypeVar("Share", LearnerShare, FamilyShare)
 
-    Attributes
+
+class ShareTable(Sequence[Share], Generic[Share]):
+    """Records in rows, found by number or by name.
+
+    Parameters
     ----------
-    oof_srcc : float
-        Of the meta-regressor on the out-of-fold predictions that it was trained on: its few
-        weights make it a little better than on new pairs.
-    learners : tuple of LearnerShare
-    families : tuple of FamilyShare
+    records : sequence of LearnerShare or of FamilyShare
+    headings : mapping of str to str
+        What the columns are called in a table, by field.
+
+    Examples
+    --------
+    >>> table = ShareTable([LearnerShare("ridge/score", 0.7, 1.0, 1.0)], {"name": "prediction"})
+    >>> table["ridge/score"].oof_srcc, len(table)
+    (0.7, 1)
     """
 
-    oof_srcc: float
-    learners: tuple[LearnerShare, ...]
-    families: tuple[FamilyShare, ...]
+    def __init__(self, records: Sequence[Share], headings: Mapping[str, str]) -> None:
+        self._records = tuple(records)
+        self._headings = dict(headings)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Share]:
+        return iter(self._records)
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self._records[key]
+        for record in self._records:
+            if record.name == key:
+                return record
+        names = ", ".join(repr(record.name) for record in self._records)
+        raise UnknownNameError(f"no row {key!r}; there are: {names}.")
 
     def __repr__(self) -> str:
         return self.to_markdown()
 
+    def _repr_html_(self) -> str:
+        header = "".join(f"<th>{escape(text)}</th>" for text in self._headings.values())
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._cells()
+        )
+        return f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def to_markdown(self) -> str:
+        """Return the table as Markdown."""
+        lines = [list(self._headings.values()), ["---"] * len(self._headings), *self._cells()]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, one row a record, with intervals as columns of their own."""
+        pandas = require("pandas", extra="plots", purpose="the table as a data frame")
+        rows = []
+        for record in self._records:
+            row = asdict(record)
+            if isinstance(record, FamilyShare):
+                loss = record.loss or Estimate(np.nan, np.nan, np.nan)
+                row |= {"loss": loss.value, "loss_low": loss.low, "loss_high": loss.high}
+            rows.append(row)
+        return pandas.DataFrame(rows).set_index("name")
+
+    def _cells(self) -> list[list[str]]:
+        return [[_shown(field, getattr(one, field)) for field in self._headings] for one in self]
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation:
+    """What contributes to a stack; made by :meth:`~xacle_stack.Stacker.explain`.
+
+    It is shown as two tables, in a notebook as HTML.
+
+    Attributes
+    ----------
+    oof_srcc : float
+        The SRCC of the meta-regressor on the out-of-fold predictions that it was trained on: its
+        few weights make it a little better than on new pairs.
+    learners : ShareTable of LearnerShare
+    families : ShareTable of FamilyShare
+    """
+
+    oof_srcc: float
+    learners: ShareTable[LearnerShare]
+    families: ShareTable[FamilyShare]
+
+    def __repr__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_html_(self) -> str:
+        tables = (self.learners._repr_html_(), self.families._repr_html_())
+        texts = [f"<p>{escape(text)}</p>" for text in (self._title, *self._notes)]
+        return "".join([texts[0], *tables, *texts[1:]])
+
     def to_markdown(self) -> str:
         """Return two tables."""
-        lines = [
-            f"Out-of-fold SRCC of the stack: {self.oof_srcc:.4f}",
-            "",
-            "| level-0 prediction | out-of-fold SRCC | meta weight | share of the score |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {one.name} | {_number(one.oof_srcc)} | {_number(one.weight, '+.3f')} | "
-            f"{_percent(one.share)} |"
-            for one in self.learners
-        ]
-        lines += [
-            "",
-            "| family | share of the score | SRCC without it | loss |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {one.name} | {_percent(one.share)} | {_number(one.srcc_without)} | "
-            f"{_number(one.loss)} |"
-            for one in self.families
-        ]
-        return "\n".join(lines)
+        tables = (self.learners.to_markdown(), self.families.to_markdown())
+        return "\n\n".join([self._title, *tables, *self._notes])
 
-    def plot(self) -> Any:
-        """Return a matplotlib figure: shares of learners and families, and losses."""
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame of the families; `learners` has a ``to_frame`` of its own."""
+        return self.families.to_frame()
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the SRCC that is lost without each family, with 95 % intervals.
+
+        A stack of one family has nothing to leave out; of it, the out-of-fold SRCC of each level-0
+        prediction is drawn.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        ax : matplotlib axes
+        """
         require("matplotlib", extra="plots", purpose="the plot of an explanation")
         import matplotlib.pyplot as plt
 
-        n_rows = max(len(self.learners), len(self.families))
-        size = (11, 1.4 + 0.4 * n_rows)
-        figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained")
-        panels: list[tuple[str, Sequence[LearnerShare | FamilyShare], str]] = [
-            ("Level-0 predictions: share of the score", self.learners, "share"),
-            ("Families: share of the score", self.families, "share"),
-            ("Families: SRCC lost without", self.families, "loss"),
-        ]
-        for place, (title, bars, form) in enumerate(panels):
-            values = [getattr(one, form) for one in bars]
-            axis = axes[place]
-            drawn = axis.barh([one.name for one in bars], np.nan_to_num(values), color="#0072b2")
-            labels = [_percent(value) if form == "share" else _number(value) for value in values]
-            axis.bar_label(drawn, labels, padding=3, fontsize=8)
-            axis.margins(x=0.25)
-            axis.invert_yaxis()
-            axis.axvline(0, color="black", lw=0.8)
-            axis.set_title(title, loc="left", fontsize=9)
-            axis.spines[["top", "right", "left"]].set_visible(False)
-            axis.tick_params(labelsize=8)
-        return figure
-
-
-class _WithoutFamily:
-    """A table without the columns of one family."""
-
-    def __init__(self, columns: Columns, family: str) -> None:
-        self._columns = columns
-        self._span = columns.families[family]
-        self.shape = (columns.shape[0], columns.shape[1] - self._size)
-        self.families = self._kept(columns.families)
-        self.blocks = self._kept(columns.blocks)
+        points: list[tuple[str, Estimate]]
+        if len(self.families) > 1:
+            points = [(one.name, one.loss) for one in self.families if one.loss is not None]
+            title, label = "What the stack loses without a family", "out-of-fold SRCC lost"
+            label += " (95 % bootstrap interval)"
+        else:
+            points = [
+                (one.name, Estimate(one.oof_srcc, one.oof_srcc, one.oof_srcc))
+                for one in self.learners
+            ]
+            title, label = "How well each level-0 prediction ranks the pairs", "out-of-fold SRCC"
+        points.sort(key=lambda point: point[1].value)
+        if ax is None:
+            size = (7, 1.3 + 0.35 * len(points))
+            _, ax = plt.subplots(figsize=size, layout="constrained")
+        for index, (_, estimate) in enumerate(points):
+            ax.plot([estimate.low, estimate.high], [index, index], color=_COLOUR, lw=2.5, alpha=0.5)
+            ax.plot(estimate.value, index, "o", color=_COLOUR, ms=6)
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set_yticks(range(len(points)), [name for name, _ in points])
+        ax.set_ylim(-0.6, len(points) - 0.4)
+        ax.set_xlabel(label)
+        ax.set_title(title, loc="left")
+        ax.grid(axis="x", alpha=0.3)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        return ax
 
     @property
-    def _size(self) -> int:
-        return int(self._span.stop - self._span.start)
+    def _title(self) -> str:
+        return f"Out-of-fold SRCC of the stack: {self.oof_srcc:.4f}"
 
-    def _kept(self, spans: Mapping[str, slice]) -> dict[str, slice]:
-        shift = {
-            name: self._size if span.start >= self._span.stop else 0
-            for name, span in spans.items()
-            if not self._span.start <= span.start < self._span.stop
-        }
-        return {
-            name: slice(spans[name].start - by, spans[name].stop - by) for name, by in shift.items()
-        }
+    @property
+    def _notes(self) -> list[str]:
+        shares = [*(one.share for one in self.learners), *(one.share for one in self.families)]
+        return [_NEGATIVE] if min(shares, default=0.0) < 0 else []
 
-    def rows(self, rows: slice, family: str | None = None) -> FloatArray:
-        if family is not None:
-            return self._columns.rows(rows, family)
-        kept: FloatArray = np.delete(self._columns.rows(rows), self._span, axis=1)
-        return kept
+
+def explanation(
+    oof_srcc: float,
+    learners: Sequence[LearnerShare],
+    family_shares: Mapping[str, float],
+    losses: Mapping[str, tuple[float, Estimate]],
+) -> Explanation:
+    """Put the parts of an explanation together.
+
+    Parameters
+    ----------
+    oof_srcc : float
+    learners : sequence of LearnerShare
+    family_shares : mapping of str to float
+    losses : mapping of str to (float, Estimate)
+        For each family that was left out, the SRCC without it and what is lost.
+    """
+    families = [
+        FamilyShare(name, share, *losses.get(name, (float("nan"), None)))
+        for name, share in family_shares.items()
+    ]
+    learner_headings = ["level-0 prediction", "out-of-fold SRCC", "meta weight", "share of score"]
+    family_headings = ["family", "share of score", "SRCC without it", "SRCC lost [95 % interval]"]
+    return Explanation(
+        oof_srcc,
+        ShareTable(learners, _headings(LearnerShare, learner_headings)),
+        ShareTable(families, _headings(FamilyShare, family_headings)),
+    )
+
+
+def learner_shares(
+    names: Sequence[str], oof: FloatArray, y: FloatArray, meta: Any
+) -> list[LearnerShare]:
+    """Return what each level-0 prediction contributes.
+
+    Parameters
+    ----------
+    names : sequence of str
+    oof : ndarray of shape (n_pairs, n_level0)
+        Out-of-fold predictions.
+    y : ndarray of shape (n_pairs,)
+    meta : regressor
+        Fitted on `oof`.
+    """
+    final = meta.predict(oof)
+    variance = float(np.var(final)) or 1.0
+    coef = np.ravel(getattr(meta, "coef_", np.full(oof.shape[1], np.nan)))
+    parts = coef * (oof - oof.mean(axis=0))
+    shares = (parts * (final - final.mean())[:, np.newaxis]).mean(axis=0) / variance
+    weights = coef * oof.std(axis=0) / np.sqrt(variance)
+    return [
+        LearnerShare(name, srcc(y, column), float(weight), float(share))
+        for name, column, weight, share in zip(names, oof.T, weights, shares, strict=True)
+    ]
+
+
+def family_shares(
+    families: Mapping[str, Sequence[str]],
+    blocks: Mapping[str, slice],
+    learners: Sequence[FittedLearner],
+    shares: Sequence[float],
+    compression: BlockPCA | None,
+) -> dict[str, float]:
+    """Divide the shares of the learners among the families.
+
+    Parameters
+    ----------
+    families : mapping of str to sequence of str
+        The blocks of each family.
+    blocks : mapping of str to slice
+    learners : sequence of FittedLearner
+    shares : sequence of float
+        One for each output of the learners.
+    compression : BlockPCA or None
+    """
+    totals = dict.fromkeys(families, 0.0)
+    by_blocks = {tuple(names): family for family, names in families.items()}
+    remaining = iter(shares)
+    for learner in learners:
+        share = sum(next(remaining) for _ in learner.targets)
+        if len(totals) == 1:
+            parts = dict.fromkeys(families, 1.0)
+        elif learner.view.blocks in by_blocks:
+            parts = {by_blocks[learner.view.blocks]: 1.0}
+        else:
+            relevances = _block_relevances(learner, blocks, compression)
+            parts = dict.fromkeys(families, 0.0 if relevances else float("nan"))
+            for block, relevance in relevances.items():
+                owners = [family for family, names in families.items() if block in names]
+                for family in owners:
+                    parts[family] += relevance / len(owners)
+        for family, part in parts.items():
+            totals[family] += share * part
+    return totals
+
+
+def _block_relevances(
+    learner: FittedLearner, blocks: Mapping[str, slice], compression: BlockPCA | None
+) -> dict[str, float]:
+    """Return each block's part in what a learner on all compressed blocks has learned.
+
+    The parts sum to 1; there are none where the learner does not tell.
+    """
+    if not learner.view.compressed or compression is None:
+        return {}
+    by_column = np.zeros(next(reversed(blocks.values())).stop)
+    for model in learner.models:
+        component = np.zeros(compression.n_features_out_)
+        if isinstance(model, BlockGaussianProcess):
+            relevance = model.amplitude_ @ model.relevance_
+            for span, value in zip(compression.blocks_.values(), relevance, strict=True):
+                component[span] = value / (span.stop - span.start)
+        elif isinstance(model, BoostedTrees):
+            columns = np.arange(len(component))[np.newaxis]
+            component[learner.view.select(columns, compression.blocks_)[0]] = model.gain_
+        else:
+            return {}
+        for name, span in compression.blocks_.items():
+            # A column's part in a principal component is its squared loading.
+            axes = compression.axes_.get(name, np.eye(span.stop - span.start))
+            by_column[compression.blocks[name]] += np.square(axes) @ component[span]
+    total = by_column.sum()
+    return {name: float(by_column[s].sum() / total) for name, s in blocks.items()} if total else {}
 
 
 def training_facts(
-    columns: Columns, scores: FloatArray, weights: FloatArray, labels: IntArray | None
+    table: FeatureTable, scores: FloatArray, weights: FloatArray, labels: IntArray | None
 ) -> dict[str, NDArray[Any]]:
-    """Return what training pairs are told by; small, whatever the number of features."""
+    """Return what identifies training pairs; it is small, whatever the number of features."""
+    n_rows = len(table)
+    starts = {int(start) for start in np.linspace(0, max(n_rows - _RUN_ROWS, 0), _N_RUNS)}
+    rows = [table.rows(slice(first, min(first + _RUN_ROWS, n_rows))) for first in sorted(starts)]
     return {
         "y": scores,
         "sample_weight": weights,
         "groups": np.arange(len(scores)) if labels is None else labels,
-        "X": sampled_rows(columns).mean(axis=1, dtype=np.float64),
+        "X": np.concatenate(rows).mean(axis=1, dtype=np.float64),
     }
 
 
@@ -206,105 +397,26 @@ def check_same_training(
         raise StackingError(
             f"{n_given} pairs to explain, but the stacker was fitted on {n_fitted}. {_SAME}"
         )
-    for name, of_fit in fitted.items():
-        rounding = _ROUNDING * float(np.abs(of_fit).max(initial=0.0)) if name == "X" else 0.0
-        is_same = np.isclose(given[name], of_fit, rtol=1e-9, atol=rounding)
+    for name, expected in fitted.items():
+        rounding = _ROUNDING * float(np.abs(expected).max(initial=0.0)) if name == "X" else 0.0
+        is_same = np.isclose(given[name], expected, rtol=1e-9, atol=rounding)
         if not is_same.all():
-            what = f"{name} is not that which the stacker was fitted on"
+            what = f"{name} is not the one that the stacker was fitted on"
             if name != "X":
                 row = int(np.flatnonzero(~is_same)[0])
-                what += f": in row {row} it is {given[name][row]}, not {of_fit[row]}"
+                what += f": in row {row} it is {given[name][row]}, not {expected[row]}"
             raise StackingError(f"{what}. {_SAME}")
 
 
-def explain_stack(
-    stacker: Stacker,
-    columns: Columns,
-    y: FloatArray,
-    groups: ArrayLike | None,
-    sample_weight: ArrayLike | None,
-) -> Explanation:
-    """Return what contributes to a fitted stack; see :meth:`Stacker.explain`."""
-    oof = stacker.oof_predictions_
-    whole = srcc(y, stacker.meta_predict(oof))
-    final = stacker.meta_.predict(oof)
-    variance = float(np.var(final)) or 1.0
-    coef = np.ravel(getattr(stacker.meta_, "coef_", np.full(oof.shape[1], np.nan)))
-    parts = coef * (oof - oof.mean(axis=0))
-    shares = (parts * (final - final.mean())[:, np.newaxis]).mean(axis=0) / variance
-    weights = coef * oof.std(axis=0) / np.sqrt(variance)
-    learners = tuple(
-        LearnerShare(name, srcc(y, oof[:, place]), float(weights[place]), float(shares[place]))
-        for place, name in enumerate(stacker.level0_names_)
-    )
-    of_families = _family_shares(stacker, shares)
-    families = []
-    for name in stacker.families_:
-        without = float("nan")
-        if len(stacker.families_) > 1:
-            rest: Any = clone(stacker).set_params(random_state=stacker.seed_)
-            rest.fit(_WithoutFamily(columns, name), y, groups, sample_weight)
-            without = srcc(y, rest.meta_predict(rest.oof_predictions_))
-        families.append(FamilyShare(name, of_families[name], without, whole - without))
-    return Explanation(whole, learners, tuple(families))
+def _headings(record: type, headings: Sequence[str]) -> dict[str, str]:
+    return dict(zip((field.name for field in fields(record)), headings, strict=True))
 
 
-def _family_shares(stacker: Stacker, shares: FloatArray) -> dict[str, float]:
-    totals = dict.fromkeys(stacker.families_, 0.0)
-    of_learners: dict[str, float] = {}
-    for name, of_output in zip(stacker.level0_names_, shares.tolist(), strict=True):
-        learner_name = name.rpartition("/")[0]
-        of_learners[learner_name] = of_learners.get(learner_name, 0.0) + of_output
-    for learner, share in zip(stacker.level0_models_, of_learners.values(), strict=True):
-        if learner.sees in totals:
-            totals[learner.sees] += share
-        elif len(totals) == 1:
-            totals[next(iter(totals))] += share
-        else:
-            divided = _relevances(stacker, learner)
-            for name in totals:
-                totals[name] += share * divided.get(name, float("nan"))
-    return totals
-
-
-def _relevances(stacker: Stacker, learner: FittedLearner) -> dict[str, float]:
-    """Return the part of each family in what a learner on compressed blocks has learned."""
-    compression = stacker.compression_
-    if learner.sees != COMPRESSED or compression is None:
-        return {}
-    by_family = dict.fromkeys(stacker.families_, 0.0)
-    for model in learner.models:
-        by_column = np.zeros(compression.n_features_out_)
-        columns = slice(None) if learner.columns is None else learner.columns
-        if isinstance(model, BlockGaussianProcess):
-            relevance = model.amplitude_ @ model.relevance_
-            for span, value in zip(compression.blocks_.values(), relevance, strict=True):
-                by_column[span] = value / (span.stop - span.start)
-        elif isinstance(model, BoostedTrees):
-            by_column[columns] = model.gain_
-        elif isinstance(model, GroupedRidge):  # of one family: whatever is above zero
-            by_column[columns] = 1.0
-        else:
-            return {}
-        for name, span in compression.blocks_.items():
-            # Of a principal component each column has its squared loading.
-            axes = compression.axes_.get(name, np.eye(span.stop - span.start))
-            of_block = np.square(axes) @ by_column[span]
-            start = compression.blocks[name].start
-            for family, of_family in stacker.families_.items():
-                low, high = (np.clip(end - start, 0, len(of_block)) for end in _ends(of_family))
-                by_family[family] += float(of_block[low:high].sum())
-    total = sum(by_family.values())
-    return {family: value / total for family, value in by_family.items()} if total else {}
-
-
-def _ends(span: slice) -> tuple[int, int]:
-    return span.start, span.stop
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.1%}"
-
-
-def _number(value: float, form: str = ".4f") -> str:
-    return "–" if np.isnan(value) else format(value, form)
+def _shown(field: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or np.isnan(float(value)):
+        return "–"
+    if isinstance(value, Estimate):
+        return str(value)
+    return format(value, {"share": ".1%", "weight": "+.3f"}.get(field, ".4f"))

@@ -20,18 +20,21 @@ from joblib import Parallel, delayed
 from scipy import linalg
 from scipy.linalg import blas
 
+from xacle_stack._rows import row_blocks
+from xacle_stack._state_checks import MAX_OUTPUTS, check_numbers
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking._cholesky import factor_upper
-from xacle_stack.stacking.columns import Columns, column_moments, row_blocks
+from xacle_stack.stacking.moments import BLOCK_ROWS, column_moments
+from xacle_stack.table import FeatureTable
 
-# Rows and columns from which on float32 saves time.
-_LARGE = 1000
+# With this many rows and columns or more, float32 saves time.
+_MIN_FLOAT32 = 1000
 # Columns that are standardised at a time where products of rows are formed.
 _TILE = 512
-# Refinement stops where a step changes this little, relatively, or after so many.
+# Refinement stops at a step with a relative change this small, or after this many steps.
 _REFINED, _MAX_REFINEMENTS = 1e-9, 30
-# A column that varies this much less within a subset than in the whole table counts as constant.
+# A column counts as constant within a subset where its spread is below this share of the table's.
 _NEGLIGIBLE = 1e-7
 
 
@@ -57,34 +60,47 @@ class LinearModel:
         predicted: FloatArray = table @ self.coef.astype(table.dtype, copy=False) + self.intercept
         return predicted
 
+    def check_state(self) -> None:
+        """Check the numbers of a model from a file.
+
+        Raises
+        ------
+        ModelFileError
+            If they are not finite, do not fit together, or make too many outputs.
+        """
+        check_numbers("coef", self.coef, (None, None))
+        check_numbers("intercept", self.intercept, (self.coef.shape[1],))
+        if self.coef.shape[1] > MAX_OUTPUTS:
+            raise ModelFileError(f"{self.coef.shape[1]} outputs, the most is {MAX_OUTPUTS}.")
+
 
 class FoldRidge:
     """Ridge regressions of several targets on any subset of the folds of one table.
 
     Parameters
     ----------
-    columns : Columns
-    family : str or None
-        Whose columns; None for all.
-    fold_of : ndarray of shape (n_pairs,)
-        Number of each row's fold.
+    table : FeatureTable
+    blocks : sequence of str or None
+        The blocks whose columns are used; None for all.
+    row_fold : ndarray of shape (n_pairs,)
+        The number of each row's fold.
     targets : ndarray of shape (n_pairs, n_targets)
         float64.
     weights : ndarray of shape (n_pairs,)
-        Of the rows: a row of weight 2 counts as two.
+        A row of weight 2 counts as two rows.
     subsets : sequence of tuple of int
         The sets of folds that will be trained on; they decide what is kept.
     scales : bool, default=True
         Whether columns are divided by their standard deviations.
     n_jobs : int, optional
-        Of the sums.  Never changes a result.
+        How many folds are summed side by side.  Never changes a result.
     """
 
     def __init__(
         self,
-        columns: Columns,
-        family: str | None,
-        fold_of: IntArray,
+        table: FeatureTable,
+        blocks: Sequence[str] | None,
+        row_fold: IntArray,
         targets: FloatArray,
         weights: FloatArray,
         subsets: Sequence[tuple[int, ...]],
@@ -92,19 +108,18 @@ class FoldRidge:
         scales: bool = True,
         n_jobs: int | None = None,
     ) -> None:
-        self._columns, self._family = columns, family
-        self._fold_of, self._weights, self._n_jobs = fold_of, weights, n_jobs
-        span = columns.families[family] if family is not None else slice(0, columns.shape[1])
-        self._n_features = span.stop - span.start
-        self._n_folds = int(fold_of.max()) + 1
-        self._sizes = np.bincount(fold_of, minlength=self._n_folds)
-        self._mean, self._scale = column_moments(columns, weights, family)
-        # What brings standardised columns back to their own units, where no scale is wanted.
+        self._table, self._blocks = table, blocks
+        self._row_fold, self._weights, self._n_jobs = row_fold, weights, n_jobs
+        self._n_features = table.width(*(table.blocks if blocks is None else blocks))
+        self._n_folds = int(row_fold.max()) + 1
+        self._sizes = np.bincount(row_fold, minlength=self._n_folds)
+        self._mean, self._scale = column_moments(table, weights, blocks)
+        # Where no scaling is wanted, these bring standardised columns back to their own units.
         self._units = None if scales else np.where(np.isinf(self._scale), 1.0, self._scale)
-        # Sums of products with centred targets lose no digits.
+        # Centred targets keep the digits that sums of large products would lose.
         self._y_mean: FloatArray = weights @ targets / weights.sum()
         self._Y = targets - self._y_mean
-        self._weight = np.bincount(fold_of, weights, minlength=self._n_folds)
+        self._weight = np.bincount(row_fold, weights, minlength=self._n_folds)
         if any(self._weight[list(subset)].sum() == 0 for subset in subsets):
             raise StackingError(
                 "all rows that one fold is trained on have weight 0, where a penalty is chosen on "
@@ -114,51 +129,52 @@ class FoldRidge:
             )
         n_rows = [self._n_rows(subset) for subset in subsets]
         self._has_sums = max(n_rows) >= self._n_features
-        self._rows: FloatArray | None = None
+        self._values: FloatArray | None = None
         if min(n_rows) < self._n_features:
-            self._rows = columns.rows(slice(0, columns.shape[0]), family)
+            self._values = table.rows(slice(None), blocks)
         self._accumulate()
 
     def fit(self, subset: tuple[int, ...], penalties: Sequence[float]) -> list[LinearModel]:
         """Return one model of all targets for each penalty, trained on some folds."""
         if self._n_rows(subset) >= self._n_features:
             return self._fit_sums(subset, penalties, np.float64)
-        precision = self._precision_to_judge(subset, penalties)
+        precision = self._selection_precision(subset, penalties)
         return self._fit_rows(subset, penalties, precision, to_float64=True)
 
-    def fit_to_judge(
+    def fit_for_selection(
         self, subset: tuple[int, ...], penalties: Sequence[float]
     ) -> list[LinearModel]:
-        """Return the models of `fit`, good enough to tell which penalty is best.
+        """Return the models of `fit`, precise enough to select a penalty.
 
         Large systems are solved in float32 where its rounding, at most its precision times the
-        trace, is smaller than the weakest penalty: then it changes no penalty by more than that.
+        trace, is below the weakest penalty.  The rounding then acts like a small change of the
+        penalty.
         """
-        precision = self._precision_to_judge(subset, penalties)
+        precision = self._selection_precision(subset, penalties)
         if self._n_rows(subset) >= self._n_features:
             return self._fit_sums(subset, penalties, precision)
         return self._fit_rows(subset, penalties, precision, to_float64=False)
 
-    def _precision_to_judge(
+    def _selection_precision(
         self, subset: tuple[int, ...], penalties: Sequence[float]
     ) -> type[np.floating[Any]]:
         n_rows = self._n_rows(subset)
         rounding = np.finfo(np.float32).eps * n_rows * self._n_features
-        is_enough = min(n_rows, self._n_features) >= _LARGE and rounding < min(penalties)
+        is_enough = min(n_rows, self._n_features) >= _MIN_FLOAT32 and rounding < min(penalties)
         return np.float32 if is_enough else np.float64
 
     def errors(self, fold: int, models: Sequence[LinearModel]) -> FloatArray:
         """Return the weighted sums of squared errors on a fold, shape (n_models, n_targets)."""
-        if self._rows is not None:
-            rows = np.flatnonzero(self._fold_of == fold)
+        if self._values is not None:
+            rows = np.flatnonzero(self._row_fold == fold)
             errors = np.zeros((len(models), self._Y.shape[1]))
-            for block in row_blocks(len(rows)):
+            for block in row_blocks(0, len(rows), BLOCK_ROWS):
                 chosen = rows[block]
-                residuals = self._stacked(self._rows[chosen], models)
+                residuals = self._stacked(self._values[chosen], models)
                 residuals -= (self._Y[chosen] + self._y_mean)[:, np.newaxis]
                 errors += np.einsum("n,nmt->mt", self._weights[chosen], np.square(residuals))
             return errors
-        # In the units of the sums: Σ w (y − zᵀc − b)² from the fold's own sums.
+        # Σ w (y − zᵀc − b)² follows from the fold's own sums, in the units of the sums.
         units = np.where(np.isinf(self._scale), 0.0, self._scale)
         coef = np.stack([model.coef for model in models]) * units[:, np.newaxis]
         shift = np.stack([model.intercept + self._mean @ model.coef for model in models])
@@ -169,17 +185,17 @@ class FoldRidge:
         quadratic = np.einsum("pm,pm->m", flat, products)
         linear = np.einsum("mpt,pt->mt", coef, self._cross[fold])
         totals = self._y_square[fold] - 2 * linear + quadratic.reshape(n_models, n_targets)
-        about = self._y_sum[fold] - np.einsum("mpt,p->mt", coef, self._x_sum[fold])
-        errors = totals - 2 * shift * about + self._weight[fold] * np.square(shift)
+        centred_sum = self._y_sum[fold] - np.einsum("mpt,p->mt", coef, self._x_sum[fold])
+        errors = totals - 2 * shift * centred_sum + self._weight[fold] * np.square(shift)
         nonnegative: FloatArray = np.maximum(errors, 0.0)  # rounding
         return nonnegative
 
     def predict(self, models: Sequence[LinearModel]) -> FloatArray:
         """Return each row's predictions by the model of its fold, shape (n_pairs, n_targets)."""
-        predicted = np.empty((len(self._fold_of), models[0].coef.shape[1]))
-        for rows in row_blocks(len(predicted)):
-            by_model: FloatArray = self._stacked(self._columns.rows(rows, self._family), models)
-            predicted[rows] = by_model[np.arange(len(by_model)), self._fold_of[rows]]
+        predicted = np.empty((len(self._row_fold), models[0].coef.shape[1]))
+        for rows in row_blocks(0, len(predicted), BLOCK_ROWS):
+            by_model: FloatArray = self._stacked(self._table.rows(rows, self._blocks), models)
+            predicted[rows] = by_model[np.arange(len(by_model)), self._row_fold[rows]]
         return predicted
 
     @staticmethod
@@ -203,18 +219,18 @@ class FoldRidge:
         self._x_sum = np.zeros((self._n_folds, n_features))
         w_y = self._weights[:, np.newaxis] * self._Y
         self._y_sum, self._y_square = (
-            np.stack([values[self._fold_of == fold].sum(axis=0) for fold in range(self._n_folds)])
+            np.stack([values[self._row_fold == fold].sum(axis=0) for fold in range(self._n_folds)])
             for values in (w_y, w_y * self._Y)
         )
         if not self._has_sums:
             return
         with Parallel(n_jobs=self._n_jobs, prefer="threads", require="sharedmem") as parallel:
-            for rows in row_blocks(len(self._fold_of)):
-                table = self._columns.rows(rows, self._family)
+            for rows in row_blocks(0, len(self._row_fold), BLOCK_ROWS):
+                table = self._table.rows(rows, self._blocks)
                 parallel(delayed(self._add)(fold, rows, table) for fold in range(self._n_folds))
 
     def _add(self, fold: int, rows: slice, table: FloatArray) -> None:
-        chosen = np.flatnonzero(self._fold_of[rows] == fold)
+        chosen = np.flatnonzero(self._row_fold[rows] == fold)
         w = self._weights[rows][chosen]
         Z = (table[chosen] - self._mean) / self._scale
         self._x_sum[fold] += w @ Z
@@ -234,7 +250,7 @@ class FoldRidge:
             gram += self._gram[fold]
         scale = np.sqrt(np.maximum(gram.diagonal() / weight - np.square(x_mean), 0.0))
         scale = self._subset_scale(scale, x_mean, slice(None))
-        for tile in row_blocks(n_features, _TILE):
+        for tile in row_blocks(0, n_features, _TILE):
             column = gram[tile.start :, tile]
             column -= weight * np.outer(x_mean[tile.start :], x_mean[tile])
             column /= scale[tile]
@@ -256,18 +272,18 @@ class FoldRidge:
         to_float64: bool,
     ) -> list[LinearModel]:
         """Fit in the dual form; what is solved in float32 may be refined to float64."""
-        table = self._rows
-        assert table is not None
-        chosen = np.flatnonzero(np.isin(self._fold_of, subset))
+        values = self._values
+        assert values is not None
+        chosen = np.flatnonzero(np.isin(self._row_fold, subset))
         w = self._weights[chosen]
         weight = w.sum()
         y_mean = w @ self._Y[chosen] / weight
         root = np.sqrt(w)[:, np.newaxis]
         gram = np.zeros((len(chosen), len(chosen)), order="F", dtype=precision)
         x_mean, scale = np.zeros(self._n_features), np.empty(self._n_features)
-        tiles = list(row_blocks(self._n_features, _TILE))
+        tiles = list(row_blocks(0, self._n_features, _TILE))
         for tile in tiles:
-            Z = (table[chosen, tile] - self._mean[tile]) / self._scale[tile]
+            Z = (values[chosen, tile] - self._mean[tile]) / self._scale[tile]
             x_mean[tile] = w @ Z / weight
             Z -= x_mean[tile]
             deviation = np.sqrt(np.einsum("n,np,np->p", w, Z, Z) / weight)
@@ -277,7 +293,7 @@ class FoldRidge:
         factor = 1 / (self._scale * scale)
 
         def weighted(tile: slice) -> FloatArray:
-            Z: FloatArray = table[chosen, tile] - self._mean[tile]
+            Z: FloatArray = values[chosen, tile] - self._mean[tile]
             Z -= shift[tile]
             Z *= factor[tile]
             Z *= root
@@ -302,8 +318,8 @@ class FoldRidge:
         coef = np.concatenate([weighted(tile).T @ dual for tile in tiles]) / scale[:, np.newaxis]
         n_targets = self._Y.shape[1]
         return [
-            self._model(coef[:, place * n_targets : (place + 1) * n_targets], x_mean, y_mean)
-            for place in range(len(solutions))
+            self._model(coef[:, start : start + n_targets], x_mean, y_mean)
+            for start in range(0, coef.shape[1], n_targets)
         ]
 
     def _subset_scale(self, deviation: FloatArray, mean: FloatArray, span: slice) -> FloatArray:
@@ -321,10 +337,12 @@ class FoldRidge:
 
 def _add_products(gram: FloatArray, rows: FloatArray) -> None:
     """Add ``R Rᵀ`` to a matrix, in its lower triangle."""
-    for tile in row_blocks(len(gram), _TILE):
-        for below in row_blocks(len(gram), _TILE):
-            if below.start >= tile.start:  # small products: large ones are new memory every time
-                gram[below, tile] += (rows[tile] @ rows[below].T).T  # in the matrix's own order
+    for tile in row_blocks(0, len(gram), _TILE):
+        for below in row_blocks(0, len(gram), _TILE):
+            # Small products: a large one would need new memory every time.
+            if below.start >= tile.start:
+                # Transposed, the product has the matrix's own order in memory.
+                gram[below, tile] += (rows[tile] @ rows[below].T).T
 
 
 def _solve(
@@ -335,14 +353,14 @@ def _solve(
 ) -> Iterator[FloatArray]:
     """Yield ``(G + λI)⁻¹ R`` for each penalty, in the precision of G.
 
-    G is given by its lower triangle, which is left as it is: each factor is made in the upper one,
-    so that no penalty needs a matrix of its own.  If `times` multiplies with G in float64,
+    G is given by its lower triangle, which stays as it is: each factor is made in the upper one, so
+    that no penalty needs a matrix of its own.  If `times` multiplies with G in float64,
     the solutions are brought to float64.
     """
     diagonal = gram.diagonal().copy()
     on_diagonal = np.diag_indices(len(gram))
     for penalty in penalties:
-        for tile in row_blocks(len(gram), _TILE):
+        for tile in row_blocks(0, len(gram), _TILE):
             gram[: tile.start, tile] = gram[tile, : tile.start].T
             lower = np.tril(gram[tile, tile])
             gram[tile, tile] = lower + np.tril(lower, -1).T
@@ -350,7 +368,7 @@ def _solve(
         if factor_upper(gram):
             solution = _solve_factored(gram, right)
             yield solution if times is None else _refine(solution, gram, right, penalty, times)
-        else:  # singular to working precision
+        else:  # G + λI is singular to working precision
             gram[on_diagonal] = diagonal
             values, vectors = linalg.eigh(gram, lower=True, check_finite=False)
             # Rounding leaves eigenvalues a little below zero.

@@ -49,7 +49,7 @@ def split_folds(
     >>> len(train), len(held_out)
     (2, 2)
     """
-    check_whole_number("n_splits", n_splits, least=2)
+    check_whole_number("n_splits", n_splits, minimum=2)
     labels = group_labels(n_pairs, groups)
     n_groups = int(labels.max(initial=-1)) + 1
     if n_groups < n_splits:

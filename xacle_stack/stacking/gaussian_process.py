@@ -24,19 +24,23 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from xacle_stack._rows import row_blocks
+from xacle_stack._state_checks import MAX_OUTPUTS, check_indices, check_numbers
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
 from xacle_stack._validation import check_whole_number, row_weights
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking._cholesky import factor_upper
-from xacle_stack.stacking.columns import row_blocks
 from xacle_stack.stacking.marginal_likelihood import NOT_DEFINITE, learn_kernel, square_distances
 
-# With fewer rows, a kernel that found nothing says more about their number than about the columns.
-_ENOUGH_ROWS = 200
+# With fewer rows, a kernel that learned nothing tells of their number rather than of the columns.
+_MIN_ROWS_TO_WARN = 200
+# Limits of a model from a file: the matrix that is solved to fit more landmarks has 137 GB, and a
+# prediction multiplies the numbers of all landmarks 256 times for each kernel.
+_MAX_KERNELS, _MAX_LANDMARKS, _MAX_KERNEL_NUMBERS = 4, 2**17, 2**29
 _ROUNDING = 8 * np.finfo(np.float64).eps
-# Rows whose kernel is computed at a time, always as many: a pair alone gets the bits that it gets
-# among others.
+# The kernel is computed for exactly this many rows at a time, so that a pair alone gets the same
+# bits as among others.
 _TILE = 256
 
 
@@ -48,14 +52,14 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Parameters
     ----------
     blocks : mapping of str to slice, optional
-        Columns that matter together.  By default every column is a block.
+        The columns of each block.  By default every column is a block.
     n_learn : int, default=1500
-        Rows, chosen at random, on which the kernel is learned.
+        The number of rows, chosen at random, on which the kernel is learned.
     max_exact : int, default=8192
-        With more training rows, that many divided by two are chosen at random as landmarks and
-        the kernel is approximated by them; time is then linear in the rows.
+        With more training rows than this, half as many are chosen at random as landmarks that
+        approximate the kernel; the time is then linear in the number of rows.
     random_state : int, RandomState or None, default=0
-        Of these choices.
+        Seeds these choices.
 
     Attributes
     ----------
@@ -63,9 +67,9 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
     amplitude_ : ndarray of shape (n_kernels,)
         In units of the variance of the first target.
     noise_ : float
-        Likewise.
+        In the same units.
     log_likelihood_ : float
-        Of the rows that the kernel was learned on, per row, with the prior.
+        The log likelihood per row, with the prior, of the rows that the kernel was learned on.
     landmarks_ : ndarray of shape (n_landmarks, n_features)
     dual_coef_ : ndarray of shape (n_landmarks,) or (n_landmarks, n_targets)
 
@@ -132,8 +136,8 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ensure_min_samples=2,
             dtype=[np.float64, np.float32],
         )
-        check_whole_number("n_learn", self.n_learn, least=2)
-        check_whole_number("max_exact", self.max_exact, least=2)
+        check_whole_number("n_learn", self.n_learn, minimum=2)
+        check_whole_number("max_exact", self.max_exact, minimum=2)
         weights = row_weights(len(table), sample_weight)
         table, scores = table[weights > 0], scores[weights > 0].astype(np.float64)
         weights = weights[weights > 0] / weights[weights > 0].mean()
@@ -149,8 +153,8 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         predicted = np.empty((len(table), *self.dual_coef_.shape[1:]))
         with one_thread():
             for rows, kernel in self._kernels(self._standardise(table)):
-                of_tile = kernel.astype(np.float64) @ self.dual_coef_
-                predicted[rows] = of_tile[: rows.stop - rows.start] + self.y_mean_
+                tile_scores = kernel.astype(np.float64) @ self.dual_coef_
+                predicted[rows] = tile_scores[: rows.stop - rows.start] + self.y_mean_
         return predicted
 
     def _fit(
@@ -158,17 +162,17 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
     ) -> None:
         rng = check_random_state(self.random_state)
         self.mean_: FloatArray = table.mean(axis=0, dtype=np.float64)
-        of_columns = np.square(table - self.mean_).mean(axis=0)
-        spread = np.array([np.sqrt(of_columns[block].sum()) for block in blocks])
+        variances = np.square(table - self.mean_).mean(axis=0)
+        spread = np.array([np.sqrt(variances[block].sum()) for block in blocks])
         self.block_scale_ = np.where(spread > 0, spread, np.inf)
-        self.block_of_ = np.repeat(np.arange(len(blocks)), [b.stop - b.start for b in blocks])
-        # One by one: the bits of a target do not depend on the others.
+        self.column_block_ = np.repeat(np.arange(len(blocks)), [b.stop - b.start for b in blocks])
+        # Targets are treated one by one, so that the bits of one do not depend on the others.
         targets = np.ascontiguousarray(scores.reshape(len(scores), -1).T)
         means = np.array([weights @ target for target in targets]) / weights.sum()
         targets -= means[:, np.newaxis]
         squares = np.array([weights @ np.square(target) for target in targets])
         deviations = np.sqrt(squares / weights.sum())
-        # The rounding of the mean is no difference between scores.
+        # Scores that differ by the rounding of their mean only count as equal.
         varies = deviations > _ROUNDING * np.abs(means)
         scales = np.where(varies, deviations, 1.0)
         targets = np.where(varies[:, np.newaxis], targets / scales[:, np.newaxis], 0.0)
@@ -200,14 +204,14 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return [slice(*block.indices(n_features)) for block in blocks]
 
     def _standardise(self, table: FloatArray) -> FloatArray:
-        centred = (table - self.mean_) / self.block_scale_[self.block_of_]
+        centred = (table - self.mean_) / self.block_scale_[self.column_block_]
         standardised: FloatArray = centred.astype(np.float32)
         return standardised
 
     def _learn(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> None:
         """Learn the kernel from rows in random order."""
-        found = learn_kernel(X, self.block_of_, y, weights)
-        if not found.has_learned and len(y) >= _ENOUGH_ROWS:
+        found = learn_kernel(X, self.column_block_, y, weights)
+        if not found.has_learned and len(y) >= _MIN_ROWS_TO_WARN:
             warnings.warn(
                 f"BlockGaussianProcess learned nothing from {len(y)} rows: their scores are hardly "
                 "more likely by what it found in the columns than as noise around the mean, and on "
@@ -226,13 +230,14 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _kernels(self, X: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
         """Yield the kernel between tiles of rows and the landmarks, float32.
 
-        All tiles have one height: what lies below the last row is to be left out.
+        All tiles have one height; the caller drops what lies below the last row.
         """
         scaled = [
-            np.sqrt(of_kernel)[self.block_of_].astype(np.float32) for of_kernel in self.relevance_
+            np.sqrt(relevance)[self.column_block_].astype(np.float32)
+            for relevance in self.relevance_
         ]
         landmarks = [self.landmarks_ * scale for scale in scaled]
-        for rows in row_blocks(len(X), _TILE):
+        for rows in row_blocks(0, len(X), _TILE):
             tile = np.zeros((_TILE, X.shape[1]), dtype=np.float32)
             tile[: rows.stop - rows.start] = X[rows]
             kernel = np.zeros((_TILE, len(self.landmarks_)), dtype=np.float32)
@@ -272,6 +277,39 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         gram[np.diag_indices(n_landmarks)] += self.noise_
         solution: FloatArray = inverse @ _solve_definite(gram, right)
         return solution
+
+    def check_state(self) -> None:
+        """Check what a process from a file has learned.
+
+        Raises
+        ------
+        ModelFileError
+            If its numbers are not finite, do not fit together, or take very long to predict with.
+        """
+        n_features = self.n_features_in_
+        check_numbers("mean_", self.mean_, (n_features,))
+        check_numbers("block_scale_", self.block_scale_, (None,), least=0, finite=False)
+        n_blocks, n_kernels = len(self.block_scale_), len(self.amplitude_)
+        check_indices("column_block_", self.column_block_, n_features, n_blocks)
+        check_numbers("amplitude_", self.amplitude_, (None,), least=0)
+        check_numbers("relevance_", self.relevance_, (n_kernels, n_blocks), least=0)
+        check_numbers("landmarks_", self.landmarks_, (None, n_features))
+        n_landmarks, n_targets = len(self.landmarks_), np.shape(self.dual_coef_)[1:]
+        if n_landmarks > _MAX_LANDMARKS or n_kernels > _MAX_KERNELS:
+            raise ModelFileError(
+                f"{n_landmarks} landmarks_ and {n_kernels} kernels, the most are {_MAX_LANDMARKS} "
+                f"and {_MAX_KERNELS}."
+            )
+        if n_kernels * self.landmarks_.size > _MAX_KERNEL_NUMBERS or len(n_targets) > 1:
+            raise ModelFileError(
+                f"landmarks_ and dual_coef_ have shapes {self.landmarks_.shape} and "
+                f"{self.dual_coef_.shape}, for {n_kernels} kernels; the most are "
+                f"{_MAX_KERNEL_NUMBERS} numbers of all kernels, and one row of targets."
+            )
+        check_numbers("dual_coef_", self.dual_coef_, (n_landmarks, *n_targets))
+        check_numbers("y_mean_", self.y_mean_, n_targets)
+        if n_targets and n_targets[0] > MAX_OUTPUTS:
+            raise ModelFileError(f"{n_targets[0]} outputs, the most is {MAX_OUTPUTS}.")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

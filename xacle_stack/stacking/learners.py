@@ -7,20 +7,20 @@ everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
 from xacle_stack.stacking.ridge import GroupedRidge
 
-# What a learner sees, when it is not one family by name.
-ALL_COLUMNS, COMPRESSED = "<all>", "<compressed>"
+Families = Mapping[str, Sequence[str]]
 
 
 def rank_target(y: FloatArray, weights: FloatArray | None = None) -> FloatArray:
@@ -37,9 +37,10 @@ def rank_target(y: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     >>> rank_target(np.array([10.0, 3.0, 3.0, 0.0]))
     array([0.875, 0.5  , 0.5  , 0.125])
     """
-    _, place = np.unique(y, return_inverse=True)
-    of_value = np.bincount(place, weights)
-    ranks: FloatArray = (np.cumsum(of_value) - 0.5 * of_value)[place] / of_value.sum()
+    _, value_index = np.unique(y, return_inverse=True)
+    value_weights = np.bincount(value_index, weights)
+    midpoints = np.cumsum(value_weights) - 0.5 * value_weights
+    ranks: FloatArray = midpoints[value_index] / value_weights.sum()
     return ranks
 
 
@@ -50,37 +51,96 @@ TARGETS: Mapping[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
 
 
 @dataclass(frozen=True)
-class Level0Learner:
-    """A learner, what it sees and what it is trained on.
+class BlockView:
+    """The columns that a learner sees.
+
+    Attributes
+    ----------
+    blocks : tuple of str, optional
+        The blocks, side by side; None for the whole table.
+    compressed : bool, default=False
+        Whether it sees their principal components in place of their columns.
+    n_leading : int, optional
+        How many columns of each block it sees at most.
+    """
+
+    blocks: tuple[str, ...] | None = None
+    compressed: bool = False
+    n_leading: int | None = None
+
+    def select(self, values: FloatArray, blocks: Mapping[str, slice]) -> FloatArray:
+        """Return the columns that are seen of a table.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_rows, n_columns)
+        blocks : mapping of str to slice
+            The columns of each block in `values`.
+        """
+        if self.blocks is None and self.n_leading is None:
+            return values
+        spans = [blocks[name] for name in (blocks if self.blocks is None else self.blocks)]
+        if self.n_leading is not None:
+            spans = [slice(s.start, min(s.stop, s.start + self.n_leading)) for s in spans]
+        return values[:, np.concatenate([np.arange(span.start, span.stop) for span in spans])]
+
+    def check_state(self) -> None:
+        """Check a view from a file.
+
+        Raises
+        ------
+        ModelFileError
+            If its blocks are no names, or a setting has another type.
+        """
+        names = self.blocks
+        is_names = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        if not (names is None or (is_names and 0 < len(names) == len(set(names)))):
+            raise ModelFileError(f"blocks is {str(names)[:40]!r}, expected block names or None.")
+        if type(self.compressed) is not bool or (
+            self.n_leading is not None and (type(self.n_leading) is not int or self.n_leading < 1)
+        ):
+            raise ModelFileError(
+                f"compressed={self.compressed!r} and n_leading={self.n_leading!r}, expected a bool "
+                "and a number of columns or None."
+            )
+
+
+@dataclass(frozen=True)
+class RidgeLearner:
+    """Ridges on raw columns, one for each target, each fold's penalty chosen without that fold.
 
     Attributes
     ----------
     name : str
-    sees : str
-        A family, :data:`ALL_COLUMNS`, or :data:`COMPRESSED`: the principal components of the
-        blocks.
-    estimator : regressor, optional
-        Cloned for each fold; None for a ridge on a family.
+    view : BlockView
+        Not compressed.
     targets : tuple of str
-        Names of :data:`TARGETS`; with several, an estimator must take them all at once.
-    columns : ndarray, optional
-        Which columns of what it sees; by default all.
+        Names of :data:`TARGETS`.
     """
 
     name: str
-    sees: str
-    estimator: BaseEstimator | None = None
+    view: BlockView
+    targets: tuple[str, ...] = ("score", "rank")
+
+
+@dataclass(frozen=True)
+class EstimatorLearner:
+    """A regressor as a level-0 learner.
+
+    Attributes
+    ----------
+    name : str
+    view : BlockView
+    estimator : regressor
+        Cloned for each fold.
+    targets : tuple of str
+        Names of :data:`TARGETS`; the estimator must take several all at once.
+    """
+
+    name: str
+    view: BlockView
+    estimator: BaseEstimator
     targets: tuple[str, ...] = ("score",)
-    columns: IntArray | None = None
-
-    def select(self, table: FloatArray) -> FloatArray:
-        """Return the columns that it is trained on."""
-        return table if self.columns is None else table[:, self.columns]
-
-    @property
-    def output_names(self) -> list[str]:
-        """Names of its columns among the out-of-fold predictions."""
-        return [f"{self.name}/{target}" for target in self.targets]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +149,44 @@ class FittedLearner:
 
     Attributes
     ----------
-    sees : str
-    columns : ndarray or None
-        As in :class:`Level0Learner`.
+    name : str
+    targets : tuple of str
+        What each of its outputs predicts.
+    view : BlockView
     models : list
-        Their predictions are averaged: one a fold, or the one trained on all rows.  Of a ridge it
-        is the mean of the folds' models.
+        The mean of their predictions is taken: one model a fold, or the one trained on all rows.
+        A :class:`RidgeLearner` has the mean of the folds' models.
     """
 
-    sees: str
-    columns: IntArray | None
+    name: str
+    targets: tuple[str, ...]
+    view: BlockView
     models: list[Any]
 
-    def predict(self, table: FloatArray) -> FloatArray:
-        """Return predictions from the table that it sees, (n_rows,) or (n_rows, n_targets)."""
-        seen = table if self.columns is None else table[:, self.columns]
+    @property
+    def output_names(self) -> list[str]:
+        """The names of its outputs, ``"learner/target"``."""
+        return [f"{self.name}/{target}" for target in self.targets]
+
+    def predict(self, seen: FloatArray) -> FloatArray:
+        """Return predictions from the columns of its view, (n_rows,) or (n_rows, n_targets)."""
         predicted: FloatArray = np.mean([model.predict(seen) for model in self.models], axis=0)
         return predicted
+
+    def check_state(self) -> None:
+        """Check what a learner from a file consists of.
+
+        Raises
+        ------
+        ModelFileError
+            If a part has another type than `fit` gives it.
+        """
+        if not isinstance(self.models, list) or not self.models:
+            raise ModelFileError(f"models is {str(self.models)[:40]!r}, expected a list of them.")
+        if type(self.view) is not BlockView:
+            raise ModelFileError(f"view is a {type(self.view).__name__}, expected a BlockView.")
+        if not isinstance(self.name, str) or not isinstance(self.targets, tuple):
+            raise ModelFileError(f"{self.name!r} and {self.targets!r} are no name and targets.")
 
 
 @dataclass(frozen=True)
@@ -115,17 +196,19 @@ class Preset:
     Attributes
     ----------
     n_splits : int
-        Folds.
+        The number of folds.
     n_components : int
-        Principal components: of everything, or of each block.
+        The number of principal components, of all columns or of each block.
     by_block : bool
+        Whether each block has components of its own.
     refit : bool
         Whether new pairs are scored by estimators that were trained once more, on all rows, rather
         than by the mean of the folds' estimators.
     ridges : bool
-        Whether there is a ridge on the score and one on the rank for each family.
+        Whether each family has a :class:`RidgeLearner`.
     estimators : callable
-        From the blocks of the compressed table and a seed to learners on that table.
+        Makes the learners that see compressed blocks: from the families, the columns of the
+        compressed blocks and a seed.
     """
 
     n_splits: int
@@ -133,49 +216,62 @@ class Preset:
     by_block: bool
     refit: bool
     ridges: bool
-    estimators: Callable[[Mapping[str, slice], int], list[Level0Learner]]
+    estimators: Callable[[Families, Mapping[str, slice], int], list[EstimatorLearner]]
+
+    def ridge_learners(
+        self, families: Families, *, has_compressed_array: bool
+    ) -> list[RidgeLearner]:
+        """Return the ridges on raw columns.
+
+        Parameters
+        ----------
+        families : mapping of str to sequence of str
+            The blocks of each family.
+        has_compressed_array : bool
+            Whether the features are a plain array, of which the other learners see principal
+            components.  Components may lose what a ridge on all columns finds, so it is added.
+        """
+        if self.ridges:
+            return [
+                RidgeLearner(f"ridge {family}", BlockView(tuple(blocks)))
+                for family, blocks in families.items()
+            ]
+        return [RidgeLearner("ridge all columns", BlockView())] if has_compressed_array else []
 
 
-def family_ridges(families: Iterable[str]) -> list[Level0Learner]:
-    """Return the ridges of the published system."""
-    return [Level0Learner(f"ridge {name}", name, None, ("score", "rank")) for name in families]
-
-
-def _of_paper(blocks: Mapping[str, slice], random_state: int) -> list[Level0Learner]:
-    # Scoring millions of pairs takes as long as there are trees.
+def _paper_estimators(
+    families: Families, compressed: Mapping[str, slice], random_state: int
+) -> list[EstimatorLearner]:
+    # Few trees: the time to score millions of pairs grows with their number.
     boosting = BoostedTrees(200, learning_rate=0.045, random_state=random_state)
-    return [Level0Learner("boosting", COMPRESSED, boosting)]
+    return [EstimatorLearner("boosting", BlockView(compressed=True), boosting)]
 
 
-def _of_best(blocks: Mapping[str, slice], random_state: int) -> list[Level0Learner]:
-    gaussian_process = BlockGaussianProcess(dict(blocks), random_state=random_state)
-    # Trees take long over many columns, and find what they need in the leading components.
-    leading = np.concatenate(
-        [np.arange(block.start, min(block.stop, block.start + 16)) for block in blocks.values()]
-    )
+def _best_estimators(
+    families: Families, compressed: Mapping[str, slice], random_state: int
+) -> list[EstimatorLearner]:
+    gaussian_process = BlockGaussianProcess(dict(compressed), random_state=random_state)
     boosting = BoostedTrees(colsample_bytree=0.2, random_state=random_state)
-    families: dict[str, list[IntArray]] = {}
-    for name, block in blocks.items():
-        family = name.rpartition("/")[0] if "/" in name else "all"
-        families.setdefault(family, []).append(np.arange(block.start, block.stop))
     ridges = [
-        Level0Learner(
+        EstimatorLearner(
             f"ridge {family}",
-            COMPRESSED,
+            BlockView(tuple(blocks), compressed=True),
             GroupedRidge(scales=False),
             ("score", "rank"),
-            np.concatenate(columns),
         )
-        for family, columns in families.items()
+        for family, blocks in families.items()
     ]
     return [
         *ridges,
-        Level0Learner("gaussian process", COMPRESSED, gaussian_process, ("score", "rank")),
-        Level0Learner("boosting", COMPRESSED, boosting, columns=leading),
+        EstimatorLearner(
+            "gaussian process", BlockView(compressed=True), gaussian_process, ("score", "rank")
+        ),
+        # Trees take long over many columns, and find what they need in the leading components.
+        EstimatorLearner("boosting", BlockView(compressed=True, n_leading=16), boosting),
     ]
 
 
 PRESETS: Mapping[str, Preset] = {
-    "best": Preset(5, 128, by_block=True, refit=True, ridges=False, estimators=_of_best),
-    "paper": Preset(3, 64, by_block=False, refit=False, ridges=True, estimators=_of_paper),
+    "best": Preset(5, 128, by_block=True, refit=True, ridges=False, estimators=_best_estimators),
+    "paper": Preset(3, 64, by_block=False, refit=False, ridges=True, estimators=_paper_estimators),
 }

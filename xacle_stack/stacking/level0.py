@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,22 +16,22 @@ from sklearn.utils.validation import has_fit_parameter
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError, XacleStackError
-from xacle_stack.stacking.columns import Columns
-from xacle_stack.stacking.compress import BlockPCA
+from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.folds import Fold
 from xacle_stack.stacking.learners import (
-    ALL_COLUMNS,
-    COMPRESSED,
     PRESETS,
     TARGETS,
+    BlockView,
+    EstimatorLearner,
     FittedLearner,
-    Level0Learner,
     Preset,
+    RidgeLearner,
 )
-from xacle_stack.stacking.ridge import fit_family
+from xacle_stack.stacking.ridge import fit_blocks
+from xacle_stack.table import FeatureTable
 
-# Of the target's: a learner that varies less says nothing.
-_LEAST_SPREAD = 1e-3
+# A learner that varies less than this share of its target's standard deviation is constant.
+_MIN_SPREAD = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +40,56 @@ class Level0Result:
 
     Attributes
     ----------
-    names : list of str
-        Of its out-of-fold columns.
     fitted : FittedLearner
     oof : ndarray of shape (n_pairs, n_targets)
     """
 
-    names: list[str]
     fitted: FittedLearner
     oof: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Level0Plan:
+    """Which learners are trained.
+
+    Attributes
+    ----------
+    ridges : sequence of RidgeLearner
+    preset : Preset or None
+        Gives the estimators that see compressed blocks; None where a caller's learners are all.
+    compression : BlockPCA or None
+        None where `preset` is.
+    on_columns : sequence of (str, regressor)
+        A caller's learners, which see all columns and predict the raw score.
+    penalties : sequence of float
+        Candidates of the ridges.
+    random_state : int
+        Seeds the preset's estimators.
+    """
+
+    ridges: Sequence[RidgeLearner]
+    preset: Preset | None
+    compression: BlockPCA | None
+    on_columns: Sequence[tuple[str, BaseEstimator]]
+    penalties: Sequence[float]
+    random_state: int
+
+    @property
+    def refit(self) -> bool:
+        """Whether the estimators are trained once more on all rows, to score new pairs."""
+        return self.preset is not None and self.preset.refit
+
+    def estimators(self, table: FeatureTable) -> list[EstimatorLearner]:
+        """Return the preset's estimators, for compressed blocks if these are fitted already."""
+        if self.preset is None or self.compression is None:
+            return []
+        blocks = getattr(self.compression, "blocks_", self.compression.blocks)
+        return self.preset.estimators(table.families, blocks, self.random_state)
+
+    def n_fits(self, table: FeatureTable, n_splits: int) -> int:
+        """Return how many fits there will be in all."""
+        n_estimators = len(self.estimators(table)) + len(self.on_columns)
+        return len(self.ridges) * n_splits + n_estimators * (n_splits + self.refit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,147 +98,156 @@ class Level0Task:
 
     Attributes
     ----------
-    columns : Columns
+    table : FeatureTable
     scores, weights : ndarray of shape (n_pairs,)
     groups : ndarray of shape (n_pairs,) or None
     folds : sequence of (train, held_out) row numbers
     n_jobs : int or None
+    on_fit : callable
+        Called after every fit of a learner on some folds.
     """
 
-    columns: Columns
+    table: FeatureTable
     scores: FloatArray
     weights: FloatArray
     groups: IntArray | None
     folds: Sequence[Fold]
     n_jobs: int | None
+    on_fit: Callable[[], object]
 
-    def fit_estimators(self, learners: Sequence[tuple[str, BaseEstimator]]) -> list[Level0Result]:
-        """Train a caller's estimators on all columns."""
-        table = self.columns.rows(slice(0, len(self.scores)))
-        named = [Level0Learner(name, ALL_COLUMNS, estimator) for name, estimator in learners]
-        return [self._fit_estimator(learner, table, refits=False) for learner in named]
-
-    def fit_preset(
-        self,
-        preset: Preset,
-        ridges: Sequence[Level0Learner],
-        compression: BlockPCA,
-        penalties: Sequence[float],
-        random_state: int,
-    ) -> list[Level0Result]:
-        """Train the ridges and, beside them, the preset's estimators; fits `compression`."""
+    def fit_all(self, plan: Level0Plan) -> list[Level0Result]:
+        """Train all learners out-of-fold, side by side; this fits the plan's compression."""
 
         @one_thread()
-        def fit_ridge(learner: Level0Learner) -> list[Level0Result]:
-            targets = self._targets_by_fold(learner.targets)
-            with naming(f"the learner {learner.name!r} could not be fitted out-of-fold"):
-                oof, model, _ = fit_family(
-                    self.columns,
-                    learner.sees,
-                    self.folds,
-                    self.groups,
-                    targets,
-                    self.weights,
-                    penalties,
-                    self.n_jobs,
-                )
-            fitted = FittedLearner(learner.sees, None, [model])
-            return [Level0Result(learner.output_names, fitted, oof)]
+        def fit_ridge(learner: RidgeLearner) -> list[Level0Result]:
+            return [self._fit_ridge(learner, plan.penalties)]
 
         @one_thread()
-        def fit_estimators() -> list[Level0Result]:
-            compression.fit(self.columns, self.weights)
-            table = compression.transform(self.columns)
-            learners = preset.estimators(compression.blocks_, random_state)
-            return [self._fit_estimator(learner, table, preset.refit) for learner in learners]
+        def fit_compressed() -> list[Level0Result]:
+            if plan.compression is None:
+                return []
+            plan.compression.fit(self.table, self.weights)
+            values, blocks = plan.compression.transform(self.table), plan.compression.blocks_
+            learners = plan.estimators(self.table)
+            return [self._fit_estimator(one, values, blocks, plan.refit) for one in learners]
 
-        def width(ridge: Level0Learner) -> int:
-            columns = self.columns.families[ridge.sees]
-            return int(columns.stop - columns.start)
+        @one_thread()
+        def fit_on_columns() -> list[Level0Result]:
+            if not plan.on_columns:
+                return []
+            values, blocks = self.table.values, self.table.blocks
+            learners = [EstimatorLearner(name, BlockView(), one) for name, one in plan.on_columns]
+            return [self._fit_estimator(one, values, blocks, plan.refit) for one in learners]
 
-        # The largest family first: what is left at the end is then small.
-        order = sorted(range(len(ridges)), key=lambda place: -width(ridges[place]))
-        *first, last = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
-            [*(delayed(fit_ridge)(ridges[place]) for place in order), delayed(fit_estimators)()]
+        # The widest first: little is then left to wait for at the end.
+        ridges = plan.ridges
+        widths = [self.table.width(*(one.view.blocks or self.table.blocks)) for one in ridges]
+        order = sorted(range(len(ridges)), key=lambda index: -widths[index])
+        *by_width, compressed, on_columns = Parallel(
+            n_jobs=self.n_jobs, prefer="threads", require="sharedmem"
+        )(
+            [
+                *(delayed(fit_ridge)(ridges[index]) for index in order),
+                delayed(fit_compressed)(),
+                delayed(fit_on_columns)(),
+            ]
         )
-        in_order = sorted(zip(order, first, strict=True), key=lambda one: one[0])
-        return [one for part in [*(found for _, found in in_order), last] for one in part]
+        in_order = [by_width[order.index(index)] for index in range(len(ridges))]
+        return [one for part in [*in_order, compressed, on_columns] for one in part]
+
+    def _fit_ridge(self, learner: RidgeLearner, penalties: Sequence[float]) -> Level0Result:
+        targets = self._targets_by_fold(learner.targets)
+        with naming(f"the learner {learner.name!r}", "could not be fitted out-of-fold"):
+            oof, model, _ = fit_blocks(
+                self.table,
+                learner.view.blocks,
+                self.folds,
+                self.groups,
+                targets,
+                self.weights,
+                penalties,
+                self.n_jobs,
+            )
+        for _ in self.folds:
+            self.on_fit()
+        fitted = FittedLearner(learner.name, learner.targets, learner.view, [model])
+        return Level0Result(fitted, oof)
 
     def _fit_estimator(
-        self, learner: Level0Learner, table: FloatArray, refits: bool
+        self,
+        learner: EstimatorLearner,
+        values: FloatArray,
+        blocks: Mapping[str, slice],
+        refit: bool,
     ) -> Level0Result:
         splits: list[tuple[IntArray, IntArray | None]] = list(self.folds)
-        if refits:
+        if refit:
             splits.append((np.arange(len(self.scores)), None))
-        seen = learner.select(table)
+        seen = learner.view.select(values, blocks)
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
-            delayed(_fit_split)(
-                learner, seen, self.scores, self.weights, self.groups, split, fold, keeps=not refits
-            )
+            delayed(self._fit_split)(learner, seen, split, fold, keeps_model=not refit)
             for fold, split in enumerate(splits)
         )
         oof = np.empty((len(self.scores), len(learner.targets)))
         for (_, held_out), (_, predicted) in zip(self.folds, results, strict=False):
             oof[held_out] = predicted
         models = [model for model, _ in results if model is not None]
-        fitted = FittedLearner(learner.sees, learner.columns, models)
-        return Level0Result(learner.output_names, fitted, oof)
+        fitted = FittedLearner(learner.name, learner.targets, learner.view, models)
+        return Level0Result(fitted, oof)
+
+    @one_thread()
+    def _fit_split(
+        self,
+        learner: EstimatorLearner,
+        seen: FloatArray,
+        split: tuple[IntArray, IntArray | None],
+        fold: int,
+        *,
+        keeps_model: bool,
+    ) -> tuple[Any, FloatArray | None]:
+        """Train a learner on some rows and predict those held out.
+
+        A model that only predicts its fold is not kept: a Gaussian process is as large as its rows.
+        """
+        train, held_out = split
+        weights = self.weights[train]
+        targets = [TARGETS[target](self.scores[train], weights) for target in learner.targets]
+        who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
+        where = "" if held_out is None else f" outside fold {fold}"
+        rows = f"the {len(train)} rows{where}" if where else f"{len(train)} rows"
+        with naming(who, f"could not be fitted on {rows}"):
+            model = fit_estimator(
+                learner.estimator,
+                seen[train],
+                targets[0] if len(targets) == 1 else np.column_stack(targets),
+                None if self.groups is None else self.groups[train],
+                None if (self.weights == 1).all() else weights,
+            )
+        self.on_fit()
+        if held_out is None:
+            return model, None
+        with naming(who, f"could not predict the {len(held_out)} rows of fold {fold}"):
+            predicted = model.predict(seen[held_out])
+        predicted = _check_predicted(learner, model, predicted, len(held_out))
+        return model if keeps_model else None, predicted
 
     def _targets_by_fold(self, targets: Sequence[str]) -> FloatArray:
         """Return what the models of each fold are trained on, (n_folds, n_pairs, n_targets).
 
-        Ranks are those among the rows trained on: a held-out score must not move its own
-        prediction.  Of held-out rows there is nothing but a mean.
+        Ranks are taken among the rows trained on: a held-out score must not move its own
+        prediction.  Held-out rows get the mean, which tells nothing about them.
         """
         by_fold = np.empty((len(self.folds), len(self.scores), len(targets)))
         for fold, (train, held_out) in enumerate(self.folds):
-            for place, target in enumerate(targets):
+            for index, target in enumerate(targets):
                 values = TARGETS[target](self.scores[train], self.weights[train])
-                by_fold[fold, train, place] = values
-                by_fold[fold, held_out, place] = values.mean()
+                by_fold[fold, train, index] = values
+                by_fold[fold, held_out, index] = values.mean()
         return by_fold
 
 
-@one_thread()
-def _fit_split(
-    learner: Level0Learner,
-    table: FloatArray,
-    y: FloatArray,
-    weights: FloatArray,
-    groups: IntArray | None,
-    split: tuple[IntArray, IntArray | None],
-    fold: int,
-    *,
-    keeps: bool,
-) -> tuple[Any, FloatArray | None]:
-    """Train a learner on some rows and predict those held out.
-
-    A model that only predicts its fold is not kept: a Gaussian process is as large as its rows.
-    """
-    train, held_out = split
-    of_train = [TARGETS[target](y[train], weights[train]) for target in learner.targets]
-    who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
-    rows = (
-        f"{len(train)} rows" if held_out is None else f"the {len(train)} rows outside fold {fold}"
-    )
-    with naming(f"{who} could not be fitted on {rows}"):
-        model = fit_estimator(
-            learner.estimator,
-            table[train],
-            of_train[0] if len(of_train) == 1 else np.column_stack(of_train),
-            None if groups is None else groups[train],
-            None if (weights == 1).all() else weights[train],
-        )
-    if held_out is None:
-        return model, None
-    with naming(f"{who} could not predict the {len(held_out)} rows of fold {fold}"):
-        predicted = model.predict(table[held_out])
-    predicted = _check_predicted(learner, model, predicted, len(held_out))
-    return model if keeps else None, predicted
-
-
 def _check_predicted(
-    learner: Level0Learner, model: BaseEstimator, predicted: ArrayLike, n_pairs: int
+    learner: EstimatorLearner, model: BaseEstimator, predicted: ArrayLike, n_pairs: int
 ) -> FloatArray:
     """Return predictions as an array of shape (n_pairs, n_targets), once they are numbers."""
     values, n_targets = np.asarray(predicted), len(learner.targets)
@@ -217,75 +267,67 @@ def _check_predicted(
 
 
 def predict_level0(
-    learners: Sequence[FittedLearner],
-    names: Sequence[str],
-    table: FloatArray,
-    compression: BlockPCA | None,
-    families: Mapping[str, slice],
+    learners: Sequence[FittedLearner], table: FeatureTable, compression: BlockPCA | None
 ) -> FloatArray:
-    """Return the level-0 predictions of rows that are at hand with all columns.
+    """Return the level-0 predictions of some pairs.
 
     Parameters
     ----------
     learners : sequence of FittedLearner
-    names : sequence of str
-        Of their outputs, ``"learner/target"``.
-    table : ndarray of shape (n_rows, n_features)
+    table : FeatureTable
+        All its columns are held in memory.
     compression : BlockPCA or None
         None where no learner sees compressed blocks.
-    families : mapping of str to slice
 
     Returns
     -------
-    predictions : ndarray of shape (n_rows, n_level0)
+    predictions : ndarray of shape (n_pairs, n_level0)
 
     Raises
     ------
     StackingError
         If a learner predicts NaN or infinity, or fails.
     """
-    views = {ALL_COLUMNS: table}
-    if compression is not None:
-        views[COMPRESSED] = compression.transform_rows(table)
-    of_learners = []
-    outputs = dict.fromkeys(name.rpartition("/")[0] for name in names)
-    for name, learner in zip(outputs, learners, strict=True):
-        sees = learner.sees
-        with naming(f"the learner {name!r} could not predict {len(table)} pairs"):
-            view = views[sees] if sees in views else table[:, families[sees]]
-            of_learners.append(learner.predict(view))
-    predictions = np.column_stack(of_learners)
-    is_finite = np.isfinite(predictions)
-    for name, of_learner in zip(names, is_finite.T, strict=True):
-        if not of_learner.all():
+    compressed = None if compression is None else compression.transform_values(table.values)
+    outputs = []
+    for learner in learners:
+        with naming(f"the learner {learner.name!r}", f"could not predict {len(table)} pairs"):
+            if not learner.view.compressed:
+                seen = table.rows(slice(None), learner.view.blocks)
+            elif compression is None or compressed is None:
+                raise StackingError("it sees compressed blocks, and there is no compression.")
+            else:
+                seen = learner.view.select(compressed, compression.blocks_)
+            outputs.append(learner.predict(seen).reshape(len(table), -1))
+        n_bad = len(table) - int(np.isfinite(outputs[-1]).all(axis=1).sum())
+        if n_bad:
             raise StackingError(
-                f"the learner {name.rpartition('/')[0]!r} predicts NaN or infinity for "
-                f"{len(table) - of_learner.sum()} of {len(table)} pairs."
+                f"the learner {learner.name!r} predicts NaN or infinity for {n_bad} of "
+                f"{len(table)} pairs."
             )
-    return predictions
+    return np.column_stack(outputs)
 
 
 @contextmanager
-def naming(failure: str) -> Iterator[None]:
-    """Say in front of an exception's message which learner failed at what.
+def naming(who: str, failure: str) -> Iterator[None]:
+    """Put in front of an exception's message which learner failed at what.
 
-    This library's own errors stay what they are; others become a StackingError with the exception
-    as its cause.  An interrupt, a lack of memory and a warning that is an error pass.
+    This library's own errors keep their type; others become a StackingError with the exception as
+    its cause.  An interrupt, a lack of memory and a warning that is an error pass unchanged.
     """
     try:
         yield
     except (MemoryError, Warning):
         raise
     except XacleStackError as error:
-        who = failure.partition(" could not ")[0]
         if who in str(error):
             raise
-        raise type(error)(f"{failure}: {error}") from error
+        raise type(error)(f"{who} {failure}: {error}") from error
     except Exception as error:
-        raise StackingError(f"{failure}: {type(error).__name__}: {error}") from error
+        raise StackingError(f"{who} {failure}: {type(error).__name__}: {error}") from error
 
 
-def named_learners(learners: object) -> list[tuple[str, BaseEstimator]]:
+def named_learners(parameter: str, learners: object) -> list[tuple[str, BaseEstimator]]:
     """Return a caller's learners, once each has a name of its own.
 
     Raises
@@ -301,12 +343,12 @@ def named_learners(learners: object) -> list[tuple[str, BaseEstimator]]:
         named = [("", None)]
     if not all(isinstance(name, str) and hasattr(one, "fit") for name, one in named):
         raise StackingError(
-            "learners must be a list of (name, regressor), for example "
+            f"{parameter} must be a list of (name, regressor), for example "
             f"[('linear', LinearRegression())], got {learners!r}."
         )
     names = [name for name, _ in named]
     if not names or len(set(names)) != len(names):
-        raise StackingError(f"learners need different names and at least one, got {names}.")
+        raise StackingError(f"{parameter} need different names and at least one, got {names}.")
     return named
 
 
@@ -334,28 +376,25 @@ def fit_estimator(
         extra["groups"] = labels
     if sample_weight is not None:
         extra["sample_weight"] = sample_weight
-    fitted = model.fit(X, y, **extra)
-    if getattr(fitted, "was_interrupted_", False):
-        raise KeyboardInterrupt  # of one learner it kept the best state; a stack has none to keep
-    return fitted
+    return model.fit(X, y, **extra)
 
 
-def without_idle(oof: FloatArray, target_spreads: FloatArray) -> FloatArray:
-    """Return out-of-fold predictions with zeros where a learner says nearly the same of all rows.
+def zero_constant_columns(oof: FloatArray, target_spreads: FloatArray) -> FloatArray:
+    """Zero nearly constant out-of-fold columns.
 
-    A ridge at its strongest penalty is such a one.  Standardised, its rounding would look like
-    knowledge, and its model of all rows, which may vary more, would be blown up on new pairs.
+    Standardising them would amplify rounding noise into a signal.  A ridge at its strongest
+    penalty predicts such a column, and its model of all rows may vary more on new pairs.
 
     Parameters
     ----------
     oof : ndarray of shape (n_pairs, n_level0)
     target_spreads : ndarray of shape (n_level0,)
-        Standard deviations of what the learners are trained on.
+        The standard deviation of each column's target.
 
     Examples
     --------
-    >>> without_idle(np.array([[4.0, 0.5], [6.0, 0.5001]]), np.array([3.0, 0.3]))
+    >>> zero_constant_columns(np.array([[4.0, 0.5], [6.0, 0.5001]]), np.array([3.0, 0.3]))
     array([[4., 0.],
            [6., 0.]])
     """
-    return np.where(oof.std(axis=0) > _LEAST_SPREAD * target_spreads, oof, 0.0)
+    return np.where(oof.std(axis=0) > _MIN_SPREAD * target_spreads, oof, 0.0)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from xacle_stack._state_checks import MAX_OUTPUTS, check_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import (
     check_positive_numbers,
@@ -18,19 +19,16 @@ from xacle_stack._validation import (
     group_labels,
     row_weights,
 )
-from xacle_stack.stacking.columns import ArrayColumns, Columns
+from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.fold_ridge import FoldRidge, LinearModel
-from xacle_stack.stacking.folds import (
-    Fold,
-    fold_numbers,
-    split_folds,
-)
+from xacle_stack.stacking.folds import Fold, fold_numbers, split_folds
+from xacle_stack.table import FeatureTable
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
 
 
 class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """Ridge on standardised columns; each target's penalty has the least held-out error.
+    """Ridge on standardised columns; each target's penalty has the smallest held-out error.
 
     The penalty is chosen by cross-validation within the rows given to `fit`, groups kept
     together, then all rows are used.  The columns' means and scales are those of the rows that
@@ -42,9 +40,9 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Candidates, each above zero, for columns of unit variance.  The default is eleven from
         1e1 to 1e6.
     n_splits : int, default=3
-        Folds of the choice; fewer where there are fewer groups.
+        The number of folds by which the penalty is chosen; fewer where there are fewer groups.
     random_state : int, RandomState or None, default=0
-        Of those folds.
+        Seeds those folds.
     scales : bool, default=True
         Whether the columns are brought to unit variance; principal components should not be.
 
@@ -117,16 +115,16 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
         weights = row_weights(len(table), sample_weight)
         penalties = check_penalties(self.penalties)
-        check_whole_number("n_splits", self.n_splits, least=2)
+        check_whole_number("n_splits", self.n_splits, minimum=2)
         n_groups = int(group_labels(len(table), groups).max()) + 1
         n_folds = max(2, min(self.n_splits, n_groups))
-        fold_of = fold_numbers(split_folds(len(table), groups, n_folds, self.random_state))
+        row_fold = fold_numbers(split_folds(len(table), groups, n_folds, self.random_state))
         every = tuple(range(n_folds))
         rests = [tuple(other for other in every if other != fold) for fold in every]
         ridge = FoldRidge(
-            ArrayColumns(table),
+            FeatureTable(table, {"all": slice(0, table.shape[1])}),
             None,
-            fold_of,
+            row_fold,
             targets.astype(np.float64).reshape(len(table), -1),
             weights,
             [*rests, every],
@@ -134,7 +132,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
         errors = sum(ridge.errors(fold, ridge.fit(rests[fold], penalties)) for fold in every)
         self.cv_mse_: FloatArray = errors / weights.sum()
-        chosen = _best(self.cv_mse_)
+        chosen = _best_penalties(self.cv_mse_)
         self.penalty_ = np.array(penalties)[chosen]
         model = _fit_chosen(ridge, every, penalties, chosen)
         one_target = targets.ndim == 1
@@ -151,15 +149,29 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         predicted: FloatArray = table @ self.coef_.T + self.intercept_
         return predicted
 
+    def check_state(self) -> None:
+        """Check what a ridge from a file has learned.
+
+        Raises
+        ------
+        ModelFileError
+            If its numbers are not finite, do not fit together, or make too many outputs.
+        """
+        n_targets = np.shape(self.coef_)[:-1]
+        check_numbers("coef_", self.coef_, (*n_targets[:1], self.n_features_in_))
+        check_numbers("intercept_", self.intercept_, n_targets)
+        if n_targets and n_targets[0] > MAX_OUTPUTS:
+            raise ModelFileError(f"{n_targets[0]} outputs, the most is {MAX_OUTPUTS}.")
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
 
 
-def fit_family(
-    columns: Columns,
-    family: str,
+def fit_blocks(
+    table: FeatureTable,
+    blocks: Sequence[str] | None,
     folds: Sequence[Fold],
     groups: IntArray | None,
     targets: FloatArray,
@@ -167,19 +179,20 @@ def fit_family(
     penalties: Sequence[float],
     n_jobs: int | None = None,
 ) -> tuple[FloatArray, LinearModel, FloatArray]:
-    """Train ridges on one family out-of-fold, each fold's penalty chosen without that fold.
+    """Train ridges on some blocks out-of-fold, each fold's penalty chosen without that fold.
 
-    For the fold k that is held out, a penalty is judged by its errors on every other fold j when
-    trained without j and k.  So one fit without two folds serves the choices for both.
+    For the fold k that is held out, a penalty is chosen by its errors on every other fold j of
+    models trained without j and k.  So one fit without two folds serves the choices for both.
 
     Parameters
     ----------
-    columns : Columns
-    family : str
+    table : FeatureTable
+    blocks : sequence of str or None
+        None for all.
     folds : sequence of (train, held_out) row numbers
     groups : ndarray of shape (n_pairs,) or None
     targets : ndarray of shape (n_folds, n_pairs, n_targets)
-        As the models of each fold see them: ranks are those among the rows trained on.
+        Each fold's models have targets of their own: ranks are taken among the rows trained on.
     weights : ndarray of shape (n_pairs,)
     penalties : sequence of float
     n_jobs : int, optional
@@ -188,49 +201,53 @@ def fit_family(
     -------
     oof : ndarray of shape (n_pairs, n_targets)
     model : LinearModel
-        The mean of the folds' models; they are linear.
+        The mean of the folds' models, which are linear.
     penalties : ndarray of shape (n_folds, n_targets)
-        The chosen ones.
+        The penalties that were chosen.
     """
     penalties = check_penalties(penalties)
     n_folds, n_pairs, n_targets = targets.shape
-    fold_of = fold_numbers(list(folds))
+    row_fold = fold_numbers(list(folds))
     parts: list[tuple[int, ...]] = [(fold,) for fold in range(n_folds)]
     if n_folds == 2:
-        # Nothing is left without both: each fold is cut in two for the choice.
-        part_of = np.empty(n_pairs, dtype=np.intp)
+        # Without both folds no rows are left, so each fold is cut into two parts.
+        row_part = np.empty(n_pairs, dtype=np.intp)
         for fold in range(n_folds):
-            rows = np.flatnonzero(fold_of == fold)
+            rows = np.flatnonzero(row_fold == fold)
             labels = None if groups is None else groups[rows]
-            part_of[rows] = 2 * fold + fold_numbers(split_folds(len(rows), labels, 2, 0))
-        fold_of, parts = part_of, [(0, 1), (2, 3)]
-    every = range(int(fold_of.max()) + 1)
+            row_part[rows] = 2 * fold + fold_numbers(split_folds(len(rows), labels, 2, 0))
+        row_fold, parts = row_part, [(0, 1), (2, 3)]
+    every = range(int(row_fold.max()) + 1)
     rests = [tuple(part for part in every if part not in parts[fold]) for fold in range(n_folds)]
-    # Each set of parts to train on, with the (fold to choose for, part to judge on) it serves.
-    judged: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    # Each set of parts to train on, with the choices it serves: (fold to choose for, part to
+    # predict).
+    choices: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for fold, rest in enumerate(rests):
         for part in rest:
-            judged.setdefault(tuple(p for p in rest if p != part), []).append((fold, part))
+            choices.setdefault(tuple(p for p in rest if p != part), []).append((fold, part))
     stacked = targets.transpose(1, 0, 2).reshape(n_pairs, -1)
-    ridge = FoldRidge(columns, family, fold_of, stacked, weights, [*rests, *judged], n_jobs=n_jobs)
+    ridge = FoldRidge(table, blocks, row_fold, stacked, weights, [*rests, *choices], n_jobs=n_jobs)
 
-    def of(fold: int) -> slice:
+    def fold_targets(fold: int) -> slice:
         return slice(fold * n_targets, (fold + 1) * n_targets)
 
-    def judge(subset: tuple[int, ...]) -> list[tuple[int, FloatArray]]:
-        models = ridge.fit_to_judge(subset, penalties)
-        return [(fold, ridge.errors(part, models)[:, of(fold)]) for fold, part in judged[subset]]
+    def selection_errors(subset: tuple[int, ...]) -> list[tuple[int, FloatArray]]:
+        models = ridge.fit_for_selection(subset, penalties)
+        return [
+            (fold, ridge.errors(part, models)[:, fold_targets(fold)])
+            for fold, part in choices[subset]
+        ]
 
     def train(fold: int) -> LinearModel:
-        return _fit_chosen(ridge, rests[fold], penalties, chosen[fold], of(fold))
+        return _fit_chosen(ridge, rests[fold], penalties, chosen[fold], fold_targets(fold))
 
     errors = np.zeros((n_folds, len(penalties), n_targets))
     with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as parallel:
         if len(penalties) > 1:
-            for results in parallel(delayed(judge)(subset) for subset in judged):
-                for fold, of_part in results:
-                    errors[fold] += of_part
-        chosen = [_best(of_fold) for of_fold in errors]
+            for results in parallel(delayed(selection_errors)(subset) for subset in choices):
+                for fold, part_errors in results:
+                    errors[fold] += part_errors
+        chosen = [_best_penalties(fold_errors) for fold_errors in errors]
         models = parallel(delayed(train)(fold) for fold in range(n_folds))
     by_part = [
         models[next(fold for fold in range(n_folds) if part in parts[fold])] for part in every
@@ -248,8 +265,8 @@ def check_penalties(penalties: Sequence[float]) -> list[float]:
     return sorted(float(penalty) for penalty in penalties)
 
 
-def _best(errors: FloatArray) -> IntArray:
-    """Return the row of the least error in each column; of equally good ones the last."""
+def _best_penalties(errors: FloatArray) -> IntArray:
+    """Return the row of the smallest error in each column; of equally good rows the last."""
     last_first: IntArray = errors[::-1].argmin(axis=0)
     return len(errors) - 1 - last_first
 
@@ -263,10 +280,10 @@ def _fit_chosen(
 ) -> LinearModel:
     """Train on some folds with each target's own penalty."""
     distinct = sorted(set(chosen.tolist()))
-    models = ridge.fit(subset, [penalties[place] for place in distinct])
+    models = ridge.fit(subset, [penalties[index] for index in distinct])
     coefs, intercepts = [], []
-    for target, place in enumerate(chosen.tolist()):
-        model = models[distinct.index(place)]
+    for target, index in enumerate(chosen.tolist()):
+        model = models[distinct.index(index)]
         coefs.append(model.coef[:, targets][:, target])
         intercepts.append(model.intercept[targets][target])
     return LinearModel(np.column_stack(coefs), np.array(intercepts))

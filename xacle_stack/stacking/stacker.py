@@ -5,17 +5,22 @@ Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed, effective_n_jobs
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin, clone
 from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from xacle_stack._progress import progress_bar
+from xacle_stack._rows import row_blocks
+from xacle_stack._state_checks import check_numbers, check_spans, check_width
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray
 from xacle_stack._validation import (
@@ -26,25 +31,21 @@ from xacle_stack._validation import (
     group_labels,
     row_weights,
 )
-from xacle_stack.errors import StackingError
+from xacle_stack.errors import ModelFileError, StackingError
+from xacle_stack.metrics import srcc, srcc_gain
+from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.calibration import (
     MonotoneCalibration,
     check_in_range,
+    default_score_range,
     keep_in_range,
-    scale_of,
 )
-from xacle_stack.stacking.columns import (
-    ArrayColumns,
-    Columns,
-    are_columns,
-    check_same_columns,
-    row_blocks,
-)
-from xacle_stack.stacking.compress import BlockPCA
 from xacle_stack.stacking.explain import (
     Explanation,
     check_same_training,
-    explain_stack,
+    explanation,
+    family_shares,
+    learner_shares,
     training_facts,
 )
 from xacle_stack.stacking.folds import (
@@ -53,23 +54,32 @@ from xacle_stack.stacking.folds import (
     fold_numbers,
     split_folds,
 )
-from xacle_stack.stacking.learners import PRESETS, TARGETS, family_ridges
+from xacle_stack.stacking.inputs import check_same_columns, table_from_array
+from xacle_stack.stacking.learners import PRESETS, TARGETS, FittedLearner
 from xacle_stack.stacking.level0 import (
+    Level0Plan,
     Level0Task,
     check_they_take_weights,
     fit_estimator,
     named_learners,
     naming,
     predict_level0,
-    without_idle,
+    zero_constant_columns,
 )
+from xacle_stack.stacking.moments import BLOCK_ROWS
 from xacle_stack.stacking.ridge import PENALTIES, GroupedRidge
+from xacle_stack.table import FeatureTable
 
-# Columns of the meta-regressor are few and already predictions: weaker penalties than level 0.
+_LOGGER = logging.getLogger(__name__)
+# The meta-regressor's columns are few and already predictions, so its penalties are weaker.
 META_PENALTIES = tuple(float(penalty) for penalty in np.logspace(-2, 4, 13))
+# A fit with an estimate above this is announced.
+_LONG_S = 300.0
+# The most threads that a model from a file may ask for.
+_MAX_JOBS = 1024
 
 
-class Stacker(RegressorMixin, BaseEstimator):
+class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     """Predict scores from a feature table by an out-of-fold stack.
 
     For every fold, each level-0 learner is trained on the other folds and predicts the held-out
@@ -77,33 +87,38 @@ class Stacker(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    learners : sequence of (str, regressor), optional
+    learners : list of (str, regressor), optional
         Level-0 learners on all columns and the raw score, in place of the preset's.
     meta : regressor, optional
         By default a :class:`GroupedRidge`.  Like any learner it gets the groups if its own `fit`
         takes them; a pipeline's does not.
+    added_learners : list of (str, regressor), optional
+        Further level-0 learners on all columns and the raw score.
     preset : {"best", "paper"}, default="best"
         "best" is a Gaussian process that learns how much each block of columns matters, beside
         boosting.  "paper" is the published system: for each family a ridge on the score and one on
         its ranks, and boosting; it scores millions of pairs in minutes.
     n_splits : int, optional
-        Folds; by default 5 for "best" and 3 for "paper" and for `learners`.
+        The number of folds: by default 5 for "best" and 3 for "paper" and for `learners`.
     penalties : sequence of float, default=PENALTIES
-        Candidates of the ridges of "paper"; nothing else uses them.
+        Candidate penalties of the ridges on raw columns: those of "paper", and the one that "best"
+        has where it compresses a plain array.
     n_components : int, optional
-        Principal components that learners see instead of the columns: by default 128 of each
-        block for "best", 64 of all columns for "paper".
+        The number of principal components that learners see instead of the columns: by default
+        128 of each block for "best", 64 of all columns for "paper".
     target : {"score", "rank"}, default="score"
         What the meta-regressor is trained on.  Predicted ranks are brought to the scale of the
         scores by a strictly increasing map.
     score_range : (float, float), "auto" or None, default="auto"
         Bounds of the predictions: what comes near them is bent inwards, strictly increasing.
-        "auto" is this library's scale, (0, 10), if all training scores lie in it, some of them in
-        its upper half, and otherwise no bounds, as None.
+        "auto" means this library's scale, (0, 10), if all training scores lie in it and some lie
+        in its upper half, and otherwise no bounds, like None.
     n_jobs : int, optional
-        Things done side by side, in joblib's convention.  Never changes a result.
+        How many fits run side by side, in joblib's convention.  Never changes a result.
     random_state : int, RandomState or None, default=None
-        Of the folds and the learners.
+        Seeds the folds and the learners.
+    verbose : bool, default=False
+        Whether `fit` shows a progress bar with the time left.
 
     Attributes
     ----------
@@ -111,26 +126,33 @@ class Stacker(RegressorMixin, BaseEstimator):
         Level-0 predictions of the training pairs by models that were not trained on them, nor
         on any pair of their group.
     level0_names_ : list of str
-        Their columns, ``"learner/target"``.
+        The columns of `oof_predictions_`, ``"learner/target"``.
     level0_models_ : list of FittedLearner
-        For each learner what it sees and the models whose predictions are averaged: one a fold
-        for "paper" and `learners`, one that was trained on all rows for "best".
+        For each learner its name, the columns that it sees, and the models whose predictions are
+        averaged: one a fold for "paper" and `learners`, one that was trained on all rows for
+        "best".
     folds_ : ndarray of shape (n_pairs,)
         The fold that held each pair out.
     meta_ : regressor
     calibration_ : MonotoneCalibration or None
     score_range_ : (float, float) or None
-        What predictions are kept in.
+        The bounds of the predictions.
     compression_ : BlockPCA or None
-    families_, blocks_ : dict of str to slice
+    families_ : dict of str to tuple of str
+        The blocks of each family.
+    blocks_ : dict of str to slice
+        The columns of each block.
     seed_ : int
         The `random_state` that makes the same fit again; drawn if none was given.
     training_ : dict of str to ndarray
-        What `explain` tells the training pairs by: scores, weights, groups, and the means of the
-        features of some rows.
+        By these `explain` recognises the training pairs: scores, weights, groups, and the means of
+        the features of some rows.
 
     Notes
     -----
+    The learners' parameters are set by their names, as in scikit-learn's ``StackingRegressor``:
+    ``stacker.set_params(svr__C=2.0)``, also in a grid search, and ``meta__alpha``.
+
     While `fit` and `predict` run, BLAS has one thread in the whole process, so that the machine's
     number of processors changes no digit of a result.  Stacks may be fitted and used side by side
     in threads; the last to end restores the threads that the first found.
@@ -153,6 +175,7 @@ class Stacker(RegressorMixin, BaseEstimator):
         learners: Sequence[tuple[str, BaseEstimator]] | None = None,
         meta: BaseEstimator | None = None,
         *,
+        added_learners: Sequence[tuple[str, BaseEstimator]] | None = None,
         preset: str = "best",
         n_splits: int | None = None,
         penalties: Sequence[float] = PENALTIES,
@@ -161,9 +184,11 @@ class Stacker(RegressorMixin, BaseEstimator):
         score_range: tuple[float, float] | Literal["auto"] | None = "auto",
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
     ) -> None:
         self.learners = learners
         self.meta = meta
+        self.added_learners = added_learners
         self.preset = preset
         self.n_splits = n_splits
         self.penalties = penalties
@@ -172,6 +197,27 @@ class Stacker(RegressorMixin, BaseEstimator):
         self.score_range = score_range
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.verbose = verbose
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep`, also those of the learners, by their names."""
+        params: dict[str, Any] = self._get_params("learners", deep=deep)
+        return {**params, **self._get_params("added_learners", deep=deep)}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, also those of the learners, such as ``svr__C``; ``svr`` is the learner.
+
+        Returns
+        -------
+        self : Stacker
+        """
+        if "added_learners" in params:
+            self.added_learners = params.pop("added_learners")
+        added = {name for name, _ in self.added_learners or ()}
+        of_added = {key: params.pop(key) for key in list(params) if key.split("__")[0] in added}
+        self._set_params("added_learners", **of_added)
+        self._set_params("learners", **params)
+        return self
 
     def fit(
         self,
@@ -208,22 +254,21 @@ class Stacker(RegressorMixin, BaseEstimator):
             fold nothing to be trained on, or a learner that fails or predicts no finite number a
             pair.  What else goes wrong in a learner is the error's cause.
         """
-        self._check_settings(sample_weight is not None)
-        columns, scores = self._check_training(X, y)
+        added = self._check_settings(sample_weight is not None)
+        table, scores = self._check_training(X, y)
         weights = row_weights(len(scores), sample_weight)
-        self.families_ = dict(columns.families)
-        self.blocks_ = dict(columns.blocks)
+        self.families_ = dict(table.families)
+        self.blocks_ = dict(table.blocks)
         if isinstance(self.score_range, str):
-            self.score_range_ = scale_of(scores)
+            self.score_range_ = default_score_range(scores)
         else:
             self.score_range_ = self.score_range
         if self.score_range_ is not None:
             check_in_range(scores, *self.score_range_)
         labels = None if groups is None else group_labels(len(scores), groups)
-        self.training_ = training_facts(columns, scores, weights, labels)
+        self.training_ = training_facts(table, scores, weights, labels)
         n_splits = self.n_folds
         check_enough_groups(n_splits, labels, len(scores))
-        # One number that makes this fit again.
         given = self.random_state
         drawn = check_random_state(given).randint(2**31 - 1)
         self.seed_ = int(given if isinstance(given, Integral) else drawn)
@@ -233,27 +278,22 @@ class Stacker(RegressorMixin, BaseEstimator):
         seed = int(rng.randint(2**31 - 1))
         self.folds_ = fold_numbers(folds)
 
-        # One BLAS thread a task: tasks run side by side, and the last digits of a product depend
-        # on the number of threads.
-        with one_thread():
-            task = Level0Task(columns, scores, weights, labels, folds, self.n_jobs)
-            self.compression_ = None
-            if self.learners is None:
-                preset = PRESETS[self.preset]
-                self.compression_ = self._new_compression(columns, seed)
-                ridges = family_ridges(columns.families) if preset.ridges else []
-                level0 = task.fit_preset(preset, ridges, self.compression_, self.penalties, seed)
-            else:
-                level0 = task.fit_estimators(self.learners)
-            self.level0_names_ = [name for one in level0 for name in one.names]
+        # Each task has one BLAS thread: tasks run side by side, and the last digits of a product
+        # depend on the number of threads.
+        plan = self._plan(table, added, seed, is_array=not isinstance(X, FeatureTable))
+        self.compression_ = plan.compression
+        n_fits = plan.n_fits(table, n_splits)
+        with one_thread(), progress_bar("stack", n_fits, "fits", shown=self.verbose) as progress:
+            task = Level0Task(table, scores, weights, labels, folds, self.n_jobs, progress.update)
+            level0 = task.fit_all(plan)
             self.level0_models_ = [one.fitted for one in level0]
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
             targets = TARGETS[self.target](scores, weights)
             meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
-            of_level0 = [name.rpartition("/")[2] for name in self.level0_names_]
-            spreads = np.array([TARGETS[name](scores, weights).std() for name in of_level0])
-            evidence = without_idle(self.oof_predictions_, spreads)
-            with naming(f"the learner 'meta' ({type(meta).__name__}) could not be fitted"):
+            output_targets = [target for one in level0 for target in one.fitted.targets]
+            spreads = np.array([TARGETS[name](scores, weights).std() for name in output_targets])
+            evidence = zero_constant_columns(self.oof_predictions_, spreads)
+            with naming(f"the learner 'meta' ({type(meta).__name__})", "could not be fitted"):
                 self.meta_ = fit_estimator(meta, evidence, targets, labels, sample_weight)
             self.calibration_ = None
             if self.target != "score":
@@ -287,10 +327,17 @@ class Stacker(RegressorMixin, BaseEstimator):
             If a FeatureTable has other families than the one given to `fit`, or a learner fails or
             predicts NaN or infinity.
         """
-        return self.meta_predict(self.level0_predict(X))
+        return self.meta_predict(self._predict_level0(X))
 
-    def level0_predict(self, X: ArrayLike) -> FloatArray:
+    def transform(self, X: ArrayLike) -> FloatArray:
         """Return each level-0 learner's prediction.
+
+        Of the training pairs these are predictions by models that were trained on them; use
+        `fit_transform` or `oof_predictions_` there.
+
+        Parameters
+        ----------
+        X : FeatureTable or array-like of shape (n_pairs, n_features)
 
         Returns
         -------
@@ -302,28 +349,46 @@ class Stacker(RegressorMixin, BaseEstimator):
         StackingError
             As `predict`.
         """
+        return self._predict_level0(X)
+
+    def fit_transform(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Fit, and return the out-of-fold predictions of the training pairs.
+
+        They differ from ``fit(X, y).transform(X)``, as in scikit-learn's ``TargetEncoder``: what
+        is trained on them must not have seen the scores.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        predictions : ndarray of shape (n_pairs, n_level0)
+        """
+        return self.fit(X, y, groups, sample_weight).oof_predictions_
+
+    @property
+    def level0_names_(self) -> list[str]:
+        """The columns of `oof_predictions_`, ``"learner/target"``."""
+        return [name for learner in self.level0_models_ for name in learner.output_names]
+
+    def get_feature_names_out(self, input_features: object = None) -> FloatArray:
+        """Return the names of the columns that `transform` returns, those in `level0_names_`."""
         check_is_fitted(self)
-        columns, learners, names = self._check_new(X), self.level0_models_, self.level0_names_
-        predictions = np.empty((columns.shape[0], len(names)))
-
-        @one_thread()
-        def score(rows: slice) -> None:
-            predictions[rows] = predict_level0(
-                learners, names, columns.rows(rows), self.compression_, self.families_
-            )
-
-        jobs = None if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
-        with one_thread():
-            Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
-                delayed(score)(rows) for rows in row_blocks(len(predictions))
-            )
-        return predictions
+        return np.array(self.level0_names_, dtype=object)
 
     def meta_predict(self, level0: FloatArray) -> FloatArray:
         """Return scores from level-0 predictions of shape (n_pairs, n_level0)."""
         check_is_fitted(self)
         who = f"the learner 'meta' ({type(self.meta_).__name__})"
-        with one_thread(), naming(f"{who} could not predict {len(level0)} pairs"):
+        with one_thread(), naming(who, f"could not predict {len(level0)} pairs"):
             scores: FloatArray = self.meta_.predict(level0)
         if self.calibration_ is not None:
             scores = self.calibration_.predict(scores)
@@ -336,7 +401,7 @@ class Stacker(RegressorMixin, BaseEstimator):
         groups: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Explanation:
-        """Tell what each learner and each family contributes.
+        """Return what each learner and each family contributes.
 
         Parameters
         ----------
@@ -354,17 +419,118 @@ class Stacker(RegressorMixin, BaseEstimator):
             If they are not those given to `fit`, in the same order.
         """
         check_is_fitted(self)
-        columns, scores = self._check_new(X), column_or_1d(np.asarray(y, dtype=np.float64))
+        table, scores = self._check_new(X), column_or_1d(np.asarray(y, dtype=np.float64))
         labels = None if groups is None else group_labels(len(scores), groups)
         weights = row_weights(len(scores), sample_weight)
-        check_same_training(self.training_, training_facts(columns, scores, weights, labels))
-        return explain_stack(self, columns, scores, groups, sample_weight)
+        check_same_training(self.training_, training_facts(table, scores, weights, labels))
+        oof = self.oof_predictions_
+        predicted = self.meta_predict(oof)
+        learners = learner_shares(self.level0_names_, oof, scores, self.meta_)
+        shares = family_shares(
+            self.families_,
+            self.blocks_,
+            self.level0_models_,
+            [learner.share for learner in learners],
+            self.compression_,
+        )
+        losses = {}
+        for family in self.families_ if len(self.families_) > 1 else ():
+            rest = table.select([name for name in self.families_ if name != family])
+            other = clone(self).set_params(random_state=self.seed_)
+            other.fit(rest, scores, groups, sample_weight)
+            without = other.meta_predict(other.oof_predictions_)
+            losses[family] = srcc(scores, without), srcc_gain(scores, predicted, without)
+        return explanation(srcc(scores, predicted), learners, shares, losses)
 
-    def _new_compression(self, columns: Columns, seed: int) -> BlockPCA:
+    def check_state(self) -> None:
+        """Check that the parts of a stack from a file fit together and score a pair.
+
+        Raises
+        ------
+        ModelFileError
+            If they do not.
+        """
+        n_columns = check_width(self.n_features_in_)
+        check_spans("blocks_", self.blocks_, n_columns)
+        try:
+            FeatureTable(np.empty((0, n_columns)), self.blocks_, families=self.families_)
+        except Exception as error:
+            raise ModelFileError(f"families_ and blocks_ make no table: {error}") from error
+        jobs = self.n_jobs
+        if jobs is not None and (type(jobs) is not int or not 0 < abs(jobs) <= _MAX_JOBS):
+            raise ModelFileError(f"n_jobs is {jobs!r}, the most is {_MAX_JOBS}.")
+        if self.score_range_ is not None:
+            check_score_range(self.score_range_)
+        compressed = {} if self.compression_ is None else self.compression_.blocks_
+        if self.compression_ is not None:
+            check_numbers("compression_.mean_", self.compression_.mean_, (n_columns,))
+        for learner in self.level0_models_:
+            if type(learner) is not FittedLearner:
+                raise ModelFileError(f"level0_models_ has a {type(learner).__name__}.")
+            known = compressed if learner.view.compressed else self.blocks_
+            unknown = [name for name in learner.view.blocks or () if name not in known]
+            if unknown or not known:
+                raise ModelFileError(f"a learner sees {unknown}, which are no blocks.")
+        names = self.level0_names_
+        check_numbers("oof_predictions_", self.oof_predictions_, (None, len(names)))
+        n_pairs = len(self.oof_predictions_)
+        check_numbers("folds_", self.folds_, (n_pairs,))
+        shapes = {"y": n_pairs, "sample_weight": n_pairs, "groups": n_pairs, "X": None}
+        if not isinstance(self.training_, dict) or set(self.training_) != set(shapes):
+            raise ModelFileError(f"training_ is no dict of {sorted(shapes)}.")
+        for name, length in shapes.items():
+            check_numbers(f"training_[{name!r}]", self.training_[name], (length,))
+        for n_rows in (1, 3):  # arrays that fit one row only do not fit three
+            ones = FeatureTable(np.ones((n_rows, n_columns)), self.blocks_)
+            with np.errstate(all="ignore"):
+                level0 = predict_level0(self.level0_models_, ones, self.compression_)
+                check_numbers("what the learners predict", level0, (n_rows, len(names)))
+                scores = self.meta_predict(level0)
+            check_numbers("what the meta-regressor predicts", scores, (n_rows,))
+
+    def _plan(
+        self,
+        table: FeatureTable,
+        added: Sequence[tuple[str, BaseEstimator]],
+        seed: int,
+        *,
+        is_array: bool,
+    ) -> Level0Plan:
+        """Return which learners are trained on what."""
+        if self.learners is not None:
+            return Level0Plan((), None, None, (*self.learners, *added), self.penalties, seed)
+        preset = PRESETS[self.preset]
+        compression = self._new_compression(table, seed)
+        has_compressed_array = is_array and _is_compressed(compression)
+        ridges = preset.ridge_learners(table.families, has_compressed_array=has_compressed_array)
+        plan = Level0Plan(ridges, preset, compression, added, self.penalties, seed)
+        taken = [*(one.name for one in ridges), *(one.name for one in plan.estimators(table))]
+        for name, _ in added:
+            if name in taken:
+                raise StackingError(
+                    f"added_learners: the preset {self.preset!r} has a learner {name!r} already. "
+                    "Give the added one another name."
+                )
+        if self.preset == "best":
+            self._announce_long_fit(table, self.n_folds + 1)
+        return plan
+
+    def _new_compression(self, table: FeatureTable, seed: int) -> BlockPCA:
         preset = PRESETS[self.preset]
         n_components = preset.n_components if self.n_components is None else self.n_components
-        everything = {"everything": slice(0, columns.shape[1])}
-        return BlockPCA(columns.blocks if preset.by_block else everything, n_components, seed)
+        blocks = table.blocks if preset.by_block else {"everything": slice(0, table.shape[1])}
+        compression = BlockPCA(blocks, n_components, seed)
+        if self.n_components is not None and not _is_compressed(compression):
+            what = "block of columns" if preset.by_block else "table"
+            widest = max(block.stop - block.start for block in blocks.values())
+            _LOGGER.warning(
+                "n_components=%d has no effect: the widest %s has %d columns, and only one with "
+                "more columns than components is compressed.",
+                n_components,
+                what,
+                widest,
+            )
+        return compression
 
     def check_settings(self) -> None:
         """Check the settings that can be judged without data.
@@ -376,42 +542,111 @@ class Stacker(RegressorMixin, BaseEstimator):
         """
         self._check_settings(has_weights=False)
 
-    def _check_settings(self, has_weights: bool) -> None:
+    def _predict_level0(self, X: ArrayLike) -> FloatArray:
+        check_is_fitted(self)
+        table = self._check_new(X)
+        predictions = np.empty((len(table), len(self.level0_names_)))
+
+        @one_thread()
+        def score(rows: slice) -> None:
+            part = FeatureTable(table.rows(rows), table.blocks)
+            predictions[rows] = predict_level0(self.level0_models_, part, self.compression_)
+
+        jobs = None if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
+        with one_thread():
+            Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
+                delayed(score)(rows) for rows in row_blocks(0, len(table), BLOCK_ROWS)
+            )
+        return predictions
+
+    def _announce_long_fit(self, table: FeatureTable, n_fits: int) -> None:
+        n_jobs = 1 if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
+        seconds = _seconds_of_best(table, n_fits) / min(n_jobs, n_fits)
+        if seconds > _LONG_S:
+            _LOGGER.warning(
+                'Fitting preset="best" may take about %d minutes for %d pairs with %d columns; '
+                'preset="paper" takes much less.',
+                round(seconds / 60),
+                *table.shape,
+            )
+
+    def _check_settings(self, has_weights: bool) -> list[tuple[str, BaseEstimator]]:
+        """Return the added learners, once all settings are usable."""
         check_choice("preset", self.preset, PRESETS)
         check_choice("target", self.target, TARGETS)
         if self.n_splits is not None:
-            check_whole_number("n_splits", self.n_splits, least=2)
+            check_whole_number("n_splits", self.n_splits, minimum=2)
         if self.n_components is not None:
-            check_whole_number("n_components", self.n_components, least=1)
+            check_whole_number("n_components", self.n_components, minimum=1)
         check_positive_numbers("penalties", self.penalties)
         if isinstance(self.score_range, str):
             check_choice("score_range", self.score_range, ["auto"])
         elif self.score_range is not None:
             check_score_range(self.score_range)
-        learners = [] if self.learners is None else named_learners(self.learners)
+        learners, added = (
+            [] if value is None else named_learners(parameter, value)
+            for parameter, value in (
+                ("learners", self.learners),
+                ("added_learners", self.added_learners),
+            )
+        )
+        self._check_names([name for name, _ in [*learners, *added]])
         if has_weights:
             meta = [] if self.meta is None else [("meta", self.meta)]
-            check_they_take_weights([*learners, *meta])
+            check_they_take_weights([*learners, *added, *meta])
+        return added
 
-    def _check_training(self, X: ArrayLike, y: ArrayLike) -> tuple[Columns, FloatArray]:
+    def _check_names(self, names: Sequence[str]) -> None:
+        """Check that names of learners work in `set_params` and differ from one another."""
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise StackingError(f"learners and added_learners share the name {twice[0]!r}.")
+        parameters = self.get_params(deep=False)
+        for name in names:
+            if name in parameters or "__" in name:
+                raise StackingError(
+                    f"a learner may not be called {name!r}: expected a name without '__' that is "
+                    "no parameter of the Stacker, so that set_params can tell them apart."
+                )
+
+    def _check_training(self, X: ArrayLike, y: ArrayLike) -> tuple[FeatureTable, FloatArray]:
         scores: FloatArray
-        if are_columns(X):
+        if isinstance(X, FeatureTable):
             if y is None:
                 raise StackingError("there are no scores to fit on: y is None.")
             scores = column_or_1d(
                 check_array(y, ensure_2d=False, dtype=np.float64, input_name="y"), warn=True
             )
-            if len(scores) != X.shape[0]:
-                raise StackingError(f"{len(scores)} scores for {X.shape[0]} pairs.")
+            if len(scores) != len(X):
+                raise StackingError(f"{len(scores)} scores for {len(X)} pairs.")
             self.n_features_in_ = X.shape[1]
-            if hasattr(self, "feature_names_in_"):  # of an earlier fit
+            if hasattr(self, "feature_names_in_"):  # left by an earlier fit
                 del self.feature_names_in_
             return X, scores
-        table, scores = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
-        return ArrayColumns(table), scores.astype(np.float64)
+        values, scores = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
+        return table_from_array(values), scores.astype(np.float64)
 
-    def _check_new(self, X: ArrayLike) -> Columns:
-        if are_columns(X):
+    def _check_new(self, X: ArrayLike) -> FeatureTable:
+        if isinstance(X, FeatureTable):
             check_same_columns(X, self.families_, self.blocks_)
             return X
-        return ArrayColumns(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
+        values = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return FeatureTable(values, self.blocks_, families=self.families_)
+
+
+def _is_compressed(compression: BlockPCA) -> bool:
+    widths = [block.stop - block.start for block in compression.blocks.values()]
+    return max(widths) > compression.n_components
+
+
+def _seconds_of_best(table: FeatureTable, n_fits: int) -> float:
+    """Return roughly how long the Gaussian processes of "best" take on one core.
+
+    The constants are measured: the learning of a kernel on at most 1,500 rows grows with its
+    blocks, an exact solution with the cube of the rows, and one by landmarks with the rows.
+    """
+    n_pairs, n_blocks = len(table), len(table.blocks)
+    n_learn = min(n_pairs, 1500)
+    learning = 3e-7 * n_learn**2 * (n_blocks + 2)
+    solving = 4e-11 * n_pairs**3 if n_pairs <= 8192 else 4e-10 * n_pairs * 4096**2
+    return n_fits * (learning + solving)

@@ -1,4 +1,4 @@
-"""Synthesised sound scenes and captions for them, seeded throughout."""
+"""Synthesises sound scenes and captions for them from seeds."""
 
 from xacle_stack.synth.events import EVENTS, synthesise
 from xacle_stack.synth.scenes import Scene, draw_scene, draw_story, random_stream, render_scene

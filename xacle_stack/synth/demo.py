@@ -1,7 +1,7 @@
-"""A small data set in the XACLE layout whose sounds are synthesised and listeners simulated.
+"""Makes a small data set in the XACLE layout with synthesised sounds and simulated listeners.
 
-It has the shape of the real one: several clips a caption, captions that do not cross splits,
-four ratings a pair.  It makes everything runnable at once and says nothing about real systems.
+Like the real one, it has several clips for each caption, each caption in one split only, and four
+ratings of each pair.  It serves to try the library; results on it say nothing about real systems.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ N_RATINGS = 4
 SPLIT_SHARES = (("train", 0.60), ("validation", 0.15), ("test", 0.25))
 _RATINGS_PER_LISTENER = 12
 _CHUNK = 25
-# Streams under the seed: what is told and shown, how it sounds, who rates.
+# Random streams of the seed: captions and scenes, their sounds, and the listeners.
 _CONTENT, _SOUND, _LISTENERS = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class DemoPair:
-    """One clip with a caption.
+    """A clip with a caption.
 
     Attributes
     ----------
     split, name, caption : str
-        ``name`` is the audio file's.
+        ``name`` is the name of the audio file.
     scene : Scene
-        What really sounds.
+        The sound of the clip.
     match : float
-        How well it does what the caption says, 0–10, before anybody listens.
+        The true match of scene and caption, from 0 to 10.
     """
 
     split: str
@@ -77,15 +77,15 @@ def write_demo(
     Parameters
     ----------
     folder : path-like
-        Must not exist yet, or be empty.
+        A folder that is empty or does not exist.
     n_pairs : int, default=1000
-        At least 20; about 60 % train, 15 % validation, 25 % test.
+        At least 20; about 60 % are for training, 15 % for validation, 25 % for test.
     seed : int, default=0
         At least 0.  The same seed and ``n_pairs`` give the same bytes.
     n_jobs : int, optional
-        Worker processes, as in joblib; does not change a byte.
+        Number of worker processes, as in joblib.  It does not change the result.
     progress : bool, default=False
-        Show a progress bar on stderr.
+        Whether to show a progress bar on stderr.
 
     Returns
     -------
@@ -94,14 +94,15 @@ def write_demo(
     Raises
     ------
     DemoExistsError
-        If the folder holds something, or is a file.
+        If the folder is not empty, or is a file.
     DemoError
         If ``n_pairs`` or ``seed`` is too small.
 
     Notes
     -----
-    Everything is written beside the target and moved there when complete: an interrupted run
-    leaves no folder that looks whole, and what a killed one leaves is swept by the next.
+    The data set is written beside the target and moved there when it is complete.  So an
+    interrupted run leaves no incomplete data set, and the remains of a killed run are deleted by
+    the next.
 
     Examples
     --------
@@ -112,7 +113,7 @@ def write_demo(
     """
     folder = Path(folder)
     if n_pairs < MIN_PAIRS:
-        raise DemoError(f"n_pairs is {n_pairs}. Give at least {MIN_PAIRS}: three splits need them.")
+        raise DemoError(f"n_pairs is {n_pairs}. Give at least {MIN_PAIRS}, for three splits.")
     if seed < 0:
         raise DemoError(f"the seed is {seed}. Give a whole number from 0 on.")
     try:
@@ -135,7 +136,7 @@ def write_demo(
 
 
 def draw_pairs(n_pairs: int, seed: int) -> list[DemoPair]:
-    """Draw captions, clips and their true match, without any sound yet.
+    """Draw captions, scenes and their true match, without rendering sounds.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def draw_pairs(n_pairs: int, seed: int) -> list[DemoPair]:
     Returns
     -------
     pairs : list of DemoPair
-        Split by split; file names count on through the splits.
+        Split by split; the numbers in file names continue through the splits.
     """
     pairs: list[DemoPair] = []
     captions: set[str] = set()
@@ -157,7 +158,7 @@ def draw_pairs(n_pairs: int, seed: int) -> list[DemoPair]:
             story_number += 1
             story = draw_story(rng)
             caption = write_caption(rng, story, "demo")
-            # Case and a full stop do not make another caption.
+            # Captions that differ only in case or a full stop count as equal.
             if caption.casefold().rstrip(".") in captions:
                 continue
             captions.add(caption.casefold().rstrip("."))
@@ -171,7 +172,7 @@ def draw_pairs(n_pairs: int, seed: int) -> list[DemoPair]:
 
 
 def true_match(story: Story, scene: Scene) -> float:
-    """Return how well a scene does what a story tells.
+    """Return how well a scene matches a story.
 
     Parameters
     ----------
@@ -181,8 +182,9 @@ def true_match(story: Story, scene: Scene) -> float:
     Returns
     -------
     match : float
-        0–10.  Every event told counts by how audible it is, one heard in its place that
-        resembles it a quarter; surplus events, another order and another loudness cost a share.
+        From 0 to 10.  Each event of the story counts by its audibility, and a similar event instead
+        of it by a quarter of that.  Surplus events, another order and another loudness reduce the
+        match.
 
     Examples
     --------
@@ -217,11 +219,11 @@ def true_match(story: Story, scene: Scene) -> float:
     return float(10 * match)
 
 
-def _masking(scene: Scene, place: int) -> float:
-    """Return the level in dB that simultaneous events lay over one of them."""
+def _masking(scene: Scene, event: int) -> float:
+    """Return the level in dB of the simultaneous events that mask one of them."""
     if scene.order == "then" or len(scene.kinds) == 1:
         return -np.inf
-    return max(gain for i, gain in enumerate(scene.gains_db) if i != place) - 12
+    return max(gain for i, gain in enumerate(scene.gains_db) if i != event) - 12
 
 
 def _order_is_wrong(story: Story, scene: Scene) -> bool:
@@ -233,21 +235,21 @@ def _order_is_wrong(story: Story, scene: Scene) -> bool:
 
 
 def _vary_story(rng: np.random.Generator, story: Story, right: bool) -> Story:
-    """Return what a clip shows for a caption: the story, or one that differs from it."""
+    """Return the story of a clip: that of its caption, or one that differs from it."""
     others = [kind for kind in EVENTS if kind not in story.kinds]
     n = len(story.kinds)
     ways = ["right", "swap", "extra", "wrong"] + (["missing", "swap", "order"] if n > 1 else [])
     way = "right" if right else str(rng.choice(ways))
     kinds, levels = list(story.kinds), list(story.levels)
-    place = int(rng.integers(n))
+    index = int(rng.integers(n))
     if way == "swap":
-        groups = [k for k in others if EVENTS[k].group == EVENTS[kinds[place]].group]
-        kinds[place] = str(rng.choice(groups if rng.random() < 0.5 else others))
+        groups = [k for k in others if EVENTS[k].group == EVENTS[kinds[index]].group]
+        kinds[index] = str(rng.choice(groups if rng.random() < 0.5 else others))
     elif way == "missing":
-        del kinds[place], levels[place]
+        del kinds[index], levels[index]
     elif way == "extra":
-        kinds.insert(place, str(rng.choice(others)))
-        levels.insert(place, "plain")
+        kinds.insert(index, str(rng.choice(others)))
+        levels.insert(index, "plain")
     elif way == "wrong":
         kinds = [str(kind) for kind in rng.choice(others, n, replace=False)]
     elif way == "order" and story.order == "then":
@@ -298,7 +300,7 @@ def _write_chunk(
         image = io.BytesIO()
         soundfile.write(image, sixteen_bit, SAMPLE_RATE_HZ, format="WAV")
         path = folder / "wav" / pair.split / pair.name
-        with path_in_errors(path):  # libsndfile itself tells nothing of a full disk
+        with path_in_errors(path):
             path.write_bytes(image.getvalue())
     return len(chunk)
 

@@ -1,7 +1,7 @@
-"""The kinds of sound event: how each is synthesised and how people word it.
+"""The kinds of sound events, with their synthesis and their wording.
 
-:data:`EVENTS` is the one table.  A kind's clauses join any of their subjects with any of their
-verbs, each verb given as "finite/-ing form"; ``group`` says what it may be mistaken for.
+:data:`EVENTS` is the table of them.  A clause combines each of its subjects with each of its verbs,
+and a verb is given as "finite/-ing form"; ``group`` names what a kind may be mistaken for.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from xacle_stack.synth.sources import SAMPLE_RATE_HZ
 
 Synthesiser = Callable[[np.random.Generator, int], FloatArray]
 
-# Synthesisers need room for at least one call or strike; shorter requests are cut from this.
+# Synthesisers need time for one call or strike, so shorter sounds are cut from this length.
 _SHORTEST = SAMPLE_RATE_HZ // 2
 
 
 @dataclass(frozen=True)
 class Clause:
-    """Subjects that share their verbs.
+    """Subjects with common verbs.
 
     Attributes
     ----------
     subjects : tuple of str
         Noun phrases with their articles.
     verbs : tuple of (str, str)
-        Finite form for these subjects, and the present participle.
+        The finite form for these subjects and the present participle.
     """
 
     subjects: tuple[str, ...]
@@ -40,14 +40,14 @@ class Clause:
 
 @dataclass(frozen=True)
 class EventKind:
-    """One row of :data:`EVENTS`.
+    """A row of :data:`EVENTS`.
 
     Attributes
     ----------
     synthesiser : callable
         ``f(rng, n_samples)``, mono at 16 kHz, at any level.
     group : str
-        Kinds of one group are the likely confusions.
+        Kinds of the same group are likely to be confused.
     clauses : tuple of Clause
     """
 

@@ -208,11 +208,11 @@ def whistling(rng: Rng, n_samples: int) -> FloatArray:
     """Tune of pure notes that glide into one another."""
     n_notes = max(2, int(n_samples / SAMPLE_RATE_HZ * rng.uniform(2, 4)))
     steps = rng.choice([0, 2, 4, 5, 7, 9, 12], n_notes)
-    place = np.linspace(0, n_notes - 1e-9, n_samples)
-    eased = np.floor(place) + np.minimum((place % 1) * 6, 1)
+    position = np.linspace(0, n_notes - 1e-9, n_samples)
+    eased = np.floor(position) + np.minimum((position % 1) * 6, 1)
     notes = np.interp(eased, np.arange(n_notes + 1), np.append(steps[0], steps))
     glide = rng.uniform(900, 1500) * 2 ** (notes / 12)
-    sound = tone(phase(glide), (1, 0.04)) * (0.25 + 0.75 * np.minimum(1, 5 * (1 - place % 1)))
+    sound = tone(phase(glide), (1, 0.04)) * (0.25 + 0.75 * np.minimum(1, 5 * (1 - position % 1)))
     sung: FloatArray = sound + 0.03 * white(rng, n_samples)
     return sung
 

@@ -1,4 +1,4 @@
-"""Scenes: one to three sound events in an order, rendered as a recording of about four seconds."""
+"""Renders scenes of one to three sound events as recordings of about four seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xacle_stack.synth.events import EVENTS, synthesise
 from xacle_stack.synth.sources import SAMPLE_RATE_HZ, band_noise, overlay
 from xacle_stack.synth.wording import Half, Level, Order, Story, pick
 
-# First spawn key of every random stream: fitting and testing never share a sound.
+# The first spawn key of every random stream, so that fitting and testing never share a sound.
 _STREAMS: dict[Half, int] = {"fit": 1, "demo": 2}
 _LEVELS_DB: dict[Level, tuple[float, float]] = {
     "faint": (-14, -8),
@@ -25,18 +25,18 @@ _LEVELS_DB: dict[Level, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything about a recording except the course of its random noise.
+    """The description of a recording, except for its random details.
 
     Attributes
     ----------
     kinds : tuple of str
-        Keys of ``EVENTS``, in time order where they follow one another.
+        Keys of ``EVENTS``, in the order of time if the events follow one another.
     gains_db : tuple of float
-        Level of each event; 0 is a plain one.
+        Level of each event; 0 is the level of a plain event.
     order : {"then", "while"}
     duration_s : float
     noise_db : float
-        Background noise, on the scale of ``gains_db``.
+        Level of the background noise, on the scale of ``gains_db``.
     """
 
     kinds: tuple[str, ...]
@@ -47,7 +47,7 @@ class Scene:
 
 
 def random_stream(seed: int, half: Literal["fit", "demo"], *indices: int) -> np.random.Generator:
-    """Return the generator of one item; no two halves, seeds or indices share theirs.
+    """Return the generator of an item, which is different for every half, seed and index.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def random_stream(seed: int, half: Literal["fit", "demo"], *indices: int) -> np.
         At least 0.
     half : {"fit", "demo"}
     *indices : int
-        Name the item.
+        Identify the item.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def random_stream(seed: int, half: Literal["fit", "demo"], *indices: int) -> np.
 
 
 def draw_story(rng: np.random.Generator) -> Story:
-    """Draw one to three different events, how loud each is, and their order."""
+    """Draw one to three different events, their levels and their order."""
     n_events = int(rng.choice([1, 2, 3], p=[0.35, 0.5, 0.15]))
     kinds = rng.choice(np.array(list(EVENTS)), n_events, replace=False)
     levels: tuple[Level, ...] = ("plain", "plain", "plain", "faint", "loud")
@@ -78,7 +78,7 @@ def draw_story(rng: np.random.Generator) -> Story:
 
 
 def draw_scene(rng: np.random.Generator, story: Story) -> Scene:
-    """Draw a recording in which a story happens as told."""
+    """Draw a scene in which a story happens as told."""
     return Scene(
         story.kinds,
         tuple(float(rng.uniform(*_LEVELS_DB[level])) for level in story.levels),
@@ -94,7 +94,7 @@ def render_scene(rng: np.random.Generator, scene: Scene) -> FloatArray:
     Parameters
     ----------
     rng : numpy.random.Generator
-        Decides the voices of the events, their places, noise, room and microphone.
+        Decides the sounds of the events, their times, noise, room and microphone.
     scene : Scene
 
     Returns
@@ -116,7 +116,7 @@ def render_scene(rng: np.random.Generator, scene: Scene) -> FloatArray:
         mix += overlay(n_samples, [start], [_faded(sound)])
     low_hz, high_hz = rng.uniform(20, 300), rng.uniform(1500, 7500)
     noise = band_noise(rng, n_samples, low_hz, high_hz, rng.uniform(-0.8, 0.0))
-    # 0.1 is the root mean square of a plain event's loudest moment.
+    # 0.1 is the root mean square of a plain event at its loudest.
     recorded = _record(rng, mix + noise * (0.1 * 10 ** (scene.noise_db / 20)))
     peak = float(np.abs(recorded).max())
     return (recorded * (rng.uniform(0.3, 0.95) / max(peak, 1e-9))).astype(np.float32)
@@ -149,7 +149,7 @@ def _faded(sound: FloatArray, fade_s: float = 0.02) -> FloatArray:
 
 
 def _record(rng: np.random.Generator, mix: FloatArray) -> FloatArray:
-    """Add a room's echo and a microphone's colour."""
+    """Add the reverberation of a room and the frequency response of a microphone."""
     n_room = int(rng.uniform(0.05, 0.6) * SAMPLE_RATE_HZ)
     decay = np.exp(-6.9 * np.arange(n_room) / n_room)
     room = rng.standard_normal(n_room) * decay

@@ -1,4 +1,4 @@
-"""Building blocks of the synthesisers: noises, tones, envelopes, onsets, resonances.
+"""Building blocks of the synthesisers: noises, tones, envelopes, onsets and resonances.
 
 All are mono at :data:`SAMPLE_RATE_HZ`; lengths are in samples, frequencies in Hz, times in
 seconds.  Nothing loops over samples: recursions run in ``scipy.signal``.
@@ -116,13 +116,13 @@ def poisson_hits(rng: np.random.Generator, n_samples: int, rate_hz: float) -> Fl
     """Return single-sample impulses at random times, most of them weak, a few strong."""
     hits = np.zeros(n_samples)
     n_hits = max(1, rng.poisson(rate_hz * n_samples / SAMPLE_RATE_HZ))
-    places = rng.integers(0, n_samples, n_hits)
-    np.add.at(hits, places, rng.exponential(1.0, n_hits) ** 1.5 * rng.choice([-1.0, 1.0], n_hits))
+    indices = rng.integers(0, n_samples, n_hits)
+    np.add.at(hits, indices, rng.exponential(1.0, n_hits) ** 1.5 * rng.choice([-1.0, 1.0], n_hits))
     return hits
 
 
 def ring(hits: FloatArray, decay_s: float) -> FloatArray:
-    """Let every impulse die away exponentially."""
+    """Make every impulse decay exponentially."""
     decay = float(np.exp(-1 / (decay_s * SAMPLE_RATE_HZ)))
     return np.asarray(signal.lfilter([1.0], [1.0, -decay], hits))
 
@@ -130,7 +130,7 @@ def ring(hits: FloatArray, decay_s: float) -> FloatArray:
 def overlay(
     n_samples: int, starts: Sequence[int] | IntArray, pieces: Sequence[FloatArray]
 ) -> FloatArray:
-    """Add pieces into an empty sound, each at its start; what overhangs is cut."""
+    """Add up pieces at their starts; what exceeds the length is cut off."""
     total = np.zeros(n_samples)
     for start, piece in zip(starts, pieces, strict=True):
         end = min(n_samples, int(start) + len(piece))

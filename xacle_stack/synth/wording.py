@@ -1,7 +1,7 @@
-"""A small grammar that words a story of sound events, as listeners word recordings.
+"""Writes captions for stories of sound events with a small grammar.
 
-Every caption belongs to one of two halves, by a hash of its words.  What is fitted draws its
-captions from one half, what is tested from the other, so no caption can stand in both.
+A hash of its words assigns every caption to one of two halves.  Fitting draws captions from one
+half and testing from the other, so they never share a caption.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ _LEVEL_WORDS: dict[Level, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Story:
-    """What a caption tells.
+    """The content of a caption.
 
     Attributes
     ----------
     kinds : tuple of str
-        One to three kinds of event, in the order told.
+        One to three kinds of events, in the order of the caption.
     levels : tuple of {"faint", "plain", "loud"}
         One for each event.
     order : {"then", "while"}
-        Whether the events follow one another or sound together.
+        Whether the events follow one another or happen at the same time.
     """
 
     kinds: tuple[str, ...]
@@ -51,7 +51,7 @@ def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def caption_half(caption: str) -> Half:
-    """Return the half that a caption belongs to, whatever its case and punctuation.
+    """Return the half of a caption, which does not depend on case and punctuation.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def caption_half(caption: str) -> Half:
     Returns
     -------
     half : {"fit", "demo"}
-        Captions of "fit" may fit a model, those of "demo" may test it.
+        Captions of "fit" may be used to fit a model, those of "demo" to test it.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def caption_half(caption: str) -> Half:
 
 
 def write_caption(rng: np.random.Generator, story: Story, half: Half) -> str:
-    """Word a story; of the possible wordings, one that belongs to the half.
+    """Draw a caption for a story that belongs to the given half.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def _as_sound(rng: np.random.Generator, participle: str) -> str:
     )
 
 
-# f: clauses with a finite verb, g: with a participle; numbered in the order of the story.
+# f are clauses with a finite verb, g with a participle, numbered in the order of the story.
 _FRAMES: dict[tuple[Order, int], tuple[str, ...]] = {
     ("then", 2): (
         "{f[0]}, then {f[1]}",

@@ -126,7 +126,7 @@ class LSTMRegressor(NeuralRegressor):
 
     def _prepare(self, table: Any, scores: FloatArray, weights: FloatArray) -> None:
         for name in ("hidden", "mlp"):
-            check_whole_number(name, getattr(self, name), least=1)
+            check_whole_number(name, getattr(self, name), minimum=1)
         check_share("dropout", self.dropout)
 
     def _build(self) -> Module:

@@ -57,11 +57,11 @@ class TrainingPlan:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_whole_number("epochs", self.epochs, least=1)
-        check_whole_number("batch_size", self.batch_size, least=1)
+        check_whole_number("epochs", self.epochs, minimum=1)
+        check_whole_number("batch_size", self.batch_size, minimum=1)
         if self.patience is not None:
-            check_whole_number("patience", self.patience, least=1)
-        check_whole_number("plateau_patience", self.plateau_patience, least=0)
+            check_whole_number("patience", self.patience, minimum=1)
+        check_whole_number("plateau_patience", self.plateau_patience, minimum=0)
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("precision", self.precision, get_args(Precision))

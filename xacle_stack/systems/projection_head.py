@@ -134,9 +134,9 @@ class ProjectionHeadRegressor(NeuralRegressor):
 
     def _prepare(self, table: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
         check_choice("loss", self.loss, LOSSES)
-        check_whole_number("n_dims", self.n_dims, least=1)
+        check_whole_number("n_dims", self.n_dims, minimum=1)
         if self.hidden is not None:
-            check_whole_number("hidden", self.hidden, least=1)
+            check_whole_number("hidden", self.hidden, minimum=1)
         check_share("dropout", self.dropout)
         self._columns(table.shape[1])
         mean = np.average(scores, weights=weights)

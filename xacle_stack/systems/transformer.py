@@ -158,7 +158,7 @@ class TransformerRegressor(NeuralRegressor):
                 "contrastive space, or ProjectionHeadRegressor, which takes any."
             )
         for name in ("n_layers", "n_heads", "feedforward", "hidden"):
-            check_whole_number(name, getattr(self, name), least=1)
+            check_whole_number(name, getattr(self, name), minimum=1)
         check_share("dropout", self.dropout)
         if width(text) % self.n_heads:
             raise StackingError(

@@ -47,7 +47,7 @@ def _info(name: str, summary: str) -> EncoderInfo:
 
 
 class MiniEncoder(Encoder):
-    """What the three spaces share: features in, a linear map, a unit vector out.
+    """The base of the three spaces, which map features linearly to a unit vector.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class MiniEncoder(Encoder):
 
 
 class MiniMel(MiniEncoder):
-    """Fine spectrum, read by character n-grams; nearly deaf to the course of time."""
+    """Fine spectrum against character n-grams; nearly insensitive to the course of time."""
 
     info = _info("mini-mel", "Toy space: 64 mel bands and character n-grams.")
     front_end = staticmethod(mel_features)
@@ -122,7 +122,7 @@ class MiniMel(MiniEncoder):
 
 
 class MiniMfcc(MiniEncoder):
-    """Coarse envelope and its changes, read by words and word pairs."""
+    """Coarse envelope and its changes against words and word pairs."""
 
     info = _info("mini-mfcc", "Toy space: MFCC with derivatives and word n-grams.")
     front_end = staticmethod(mfcc_features)
@@ -130,11 +130,11 @@ class MiniMfcc(MiniEncoder):
 
 
 class MiniMod(MiniEncoder):
-    """Rhythm in broad bands, read by words, their places and character n-grams."""
+    """Rhythm in broad bands against words, their positions and character n-grams."""
 
     info = _info("mini-mod", "Toy space: modulation spectrum, words and character n-grams.")
     front_end = staticmethod(modulation_features)
-    reader = CaptionReader(n_buckets=2048, seed=3, word_n=(1,), char_n=(4,), places=True)
+    reader = CaptionReader(n_buckets=2048, seed=3, word_n=(1,), char_n=(4,), positions=True)
 
 
 MINI_ENCODERS: tuple[type[MiniEncoder], ...] = (MiniMel, MiniMfcc, MiniMod)

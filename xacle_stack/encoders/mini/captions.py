@@ -1,4 +1,4 @@
-"""Captions to hashed n-gram counts: the three ways in which mini-CLAP reads."""
+"""Turns captions into hashed n-gram counts for mini-CLAP."""
 
 import re
 import zlib
@@ -14,7 +14,7 @@ _ARTICLES = frozenset({"a", "an", "the", "of", "is", "are"})
 
 @dataclass(frozen=True)
 class CaptionReader:
-    """Which n-grams are looked at, and into how many buckets they are hashed.
+    """Hashes the n-grams of a caption into buckets.
 
     Attributes
     ----------
@@ -22,21 +22,21 @@ class CaptionReader:
     seed : int
         Readers of different seeds collide on different n-grams.
     word_n : tuple of int
-        Sizes of the word n-grams; articles and the like are dropped before.
+        Sizes of the word n-grams; articles and similar words are dropped first.
     char_n : tuple of int
-        Sizes of the n-grams within each word, its ends marked.
-    places : bool
-        Whether a word also counts by the half of the caption that it stands in.
+        Sizes of the character n-grams in each word, with its ends marked.
+    positions : bool
+        Whether a word is also hashed together with the half of the caption that contains it.
     """
 
     n_buckets: int
     seed: int
     word_n: tuple[int, ...] = ()
     char_n: tuple[int, ...] = ()
-    places: bool = False
+    positions: bool = False
 
     def buckets(self, caption: str) -> IntArray:
-        """Return the buckets that a caption fills, each once, in ascending order.
+        """Return the buckets that a caption fills, in ascending order without duplicates.
 
         Parameters
         ----------
@@ -46,7 +46,7 @@ class CaptionReader:
         Returns
         -------
         buckets : ndarray of shape (n_filled,)
-            In 0 … n_buckets - 1; empty where nothing is left of the caption.
+            In 0 … n_buckets - 1; empty if no word of the caption remains.
 
         Examples
         --------
@@ -58,7 +58,7 @@ class CaptionReader:
         return np.array(sorted(grams), dtype=np.intp)
 
     def counts(self, caption: str) -> FloatArray:
-        """Return a row of zeros and ones, shape (n_buckets,): which buckets are filled."""
+        """Return a row that is 1 for the filled buckets and 0 elsewhere, shape (n_buckets,)."""
         row = np.zeros(self.n_buckets, dtype=np.float32)
         row[self.buckets(caption)] = 1.0
         return row
@@ -73,10 +73,10 @@ class CaptionReader:
             for n in self.char_n:
                 for i in range(len(marked) - n + 1):
                     yield "c:" + marked[i : i + n]
-        if self.places:
+        if self.positions:
             for i, word in enumerate(words):
                 yield f"p{2 * i // len(words)}:{word}"
 
     def _hash(self, gram: str) -> int:
-        # crc32 mixes its start value in linearly, so the seed must be part of the text instead.
+        # crc32 combines its start value linearly, so the seed is made part of the text instead.
         return zlib.crc32(f"{self.seed} {gram}".encode()) % self.n_buckets

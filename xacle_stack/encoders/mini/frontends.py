@@ -1,4 +1,4 @@
-"""Waveform to a fixed number of features: the three ways in which mini-CLAP listens.
+"""Turns a waveform into a fixed number of features, in the three ways of mini-CLAP.
 
 Each front end hears one thing well and others badly, so that their spaces err differently:
 

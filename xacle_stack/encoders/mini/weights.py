@@ -1,4 +1,4 @@
-"""The learned numbers of one mini-CLAP space, and the file that holds them."""
+"""The learned maps of one mini-CLAP space, and their file."""
 
 import math
 from dataclasses import dataclass, fields
@@ -43,7 +43,7 @@ class MiniWeights:
     def embed_audio(self, features: FloatArray) -> FloatArray:
         """Return the unit vector of one clip's features, shape (n_dims,), float32."""
         standardised = (features - self.audio_centre) / self.audio_scale
-        # einsum, not BLAS: the same bits whatever the number of threads.
+        # Unlike BLAS, einsum gives the same bits for any number of threads.
         return _unit(np.einsum("f,fd->d", standardised, self.audio_map))
 
     def embed_caption(self, buckets: IntArray) -> FloatArray:
@@ -107,13 +107,13 @@ def _read_arrays(path: Path, n_numbers: int) -> dict[str, FloatArray]:
         with path.open("rb") as file:
             with ZipFile(file) as directory:
                 n_bytes = sum(member.file_size for member in directory.infolist())
-            # In double precision, with a header for each: a small archive may unpack to anything.
+            # The size in double precision with headers: a small archive may unpack to any size.
             if n_bytes > 8 * n_numbers + _MAX_HEADERS_BYTES:
                 raise ValueError(f"it unpacks to {n_bytes} bytes, more than such weights take")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-    except Exception as error:  # a damaged archive, header or array has an exception of its own
+    except Exception as error:  # each kind of damage has its own exception
         raise EncoderError(
             f"{path}: not readable as an npz file of plain arrays ({error}). {_REMEDY}"
         ) from None
