@@ -223,11 +223,7 @@ class TransformerContender(NetworkContender):
         self, builder: VectorBuilder, stacker: Stacker, random_state: int, verbose: bool
     ) -> TransformerRegressor | GatedRegressor:
         """Return the Transformer, behind its gate."""
-        (audio, text), *_ = builder.slices_.values()
-        views = [audio, *next(iter(builder.view_slices_.values()))]
         transformer = TransformerRegressor(
-            views,
-            text,
             score_weighting=self.score_weighting,
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -239,7 +235,7 @@ class TransformerContender(NetworkContender):
         )
         if self.gate == "none":
             return transformer
-        return GatedRegressor(transformer, views, text, statistics=self.gate)
+        return GatedRegressor(transformer, statistics=self.gate)
 
 
 class ProjectionHeadContender(NetworkContender):
@@ -266,7 +262,6 @@ class ProjectionHeadContender(NetworkContender):
     ) -> ProjectionHeadRegressor:
         """Return the head."""
         return ProjectionHeadRegressor(
-            spaces=list(builder.slices_.values()),
             loss=self.loss,
             epochs=self.epochs,
             batch_size=self.batch_size,
