@@ -62,6 +62,7 @@ def test_one_of_several_spaces_is_to_be_named(embeddings, y, system) -> None:
     alone = VectorBuilder(["mine"]).fit_transform(embeddings)
     expected = fitted(system, alone, y).predict(alone)
     np.testing.assert_array_equal(fitted(system, both, y, space="mine").predict(both), expected)
+    np.testing.assert_array_equal(fitted(system, alone, y).predict(both), expected)
     with pytest.raises(StackingError, match=r"2 spaces: \['other', 'mine'\].*space='other'"):
         fitted(system, both, y)
     with pytest.raises(StackingError, match=r"'third/audio'.*\['other', 'mine'\]"):

@@ -16,8 +16,7 @@ from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.space_vectors import (
     check_space_setting,
     check_vectors_state,
-    one_space,
-    read_vectors,
+    read_space,
     validate_pairs,
 )
 from xacle_stack.table import FeatureTable
@@ -124,7 +123,7 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
             raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")
 
     def _cosines(self, X: FeatureTable | FloatArray, *, reset: bool) -> FloatArray:
-        audio, text = read_vectors(self, X, one_space(X, self.space), reset=reset)[0]
+        audio, text = read_space(self, X, self.space, reset=reset)
         return cosine_similarity(audio, text)
 
     def __sklearn_tags__(self) -> Any:

@@ -19,8 +19,7 @@ from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.space_vectors import (
     check_space_setting,
     check_vectors_state,
-    one_space,
-    read_vectors,
+    read_space,
     validate_pairs,
 )
 from xacle_stack.table import FeatureTable
@@ -214,7 +213,7 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
 
     def _cosines(self, X: FeatureTable | FloatArray, *, reset: bool) -> FloatArray:
         """Return each pair's cosine, 0 where one of its vectors is zero."""
-        audio, text = read_vectors(self, X, one_space(X, self.space), reset=reset)[0]
+        audio, text = read_space(self, X, self.space, reset=reset)
         if audio.shape[1] != text.shape[1]:
             raise StackingError(
                 f"the clip's vector has {audio.shape[1]} columns and the caption's "
