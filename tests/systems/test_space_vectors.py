@@ -7,6 +7,7 @@ from sklearn.dummy import DummyRegressor
 
 from xacle_stack.errors import StackingError
 from xacle_stack.features import FeatureBuilder, PairEmbeddings, VectorBuilder
+from xacle_stack.model_file import load_model, save_model
 from xacle_stack.systems import (
     SAVED_TYPES,
     CosineRegressor,
@@ -124,3 +125,13 @@ def test_sequences_are_no_table(embeddings, y) -> None:
 def test_saved_types_are_the_systems() -> None:
     systems = [*map(type, SYSTEMS), LSTMRegressor]
     assert sorted(SAVED_TYPES) == sorted(f"{s.__module__}.{s.__name__}" for s in systems)
+
+
+@each(SYSTEMS)
+def test_a_system_fitted_on_a_table_is_saved_and_loaded(embeddings, y, system, tmp_path) -> None:
+    table = VectorBuilder(["mine"]).fit_transform(embeddings)
+    model = fitted(system, table, y)
+    path = save_model(tmp_path / "model.skops", model, trusted=[DummyRegressor])
+    loaded = load_model(path, trusted=[DummyRegressor])
+    np.testing.assert_array_equal(loaded.predict(table), model.predict(table))
+    assert (loaded.spaces_, loaded.widths_) == (("mine",), [(4, 4)])
