@@ -97,17 +97,17 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
             If the table does not have the vectors of the space.
         """
         self.check_settings()
-        X, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
+        checked, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
         self.calibration_ = MonotoneCalibration().fit(
-            self._cosines(X, reset=True), scores, sample_weight
+            self._cosines(checked, reset=True), scores, sample_weight
         )
         return self
 
     def predict(self, X: FeatureTable | ArrayLike) -> FloatArray:
         """Return scores of shape (n_pairs,)."""
         check_is_fitted(self)
-        X, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
-        scores: FloatArray = self.calibration_.predict(self._cosines(X, reset=False))
+        checked, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
+        scores: FloatArray = self.calibration_.predict(self._cosines(checked, reset=False))
         return scores
 
     def check_state(self) -> None:

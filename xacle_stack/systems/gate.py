@@ -80,6 +80,8 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
     array([5., 5., 0.])
     """
 
+    regressor_: Any
+
     def __init__(
         self,
         regressor: BaseEstimator,
@@ -143,8 +145,8 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         if hasattr(self, "regressor_"):
             del self.regressor_
         self.check_settings()
-        X, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
-        found = _Statistics.from_cosines(self._cosines(X, reset=True), sample_weight)
+        checked, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
+        found = _Statistics.from_cosines(self._cosines(checked, reset=True), sample_weight)
         self.mean_, self.deviation_ = found.mean, found.deviation
         self.min_, self.max_ = found.min, found.max
         regressor = clone(self.regressor)
@@ -160,7 +162,7 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
                 )
             arguments["sample_weight"] = sample_weight
         try:
-            regressor.fit(X, scores, **arguments)
+            regressor.fit(checked, scores, **arguments)
         except KeyboardInterrupt:
             if isinstance(regressor, NeuralRegressor) and regressor.__sklearn_is_fitted__():
                 self.regressor_ = regressor
@@ -171,13 +173,13 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
     def predict(self, X: FeatureTable | ArrayLike) -> FloatArray:
         """Return the scores of pairs, shape (n_pairs,)."""
         check_is_fitted(self)
-        X, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
-        cosines = self._cosines(X, reset=False)
+        checked, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
+        cosines = self._cosines(checked, reset=False)
         if self.statistics == "batch":
             statistics = _Statistics.from_cosines(cosines, None)
         else:
             statistics = _Statistics(self.mean_, self.deviation_, self.min_, self.max_)
-        scores: FloatArray = np.asarray(self.regressor_.predict(X), dtype=np.float64)
+        scores: FloatArray = np.asarray(self.regressor_.predict(checked), dtype=np.float64)
         if scores.shape != cosines.shape:
             raise ModelFileError(
                 f"the regressor predicts an array of shape {scores.shape} for {len(cosines)} pairs."
