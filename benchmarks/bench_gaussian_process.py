@@ -23,9 +23,9 @@ from xacle_stack.metrics import srcc
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import read_recipe
 from xacle_stack.stacking import marginal_likelihood, split_folds
-from xacle_stack.stacking.columns import ArrayColumns
-from xacle_stack.stacking.compress import BlockPCA
+from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
+from xacle_stack.table import FeatureTable, consecutive
 
 N_SYNTHETIC, N_SICK = 600, 1_500
 FIXED_STARTS = (0.002, 0.02)
@@ -148,18 +148,14 @@ def compressed(
     X: np.ndarray, blocks: Mapping[str, slice], n_components: int
 ) -> tuple[np.ndarray, dict[str, slice]]:
     """Return the principal components of every block."""
-    columns = ArrayColumns(X)
-    pca = BlockPCA(blocks, n_components, 0).fit(columns, np.ones(len(X)))
-    return pca.transform(columns), pca.blocks_
+    table = FeatureTable(X, blocks)
+    pca = BlockPCA(blocks, n_components, 0).fit(table, np.ones(len(X)))
+    return pca.transform(table), pca.blocks_
 
 
 def blocks_of(widths: list[int]) -> dict[str, slice]:
     """Return neighbouring blocks of these widths."""
-    ends = np.cumsum(widths).tolist()
-    return {
-        str(number): slice(end - width, end)
-        for number, (width, end) in enumerate(zip(widths, ends, strict=True))
-    }
+    return consecutive({str(number): width for number, width in enumerate(widths)})
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main() -> None:
     stacker = Stacker(preset="paper", random_state=0, n_jobs=-1).fit(table, y_train)
     explanation = stacker.explain(table, y_train)
     print(explanation.to_markdown())
-    explanation.plot().savefig(RESULTS / "sick_explained.png", dpi=110)
+    explanation.plot().figure.savefig(RESULTS / "sick_explained.png", dpi=110)
 
 
 if __name__ == "__main__":

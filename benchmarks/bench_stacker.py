@@ -95,6 +95,8 @@ def fit_composition(scale: float, tuned: bool) -> dict[str, float]:
     features = builder()
     table = features.fit_transform(train)
     X, X_test = table.values, features.transform(test).values
+    columns = {name: np.arange(X.shape[1])[block] for name, block in table.blocks.items()}
+    families = [np.concatenate([columns[b] for b in f]) for f in table.families.values()]
     built = time.perf_counter()
 
     def ridge() -> object:
@@ -112,18 +114,18 @@ def fit_composition(scale: float, tuned: bool) -> dict[str, float]:
 
     learners = [
         (make, span, target)
-        for span in table.families.values()
+        for span in families
         for target in (lambda y: y, rank_target)
         for make in [ridge]
     ]
     learners.append((boosting, slice(None), lambda y: y))
     folds = list(KFold(3, shuffle=True, random_state=0).split(X))
     oof, of_test = np.empty((len(X), len(learners))), np.zeros((len(X_test), len(learners)))
-    for place, (make, span, target) in enumerate(learners):
+    for column, (make, span, target) in enumerate(learners):
         for fitted_on, held_out in folds:
-            model = make().fit(X[fitted_on, span], target(y_train[fitted_on]))
-            oof[held_out, place] = model.predict(X[held_out, span])
-            of_test[:, place] += model.predict(X_test[:, span]) / len(folds)
+            model = make().fit(X[:, span][fitted_on], target(y_train[fitted_on]))
+            oof[held_out, column] = model.predict(X[:, span][held_out])
+            of_test[:, column] += model.predict(X_test[:, span]) / len(folds)
     meta = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))
     meta.fit(oof, y_train)
     return {
@@ -142,14 +144,14 @@ def equal_predictions(scale: float) -> dict[str, float]:
     for penalty in (PENALTIES[0], FIXED_PENALTY, PENALTIES[-1]):
         stacker = Stacker(preset="paper", penalties=[penalty], random_state=0, n_jobs=-1)
         oof = stacker.fit(table, y).oof_predictions_
-        for place, name in ((0, "laion-unfused"), (4, "ms-clap")):
+        for column, name in ((0, "laion-unfused"), (4, "ms-clap")):
             X = table.family(name).astype(np.float64)
             expected = np.empty(len(X))
             for fold in range(3):
                 held_out = stacker.folds_ == fold
                 model = make_pipeline(StandardScaler(), Ridge(penalty, solver="cholesky"))
                 expected[held_out] = model.fit(X[~held_out], y[~held_out]).predict(X[held_out])
-            difference = np.abs(oof[:, place] - expected).max() / expected.std()
+            difference = np.abs(oof[:, column] - expected).max() / expected.std()
             worst[f"{name}, penalty {penalty:g}"] = float(difference)
     return worst
 
@@ -169,12 +171,12 @@ class SyntheticPairs(CachedPairs):
 
 
 def write_cache(root: Path, n_items: int, seed: int) -> np.ndarray:
-    """Write a cache of that many clips and captions; return a score for each couple of them."""
+    """Write a cache of that many clips and captions; return a score for each pair of them."""
     scores = []
     for start in range(0, n_items, 10_000):
         size = min(10_000, n_items - start)
-        spaces, logits, of_part = embeddings(size, seed + start)
-        scores.append(of_part)
+        spaces, logits, part_scores = embeddings(size, seed + start)
+        scores.append(part_scores)
         keys = {
             side: [text_key(f"{word} {i}") for i in range(start, start + size)]
             for side, word in (("audio", "clip"), ("text", "caption"))

@@ -17,7 +17,7 @@ KINDS = ("vectors", "sequences")
 TYPES = ("float16", "float32")
 
 
-def outputs_of(row: int, kind: str) -> dict[str, np.ndarray | list[np.ndarray]]:
+def row_outputs(row: int, kind: str) -> dict[str, np.ndarray | list[np.ndarray]]:
     """Return what an encoder would have returned for this row alone."""
     rng = np.random.default_rng(row)
     if kind == "vectors":
@@ -30,10 +30,10 @@ def write_rows(root: Path, rows: Sequence[int], kind: str, segment_rows: int = 4
     """Store rows as those of captions."""
     with StoreWriter(root, STORE, "text", {}, segment_rows=segment_rows) as writer:
         for row in rows:
-            writer.append([text_key(str(row))], outputs_of(row, kind))
+            writer.append([text_key(str(row))], row_outputs(row, kind))
 
 
-def pairs_of(rows: Sequence[int]) -> Pairs:
+def caption_pairs(rows: Sequence[int]) -> Pairs:
     """Return pairs whose captions are the rows' numbers."""
     captions = tuple(map(str, rows))
     return Pairs("test", numbered_ids(captions), (), captions)
@@ -41,15 +41,17 @@ def pairs_of(rows: Sequence[int]) -> Pairs:
 
 def assert_rows(root: Path, rows: Sequence[int], kind: str) -> None:
     """Read rows back and compare every bit."""
-    cached = FeatureCache(root).load(pairs_of(rows))
-    expected = [outputs_of(row, kind) for row in rows]
+    cached = FeatureCache(root).load(caption_pairs(rows))
+    expected = [row_outputs(row, kind) for row in rows]
     if kind == "vectors":
         table = cached.text("toy")
-        assert table.tobytes() == b"".join(of_row["embedding"].tobytes() for of_row in expected)
+        assert table.tobytes() == b"".join(
+            row_output["embedding"].tobytes() for row_output in expected
+        )
         return
     for name in TYPES:
         sequences = CachedSequences(cached, "toy", "text", name)
-        for found, of_row in zip(sequences[:], expected, strict=True):
-            (sequence,) = of_row[name]
+        for found, row_output in zip(sequences[:], expected, strict=True):
+            (sequence,) = row_output[name]
             assert (found.shape, found.dtype) == (sequence.shape, sequence.dtype)
             assert found.tobytes() == sequence.tobytes()

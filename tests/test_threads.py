@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from xacle_stack._threads import one_thread, openmp_threads
+from xacle_stack._threads import one_thread, usual_openmp_threads
 from xacle_stack.stacking import Stacker
 
 
@@ -76,12 +76,41 @@ def test_threads_that_overlap_in_any_order_leave_what_they_found(order: str) -> 
     assert threadpool_info() == before
 
 
-def test_openmp_threads_are_those_of_one_thread() -> None:
-    with one_thread(), openmp_threads(2):
-        assert (threads_of("blas"), threads_of("openmp")) == ({1}, {2})
-    with openmp_threads(1):
-        assert (threads_of("blas"), threads_of("openmp")) == ({2}, {1})
-    assert threads_of("openmp") == {2}
+def test_the_usual_threads_are_those_that_the_outermost_limit_of_this_thread_found() -> None:
+    before = threadpool_info()
+    with one_thread(), one_thread():
+        with usual_openmp_threads():
+            assert (threads_of("blas"), threads_of("openmp")) == ({1}, {2})
+            with one_thread():
+                assert threads_of("openmp") == {1}
+                with usual_openmp_threads():
+                    assert threads_of("openmp") == {2}
+            assert threads_of("openmp") == {2}
+        assert threads_of("openmp") == {1}
+    assert threadpool_info() == before
+
+
+def test_outside_of_a_limit_the_usual_threads_are_those_that_are_set() -> None:
+    with one_thread():
+        pass
+    with threadpool_limits(1, user_api="openmp"), usual_openmp_threads():
+        assert threads_of("openmp") == {1}
+
+
+def test_every_thread_has_its_own_usual_threads() -> None:
+    found: list[set[int]] = []
+
+    def visit() -> None:
+        with threadpool_limits(3, user_api="openmp"), one_thread(), usual_openmp_threads():
+            found.append(threads_of("openmp"))
+
+    with one_thread():
+        thread = threading.Thread(target=visit)
+        thread.start()
+        thread.join()
+        with usual_openmp_threads():
+            found.append(threads_of("openmp"))
+    assert found == [{3}, {2}]
 
 
 FORK = """

@@ -36,17 +36,26 @@ def one_thread() -> Iterator[None]:
     {1}
     """
     openmp = _LIMIT.enter()
+    outermost = _THREAD.n_calls == 1
     try:
-        with _holding(openmp, 1):
+        if outermost:
+            _THREAD.found = [(library, library.num_threads) for library in openmp]
+        with _holding([(library, 1) for library in openmp]):
             yield
     finally:
+        if outermost:
+            _THREAD.found = []
         _LIMIT.leave()
 
 
 @contextmanager
-def openmp_threads(n_threads: int) -> Iterator[None]:
-    """Give OpenMP a number of threads, in this thread only."""
-    with _holding(ThreadpoolController().select(user_api="openmp").lib_controllers, n_threads):
+def usual_openmp_threads() -> Iterator[None]:
+    """Give OpenMP the threads that it has in this thread outside of :func:`one_thread`.
+
+    The number is the one that the outermost call of :func:`one_thread` in this thread found.
+    Outside of such a call nothing changes.  BLAS stays as it is.
+    """
+    with _holding(_THREAD.found):
         yield
 
 
@@ -56,7 +65,6 @@ class _ProcessLimit:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_calls = 0
-        self._of_thread = _ThreadCalls()
         self._found: list[tuple[Library, int]] = []
         self._openmp: list[Library] = []
 
@@ -66,17 +74,19 @@ class _ProcessLimit:
             if self._n_calls == 0:
                 libraries = ThreadpoolController().lib_controllers
                 self._openmp = [one for one in libraries if one.user_api == "openmp"]
-                self._found = [(one, one.num_threads) for one in libraries if _is_of_process(one)]
+                self._found = [
+                    (one, one.num_threads) for one in libraries if _has_process_limit(one)
+                ]
                 _set_threads((one, 1) for one, _ in self._found)
             self._n_calls += 1
-            self._of_thread.n_calls += 1
+            _THREAD.n_calls += 1
             return self._openmp
 
     def leave(self) -> None:
         """Restore what was found if nobody else holds the limit."""
         with self._lock:
             self._n_calls -= 1
-            self._of_thread.n_calls -= 1
+            _THREAD.n_calls -= 1
             if self._n_calls == 0:
                 _set_threads(self._found)
 
@@ -91,24 +101,26 @@ class _ProcessLimit:
     def after_fork_in_child(self) -> None:
         """Forget the calls of the threads that the child does not have."""
         self._lock = threading.Lock()
-        was_held, self._n_calls = self._n_calls > 0, self._of_thread.n_calls
+        was_held, self._n_calls = self._n_calls > 0, _THREAD.n_calls
         if was_held and self._n_calls == 0:
             _set_threads(self._found)
 
 
-class _ThreadCalls(threading.local):
-    """How many calls a thread is in."""
+class _ThreadState(threading.local):
+    """How many calls a thread is in, and what the outermost one found of OpenMP."""
 
-    n_calls = 0
+    def __init__(self) -> None:
+        self.n_calls = 0
+        self.found: list[tuple[Library, int]] = []
 
 
-def _is_of_process(library: Library) -> bool:
+def _has_process_limit(library: Library) -> bool:
     """Tell whether a library has one number of threads for the process.
 
     An OpenBLAS on OpenMP takes that of the thread that calls it, which OpenMP tells.
     """
-    of_thread = library.internal_api == "openblas" and library.threading_layer == "openmp"
-    return library.user_api == "blas" and not of_thread
+    follows_openmp = library.internal_api == "openblas" and library.threading_layer == "openmp"
+    return library.user_api == "blas" and not follows_openmp
 
 
 def _set_threads(wanted: Iterable[tuple[Library, int]]) -> None:
@@ -124,17 +136,18 @@ def _set_threads(wanted: Iterable[tuple[Library, int]]) -> None:
 
 
 @contextmanager
-def _holding(openmp: Iterable[Library], n_threads: int) -> Iterator[None]:
-    found = [(library, library.num_threads) for library in openmp]
-    for library, _ in found:
+def _holding(wanted: list[tuple[Library, int]]) -> Iterator[None]:
+    found = [(library, library.num_threads) for library, _ in wanted]
+    for library, n_threads in wanted:
         library.set_num_threads(n_threads)
     try:
         yield
     finally:
-        for library, before in found:
-            library.set_num_threads(before)
+        for library, n_threads in found:
+            library.set_num_threads(n_threads)
 
 
+_THREAD = _ThreadState()
 _LIMIT = _ProcessLimit()
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils import check_array, column_or_1d
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
@@ -102,6 +103,27 @@ def group_labels(n_pairs: int, groups: ArrayLike | None) -> IntArray:
             "pair a label; a pair outside all groups needs a label of its own."
         )
     return np.array(row_groups, dtype=np.intp)
+
+
+def check_scores(y: ArrayLike | None, n_pairs: int, where: str = "") -> FloatArray:
+    """Return the scores of pairs as float64.
+
+    Raises
+    ------
+    StackingError
+        If there is not one score for each pair, or there are fewer than two pairs.
+    """
+    if y is None:
+        raise StackingError(f"{where}there are no scores to fit on: y is None.")
+    scores: FloatArray = column_or_1d(
+        check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    )
+    if len(scores) != n_pairs or n_pairs < 2:
+        raise StackingError(
+            f"{where}{len(scores)} scores for {n_pairs} pairs; expected one score for each pair, "
+            "and two pairs or more."
+        )
+    return scores
 
 
 def row_weights(n_pairs: int, sample_weight: ArrayLike | None) -> FloatArray:

@@ -225,7 +225,7 @@ def evaluate(
 
 
 def srcc_gain(
-    y_true: ArrayLike,
+    y_true: ArrayLike | None,
     y_pred: ArrayLike,
     y_reference: ArrayLike,
     *,

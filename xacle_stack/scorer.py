@@ -282,10 +282,10 @@ class Scorer:
         >>> scorer.score_clips(waveform, "a dog barks", sample_rate_hz=48_000)  # doctest: +SKIP
         """
         check_is_fitted(self, "regressor_")
-        n_axes = getattr(audio, "ndim", 0)
+        n_axes, shape = getattr(audio, "ndim", 0), getattr(audio, "shape", ())
         if n_axes > 1:
             raise AudioError(
-                f"audio: an array of shape {tuple(audio.shape)} may be one clip with channels or "
+                f"audio: an array of shape {tuple(shape)} may be one clip with channels or "
                 "several clips. Write [audio] for one clip, list(audio) for several."
             )
         clips = [audio] if isinstance(audio, str | PathLike) or n_axes == 1 else list(audio)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_rows import STORE, assert_rows, outputs_of, pairs_of, write_rows
+from stored_rows import STORE, assert_rows, caption_pairs, row_outputs, write_rows
 from support import WriteData
 
 from xacle_stack.cache import (
@@ -250,26 +250,28 @@ def test_a_store_may_be_compacted_while_it_is_read(
     np.testing.assert_array_equal(cached.take(slice(5, 9)).audio("toy"), before[5:9])
 
 
-def sequence_of(row: int) -> np.ndarray:
-    (sequence,) = outputs_of(row, "sequences")["float16"]
+def stored_sequence(row: int) -> np.ndarray:
+    (sequence,) = row_outputs(row, "sequences")["float16"]
     return sequence
 
 
 def test_sequences_are_indexed_by_pair(tmp_path: Path, rng) -> None:
     write_rows(tmp_path, rng.permutation(30), "sequences", segment_rows=8)
     captions = rng.integers(0, 30, size=50)
-    cached = FeatureCache(tmp_path).load(pairs_of(captions.tolist()))
+    cached = FeatureCache(tmp_path).load(caption_pairs(captions.tolist()))
     sequences = CachedSequences(cached, "toy", "text", "float16")
     assert (len(sequences), sequences.n_dims, sequences.dtype) == (50, 9, np.float16)
     assert repr(sequences) == "CachedSequences(50 x T x 9 float16, toy:float16)"
-    np.testing.assert_array_equal(sequences.lengths, [len(sequence_of(row)) for row in captions])
+    np.testing.assert_array_equal(
+        sequences.lengths, [len(stored_sequence(row)) for row in captions]
+    )
     for rows in (slice(None), slice(40, 3, -5), [7, 7, 3], rng.permutation(50), np.array([-1]), []):
         found = sequences[rows]
         assert isinstance(found, list)
         for sequence, row in zip(found, captions[rows] if len(found) else [], strict=True):
-            np.testing.assert_array_equal(sequence, sequence_of(row))
+            np.testing.assert_array_equal(sequence, stored_sequence(row))
     for row in (0, -1, np.int64(17)):
-        np.testing.assert_array_equal(sequences[row], sequence_of(captions[row]))
+        np.testing.assert_array_equal(sequences[row], stored_sequence(captions[row]))
     part = CachedSequences(cached.take([5, 2]), "toy", "text", "float32")
     assert [sequence.dtype for sequence in part] == [np.float32, np.float32]
     assert len(part[0]) == sequences.lengths[5]
@@ -282,18 +284,18 @@ def test_sequences_are_indexed_by_pair(tmp_path: Path, rng) -> None:
 def test_a_sequence_belongs_to_who_asked_for_it(tmp_path: Path) -> None:
     write_rows(tmp_path, range(4), "sequences")
     sequences = CachedSequences(
-        FeatureCache(tmp_path).load(pairs_of([1, 1, 2])), "toy", "text", "float16"
+        FeatureCache(tmp_path).load(caption_pairs([1, 1, 2])), "toy", "text", "float16"
     )
     first, again, _ = sequences[:]
     first += 1
-    np.testing.assert_array_equal(again, sequence_of(1))
-    np.testing.assert_array_equal(sequences[0], sequence_of(1))
+    np.testing.assert_array_equal(again, stored_sequence(1))
+    np.testing.assert_array_equal(sequences[0], stored_sequence(1))
 
 
 def test_only_the_sequences_asked_for_are_read(tmp_path: Path, monkeypatch) -> None:
     write_rows(tmp_path, range(200), "sequences")
     sequences = CachedSequences(
-        FeatureCache(tmp_path).load(pairs_of(range(200))), "toy", "text", "float16"
+        FeatureCache(tmp_path).load(caption_pairs(range(200))), "toy", "text", "float16"
     )
     n_read, read = [], SegmentRows.read
     monkeypatch.setattr(
@@ -304,12 +306,12 @@ def test_only_the_sequences_asked_for_are_read(tmp_path: Path, monkeypatch) -> N
     assert sequences.lengths.sum() == 500
     assert n_read == []
     sequences[[3, 11, 3]]
-    assert sum(n_read) == len(sequence_of(3)) + len(sequence_of(11))
+    assert sum(n_read) == len(stored_sequence(3)) + len(stored_sequence(11))
 
 
 def test_vectors_and_sequences_are_not_taken_for_each_other(tmp_path: Path) -> None:
     write_rows(tmp_path, range(3), "sequences")
-    cached = FeatureCache(tmp_path).load(pairs_of(range(3)))
+    cached = FeatureCache(tmp_path).load(caption_pairs(range(3)))
     for ask in (cached.text, lambda *names: cached.shape_of(names[0], "text", names[1])):
         with pytest.raises(CacheError, match="'float16' holds a sequence .* with audio_sequences"):
             ask("toy", "float16")
@@ -332,7 +334,7 @@ def test_a_vector_is_no_sequence(make_data: WriteData, tmp_path: Path, rng) -> N
 
 def test_missing_sequences_are_named(tmp_path: Path) -> None:
     write_rows(tmp_path, range(5), "sequences")
-    cached = FeatureCache(tmp_path).load(pairs_of([0, 4, 7, 9]))
+    cached = FeatureCache(tmp_path).load(caption_pairs([0, 4, 7, 9]))
     with pytest.raises(
         CacheError, match=r"no text row for 2 of 4 pairs.*`xacle-stack features`"
     ) as e:
@@ -343,9 +345,9 @@ def test_missing_sequences_are_named(tmp_path: Path) -> None:
 def test_sequences_may_be_compacted_while_they_are_read(tmp_path: Path) -> None:
     write_rows(tmp_path, range(20), "sequences", segment_rows=6)
     sequences = CachedSequences(
-        FeatureCache(tmp_path).load(pairs_of(range(20))), "toy", "text", "float16"
+        FeatureCache(tmp_path).load(caption_pairs(range(20))), "toy", "text", "float16"
     )
-    np.testing.assert_array_equal(sequences[3], sequence_of(3))
+    np.testing.assert_array_equal(sequences[3], stored_sequence(3))
     FeatureCache(tmp_path).compact()
-    np.testing.assert_array_equal(sequences[13], sequence_of(13))
+    np.testing.assert_array_equal(sequences[13], stored_sequence(13))
     assert_rows(tmp_path, range(20), "sequences")

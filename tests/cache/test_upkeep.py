@@ -62,8 +62,8 @@ def test_every_flipped_byte_is_found_and_none_is_read(tmp_path: Path, kind: str)
     fill(tmp_path, kind)
     path = max(segments(tmp_path), key=lambda segment: segment.stat().st_size)
     sound = path.read_bytes()
-    of_data = data_bytes(path)
-    assert len(of_data) >= 12 * (32 + 9 * 4)
+    data_content = data_bytes(path)
+    assert len(data_content) >= 12 * (32 + 9 * 4)
     rng = np.random.default_rng(0)
     # Everywhere in the file's head, where HDF5's own structures are, and at random in the rest.
     for place in [*range(0, 400, 5), *rng.integers(400, len(sound), size=120)]:
@@ -73,7 +73,7 @@ def test_every_flipped_byte_is_found_and_none_is_read(tmp_path: Path, kind: str)
         faults = [found for found, fault in FeatureCache(tmp_path).verify() if fault is not None]
         assert faults == [path]
         refused = refusal(tmp_path, kind)
-        assert refused is not None or place not in of_data
+        assert refused is not None or place not in data_content
         assert refused is None or str(path) in refused
 
 

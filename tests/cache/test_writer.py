@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_rows import KINDS, STORE, assert_rows, outputs_of, write_rows
+from stored_rows import KINDS, STORE, assert_rows, row_outputs, write_rows
 from support import TESTS
 
 from xacle_stack._files import PARTIAL_SUFFIX
@@ -25,7 +25,7 @@ WRITE_ALL = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
-from stored_rows import STORE, outputs_of
+from stored_rows import STORE, row_outputs
 from xacle_stack.cache import FeatureCache, StoreWriter, text_key
 
 root, kind = Path(sys.argv[1]), sys.argv[2]
@@ -36,7 +36,7 @@ def main(before_each=lambda: None):
         for row in range({N_ROWS}):
             before_each()
             if text_key(str(row)) not in known:
-                writer.append([text_key(str(row))], outputs_of(row, kind))
+                writer.append([text_key(str(row))], row_outputs(row, kind))
 """
 
 
@@ -63,7 +63,7 @@ def rows_in(root: Path, kind: str) -> list[int]:
 def test_segments_are_cut_by_rows_and_the_rest_is_written_on_leaving(tmp_path: Path) -> None:
     with StoreWriter(tmp_path, STORE, "text", {"a": 1}, segment_rows=4) as writer:
         for row in range(10):
-            writer.append([text_key(str(row))], outputs_of(row, "vectors"))
+            writer.append([text_key(str(row))], row_outputs(row, "vectors"))
         assert len(list(writer.folder.glob("*.h5"))) == 2
     assert len(list(writer.folder.glob("*.h5"))) == 3
     assert rows_in(tmp_path, "vectors") == list(range(10))
@@ -74,7 +74,7 @@ def test_segments_are_cut_by_rows_and_the_rest_is_written_on_leaving(tmp_path: P
 def test_segments_are_cut_by_time(tmp_path: Path) -> None:
     with StoreWriter(tmp_path, STORE, "text", {}, segment_seconds=0) as writer:
         for row in range(3):
-            writer.append([text_key(str(row))], outputs_of(row, "vectors"))
+            writer.append([text_key(str(row))], row_outputs(row, "vectors"))
     assert len(list(writer.folder.glob("*.h5"))) == 3
 
 
@@ -83,11 +83,11 @@ def test_segments_are_cut_by_bytes(tmp_path: Path, kind: str) -> None:
     n_bytes = sum(
         np.concatenate(values).nbytes
         for row in range(4)
-        for values in outputs_of(row, kind).values()
+        for values in row_outputs(row, kind).values()
     )
     with StoreWriter(tmp_path, STORE, "text", {}, segment_bytes=n_bytes) as writer:
         for row in range(9):
-            writer.append([text_key(str(row))], outputs_of(row, kind))
+            writer.append([text_key(str(row))], row_outputs(row, kind))
     sizes = [summary.n_segments for summary in FeatureCache(tmp_path).summaries()]
     assert sizes == [3]
     assert rows_in(tmp_path, kind) == list(range(9))
@@ -97,7 +97,7 @@ def test_segments_are_cut_by_bytes(tmp_path: Path, kind: str) -> None:
 def test_an_error_in_the_block_keeps_what_was_encoded(tmp_path: Path, kind: str) -> None:
     def interrupted() -> None:
         with StoreWriter(tmp_path, STORE, "text", {}) as writer:
-            writer.append([text_key("0")], outputs_of(0, kind))
+            writer.append([text_key("0")], row_outputs(0, kind))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -132,8 +132,8 @@ def test_a_tokenizer_is_found_beside_the_weights_or_on_the_hub(hub: Path, tmp_pa
         match=r"'x', tokenizer: organisation/words is not .*words vocab.txt --local.* with the wei",
     ):
         find_tokenizer("x", TOKENIZER, weights)
-    of_hub = write_all(hub_snapshot(hub, "organisation/words"), "vocab.txt", "README.md")
-    assert find_tokenizer("x", TOKENIZER, weights) == [of_hub / "vocab.txt"]
+    hub_folder = write_all(hub_snapshot(hub, "organisation/words"), "vocab.txt", "README.md")
+    assert find_tokenizer("x", TOKENIZER, weights) == [hub_folder / "vocab.txt"]
     write_all(weights.parent, "vocab.txt", "added.json")
     beside = [weights.parent / "added.json", weights.parent / "vocab.txt"]
     assert find_tokenizer("x", TOKENIZER, weights) == beside

@@ -33,7 +33,7 @@ def noise(n_samples, seed=0):
     return 0.1 * np.random.default_rng(seed).normal(size=n_samples).astype(np.float32) + 0.05
 
 
-def tokens_of(encoder, clip):
+def read_tokens(encoder, clip):
     """Return the model's tokens for one window, prepared as its authors do."""
     samples = torch.from_numpy(clip)
     fbank = load_kaldi().fbank(
@@ -49,7 +49,7 @@ def tokens_of(encoder, clip):
 @pytest.mark.parametrize(("n_samples", "n_times"), [(400, 1), (2960, 2), (160_000, 63)])
 def test_statistics_are_those_of_the_patches_with_audio(encoder, n_samples, n_times):
     clip = noise(n_samples)
-    tokens = tokens_of(encoder, clip)
+    tokens = read_tokens(encoder, clip)
     patches = tokens[1 : 1 + 8 * n_times]
     expected = [tokens[0], patches.mean(axis=0), patches.std(axis=0), patches.max(axis=0)]
     found = encoder.encode_audio([noise(9000, seed=1), clip])["pooled"][1]
@@ -58,9 +58,9 @@ def test_statistics_are_those_of_the_patches_with_audio(encoder, n_samples, n_ti
 
 def test_statistics_of_a_long_clip_are_those_of_all_its_windows(encoder):
     clip = noise(N_SAMPLES + 70_000) * np.linspace(0, 1, N_SAMPLES + 70_000, dtype=np.float32)
-    tokens = [tokens_of(encoder, window) for window in fixed_windows(clip, N_SAMPLES)]
-    cls_token = np.mean([of_window[0] for of_window in tokens], axis=0)
-    patches = np.concatenate([of_window[1:] for of_window in tokens])
+    tokens = [read_tokens(encoder, window) for window in fixed_windows(clip, N_SAMPLES)]
+    cls_token = np.mean([window[0] for window in tokens], axis=0)
+    patches = np.concatenate([window[1:] for window in tokens])
     expected = [cls_token, patches.mean(axis=0), patches.std(axis=0), patches.max(axis=0)]
     found = encoder.encode_audio([clip])["pooled"][0]
     np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-3)

@@ -320,7 +320,7 @@ def test_a_checkpoint_of_another_model_is_refused(written, name: str) -> None:
             foreign.load()
 
 
-def auxiliary_of(info: EncoderInfo) -> list[str]:
+def auxiliary_names(info: EncoderInfo) -> list[str]:
     return [output for output in info.audio_outputs if output not in info.sequences]
 
 
@@ -328,12 +328,12 @@ def test_a_recipe_of_all_families_runs(written, make_data: WriteData, tmp_path: 
     choices = [written(name) for name in FAMILIES if get_encoder(name).info.is_installed]
     contrastive = [c for c in choices if c.encoder.info.is_contrastive]
     others = [
-        c for c in choices if not c.encoder.info.is_contrastive and auxiliary_of(c.encoder.info)
+        c for c in choices if not c.encoder.info.is_contrastive and auxiliary_names(c.encoder.info)
     ]
     settings = {
         "name": "all",
         "spaces": [choice.name for choice in contrastive],
-        "auxiliary": [f"{c.name}:{out}" for c in others for out in auxiliary_of(c.encoder.info)],
+        "auxiliary": [f"{c.name}:{out}" for c in others for out in auxiliary_names(c.encoder.info)],
         "checkpoints": {choice.name: choice.checkpoint for choice in contrastive + others},
         "code": {choice.name: choice.code for choice in contrastive + others if choice.code},
         "subset_sizes": [],

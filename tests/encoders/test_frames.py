@@ -31,9 +31,7 @@ def test_pieces_hold_every_sample_once(rng: np.random.Generator) -> None:
 def test_convolutions_are_counted() -> None:
     kernels, strides = [4, 3], [3, 2]
     shortest = receptive_field(kernels, strides)
-    convolutions = [
-        torch.nn.Conv1d(1, 1, *of_layer) for of_layer in zip(kernels, strides, strict=True)
-    ]
+    convolutions = [torch.nn.Conv1d(1, 1, *layer) for layer in zip(kernels, strides, strict=True)]
     for n_samples in range(shortest, 40):
         n_frames = torch.nn.Sequential(*convolutions)(torch.zeros(1, 1, n_samples)).shape[-1]
         assert count_convolved(n_samples, kernels, strides) == n_frames
@@ -70,12 +68,12 @@ def test_clips_are_pooled_in_their_order(rng: np.random.Generator, spread: float
     clips = [rng.normal(size=n).astype(np.float32) for n in (90, 4, 47, 5, 4, 75)]
     batches = []
 
-    def frames_of(pieces):
+    def get_frames(pieces):
         batches.append([len(piece) for piece in pieces])
         padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in pieces], True)
         return padded[..., None], torch.tensor(batches[-1])
 
-    pooled = pool_frames(clips, 1, frames_of, spread).numpy()
+    pooled = pool_frames(clips, 1, get_frames, spread).numpy()
     for clip, found in zip(clips, pooled, strict=True):
         np.testing.assert_allclose(found, expected(clip[:, None]), rtol=1e-4, atol=1e-6)
     assert all(max(batch) <= spread * min(batch) for batch in batches)

@@ -7,7 +7,7 @@ from random_checkpoints.tokenizers import write_roberta
 
 from xacle_stack._optional import stand_ins
 from xacle_stack.encoders.laion_clap import LaionClapUnfused
-from xacle_stack.encoders.laion_original import settings_of
+from xacle_stack.encoders.laion_original import config_settings
 from xacle_stack.errors import EncoderError
 
 torch = pytest.importorskip("torch")
@@ -20,7 +20,7 @@ def test_the_sizes_are_those_of_the_tensors(is_fused: bool) -> None:
         from transformers import ClapConfig
 
         model = draw_model(HTSAT_BASE, SMALL_TEXT, is_fused=is_fused, seed=0)
-    config = ClapConfig(**settings_of(model.state_dict()))
+    config = ClapConfig(**config_settings(model.state_dict()))
     assert (config.audio_config.enable_fusion, config.text_config.layer_norm_eps) == (
         is_fused,
         1e-5,
@@ -32,7 +32,7 @@ def test_the_sizes_are_those_of_the_tensors(is_fused: bool) -> None:
 def test_without_tensors_the_sizes_are_those_of_the_usual_models() -> None:
     with stand_ins(["torchaudio", "torchvision"]):
         from transformers import ClapConfig
-    expected, found = ClapConfig(), ClapConfig(**settings_of({}))
+    expected, found = ClapConfig(), ClapConfig(**config_settings({}))
     for name in ("hidden_size", "patch_embeds_hidden_size", "enable_fusion"):
         assert getattr(found.audio_config, name) == getattr(expected.audio_config, name)
     assert list(found.audio_config.num_attention_heads) == [4, 8, 16, 32]

@@ -146,13 +146,13 @@ def test_saved_weights_give_the_same_vectors_and_another_fingerprint(encoder, cl
     assert type(encoder).fingerprint(str(path)) != type(encoder).fingerprint()
 
 
-def arrays_of(path):
+def read_arrays(path):
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
 
 
 def replaced(**changes):
-    arrays = {**arrays_of(MiniMel.find_checkpoint(None)), **changes}
+    arrays = {**read_arrays(MiniMel.find_checkpoint(None)), **changes}
     return {name: values for name, values in arrays.items() if values is not None}
 
 

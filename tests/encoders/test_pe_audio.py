@@ -82,16 +82,16 @@ def test_an_audio_checkpoint_and_other_names_load_alike(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    of_video = load_file(folder / "model.safetensors")
+    video_state = load_file(folder / "model.safetensors")
     settings = json.loads((folder / "config.json").read_text())
-    of_audio = {
+    audio_state = {
         key.removeprefix("audio_model."): value
-        for key, value in of_video.items()
+        for key, value in video_state.items()
         if key.startswith(("audio_model.", "text_model."))
     }
     shared = {
         key.replace("audio_model.audio_enc", "audio_video_encoder.embedder.audio_enc"): value
-        for key, value in of_video.items()
+        for key, value in video_state.items()
     }
     audio_settings = {
         "model_type": "pe_audio",
@@ -99,9 +99,9 @@ def test_an_audio_checkpoint_and_other_names_load_alike(
         "audio_config": settings["audio_video_config"]["audio_config"],
     }
     expected = encoder.encode_audio(clips[:1])["embedding"]
-    for state, of_state in ((of_audio, audio_settings), (shared, settings)):
+    for state, state_settings in ((audio_state, audio_settings), (shared, settings)):
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-        (tmp_path / "config.json").write_text(json.dumps(of_state))
+        (tmp_path / "config.json").write_text(json.dumps(state_settings))
         save_file(state, tmp_path / "model.safetensors")
         again = PeAudio.load(str(tmp_path)).encode_audio(clips[:1])["embedding"]
         np.testing.assert_array_equal(again, expected)

@@ -23,7 +23,7 @@ def transformers():
     return transformers
 
 
-def files_of(folder: Path, tower: TextTower) -> list[Path]:
+def tokenizer_files(folder: Path, tower: TextTower) -> list[Path]:
     write = write_gpt2 if tower is GPT2 else write_bert
     write(folder)
     return tower.tokenizer.files_in(folder)
@@ -75,7 +75,7 @@ def test_without_tensors_the_sizes_are_those_of_the_base_model(tower: TextTower)
 
 
 def test_tokens_are_padded_to_the_longest_and_keep_the_last(transformers, tmp_path: Path) -> None:
-    files = files_of(tmp_path, BERT)
+    files = tokenizer_files(tmp_path, BERT)
     tokenizer = BERT.read_tokenizer("x", transformers, files, 141)
     texts = ["a b", "", "a " * 50]
     ids, mask = tokenise(tokenizer, texts, 9)
@@ -89,7 +89,7 @@ def test_tokens_are_padded_to_the_longest_and_keep_the_last(transformers, tmp_pa
 def test_another_models_or_a_damaged_tokenizer_is_told(
     transformers, tmp_path: Path, tower: TextTower
 ) -> None:
-    files = files_of(tmp_path, tower)
+    files = tokenizer_files(tmp_path, tower)
     n_tokens = len(tower.read_tokenizer("x", transformers, files, 257 if tower is GPT2 else 141))
     with pytest.raises(EncoderError, match=rf"x: .* knows {n_tokens} tokens, the weights 9: .* of"):
         tower.read_tokenizer("x", transformers, files, 9)

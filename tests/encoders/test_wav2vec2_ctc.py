@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from random_checkpoints import write_checkpoint
 
-from xacle_stack.encoders.wav2vec2_ctc import Wav2Vec2Ctc, bag_of_words, greedy_text, words_of
+from xacle_stack.encoders.wav2vec2_ctc import Wav2Vec2Ctc, bag_of_words, greedy_text, split_words
 from xacle_stack.errors import EncoderError
 from xacle_stack.features import lexical_overlap
 
@@ -49,7 +49,7 @@ def test_outputs_are_those_of_the_library(folder: Path, encoder: Wav2Vec2Ctc, cl
         )
         best = result.logits[0].argmax(dim=-1)
         text = re.sub("<[^>]*>", "", tokenizer.decode(best))
-        words = words_of(text)
+        words = split_words(text)
         confidence = result.logits[0].softmax(dim=-1).amax(dim=-1)
         expected = [
             confidence.mean(),
@@ -74,7 +74,7 @@ def test_greedy_decoding_is_the_libraries(folder: Path) -> None:
         best[::3] = 0
         # Asked to skip special tokens, the library merges letters that a blank keeps apart.
         text = re.sub("<[^>]*>", "", tokenizer.decode(best))
-        assert words_of(greedy_text(best, tokens)) == words_of(text)
+        assert split_words(greedy_text(best, tokens)) == split_words(text)
     assert greedy_text(best[:0], tokens) == ""
 
 
@@ -84,7 +84,7 @@ def test_captions_and_transcripts_meet_in_the_same_buckets(encoder: Wav2Vec2Ctc)
     np.testing.assert_array_equal(bags[0], bag_of_words(["a", "man", "says", "hello", "hello"]))
     np.testing.assert_array_equal(bags[1], bag_of_words(["don't"]))
     assert bags.sum(axis=1).tolist() == [5, 1, 0, 2]
-    heard = np.stack([bag_of_words(words_of("HELLO WORLD"))])
+    heard = np.stack([bag_of_words(split_words("HELLO WORLD"))])
     np.testing.assert_allclose(lexical_overlap(heard, bags[:1]), [[1 / 4, 1 / 5]])
 
 

@@ -147,9 +147,9 @@ def test_unanimous_pairs_at_an_end_stay_there() -> None:
     model = ListenerModel().fit(data.pair, data.listener, ratings)
     assert model.listener_variance_ > 0
     scores = model.scores_for(range(300))
-    of_pair = ratings.reshape(-1, 4)
+    pair_ratings = ratings.reshape(-1, 4)
     for end in (3, 7):
-        at_end = (of_pair == end).all(axis=1)
+        at_end = (pair_ratings == end).all(axis=1)
         assert at_end.sum() > 5
         assert (scores[at_end] == end).all()
     assert scores.min() >= 3

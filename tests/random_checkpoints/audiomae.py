@@ -46,7 +46,7 @@ def _shapes(depth: int, hidden: int) -> dict[str, tuple[int, ...]]:
         "norm.weight": (N_DIMS,),
         "norm.bias": (N_DIMS,),
     }
-    of_block = {
+    block_shapes = {
         "norm1": (N_DIMS,),
         "attn.qkv": (3 * N_DIMS, N_DIMS),
         "attn.proj": (N_DIMS, N_DIMS),
@@ -55,7 +55,7 @@ def _shapes(depth: int, hidden: int) -> dict[str, tuple[int, ...]]:
         "mlp.fc2": (N_DIMS, hidden),
     }
     for block in range(depth):
-        for name, shape in of_block.items():
+        for name, shape in block_shapes.items():
             shapes[f"blocks.{block}.{name}.weight"] = shape
             shapes[f"blocks.{block}.{name}.bias"] = shape[:1]
     return shapes

@@ -74,7 +74,7 @@ def _shapes(config: dict) -> dict[str, tuple[int, ...]]:
         "predictor.weight": (config["predictor_class"], dims),
         "predictor.bias": (config["predictor_class"],),
     }
-    of_layer = {
+    layer_shapes = {
         "self_attn.grep_a": (1, heads, 1, 1),
         "self_attn.grep_linear.weight": (8, dims // heads),
         "self_attn.grep_linear.bias": (8,),
@@ -85,10 +85,10 @@ def _shapes(config: dict) -> dict[str, tuple[int, ...]]:
         "fc2.bias": (dims,),
     }
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        of_layer[f"self_attn.{projection}.weight"] = (dims, dims)
-        of_layer[f"self_attn.{projection}.bias"] = (dims,)
+        layer_shapes[f"self_attn.{projection}.weight"] = (dims, dims)
+        layer_shapes[f"self_attn.{projection}.bias"] = (dims,)
     for norm in ("self_attn_layer_norm", "final_layer_norm"):
-        of_layer[f"{norm}.weight"] = of_layer[f"{norm}.bias"] = (dims,)
+        layer_shapes[f"{norm}.weight"] = layer_shapes[f"{norm}.bias"] = (dims,)
     for layer in range(config["encoder_layers"]):
-        shapes |= {f"encoder.layers.{layer}.{name}": shape for name, shape in of_layer.items()}
+        shapes |= {f"encoder.layers.{layer}.{name}": shape for name, shape in layer_shapes.items()}
     return shapes

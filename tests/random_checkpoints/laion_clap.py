@@ -114,8 +114,12 @@ def write(root: Path, encoder: str, *, full: bool, seed: int) -> Path:
     settings = {
         "architectures": ["ClapModel"],
         "model_type": "clap",
-        "audio_config": {**of_part(model.config.audio_config), **OLD_AUDIO, "fusion_type": None},
-        "text_config": {**of_part(model.config.text_config), **OLD_TEXT},
+        "audio_config": {
+            **part_settings(model.config.audio_config),
+            **OLD_AUDIO,
+            "fusion_type": None,
+        },
+        "text_config": {**part_settings(model.config.text_config), **OLD_TEXT},
         "hidden_size": model.config.text_config.hidden_size,
         "initializer_factor": 1.0,
         "logit_scale_init_value": 14.285714285714285,
@@ -133,7 +137,7 @@ def write(root: Path, encoder: str, *, full: bool, seed: int) -> Path:
     return folder
 
 
-def of_part(config: Any) -> dict[str, Any]:
+def part_settings(config: Any) -> dict[str, Any]:
     """Return what the older release of transformers wrote of a part's configuration."""
     settings = config.to_dict()
     return {name: value for name, value in settings.items() if "dtype" not in name}
@@ -182,13 +186,13 @@ def original_names(model: Any) -> dict[str, Any]:
 
     state, named = model.state_dict(), {}
     for key, values in state.items():
-        of_audio = key.startswith("audio_model.")
-        if of_audio and (".self.key." in key or ".self.value." in key):
+        is_audio = key.startswith("audio_model.")
+        if is_audio and (".self.key." in key or ".self.value." in key):
             continue
-        if of_audio and ".self.query." in key:
+        if is_audio and ".self.query." in key:
             parts = ("query", "key", "value")
             values = torch.cat([state[key.replace("query", part)] for part in parts])
-        for ours, theirs in [*_NAMES, *(_NAMES_IN_AUDIO if of_audio else [])]:
+        for ours, theirs in [*_NAMES, *(_NAMES_IN_AUDIO if is_audio else [])]:
             key = key.replace(ours, theirs)
         named[key] = values
     del named["text_branch.embeddings.token_type_ids"]

@@ -138,8 +138,8 @@ class PortableM2D(nn.Module):
         name = "google-bert/bert-base-uncased"
         tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name)
         state = torch.load(self.weight_file, map_location="cpu", weights_only=False)["model"]
-        of_text = {k[26:]: v for k, v in state.items() if k.startswith("text_encoder.")}
-        model.load_state_dict(of_text)
+        text_state = {k[26:]: v for k, v in state.items() if k.startswith("text_encoder.")}
+        model.load_state_dict(text_state)
         tokens = tokenizer(batch_text, padding="longest", truncation=truncate, max_length=512,
                            return_tensors="pt")
         output = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)

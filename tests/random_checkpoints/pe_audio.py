@@ -55,7 +55,7 @@ def write(root: Path, encoder: str, *, full: bool, seed: int) -> Path:
         key if key.startswith("text_model.") else f"audio_model.{key}": value.contiguous()
         for key, value in model.state_dict().items()
     }
-    for of_video in (
+    for video_key in (
         "video_model.video_head.proj.weight",
         "audio_video_encoder.norm.weight",
         "audio_video_head.proj.weight",
@@ -63,7 +63,7 @@ def write(root: Path, encoder: str, *, full: bool, seed: int) -> Path:
         "audio_plus_text_head.proj.weight",
         "video_plus_text_logit_scale",
     ):
-        state[of_video] = torch.zeros(1)
+        state[video_key] = torch.zeros(1)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     settings = {
         "architectures": ["PeAudioVideoModel"],

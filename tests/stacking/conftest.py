@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from xacle_stack.features import FeatureBuilder, FeatureTable, PairEmbeddings
+from xacle_stack.features import FeatureBuilder, PairEmbeddings
+from xacle_stack.table import FeatureTable
 
 Problem = tuple[FeatureTable, np.ndarray, np.ndarray]
 

@@ -1,15 +1,15 @@
 from io import BytesIO
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import KNeighborsRegressor
 
-from xacle_stack.errors import StackingError
-from xacle_stack.features import FeatureTable
-from xacle_stack.metrics import srcc
+from xacle_stack.errors import StackingError, UnknownNameError
+from xacle_stack.metrics import srcc, srcc_gain
 from xacle_stack.stacking import Stacker
-from xacle_stack.stacking.explain import _WithoutFamily
+from xacle_stack.table import FeatureTable
 
 PRESETS = ("best", "paper")
 
@@ -18,8 +18,8 @@ PRESETS = ("best", "paper")
 def table():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(160, 9)).astype(np.float32)
-    families = {"noise": slice(0, 3), "informative": slice(3, 6), "helpful": slice(6, 9)}
-    X = FeatureTable(values, families, tuple(map(str, range(160))))
+    blocks = {"noise": slice(0, 3), "informative": slice(3, 6), "helpful": slice(6, 9)}
+    X = FeatureTable(values, blocks)
     y = values[:, 3:6].sum(axis=1) + 0.5 * values[:, 6] + 0.3 * rng.normal(size=160)
     return X, y
 
@@ -47,12 +47,12 @@ def test_shares_of_learners_sum_to_one(explained, table) -> None:
 
 def test_the_informative_family_loses_most_and_noise_nothing(explained) -> None:
     _, explanation = explained
-    loss = {one.name: one.loss for one in explanation.families}
+    loss = {one.name: one.loss.value for one in explanation.families}
     assert max(loss, key=loss.get) == "informative"
     assert abs(loss["noise"]) < 0.05
     assert loss["informative"] > 0.3
     for one in explanation.families:
-        assert one.loss == explanation.oof_srcc - one.srcc_without
+        assert one.loss.value == pytest.approx(explanation.oof_srcc - one.srcc_without)
 
 
 def test_shares_of_families_sum_to_one_where_all_learners_tell(explained) -> None:
@@ -65,42 +65,82 @@ def test_shares_of_families_sum_to_one_where_all_learners_tell(explained) -> Non
 def test_what_is_lost_is_that_of_a_stack_without_the_family(explained, table) -> None:
     stacker, explanation = explained
     X, y = table
-    families = {"noise": slice(0, 3), "helpful": slice(3, 6)}
-    rest = FeatureTable(np.delete(X.values, slice(3, 6), axis=1), families, X.pair_ids)
+    blocks = {"noise": slice(0, 3), "helpful": slice(3, 6)}
+    rest = FeatureTable(np.delete(X.values, slice(3, 6), axis=1), blocks)
     other = Stacker(preset=stacker.preset, n_splits=3, random_state=0).fit(rest, y)
     without = srcc(y, other.meta_predict(other.oof_predictions_))
     assert explanation.families[1].srcc_without == without
 
 
-def test_a_table_without_a_family(problem) -> None:
-    X, _, _ = problem(30)
-    rest = _WithoutFamily(X, "two")
-    gone = X.families["two"]
-    assert rest.shape == (30, X.shape[1] - (gone.stop - gone.start))
-    assert list(rest.families) == ["one", "agreement"]
-    np.testing.assert_array_equal(rest.rows(slice(3, 9)), np.delete(X.values[3:9], gone, axis=1))
-    for name, span in rest.families.items():
-        np.testing.assert_array_equal(rest.rows(slice(0, 30))[:, span], X.family(name))
-        np.testing.assert_array_equal(rest.rows(slice(0, 30), name), X.family(name))
-    for name, span in rest.blocks.items():
-        np.testing.assert_array_equal(rest.rows(slice(0, 30))[:, span], X.values[:, X.blocks[name]])
-    assert not any(name.startswith("two/") for name in rest.blocks)
+def test_an_auxiliary_that_families_share_counts_for_each(table) -> None:
+    X, y = table
+    families = {"noise": ("noise", "helpful"), "informative": ("informative", "helpful")}
+    shared = FeatureTable(X.values, X.blocks, families=families)
+    stacker = Stacker(n_splits=2, random_state=0).fit(shared, y)
+    explanation = stacker.explain(shared, y)
+    assert sum(one.share for one in explanation.families) == pytest.approx(1, abs=1e-9)
+    rest = shared.select(["noise"])
+    assert list(rest.blocks) == ["noise", "helpful"]  # what is shared stays
+    other = Stacker(n_splits=2, random_state=0).fit(rest, y)
+    without = srcc(y, other.meta_predict(other.oof_predictions_))
+    assert explanation.families["informative"].srcc_without == without
 
 
-def test_it_reads_as_markdown_and_as_a_plot(explained) -> None:
+def test_it_reads_as_markdown_html_and_a_frame(explained) -> None:
     stacker, explanation = explained
-    text = explanation.to_markdown()
+    text, html = explanation.to_markdown(), explanation._repr_html_()
     assert repr(explanation) == text
     for name in (*stacker.level0_names_, *stacker.families_):
         assert f"| {name} |" in text
+        assert f"<td>{name}</td>" in html
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 4 + len(stacker.level0_names_) + len(stacker.families_)
     assert all(line.count("|") == 5 for line in rows)
-    figure, content = explanation.plot(), BytesIO()
-    figure.savefig(content, format="png")
-    assert content.getvalue().startswith(b"\x89PNG")
-    shown = [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()]
-    assert {*stacker.level0_names_, *stacker.families_} <= {*shown}
+    is_negative = min(one.share for one in (*explanation.learners, *explanation.families)) < 0
+    assert ("negative share" in text) == ("negative share" in html) == is_negative
+    frame = explanation.to_frame()
+    assert list(frame.index) == list(stacker.families_)
+    for one in explanation.families:
+        found = frame.loc[one.name, ["share", "srcc_without", "loss", "loss_low", "loss_high"]]
+        loss = one.loss
+        assert found.tolist() == [one.share, one.srcc_without, loss.value, loss.low, loss.high]
+    assert explanation.learners.to_frame()["oof_srcc"].tolist() == [
+        one.oof_srcc for one in explanation.learners
+    ]
+
+
+def test_rows_are_found_by_number_and_name(explained) -> None:
+    _, explanation = explained
+    assert explanation.families[0] is explanation.families["noise"]
+    with pytest.raises(UnknownNameError, match="'loud'.*'noise', 'informative', 'helpful'"):
+        explanation.families["loud"]
+
+
+def test_losses_have_the_interval_of_a_paired_bootstrap(explained, table) -> None:
+    stacker, explanation = explained
+    X, y = table
+    other = Stacker(preset=stacker.preset, n_splits=3, random_state=0)
+    other.fit(X.select(["informative", "helpful"]), y)
+    whole, without = (s.meta_predict(s.oof_predictions_) for s in (stacker, other))
+    expected = srcc_gain(y, whole, without)
+    assert explanation.families["noise"].loss == expected
+    informative = explanation.families["informative"].loss
+    assert 0 < informative.low < informative.value < informative.high
+
+
+def test_the_plot_shows_losses_with_intervals_on_named_axes(explained) -> None:
+    stacker, explanation = explained
+    figure, given = plt.subplots()
+    axes = explanation.plot(ax=given)
+    assert axes is given
+    assert "SRCC" in axes.get_xlabel()
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert sorted(names) == sorted(stacker.families_)
+    spans = [tuple(line.get_xdata()) for line in axes.lines]
+    for one in explanation.families:
+        assert (one.loss.low, one.loss.high) in spans
+    figure.savefig(BytesIO(), format="png")
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -111,9 +151,12 @@ def test_one_family_has_nothing_to_be_left_out_for(table, preset: str) -> None:
     (family,) = explanation.families
     assert family.name == "all"
     assert family.share == pytest.approx(1, abs=1e-9)
-    assert np.isnan([family.srcc_without, family.loss]).all()
+    assert np.isnan(family.srcc_without)
+    assert family.loss is None
     assert "| all | 100.0% | – | – |" in explanation.to_markdown()
-    explanation.plot().savefig(BytesIO(), format="png")
+    assert np.isnan(explanation.to_frame().loc["all", "loss"])
+    explanation.plot().figure.savefig(BytesIO(), format="png")
+    plt.close("all")
 
 
 def test_a_meta_regressor_or_learners_that_do_not_tell(table) -> None:
@@ -125,8 +168,9 @@ def test_a_meta_regressor_or_learners_that_do_not_tell(table) -> None:
     text = explanation.to_markdown()
     assert "nan" not in text
     assert np.isnan(explanation.learners[0].weight)
-    assert np.isfinite([one.loss for one in explanation.families]).all()
-    explanation.plot().savefig(BytesIO(), format="png")
+    assert np.isfinite([one.loss.value for one in explanation.families]).all()
+    explanation.plot().figure.savefig(BytesIO(), format="png")
+    plt.close("all")
 
 
 def test_groups_weights_and_a_rank_target_are_those_of_the_fit(problem) -> None:
@@ -148,18 +192,18 @@ def test_other_pairs_than_those_of_the_fit_are_refused(problem) -> None:
     stacker = Stacker(preset="paper", random_state=0).fit(X, y, **given)
     changed = np.where(np.arange(60) == 7, 4.5, y)
     turned = np.arange(60)[::-1]
-    remedy = "Give explain the X, y, groups and sample_weight that fit was given, in the same order"
+    remedy = "Give explain the X, y, groups and sample_weight"
     for table, scores, changes, message in (
-        (X, changed, {}, f"y is not that .* in row 7 it is 4.5, not {y[7]}. {remedy}"),
-        (X[turned], y, {}, f"X is not that which the stacker was fitted on. {remedy}"),
-        (X[turned], y[turned], {}, "y is not that which"),
+        (X, changed, {}, f"y is not .* in row 7 it is 4.5, not {y[7]}. {remedy}"),
+        (X[turned], y, {}, f"X is not .*fitted on. {remedy}"),
+        (X[turned], y[turned], {}, "y is not"),
         (X[:59], y[:59], {"groups": groups[:59], "sample_weight": np.arange(1, 60)}, "59 pairs to"),
-        (X, y, {"groups": None}, "groups is not that which"),
-        (X, y, {"sample_weight": None}, "sample_weight is not that .* in row 1 it is 1.0, not 2.0"),
+        (X, y, {"groups": None}, "groups is not"),
+        (X, y, {"sample_weight": None}, "sample_weight is not .* in row 1 it is 1.0, not 2.0"),
     ):
         with pytest.raises(StackingError, match=message):
             stacker.explain(table, scores, **{**given, **changes})
     # Features that are made again elsewhere differ by rounding, labels by their names.
-    again = FeatureTable(X.values * np.float32(1 + 3e-7), X.families, X.pair_ids, X.blocks)
+    again = FeatureTable(X.values * np.float32(1 + 3e-7), X.blocks, X.pair_ids, X.families)
     renamed = {**given, "groups": [f"caption {label}" for label in groups]}
     assert len(stacker.explain(again, list(y), **renamed).families) == 3

@@ -7,11 +7,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from xacle_stack.errors import StackingError
-from xacle_stack.features import FeatureTable
 from xacle_stack.stacking import fold_ridge
 from xacle_stack.stacking._cholesky import factor_upper
-from xacle_stack.stacking.columns import ArrayColumns
 from xacle_stack.stacking.fold_ridge import FoldRidge
+from xacle_stack.stacking.inputs import table_from_array
+from xacle_stack.table import FeatureTable
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -30,7 +30,7 @@ def rests(n_folds: int) -> list[tuple[int, ...]]:
 
 def assert_reference(X, Y, weights, fold_of, penalty: float, tolerance: float = 1e-7) -> None:
     subsets = rests(int(fold_of.max()) + 1)
-    ridge = FoldRidge(ArrayColumns(X), None, fold_of, Y, weights, subsets)
+    ridge = FoldRidge(table_from_array(X), None, fold_of, Y, weights, subsets)
     models = []
     for fold, subset in enumerate(subsets):
         rows = fold_of != fold
@@ -72,7 +72,7 @@ def test_tables_wider_than_a_tile(rng, n_columns: int) -> None:
         X = rng.normal(size=(n_rows, n_columns))
         Y = X[:, :1] + rng.normal(size=(n_rows, 1))
         fold_of = np.arange(n_rows) % 2
-        ridge = FoldRidge(ArrayColumns(X), None, fold_of, Y, np.ones(n_rows), [(0,)])
+        ridge = FoldRidge(table_from_array(X), None, fold_of, Y, np.ones(n_rows), [(0,)])
         (model,) = ridge.fit((0,), [10.0])
         expected = make_pipeline(StandardScaler(), Ridge(10.0)).fit(X[::2], Y[::2]).predict(X)
         np.testing.assert_allclose(model.predict(X), expected.reshape(-1, 1), atol=1e-8)
@@ -80,7 +80,7 @@ def test_tables_wider_than_a_tile(rng, n_columns: int) -> None:
 
 @pytest.mark.parametrize("penalty", [1e-2, 1.0, 1e4])
 def test_what_is_solved_in_float32_is_brought_to_float64(rng, monkeypatch, penalty: float) -> None:
-    monkeypatch.setattr(fold_ridge, "_LARGE", 10)
+    monkeypatch.setattr(fold_ridge, "_MIN_FLOAT32", 10)
     factors = []
 
     def factor(matrix: np.ndarray) -> bool:
@@ -96,7 +96,7 @@ def test_what_is_solved_in_float32_is_brought_to_float64(rng, monkeypatch, penal
 
 
 def test_what_cannot_be_refined_is_solved_in_float64(rng, monkeypatch) -> None:
-    monkeypatch.setattr(fold_ridge, "_LARGE", 10)
+    monkeypatch.setattr(fold_ridge, "_MIN_FLOAT32", 10)
     monkeypatch.setattr(fold_ridge, "_MAX_REFINEMENTS", 1)
     X = rng.normal(size=(60, 90))
     assert_reference(X, X[:, :2] + 1, np.ones(60), np.arange(60) % 3, 0.1)
@@ -137,9 +137,14 @@ def test_a_weight_is_a_number_of_rows(seed, n, p, log_penalty) -> None:
     for fold in range(3):  # two rows of each fold stay
         counts[np.flatnonzero(fold_of == fold)[:2]] = 2
     of_row = np.repeat(np.arange(n), counts)
-    weighted = FoldRidge(ArrayColumns(X), None, fold_of, Y, counts.astype(float), rests(3))
+    weighted = FoldRidge(table_from_array(X), None, fold_of, Y, counts.astype(float), rests(3))
     repeated = FoldRidge(
-        ArrayColumns(X[of_row]), None, fold_of[of_row], Y[of_row], np.ones(len(of_row)), rests(3)
+        table_from_array(X[of_row]),
+        None,
+        fold_of[of_row],
+        Y[of_row],
+        np.ones(len(of_row)),
+        rests(3),
     )
     scale = Y.std(axis=0)
     for fold, subset in enumerate(rests(3)):
@@ -187,7 +192,7 @@ def test_a_column_that_is_constant_where_it_is_trained_gets_no_weight(rng, n_col
     # Far from the mean of all rows, because the rows trained on weigh little.
     X[:, 0] = np.where(fold_of == 0, X[:, 0] * 1e-3, 1000.1)
     weights = np.where(fold_of == 0, 1e6, 1.0)
-    ridge = FoldRidge(ArrayColumns(X), None, fold_of, X[:, 1:2], weights, [(1, 2)])
+    ridge = FoldRidge(table_from_array(X), None, fold_of, X[:, 1:2], weights, [(1, 2)])
     (model,) = ridge.fit((1, 2), [1e-3])
     assert model.coef[0] == 0
     (again,) = ridge.fit((1, 2), [1e-3])
@@ -200,7 +205,7 @@ def test_columns_may_keep_their_scales(rng, n_columns: int, unit: float) -> None
     X = unit * (rng.normal(size=(45, n_columns)) * rng.uniform(0.1, 10, size=n_columns) + 3)
     Y, fold_of, penalty = X[:, :1] / unit + rng.normal(size=(45, 2)), np.arange(45) % 3, 7.0
     weights = rng.uniform(0.5, 2, size=45)
-    ridge = FoldRidge(ArrayColumns(X), None, fold_of, Y, weights, rests(3), scales=False)
+    ridge = FoldRidge(table_from_array(X), None, fold_of, Y, weights, rests(3), scales=False)
     for fold, subset in enumerate(rests(3)):
         rows = fold_of != fold
         (model,) = ridge.fit(subset, [penalty * unit**2])
@@ -213,10 +218,10 @@ def test_columns_may_keep_their_scales(rng, n_columns: int, unit: float) -> None
 def test_workers_and_other_families_change_no_bit(rng) -> None:
     X = rng.normal(size=(4500, 9)).astype(np.float32)
     Y, weights, fold_of = rng.normal(size=(4500, 2)), np.ones(4500), np.arange(4500) % 3
-    table = FeatureTable(X, {"a": slice(0, 4), "b": slice(4, 9)}, tuple(map(str, range(4500))))
-    alone = FoldRidge(ArrayColumns(X[:, 4:]), None, fold_of, Y, weights, rests(3))
+    table = FeatureTable(X, {"a": slice(0, 4), "b": slice(4, 9)})
+    alone = FoldRidge(table_from_array(X[:, 4:]), None, fold_of, Y, weights, rests(3))
     for n_jobs in (1, 2):
-        ridge = FoldRidge(table, "b", fold_of, Y, weights, rests(3), n_jobs=n_jobs)
+        ridge = FoldRidge(table, ("b",), fold_of, Y, weights, rests(3), n_jobs=n_jobs)
         for subset in rests(3):
             (model,), (expected,) = ridge.fit(subset, [1.0]), alone.fit(subset, [1.0])
             assert model.coef.tobytes() == expected.coef.tobytes()
@@ -225,7 +230,9 @@ def test_workers_and_other_families_change_no_bit(rng) -> None:
 @pytest.mark.parametrize("n_columns", [3, 30])
 def test_a_constant_target_is_predicted(rng, n_columns: int) -> None:
     X, fold_of = rng.normal(size=(20, n_columns)), np.arange(20) % 2
-    ridge = FoldRidge(ArrayColumns(X), None, fold_of, np.full((20, 1), 4.2), np.ones(20), rests(2))
+    ridge = FoldRidge(
+        table_from_array(X), None, fold_of, np.full((20, 1), 4.2), np.ones(20), rests(2)
+    )
     for model in ridge.fit((1,), [1e-3, 1.0]):
         np.testing.assert_allclose(model.predict(X), 4.2, rtol=1e-12)
         assert ridge.errors(0, [model])[0, 0] < 1e-20
@@ -234,4 +241,4 @@ def test_a_constant_target_is_predicted(rng, n_columns: int) -> None:
 def test_weights_that_leave_nothing_to_train_on_are_told(rng) -> None:
     X, fold_of = rng.normal(size=(12, 2)), np.arange(12) % 3
     with pytest.raises(StackingError, match="all rows that one fold is trained on have weight 0"):
-        FoldRidge(ArrayColumns(X), None, fold_of, X, (fold_of == 0) * 1.0, rests(3))
+        FoldRidge(table_from_array(X), None, fold_of, X, (fold_of == 0) * 1.0, rests(3))

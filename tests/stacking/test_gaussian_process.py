@@ -43,7 +43,7 @@ def reference(model: BlockGaussianProcess, noise) -> GaussianProcessRegressor:
     """Return scikit-learn's Gaussian process with the kernel that was learned."""
     kernels = [
         ConstantKernel(amplitude)
-        * RBF((model.block_scale_ / np.sqrt(2 * of_kernel))[model.block_of_])
+        * RBF((model.block_scale_ / np.sqrt(2 * of_kernel))[model.column_block_])
         for amplitude, of_kernel in zip(model.amplitude_, model.relevance_, strict=True)
     ]
     return GaussianProcessRegressor(Sum(*kernels), alpha=noise, optimizer=None)
@@ -108,7 +108,7 @@ def test_the_gradient_is_that_of_the_value(rng) -> None:
 def test_the_learned_kernel_is_more_likely_than_the_start(rng) -> None:
     X, y = problem(rng)
     model = BlockGaussianProcess(BLOCKS).fit(X, y)
-    standardised = ((X - model.mean_) / model.block_scale_[model.block_of_]).astype(np.float32)
+    standardised = ((X - model.mean_) / model.block_scale_[model.column_block_]).astype(np.float32)
     couples = np.flatnonzero(np.tri(len(y), k=-1, dtype=bool))
     blocks = [standardised[:, block] for block in BLOCKS.values()]
     distances = np.stack([cdist(b, b, "sqeuclidean").ravel()[couples] for b in blocks])

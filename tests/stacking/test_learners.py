@@ -2,59 +2,65 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
+from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
 from xacle_stack.stacking.learners import (
-    COMPRESSED,
     PRESETS,
     TARGETS,
+    BlockView,
     FittedLearner,
-    family_ridges,
+    compressed_view,
     rank_target,
+    raw_view,
 )
 from xacle_stack.stacking.ridge import GroupedRidge
 
-BLOCKS = {"one/audio": slice(0, 40), "one/text": slice(40, 50), "agreement/cosines": slice(50, 52)}
-
-
-def output_names(learners) -> list[str]:
-    return [name for learner in learners for name in learner.output_names]
+BLOCKS = {"one/audio": slice(0, 40), "one/text": slice(40, 50), "beats/logits": slice(50, 52)}
+FAMILIES = {"one": ("one/audio", "one/text", "beats/logits"), "beats": ("beats/logits",)}
 
 
 def test_paper_has_two_ridges_a_family_and_one_boosting() -> None:
     preset = PRESETS["paper"]
-    assert (preset.n_splits, preset.n_components, preset.ridges) == (3, 64, True)
-    ridges = family_ridges(["one", "agreement"])
-    estimators = preset.estimators({"everything": slice(0, 64)}, 7)
-    assert output_names([*ridges, *estimators]) == [
-        "ridge one/score",
-        "ridge one/rank",
-        "ridge agreement/score",
-        "ridge agreement/rank",
-        "boosting/score",
-    ]
-    assert [learner.sees for learner in ridges] == ["one", "agreement"]
-    assert [learner.sees for learner in estimators] == [COMPRESSED]
-    assert estimators[0].estimator.random_state == 7
+    assert (preset.n_splits, preset.n_components) == (3, 64)
+    ridges = preset.ridge_learners(FAMILIES, has_compressed_array=False)
+    assert [learner.name for learner in ridges] == ["ridge one", "ridge beats"]
+    assert [learner.view for learner in ridges] == [raw_view(f) for f in FAMILIES.values()]
+    assert {learner.targets for learner in ridges} == {("score", "rank")}
+    (boosting,) = preset.estimators(FAMILIES, {"everything": slice(0, 64)}, 7)
+    assert (boosting.name, boosting.targets) == ("boosting", ("score",))
+    assert boosting.view == compressed_view()
+    assert boosting.estimator.random_state == 7
 
 
 def test_best_has_a_gaussian_process_and_boosting_on_the_leading_components() -> None:
-    learners = {learner.name: learner for learner in PRESETS["best"].estimators(BLOCKS, 7)}
-    assert all(learner.sees == COMPRESSED for learner in learners.values())
+    found = PRESETS["best"].estimators(FAMILIES, BLOCKS, 7)
+    learners = {learner.name: learner for learner in found}
+    assert all(learner.view.compressed for learner in found)
     process, boosting = learners["gaussian process"], learners["boosting"]
     assert isinstance(process.estimator, BlockGaussianProcess)
     assert (process.estimator.blocks, process.estimator.random_state) == (BLOCKS, 7)
-    np.testing.assert_array_equal(boosting.columns, [*range(16), *range(40, 52)])
-    table = np.arange(104.0).reshape(2, 52)
-    np.testing.assert_array_equal(boosting.select(table), table[:, boosting.columns])
-    assert process.select(table) is table
+    values = np.arange(104.0).reshape(2, 52)
+    leading = values[:, [*range(16), *range(40, 52)]]
+    np.testing.assert_array_equal(boosting.view.select(values, BLOCKS), leading)
+    assert process.view.select(values, BLOCKS) is values
 
 
-def test_the_ridges_of_best_see_the_blocks_of_one_family() -> None:
-    learners = PRESETS["best"].estimators(BLOCKS, 7)
-    ridges = [learner for learner in learners if isinstance(learner.estimator, GroupedRidge)]
-    columns = [learner.columns.tolist() for learner in ridges]
-    assert columns in ([], [list(range(50)), [50, 51]])
-    assert not any(learner.estimator.scales for learner in ridges)
+def test_the_ridges_of_best_see_the_blocks_of_one_family_and_share_auxiliaries() -> None:
+    learners = PRESETS["best"].estimators(FAMILIES, BLOCKS, 7)
+    ridges = {one.name: one for one in learners if isinstance(one.estimator, GroupedRidge)}
+    assert list(ridges) == ["ridge one", "ridge beats"]
+    values = np.arange(104.0).reshape(2, 52)
+    np.testing.assert_array_equal(ridges["ridge one"].view.select(values, BLOCKS), values)
+    of_beats = ridges["ridge beats"].view.select(values, BLOCKS)
+    np.testing.assert_array_equal(of_beats, values[:, 50:])
+    assert not any(learner.estimator.scales for learner in ridges.values())
+
+
+def test_best_has_a_ridge_on_raw_columns_where_it_compresses_an_array() -> None:
+    best = PRESETS["best"]
+    (ridge,) = best.ridge_learners({"all": ("all",)}, has_compressed_array=True)
+    assert (ridge.name, ridge.view) == ("ridge all columns", raw_view())
+    assert best.ridge_learners(FAMILIES, has_compressed_array=False) == []
 
 
 def test_rank_target_is_between_zero_and_one(rng: np.random.Generator) -> None:
@@ -75,8 +81,7 @@ def test_a_weight_in_the_ranks_is_a_number_of_scores(rng) -> None:
     np.testing.assert_allclose(zeroed, rank_target(y[counted]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("columns", [None, np.array([2, 0])])
-def test_models_of_a_fitted_learner_are_averaged(columns) -> None:
+def test_models_of_a_fitted_learner_are_averaged() -> None:
     class Sum:
         def __init__(self, factor: float) -> None:
             self.factor = factor
@@ -84,6 +89,21 @@ def test_models_of_a_fitted_learner_are_averaged(columns) -> None:
         def predict(self, table: np.ndarray) -> np.ndarray:
             return self.factor * table @ np.arange(1, table.shape[1] + 1)
 
-    table = np.array([[1.0, 10.0, 100.0]])
-    expected = 2 * (321 if columns is None else 102)
-    assert FittedLearner("all", columns, [Sum(1), Sum(3)]).predict(table) == [expected]
+    learner = FittedLearner("sum", ("score",), raw_view(), [Sum(1), Sum(3)])
+    assert learner.predict(np.array([[1.0, 10.0, 100.0]])) == [2 * 321]
+    assert learner.output_names == ["sum/score"]
+
+
+@pytest.mark.parametrize(
+    ("view", "told"),
+    [
+        (BlockView("text", False, None), "blocks is 'text'"),
+        (raw_view(("a", "a")), "'a', 'a'"),
+        (compressed_view(n_leading=0), "n_leading=0"),
+        (BlockView(None, 1, None), "compressed=1"),
+    ],
+)
+def test_a_view_from_a_file_is_checked(view: BlockView, told: str) -> None:
+    compressed_view(("a", "b"), 3).check_state()
+    with pytest.raises(ModelFileError, match=told):
+        view.check_state()

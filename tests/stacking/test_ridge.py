@@ -11,12 +11,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack._validation import group_labels
 from xacle_stack.errors import StackingError
-from xacle_stack.features import FeatureTable
-from xacle_stack.stacking.columns import ArrayColumns
 from xacle_stack.stacking.folds import (
     split_folds,
 )
-from xacle_stack.stacking.ridge import GroupedRidge, fit_family
+from xacle_stack.stacking.inputs import table_from_array
+from xacle_stack.stacking.ridge import GroupedRidge, fit_blocks
+from xacle_stack.table import FeatureTable
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -105,8 +105,8 @@ def test_a_weight_is_a_number_of_rows(rng, n_columns: int) -> None:
     weights[::2] = np.maximum(weights[::2], 1)  # every group stays
     penalties = [0.1, 10.0, 1000.0]
     weighted = GroupedRidge(penalties).fit(X, y, groups, weights)
-    of_row = np.repeat(np.arange(40), weights)
-    repeated = GroupedRidge(penalties).fit(X[of_row], y[of_row], groups[of_row])
+    repeated = np.repeat(np.arange(40), weights)
+    repeated = GroupedRidge(penalties).fit(X[repeated], y[repeated], groups[repeated])
     np.testing.assert_allclose(weighted.cv_mse_, repeated.cv_mse_, rtol=1e-8)
     np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-6, atol=1e-10)
     np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), atol=1e-9)
@@ -228,9 +228,8 @@ def test_a_family_is_an_explicit_search(rng, n_columns: int, n_folds: int, group
     table = FeatureTable(
         np.hstack([np.ones((48, 2)), X]),
         {"other": slice(0, 2), "family": slice(2, 2 + n_columns)},
-        tuple(map(str, range(48))),
     )
-    oof, model, chosen = fit_family(table, "family", folds, labels, Y, weights, penalties)
+    oof, model, chosen = fit_blocks(table, ("family",), folds, labels, Y, weights, penalties)
     expected, expected_chosen = search(X, Y, weights, fold_of, penalties, labels)
     np.testing.assert_array_equal(chosen, expected_chosen)
     assert len(np.unique(chosen)) > 1
@@ -269,7 +268,7 @@ def test_a_family_of_any_shape(seed, n, p, n_folds, weighted, log_penalty) -> No
     for fold, (_, held_out) in enumerate(folds):
         fold_of[held_out] = fold
     penalty = 10.0**log_penalty
-    oof, _, _ = fit_family(ArrayColumns(X), "all", folds, None, Y, weights, [penalty])
+    oof, _, _ = fit_blocks(table_from_array(X), None, folds, None, Y, weights, [penalty])
     expected, _ = search(X, Y, weights, fold_of, [penalty])
     np.testing.assert_allclose(oof, expected, atol=1e-6)
 
@@ -281,24 +280,24 @@ def test_a_weight_in_a_family_is_a_number_of_rows(rng, n_columns: int, n_folds: 
     X, y = rng.normal(size=(36, n_columns)), rng.normal(size=36)
     weights = rng.integers(0, 4, size=36)
     weights[::2] = np.maximum(weights[::2], 1)
-    of_row = np.repeat(np.arange(36), weights)
+    repeated = np.repeat(np.arange(36), weights)
     results = []
-    for rows, w in ((np.arange(36), weights.astype(float)), (of_row, np.ones(len(of_row)))):
+    for rows, w in ((np.arange(36), weights.astype(float)), (repeated, np.ones(len(repeated)))):
         labels = group_labels(len(rows), groups[rows])
         folds = split_folds(len(rows), labels, n_folds, 0)
         Y = np.stack([y[rows, np.newaxis]] * n_folds)
-        columns = ArrayColumns(X[rows])
-        results.append(fit_family(columns, "all", folds, labels, Y, w, [0.1, 10.0, 1000.0]))
-    (oof, model, chosen), (of_repeated, other, also_chosen) = results
+        columns = table_from_array(X[rows])
+        results.append(fit_blocks(columns, None, folds, labels, Y, w, [0.1, 10.0, 1000.0]))
+    (oof, model, chosen), (oof_of_repeated, other, also_chosen) = results
     np.testing.assert_array_equal(chosen, also_chosen)
-    np.testing.assert_allclose(oof[of_row], of_repeated, atol=1e-8)
+    np.testing.assert_allclose(oof[repeated], oof_of_repeated, atol=1e-8)
     np.testing.assert_allclose(model.predict(X), other.predict(X), atol=1e-8)
 
 
 def test_the_workers_change_no_bit_of_a_family(rng) -> None:
     X, Y = rng.normal(size=(60, 20)), rng.normal(size=(3, 60, 2))
     folds = split_folds(60, None, 3, 0)
-    given = (ArrayColumns(X), "all", folds, None, Y, np.ones(60), [1.0, 10.0])
-    (oof, model, _), (same, again, _) = (fit_family(*given, n_jobs=n_jobs) for n_jobs in (1, 2))
+    given = (table_from_array(X), None, folds, None, Y, np.ones(60), [1.0, 10.0])
+    (oof, model, _), (same, again, _) = (fit_blocks(*given, n_jobs=n_jobs) for n_jobs in (1, 2))
     assert oof.tobytes() == same.tobytes()
     assert model.coef.tobytes() == again.coef.tobytes()

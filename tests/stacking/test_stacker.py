@@ -1,40 +1,41 @@
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.dummy import DummyRegressor
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, Ridge, RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.model_selection import (
-    GridSearchCV,
-    GroupKFold,
-    cross_val_predict,
-    cross_val_score,
-    train_test_split,
-)
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from xacle_stack.errors import FeatureError, MissingExtraError, StackingError
-from xacle_stack.features import FeatureTable
+from xacle_stack.errors import FeatureError, MissingExtraError, ModelFileError, StackingError
 from xacle_stack.metrics import ktau, mse, srcc
 from xacle_stack.stacking import GroupedRidge, Stacker
 from xacle_stack.stacking.calibration import keep_in_range
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
-from xacle_stack.stacking.learners import rank_target
-from xacle_stack.stacking.ridge import fit_family
+from xacle_stack.stacking.learners import FittedLearner, rank_target, raw_view
+from xacle_stack.stacking.ridge import fit_blocks
 from xacle_stack.stacking.stacker import META_PENALTIES
+from xacle_stack.table import FeatureTable
 
 PRESETS = ("best", "paper")
+OUT_OF_FOLD = "fit_transform returns out-of-fold predictions, which transform cannot know"
 
 
 @parametrize_with_checks(
     [Stacker(n_splits=2, random_state=0), Stacker(preset="paper", random_state=0)],
     expected_failed_checks=lambda _: {
         "check_sample_weight_equivalence_on_dense_data": "folds, and the rows that trees and "
-        "kernels are learned on, are drawn over rows: repeated rows are drawn otherwise"
+        "kernels are learned on, are drawn over rows: repeated rows are drawn otherwise",
+        "check_transformer_general": OUT_OF_FOLD,
+        "check_transformer_data_not_an_array": OUT_OF_FOLD,
     },
 )
 def test_scikit_learn_checks(estimator, check) -> None:
@@ -74,7 +75,7 @@ def test_stack_is_wolperts_by_hand(rng) -> None:
         oof[held] = np.column_stack([linear.predict(X[held]), np.full(held.sum(), y[~held].mean())])
         of_new += np.column_stack([linear.predict(new), np.full(7, y[~held].mean())]) / 3
     np.testing.assert_allclose(stacker.oof_predictions_, oof)
-    np.testing.assert_allclose(stacker.level0_predict(new), of_new)
+    np.testing.assert_allclose(stacker.transform(new), of_new)
     expected = LinearRegression().fit(oof, y).predict(of_new)
     np.testing.assert_allclose(stacker.predict(new), expected)
 
@@ -110,7 +111,7 @@ def test_no_label_of_a_fold_moves_its_oof_predictions(problem, rng, n_splits: in
         np.testing.assert_array_equal(after[folds == fold], oof[folds == fold])
 
 
-def test_the_ridges_of_paper_are_those_of_a_family(problem) -> None:
+def test_the_ridges_of_paper_are_those_of_its_blocks(problem) -> None:
     X, y, groups = problem(60)
     stacker = Stacker(preset="paper", penalties=[1.0, 100.0], random_state=0).fit(X, y, groups)
     _, labels = np.unique(groups, return_inverse=True)
@@ -120,10 +121,10 @@ def test_the_ridges_of_paper_are_those_of_a_family(problem) -> None:
     for fold, (train, _) in enumerate(folds):
         targets[fold, train] = np.column_stack([y[train], rank_target(y[train])])
     ones = np.ones(60)
-    oof, model, _ = fit_family(X, "two", folds, labels, targets, ones, [1.0, 100.0])
+    oof, model, _ = fit_blocks(X, X.families["two"], folds, labels, targets, ones, [1.0, 100.0])
     columns = [stacker.level0_names_.index(f"ridge two/{of}") for of in ("score", "rank")]
     np.testing.assert_allclose(stacker.oof_predictions_[:, columns], oof, atol=1e-9)
-    predicted = stacker.level0_predict(X)[:, columns]
+    predicted = stacker.transform(X)[:, columns]
     np.testing.assert_allclose(predicted, model.predict(X.family("two")), atol=1e-9)
 
 
@@ -135,8 +136,8 @@ def test_learners_of_best_are_trained_once_more_on_all_rows(problem) -> None:
     process = next(model for model in models if isinstance(model, BlockGaussianProcess))
     assert len(process.landmarks_) == 60
     expected = process.predict(stacker.compression_.transform(X)).reshape(60, -1)[:, 0]
-    place = stacker.level0_names_.index("gaussian process/score")
-    np.testing.assert_allclose(stacker.level0_predict(X)[:, place], expected, rtol=1e-6)
+    index = stacker.level0_names_.index("gaussian process/score")
+    np.testing.assert_allclose(stacker.transform(X)[:, index], expected, rtol=1e-6)
     paper = Stacker(preset="paper", random_state=0).fit(X, y)
     assert [len(learner.models) for learner in paper.level0_models_] == [1, 1, 1, 3]
 
@@ -159,7 +160,7 @@ def test_it_learns_and_the_table_makes_families(problem, preset: str) -> None:
 def test_a_plain_array_is_one_family(problem) -> None:
     X, y, _ = problem(60)
     stacker = Stacker(preset="paper", random_state=0).fit(X.values, y)
-    assert stacker.families_ == {"all": slice(0, X.shape[1])}
+    assert stacker.families_ == {"all": ("all",)}
     assert stacker.level0_names_ == ["ridge all/score", "ridge all/rank", "boosting/score"]
     stacker = Stacker(n_splits=2, random_state=0).fit(X.values, y)
     assert {"gaussian process/score", "boosting/score"} <= set(stacker.level0_names_)
@@ -207,7 +208,7 @@ def test_predicted_ranks_are_brought_to_the_scale_of_the_scores(problem, preset:
         for target in ("score", "rank")
     }
     assert of["score"].calibration_ is None
-    ranks = of["rank"].meta_.predict(of["rank"].level0_predict(new))
+    ranks = of["rank"].meta_.predict(of["rank"].transform(new))
     predicted = of["rank"].predict(new)
     assert -0.5 < ranks.min() < ranks.max() < 1.5
     assert abs(predicted.mean() - truth.mean()) < 1
@@ -221,7 +222,7 @@ def test_predicted_ranks_are_brought_to_the_scale_of_the_scores(problem, preset:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_inputs_stay_untouched(problem, preset: str) -> None:
     X, y, groups = problem(60)
-    table = FeatureTable(X.values, X.families, X.pair_ids, X.blocks)
+    table = FeatureTable(X.values, X.blocks, X.pair_ids, X.families)
     values, scores, weights = table.values.copy(), y.copy(), np.arange(1.0, 61.0)
     Stacker(preset=preset, n_splits=2, random_state=0).fit(table, y, groups, weights).predict(table)
     np.testing.assert_array_equal(table.values, values)
@@ -232,7 +233,7 @@ def test_inputs_stay_untouched(problem, preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_table_of_values_is_a_table_that_makes_them(problem, preset: str) -> None:
     X, y, _ = problem(60)
-    made = FeatureTable(X.values, X.families, X.pair_ids, X.blocks)
+    made = FeatureTable(X.values, X.blocks, X.pair_ids, X.families)
     lazy = Stacker(preset=preset, n_splits=2, random_state=0).fit(X, y)
     eager = Stacker(preset=preset, n_splits=2, random_state=0).fit(made, y)
     assert eager.oof_predictions_.tobytes() == lazy.oof_predictions_.tobytes()
@@ -240,7 +241,7 @@ def test_a_table_of_values_is_a_table_that_makes_them(problem, preset: str) -> N
     np.testing.assert_allclose(lazy.predict(X.values), lazy.predict(X), rtol=1e-6)
     # As one family it is the array, where both have the same blocks.
     blocks = {str(column): slice(column, column + 1) for column in range(20)}
-    one = FeatureTable(X.values[:, :20], {"all": slice(0, 20)}, X.pair_ids, blocks)
+    one = FeatureTable(X.values[:, :20], blocks, X.pair_ids, {"all": tuple(blocks)})
     of_table = Stacker(preset=preset, n_splits=2, random_state=0).fit(one, y)
     of_array = Stacker(preset=preset, n_splits=2, random_state=0).fit(X.values[:, :20], y)
     assert of_table.oof_predictions_.tobytes() == of_array.oof_predictions_.tobytes()
@@ -266,7 +267,7 @@ def test_any_layout_and_type_of_the_values(rng, preset: str) -> None:
     ):
         predicted = stacker.fit(other, y.astype(np.float32)).predict(other)
         np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-4)
-    table = FeatureTable(X.astype(np.float16), {"all": slice(0, 5)}, tuple(map(str, range(60))))
+    table = FeatureTable(X.astype(np.float16), {"all": slice(0, 5)})
     assert np.isfinite(stacker.fit(table, y).predict(table)).all()
 
 
@@ -345,11 +346,11 @@ def test_other_families_are_refused(problem) -> None:
     X, y, _ = problem(60)
     stacker = Stacker(preset="paper", random_state=0).fit(X, y)
     families = dict(reversed(X.families.items()))
-    swapped = FeatureTable(X.values, families, X.pair_ids, X.blocks)
+    swapped = FeatureTable(X.values, X.blocks, X.pair_ids, families)
     stacker.predict(swapped)  # the same columns under the same names
     renamed = {f"new {name}": columns for name, columns in X.families.items()}
-    with pytest.raises(StackingError, match="features of the families {'new one'.*fitted on {'one"):
-        stacker.predict(FeatureTable(X.values, renamed, X.pair_ids))
+    with pytest.raises(StackingError, match="families {'new one'.*fitted on {'one"):
+        stacker.predict(FeatureTable(X.values, X.blocks, X.pair_ids, renamed))
     with pytest.raises(ValueError, match="features, but Stacker is expecting"):
         stacker.predict(X.values[:, 1:])
 
@@ -388,8 +389,8 @@ def test_bad_data_are_told(problem, preset: str) -> None:
         stacker.fit(X, y[:59])
     holes = X.values.copy()
     holes[7, 3] = np.nan
-    with pytest.raises(StackingError, match="column 3 of the features holds a value that is NaN"):
-        stacker.fit(FeatureTable(holes, X.families, X.pair_ids), y)
+    with pytest.raises(StackingError, match=r"column 3 .*'one/audio'.* NaN"):
+        stacker.fit(FeatureTable(holes, X.blocks, X.pair_ids, X.families), y)
     with pytest.raises(ValueError, match="Input X contains NaN"):
         stacker.fit(holes, y)
     for scores in (np.where(np.arange(60) == 3, np.nan, y), np.where(y > 5, np.inf, y)):
@@ -469,9 +470,8 @@ def test_a_table_with_its_blocks_changed_is_refused(problem) -> None:
     stacker = Stacker(preset="paper", random_state=0).fit(X, y)
     names = list(X.blocks)
     names[:2] = names[1::-1]
-    swapped = FeatureTable(
-        X.values, X.families, X.pair_ids, dict(zip(names, X.blocks.values(), strict=True))
-    )
+    blocks = dict(zip(names, X.blocks.values(), strict=True))
+    swapped = FeatureTable(X.values, blocks, X.pair_ids, X.families)
     with pytest.raises(StackingError, match="features of the blocks"):
         stacker.predict(swapped)
 
@@ -481,6 +481,159 @@ def test_a_fit_can_be_made_again_from_its_seed(problem) -> None:
     first = Stacker(preset="paper").fit(X, y, groups)
     again = Stacker(preset="paper", random_state=first.seed_).fit(X, y, groups)
     assert again.oof_predictions_.tobytes() == first.oof_predictions_.tobytes()
+
+
+def test_a_wide_plain_array_is_no_worse_than_a_ridge_on_it(rng) -> None:
+    X = rng.normal(size=(900, 300))  # independent: 128 principal components lose most of them
+    y = X @ rng.normal(size=300) / np.sqrt(300) + 0.5 * rng.normal(size=900)
+    train, new = slice(0, 600), slice(600, 900)
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11))).fit(X[train], y[train])
+    stacker = Stacker(random_state=0).fit(X[train], y[train])
+    assert "ridge all columns/score" in stacker.level0_names_
+    of_stacker, of_ridge = (r2_score(y[new], m.predict(X[new])) for m in (stacker, ridge))
+    assert of_stacker > of_ridge - 0.02
+    narrow = Stacker(n_splits=2, random_state=0).fit(X[:60, :40], y[:60])
+    assert not any("all columns" in name for name in narrow.level0_names_)
+
+
+def test_components_that_compress_nothing_are_told(rng, caplog) -> None:
+    X, y = rng.normal(size=(40, 6)), rng.normal(size=40)
+    Stacker(preset="paper", n_components=8, random_state=0).fit(X, y)
+    assert "n_components=8 has no effect" in caplog.text
+    assert "6 columns" in caplog.text
+    caplog.clear()
+    Stacker(preset="paper", n_components=3, random_state=0).fit(X, y)
+    Stacker(preset="paper", random_state=0).fit(X, y)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_learners_are_added_to_a_preset(problem, preset: str) -> None:
+    X, y, groups = problem(60)
+    plain = Stacker(preset=preset, n_splits=3, random_state=0).fit(X, y, groups)
+    added = [("linear", LinearRegression()), ("near", KNeighborsRegressor())]
+    stacker = Stacker(preset=preset, n_splits=3, random_state=0, added_learners=added)
+    stacker.fit(X, y, groups)
+    n = len(plain.level0_names_)
+    assert stacker.level0_names_ == [*plain.level0_names_, "linear/score", "near/score"]
+    assert stacker.oof_predictions_[:, :n].tobytes() == plain.oof_predictions_.tobytes()
+    for fold in range(3):
+        held = stacker.folds_ == fold
+        linear = LinearRegression().fit(X.values[~held], y[~held])
+        expected = linear.predict(X.values[held])
+        np.testing.assert_allclose(stacker.oof_predictions_[held, n], expected, rtol=1e-6)
+    refitted = 1 if preset == "best" else 3
+    assert [len(one.models) for one in stacker.level0_models_[-2:]] == [refitted, refitted]
+    if preset == "best":
+        expected = LinearRegression().fit(X.values, y).predict(X.values)
+        np.testing.assert_allclose(stacker.transform(X)[:, n], expected, rtol=1e-6)
+
+
+def test_names_of_learners_must_differ_and_work_as_parameters(rng) -> None:
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    one = LinearRegression()
+    for given, told in (
+        ({"learners": [("a", one)], "added_learners": [("a", one)]}, "share the name 'a'"),
+        ({"added_learners": [("boosting", one)]}, "'best' has a learner 'boosting'"),
+        ({"added_learners": [("meta", one)]}, "called 'meta'"),
+        ({"learners": [("a__b", one)]}, "called 'a__b'"),
+        ({"added_learners": one}, "added_learners must be a list"),
+    ):
+        with pytest.raises(StackingError, match=told):
+            Stacker(**given).fit(X, y)
+
+
+def test_learners_parameters_are_set_by_name(rng) -> None:
+    X, y = rng.normal(size=(40, 3)), rng.normal(size=40)
+    stacker = Stacker([("svr", SVR())], Ridge(), added_learners=[("near", KNeighborsRegressor())])
+    stacker.set_params(svr__C=3.0, near__n_neighbors=2, meta__alpha=7.0, n_splits=2)
+    params = stacker.get_params()
+    assert (params["svr__C"], params["near__n_neighbors"], params["meta__alpha"]) == (3.0, 2, 7.0)
+    assert params["svr"] is stacker.learners[0][1]
+    assert "svr" not in stacker.get_params(deep=False)
+    stacker.set_params(near=DummyRegressor(), svr=LinearRegression(), random_state=0)
+    assert [type(one) for _, one in (*stacker.learners, *stacker.added_learners)] == [
+        LinearRegression,
+        DummyRegressor,
+    ]
+    stacker.set_params(added_learners=[("new", SVR())], new__C=2.0)
+    assert stacker.added_learners[0][1].C == 2.0
+    with pytest.raises(ValueError, match="near"):
+        stacker.set_params(near__n_neighbors=3)
+    search = GridSearchCV(
+        Stacker([("svr", SVR())], random_state=0), {"svr__C": [0.1, 10.0]}, cv=2
+    ).fit(X, y)
+    for C, score in zip([0.1, 10.0], search.cv_results_["mean_test_score"], strict=True):
+        by_hand = cross_val_score(Stacker([("svr", SVR(C=C))], random_state=0), X, y, cv=2)
+        assert score == by_hand.mean()
+
+
+def test_transform_is_level_0_and_fit_transform_out_of_fold(problem) -> None:
+    X, y, groups = problem(60)
+    stacker = Stacker(preset="paper", random_state=0)
+    oof = stacker.fit_transform(X, y, groups)
+    assert oof.tobytes() == stacker.oof_predictions_.tobytes()
+    level0 = stacker.transform(X)
+    assert level0.shape == oof.shape
+    assert stacker.meta_predict(level0).tobytes() == stacker.predict(X).tobytes()
+    assert stacker.get_feature_names_out().tolist() == stacker.level0_names_
+    frame = Stacker(preset="paper", random_state=0).set_output(transform="pandas")
+    assert list(frame.fit_transform(X, y, groups).columns) == stacker.level0_names_
+
+
+def test_progress_counts_the_fits_of_learners_and_folds(rng, capsys) -> None:
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    Stacker(preset="paper", random_state=0, verbose=True).fit(X, y)
+    assert "6/6" in capsys.readouterr().err  # a ridge and boosting, three folds
+    added = [("linear", LinearRegression())]
+    Stacker(n_splits=2, random_state=0, added_learners=added, verbose=True).fit(X, y)
+    assert "12/12" in capsys.readouterr().err  # four estimators, two folds and once more
+    Stacker(preset="paper", random_state=0).fit(X, y)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_long_fit_is_announced_with_the_faster_preset(rng, caplog, monkeypatch) -> None:
+    X, y = rng.normal(size=(40, 3)), rng.normal(size=40)
+    Stacker(n_splits=2, random_state=0).fit(X, y)
+    assert not caplog.text
+    monkeypatch.setattr("xacle_stack.stacking.stacker._LONG_S", 0.0)
+    Stacker(n_splits=2, random_state=0).fit(X, y)
+    assert "40 pairs with 3 columns" in caplog.text
+    assert 'preset="paper"' in caplog.text
+
+
+@pytest.fixture(scope="module")
+def of_a_file(problem):
+    X, y, _ = problem(60)
+    return Stacker(n_splits=2, target="rank", random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: setattr(s, "n_features_in_", 10**12), "n_features_in_ is 1000000000000"),
+        (lambda s: setattr(s, "families_", 3), "families_ and blocks_"),
+        (lambda s: setattr(s, "families_", {"one": ("loud",)}), "loud"),
+        (lambda s: setattr(s, "blocks_", {"one/audio": slice(0, 4)}), "covers 4 of"),
+        (lambda s: setattr(s, "n_jobs", 10**9), "n_jobs is 1000000000"),
+        (lambda s: setattr(s, "oof_predictions_", np.ones((60, 2))), "oof_predictions_ has shape"),
+        (lambda s: setattr(s, "training_", 3), "training_ is no dict of"),
+        (lambda s: s.level0_models_.append(Idle()), "level0_models_ has a Idle"),
+        (
+            lambda s: s.level0_models_.append(
+                FittedLearner("x", ("score",), raw_view(("loud",)), [1])
+            ),
+            "sees blocks that there are not: 'loud'",
+        ),
+        (lambda s: setattr(s.compression_, "mean_", np.ones(2)), "compression_.mean_ has shape"),
+    ],
+)
+def test_parts_from_a_file_that_do_not_fit_are_told(of_a_file, change, told: str) -> None:
+    of_a_file.check_state()
+    changed = deepcopy(of_a_file)
+    change(changed)
+    with pytest.raises(ModelFileError, match=told):
+        changed.check_state()
 
 
 class Idle(RegressorMixin, BaseEstimator):
@@ -497,28 +650,6 @@ def test_a_learner_that_says_nearly_nothing_is_not_blown_up(rng) -> None:
     X = rng.normal(size=(60, 2))
     stacker = Stacker([("idle", Idle()), ("mean", DummyRegressor())]).fit(X, X[:, 0])
     assert np.ptp(stacker.predict(1e6 * X)) < 1e-3
-
-
-def test_model_selection_judges_the_model_that_is_fitted_on_the_table(problem) -> None:
-    X, y, groups = problem(90)
-    stacker = Stacker(preset="paper", n_components=4, random_state=0)
-    folds = list(GroupKFold(3).split(y, groups=groups))
-    by_hand = np.empty(90)
-    scores = []
-    for train, held_out in folds:
-        by_hand[held_out] = stacker.fit(X[train], y[train]).predict(X[held_out])
-        scores.append(r2_score(y[held_out], by_hand[held_out]))
-    assert cross_val_predict(stacker, X, y, cv=folds).tobytes() == by_hand.tobytes()
-    assert cross_val_score(stacker, X, y, cv=folds).tolist() == scores
-    assert cross_val_score(stacker, X, y, cv=GroupKFold(3), groups=groups).tolist() == scores
-    of_array = cross_val_predict(stacker, X.values, y, cv=folds)
-    assert not np.allclose(of_array, by_hand)  # one family
-    train, held_out = train_test_split(X, random_state=0)
-    assert {*train.pair_ids} | {*held_out.pair_ids} == {*X.pair_ids}
-    assert train.families == X.families
-    search = GridSearchCV(stacker, {"n_components": [4, 8]}, cv=folds).fit(X, y)
-    np.testing.assert_allclose(search.cv_results_["mean_test_score"][0], np.mean(scores))
-    assert search.best_estimator_.families_ == X.families
 
 
 def test_scores_on_this_librarys_scale_bound_the_predictions(problem) -> None:

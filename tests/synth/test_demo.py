@@ -69,13 +69,13 @@ def test_four_listeners_give_whole_numbers_whose_mean_is_the_score(folder):
 
 
 def test_captions_belong_to_the_demo_half_and_never_cross_splits():
-    of_split = defaultdict(set)
+    captions_by_split = defaultdict(set)
     for pair in draw_pairs(600, seed=1):
         assert caption_half(pair.caption) == "demo"
-        of_split[pair.split].add(pair.caption.casefold().rstrip("."))
-    assert not of_split["train"] & of_split["validation"]
-    assert not of_split["train"] & of_split["test"]
-    assert not of_split["validation"] & of_split["test"]
+        captions_by_split[pair.split].add(pair.caption.casefold().rstrip("."))
+    assert not captions_by_split["train"] & captions_by_split["validation"]
+    assert not captions_by_split["train"] & captions_by_split["test"]
+    assert not captions_by_split["validation"] & captions_by_split["test"]
 
 
 def test_scores_are_graded_from_wrong_to_right():

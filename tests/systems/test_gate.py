@@ -3,16 +3,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.dummy import DummyRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from xacle_stack.errors import StackingError, UnknownNameError
+from xacle_stack.errors import StackingError
 from xacle_stack.model_file import load_model, save_model
 from xacle_stack.stacking import (
     GroupedRidge,
     Stacker,
 )
-from xacle_stack.systems import GatedRegressor
+from xacle_stack.systems import (
+    GatedRegressor,
+    ProjectionHeadRegressor,
+    TransformerRegressor,
+)
+from xacle_stack.table import FeatureTable, consecutive
 
 
 def expected_failures(estimator) -> dict[str, str]:
@@ -79,18 +86,38 @@ def test_equal_cosines_gate_nothing(rng) -> None:
 def test_a_zero_vector_has_the_cosine_zero(rng) -> None:
     X, y = pairs(rng, 200)
     model = GatedRegressor(Ridge()).fit(X, y)
-    np.testing.assert_allclose(model._cosines(X * 1e-6), cosines(X))
+    np.testing.assert_allclose(model.fit(X * 1e-6, y).min_, cosines(X).min())
     X[3, :8] = 0
-    assert model._cosines(X)[3] == 0
+    one = GatedRegressor(Ridge()).fit(X[[3, 3]], y[:2])
+    assert one.mean_ == one.min_ == one.max_ == 0
 
 
-def test_the_columns_may_be_anywhere(rng) -> None:
-    X, y = pairs(rng, 200)
-    table = np.hstack([rng.normal(size=(200, 3)), X[:, 8:], X[:, :8], X[:, :8] + 5])
-    views = [slice(11, 19), slice(19, 27)]
-    model = GatedRegressor(Ridge(), audio=views, text=slice(3, 11)).fit(table, y)
-    np.testing.assert_allclose(model._cosines(table), cosines(X))
-    assert model.regressor_.n_features_in_ == 27
+def tables(X) -> FeatureTable:
+    """The same pairs in a table with another space, a view and columns of something else."""
+    blocks = {"other/audio": 2, "mine/text": 8, "mine/audio:view-1": 8, "mine/audio": 8}
+    blocks |= {"other/text": 2, "beats/logits": 3}
+    parts = {name: np.ones((len(X), width)) for name, width in blocks.items()}
+    parts["mine/audio"], parts["mine/text"] = X[:, :8], X[:, 8:]
+    return FeatureTable(np.hstack([*parts.values()]), consecutive(blocks))
+
+
+def test_the_vectors_of_a_table_are_found_by_name(rng) -> None:
+    (X, y), (new, _) = pairs(rng, 200), pairs(rng, 90)
+    five = DummyRegressor(strategy="constant", constant=5)
+    expected = GatedRegressor(five).fit(X, y).predict(new)
+    assert 0 < (expected != 5).sum() < 20
+    model = GatedRegressor(five, space="mine").fit(tables(X), y)
+    np.testing.assert_array_equal(model.predict(tables(new)), expected)
+    assert (model.spaces_, model.widths_) == (("mine",), [(8, 8)])
+    with pytest.raises(StackingError, match=r"2 spaces: \['other', 'mine'\]"):
+        GatedRegressor(five).fit(tables(X), y)
+
+
+def test_the_regressor_gets_the_table(rng) -> None:
+    X, y = pairs(rng, 90)
+    alone = Stacker([("ridge", Ridge())], random_state=0).fit(tables(X), y)
+    model = GatedRegressor(Stacker([("ridge", Ridge())], random_state=0), "mine").fit(tables(X), y)
+    np.testing.assert_array_equal(model.regressor_.predict(tables(X)), alone.predict(tables(X)))
 
 
 def test_weights_are_numbers_of_rows(rng) -> None:
@@ -100,7 +127,7 @@ def test_weights_are_numbers_of_rows(rng) -> None:
     weighted = GatedRegressor(Ridge()).fit(X, y, sample_weight=weights)
     rows = np.repeat(np.arange(200), weights)
     repeated = GatedRegressor(Ridge()).fit(X[rows], y[rows])
-    for name in ("mean_", "deviation_", "least_", "greatest_"):
+    for name in ("mean_", "deviation_", "min_", "max_"):
         assert getattr(weighted, name) == pytest.approx(getattr(repeated, name))
     np.testing.assert_allclose(weighted.predict(X), repeated.predict(X))
 
@@ -138,7 +165,38 @@ def test_any_regressor_and_a_round_trip(rng, tmp_path: Path) -> None:
 
 def test_bad_settings_are_told(rng) -> None:
     X, y = pairs(rng, 30)
-    with pytest.raises(UnknownNameError, match=r"'test'; expected one of \['train', 'batch'\]"):
+    with pytest.raises(StackingError, match=r"statistics .*\['train', 'batch'\], got 'test'"):
         GatedRegressor(Ridge(), statistics="test").fit(X, y)
-    with pytest.raises(StackingError, match="has 3 columns and the caption's 8: there is no"):
-        GatedRegressor(Ridge(), audio=slice(0, 3), text=slice(8, 16)).fit(X, y)
+    with pytest.raises(StackingError, match="space .*got 3"):
+        GatedRegressor(Ridge(), space=3).check_settings()
+    with pytest.raises(StackingError, match="n_layers .*got 0"):
+        GatedRegressor(TransformerRegressor(n_layers=0)).check_settings()
+    table = FeatureTable(X, {"a/audio": slice(0, 3), "a/text": slice(3, 16)})
+    with pytest.raises(StackingError, match="3 columns and the caption's 13"):
+        GatedRegressor(Ridge()).fit(table, y)
+
+
+def test_an_interrupted_network_leaves_a_usable_gate(rng, monkeypatch) -> None:
+    pytest.importorskip("torch")
+    X, y = pairs(rng, 60)
+    network = ProjectionHeadRegressor(n_dims=4, epochs=3, random_state=0)
+    calls = []
+
+    def loss(self, predicted, target, weights):
+        calls.append(1)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return (predicted - target).square().mean()
+
+    monkeypatch.setattr(ProjectionHeadRegressor, "_loss", loss)
+    stop = 4  # a batch and a validation an epoch: in the second
+    model = GatedRegressor(network)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert len(model.regressor_.validation_srcc_) == 1
+    assert np.isfinite(model.predict(X)).all()
+    stop = len(calls) + 1
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)

@@ -124,7 +124,7 @@ def test_the_defaults_are_the_published_configuration() -> None:
         patience=10,
     )
     model = LSTMRegressor()
-    model.n_dims_ = (3, 2)
+    model.widths_ = [(3, 2)]
     network = model._build()
     assert (network.lstm.hidden_size, network.lstm.bidirectional) == (512, True)
     first, _, dropout, last = network.mlp
@@ -183,10 +183,12 @@ def test_an_array_is_one_frame_and_a_caption_of_equal_lengths(rng) -> None:
     for n_columns in (7, 8):
         with pytest.raises(ValueError, match=r"\(4, 3\) when fitted|expecting 7 features"):
             model.predict(np.zeros((5, n_columns)))
-    with pytest.raises(StackingError, match=r"\(4, 4\) dimensions, \(4, 3\) when fitted. An array"):
+    with pytest.raises(
+        StackingError, match=r"\(4, 4\) dimensions, \(4, 3\) when fitted.*PairSequences"
+    ):
         clone(QUICK).fit(X, y, eval_set=(np.zeros((9, 7)), np.arange(9.0)))
     model.fit(np.zeros((30, 7)), y, eval_set=(np.zeros((9, 7)), np.arange(9.0)))
-    assert model.n_dims_ == (4, 4)
+    assert model.widths_ == [(4, 4)]
     single = PairSequences([np.zeros((1, 4))], np.zeros((1, 4)))
     np.testing.assert_array_equal(model.predict(single), model.predict(np.zeros((1, 7))))
 

@@ -60,7 +60,8 @@ def test_a_setting_of_the_class_is_no_attribute_of_a_network(saved: Path, tmp_pa
 @pytest.mark.parametrize(
     ("saved", "name", "value", "message"),
     [
-        (NETWORKS[1], "spaces", "ab", "spaces: 2 parts, but weights_ has 1 called audio"),
+        (NETWORKS[1], "widths_", 3, "widths_ is 3, expected a pair of lengths for each"),
+        (NETWORKS[1], "spaces_", 3, "spaces_ is 3, expected a tuple of names"),
         (NETWORKS[1], "deviation_", np.ones((5, 1)), r"deviation_ has shape \(5, 1\)"),
         (NETWORKS[1], "calibration_", 3, "calibration_ is a int"),
         (
@@ -84,19 +85,28 @@ def test_parts_that_a_network_lacks_are_refused(
         load_model(changed(saved, tmp_path, name, value))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("widths_", [(4, 4)] * 2, "widths_ is .* expected a pair of lengths for each"),
+        ("widths_", [(4, 10**9)], "1000000000"),
+        ("spaces_", ("a", 3), "spaces_ is .* expected a tuple of names"),
+    ],
+)
+def test_vectors_that_no_table_has_are_refused(
+    saved: Path, name: str, value: object, message: str
+) -> None:
+    model = load_model(saved)
+    setattr(model, name, value)
+    with pytest.raises(ModelFileError, match=message):
+        model.predict(X)
+
+
 def test_a_layer_wider_than_any_is_refused(saved: Path) -> None:
     model = load_model(saved)
     model.weights_["wide"] = np.zeros((2**17 + 1, 1), dtype=np.float32)
     with pytest.raises(ModelFileError, match="a length of 131073, the most is 131072"):
         model.predict(X)
-
-
-def test_very_many_views_are_refused(saved: Path) -> None:
-    model = load_model(saved)
-    if isinstance(model, TransformerRegressor):
-        model.audio, model.text = [slice(0, 4)] * 129, slice(4, 8)
-        with pytest.raises(ModelFileError, match="129 views of 4 columns, of a table that has 8"):
-            model.predict(X)
 
 
 def test_weights_of_another_type_are_refused(saved: Path) -> None:

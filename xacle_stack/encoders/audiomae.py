@@ -38,8 +38,8 @@ class AudioMae(PatchEncoder):
 
     Notes
     -----
-    A pre-trained checkpoint normalises each token before the mean, a fine-tuned one (``fc_norm``)
-    the mean itself; its classifier is not used.
+    A pre-trained checkpoint normalises each token before the mean, and a fine-tuned one
+    (``fc_norm``) normalises the mean.  The classifier is not used.
     """
 
     info = EncoderInfo(
@@ -110,7 +110,7 @@ def _check_config(what: str, folder: Path) -> None:
 
 
 def _size(state: Mapping[str, Any]) -> dict[str, float]:
-    """Return the depth and width of the feed-forward layers, as the tensors have them."""
+    """Return the number of layers and the width of their feed-forward parts, from the tensors."""
     blocks = [re.match(r"blocks\.(\d+)\.", key) for key in state]
     hidden = getattr(state.get("blocks.0.mlp.fc1.weight"), "shape", (4 * N_DIMS,))[0]
     return {

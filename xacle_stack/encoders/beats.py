@@ -1,4 +1,4 @@
-"""BEATs, fine-tuned on AudioSet: what can be heard in a clip, in 527 classes.
+"""BEATs, fine-tuned on AudioSet to recognise sounds of 527 classes.
 
 Source: Chen et al., BEATs: Audio pre-training with acoustic tokenizers, ICML 2023,
 arXiv:2212.09058.  The model is SpeechBrain's.  Extra: ``beats``.
@@ -111,7 +111,7 @@ class Beats(TorchEncoder):
         windows = [_cut(clip) for clip in clips]
         pooled = []
         for indices, stacked in by_length([window for group in windows for window in group]):
-            # Attention needs memory for the square of the length, so long clips come in fewer.
+            # Attention needs memory for the square of the length, so fewer long clips go together.
             max_rows = max(1, int(len(clips) * min(1.0, _USUAL / stacked.shape[1]) ** 2))
             embedded = [
                 self._mean_token(self._on_device(part)) for part in split_rows(stacked, max_rows)

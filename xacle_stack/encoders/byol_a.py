@@ -3,10 +3,10 @@
 Source: Niizumi et al., BYOL for Audio: Exploring pre-trained general-purpose audio representations,
 IEEE/ACM TASLP 31, 2023, arXiv:2204.07402.  Extra: ``encoders``.
 
-The network is code under an evaluation licence: it is run only from a clone that the user names.
-The spectrogram is ours; it follows the settings that the clone gives to nnAudio, and was compared
-with librosa's, on which nnAudio's is modelled.  This module was written to the public interface of
-that code and tested with a stand-in; it has met neither the code itself nor its weights.
+The network's code has an evaluation licence, so it is run only from a clone that the user names.
+The spectrogram is our own.  It follows the settings that the clone gives to nnAudio, and was
+compared with librosa's, on which nnAudio's is modelled.  This module was written for the public
+interface of that code and tested with a stand-in, but not with the code itself or its weights.
 """
 
 from __future__ import annotations
@@ -54,13 +54,12 @@ class ByolA(TorchEncoder):
 
     Notes
     -----
-    The network is convolutional and takes any length, though it was trained on .95 s.  Of a clip
-    of more than 30 s, equal pieces are encoded by themselves and their frames put end to end.
+    The network is convolutional and takes any length, though it was trained on 0.95 s.  A clip
+    longer than 30 s is encoded in equal pieces, whose frames are concatenated.
 
-    The clone computes the mean and deviation that levels are normalised by from the data set at
-    hand, and so does the challenge's baseline.  A clip's frames would then depend on other clips,
-    so here they are fixed: those of the published example.  The baseline also fills clips with
-    zeros to 10 s, or cuts them; here a clip stays as long as it is.
+    The clone and the challenge's baseline normalise levels by the mean and deviation of their data
+    set.  A clip's frames would then depend on other clips, so the values of the published example
+    are used here.  The baseline also pads or cuts clips to 10 s; here a clip keeps its length.
     """
 
     info = EncoderInfo(

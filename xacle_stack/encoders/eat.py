@@ -3,9 +3,9 @@
 Source: Chen et al., EAT: Self-supervised pre-training with efficient audio transformer, IJCAI
 2024, arXiv:2401.03497.  Extra: ``timm``.
 
-The model's code is in no package: it comes with the weights, and is run only from a local copy
-that the user names.  This module was written to the interface of that code and tested with a
-stand-in; it has not been run with the code itself.
+The model's code is not in a package.  It comes with the weights and is run only from a local copy
+that the user names.  This module was written for the interface of that code and tested with a
+stand-in, but not with the code itself.
 """
 
 import hashlib

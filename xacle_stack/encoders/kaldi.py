@@ -1,9 +1,9 @@
 """Kaldi's log-mel filterbank as BEATs, AudioMAE and EAT were trained on it, in batched PyTorch.
 
-Conventions: 16 kHz, frames of 25 ms every 10 ms that lie wholly inside the clip (``snip_edges``),
-per frame the mean removed, pre-emphasis 0.97, a window, 512-point power spectrum, triangular
-filters on Kaldi's mel scale from 20 Hz to 8 kHz, natural logarithm floored at float32's epsilon,
-no dither.  These are the defaults of ``torchaudio.compliance.kaldi.fbank``.
+Conventions: 16 kHz; frames of 25 ms every 10 ms that lie wholly inside the clip (``snip_edges``);
+in each frame the mean removed, pre-emphasis of 0.97 and a window; a 512-point power spectrum;
+triangular filters on Kaldi's mel scale from 20 Hz to 8 kHz; the natural logarithm, limited to
+float32's epsilon; no dither.  These are the defaults of ``torchaudio.compliance.kaldi.fbank``.
 
 References
 ----------

@@ -3,8 +3,8 @@
 Source: Wu et al., ICASSP 2023, arXiv:2211.06687.  Extra: ``encoders``.
 
 A checkpoint is a folder in the format of transformers, or one of LAION's own ``.pt`` files, whose
-size is recognised.  Both become transformers' ``ClapModel``; only the spectrogram is ours, because
-the library's crops longer clips at random and computes one clip at a time.
+size is recognised.  Both become transformers' ``ClapModel``.  Only the spectrogram is our own,
+because the library's crops longer clips at random and computes one clip at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from xacle_stack.encoders.laion_mel import (
     fuse,
     log_mel,
 )
-from xacle_stack.encoders.laion_original import read_original, settings_of
+from xacle_stack.encoders.laion_original import config_settings, read_original
 from xacle_stack.encoders.text_towers import ROBERTA, tokenise
 from xacle_stack.encoders.torch_encoder import PRECISIONS, Tensor, TorchEncoder, in_order
 from xacle_stack.encoders.transformers_folder import check_settings, read_config, read_json
@@ -90,7 +90,7 @@ class _LaionClap(TorchEncoder):
         if path.is_file():
             file, (lowest, highest) = path, (50.0, 14_000.0)
             state = read_original(what, path)
-            config = transformers.ClapConfig(**settings_of(state))
+            config = transformers.ClapConfig(**config_settings(state))
             cls._check_fusion(path, config.audio_config)
         else:
             file = Weights(_FILES).file(path)
@@ -145,8 +145,9 @@ class _LaionClap(TorchEncoder):
 class LaionClapUnfused(_LaionClap):
     """HTSAT-tiny and RoBERTa.
 
-    A shorter clip is repeated as often as it fits whole, and filled with zeros to 10 s.  Of a
-    longer one, the normalised embeddings of its fixed 10 s windows are averaged, and normalised.
+    A clip shorter than 10 s is repeated as often as it fits completely, then padded with zeros.
+    For a longer clip, the normalised embeddings of its fixed 10 s windows are averaged, and the
+    mean is normalised.
     """
 
     info = _info(

@@ -1,8 +1,8 @@
 """The spectrograms that LAION-CLAP was trained on, in batched PyTorch.
 
-Conventions: 48 kHz, frames of 1,024 samples every 480 under a Hann window, centred, the ends
-reflected; power, 64 mel bands, decibels not below −100.  The models without feature fusion hear
-librosa's mel scale, those with it torchaudio's.
+Conventions: 48 kHz; frames of 1,024 samples every 480 under a Hann window, centred, with reflected
+ends; power in 64 mel bands, in decibels and at least −100.  The models without feature fusion use
+librosa's mel scale, the others torchaudio's.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def build_filters(audio_utils: Any, lowest_hz: float, highest_hz: float, scale: 
         ``transformers.audio_utils``.
     lowest_hz, highest_hz : float
     scale : {"slaney", "htk"}
-        librosa's, whose filters have equal areas, or torchaudio's, of equal heights.
+        librosa's scale with filters of equal area, or torchaudio's with filters of equal height.
     """
     import torch
 

@@ -1,7 +1,7 @@
 """Reads LAION's own files of CLAP weights for transformers' ``ClapModel``.
 
-Conventions: the file is ``{'state_dict': {'module.' + name: tensor}, ...}`` beside the state of the
-training; a name is one of laion_clap's ``CLAP`` with a HTSAT of any size and RoBERTa.
+Such a file is ``{'state_dict': {'module.' + name: tensor}, ...}`` together with the state of the
+training.  The names are those of laion_clap's ``CLAP`` with a HTSAT of any size and RoBERTa.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack.encoders.checkpoint import read_tensors, state_dict_in
-from xacle_stack.encoders.text_towers import HEAD_DIMS, count_of, shape_of
+from xacle_stack.encoders.text_towers import HEAD_DIMS, count_layers, tensor_shape
 from xacle_stack.errors import EncoderError
 
 _AUDIO, _TEXT = "audio_model.audio_encoder.", "text_model."
@@ -30,7 +30,7 @@ _NAMES = (
     (r"\.mlp\.fc1\.", ".intermediate.dense."),
     (r"\.mlp\.fc2\.", ".output.dense."),
 )
-# Spectrograms, tables that the model computes, the classifier, and heads for training.
+# Not used: spectrograms, tables that the model computes, the classifier, heads for training.
 _UNUSED = re.compile(
     rf"({re.escape(_AUDIO)}(spectrogram_extractor|logmel_extractor|tscam_conv|head)"
     r"|audio_transform|text_transform)\.|.*\.attn_mask$"
@@ -49,7 +49,7 @@ def read_original(what: str, path: Path) -> dict[str, Any]:
     Raises
     ------
     EncoderError
-        If the file is damaged, holds code, or is no such file.
+        If the file is damaged, holds code, or is of another kind.
     """
     torch = require("torch", extra="encoders", purpose=what)
     with torch.serialization.safe_globals(_numpy_numbers()):
@@ -75,19 +75,19 @@ def read_original(what: str, path: Path) -> dict[str, Any]:
     return renamed
 
 
-def settings_of(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def config_settings(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the arguments of ``ClapConfig`` for tensors that :func:`read_original` returned.
 
-    Where a tensor is missing, a size is that of HTSAT-tiny or RoBERTa-base.
+    A missing tensor stands for the size of HTSAT-tiny or RoBERTa-base.
     """
-    n_dims, *_ = shape_of(state, f"{_AUDIO}patch_embed.proj.weight", (96, 1, 4, 4))
+    n_dims, *_ = tensor_shape(state, f"{_AUDIO}patch_embed.proj.weight", (96, 1, 4, 4))
     layers = re.escape(_AUDIO) + r"layers\."
-    n_layers = count_of(state, rf"{layers}(\d+)\.", 4)
+    n_layers = count_layers(state, rf"{layers}(\d+)\.", 4)
     depths, heads = [], []
     for layer in range(n_layers):
-        depths.append(count_of(state, rf"{layers}{layer}\.blocks\.(\d+)\.", 2))
+        depths.append(count_layers(state, rf"{layers}{layer}\.blocks\.(\d+)\.", 2))
         table = f"{_AUDIO}layers.{layer}.blocks.0.attention.self.relative_position_bias_table"
-        heads.append(shape_of(state, table, (225, 4 * 2**layer))[1])
+        heads.append(tensor_shape(state, table, (225, 4 * 2**layer))[1])
     is_fused = any(key.startswith(f"{_AUDIO}patch_embed.mel_conv2d.") for key in state)
     audio = {
         "patch_embeds_hidden_size": n_dims,
@@ -98,16 +98,18 @@ def settings_of(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "enable_fusion": is_fused,
         "fusion_type": "aff_2d" if is_fused else None,
     }
-    n_tokens, width = shape_of(state, f"{_TEXT}embeddings.word_embeddings.weight", (50_265, 768))
+    n_tokens, width = tensor_shape(
+        state, f"{_TEXT}embeddings.word_embeddings.weight", (50_265, 768)
+    )
     positions = f"{_TEXT}embeddings.position_embeddings.weight"
     between = f"{_TEXT}encoder.layer.0.intermediate.dense.bias"
     text = {
         "vocab_size": n_tokens,
         "hidden_size": width,
-        "max_position_embeddings": shape_of(state, positions, (514, width))[0],
-        "num_hidden_layers": count_of(state, re.escape(_TEXT) + r"encoder\.layer\.(\d+)\.", 12),
+        "max_position_embeddings": tensor_shape(state, positions, (514, width))[0],
+        "num_hidden_layers": count_layers(state, re.escape(_TEXT) + r"encoder\.layer\.(\d+)\.", 12),
         "num_attention_heads": width // HEAD_DIMS,
-        "intermediate_size": shape_of(state, between, (3072,))[0],
+        "intermediate_size": tensor_shape(state, between, (3072,))[0],
         "layer_norm_eps": 1e-5,  # RoBERTa's, which is not the default of ClapTextConfig
     }
     return {"text_config": text, "audio_config": audio}

@@ -3,10 +3,10 @@
 Source: Niizumi et al., M2D-CLAP: Exploring general-purpose audio-language representations beyond
 CLAP, IEEE Access 2025.  Extra: ``timm``, and nnAudio and einops for the model's own code.
 
-The audio tower is code under an evaluation licence: it is run only from a clone that the user
-names.  The text tower is a BERT whose weights are within the checkpoint; it is built here, since
-the clone would first fetch another one from the hub.  This module was written to the public
-interface of that code and tested with a stand-in; it has not been run with the code itself.
+The audio tower's code has an evaluation licence, so it is run only from a clone that the user
+names.  The text tower is a BERT with its weights in the checkpoint; it is built here, because the
+clone would first download another one from the hub.  This module was written for the public
+interface of that code and tested with a stand-in, but not with the code itself.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class M2dClap(TorchEncoder):
 
     Notes
     -----
-    The model takes any length up to its window of 10 s: shorter clips are given to it as they are,
-    batched by equal length.  Of a longer clip, fixed windows are averaged.
+    The model takes any length up to its window of 10 s, so shorter clips are not padded, and clips
+    of equal length form a batch.  Embeddings of the fixed windows of a longer clip are averaged.
 
-    In an augmented view, parts of the clone's mel spectrogram are hidden: filled with its mean on
-    the logarithmic scale that the model sees, where the published system fills with that of the
-    training data.  Each window of a longer clip is masked by itself.
+    An augmented view hides parts of the clone's mel spectrogram.  They are filled with its mean on
+    the model's logarithmic scale, where the published system uses the mean of the training data.
+    Each window of a longer clip has its own masks.
     """
 
     info = EncoderInfo(

@@ -4,9 +4,9 @@ Source: Elizalde et al., CLAP: Learning audio concepts from natural language sup
 2023, arXiv:2206.04769; Natural language supervision for general-purpose audio representations,
 ICASSP 2024, arXiv:2309.05767.  Extra: ``msclap``.
 
-The vectors are msclap's own, which does not normalise them, but for two things: a clip longer than
-the window is covered by fixed windows, of which msclap takes a random one, and a caption that is
-too long is shortened, where msclap fails.
+The vectors equal msclap's, which are not normalised, except in two cases.  A clip longer than the
+window is covered by fixed windows, where msclap takes a random one, and a caption that is too long
+is shortened, where msclap fails.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WEIGHTS = {
 
 
 class _MsClap(TorchEncoder):
-    """What both versions share; the projections and the audio tower are msclap's classes."""
+    """The base of both versions; the projections and the audio tower are msclap's classes."""
 
     year: ClassVar[str]
     text_tower: ClassVar[TextTower]
@@ -63,7 +63,7 @@ class _MsClap(TorchEncoder):
         state = state_dict_in(cls._what(), read_tensors(cls._what(), file), "model", file)
         text_state = {k.removeprefix(_TEXT): v for k, v in state.items() if k.startswith(_TEXT)}
         text = cls.text_tower.build(transformers, text_state)
-        # Named as in msclap's CLAP, whose constructor would fetch the text tower from the hub.
+        # The names are those of msclap's CLAP, whose constructor would download the text tower.
         model = torch.nn.ModuleDict(
             {
                 "audio_encoder": audio,
@@ -106,7 +106,7 @@ class _MsClap(TorchEncoder):
     def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
         audio = self.model["audio_encoder"]
         n = round((self.info.window_s or 0) * SAMPLE_RATE_HZ)
-        # A shorter clip is repeated until the window is full, and what is too much is cut off.
+        # A shorter clip is repeated until the window is full, and the rest is cut off.
         clips = [clip if len(clip) >= n else np.resize(clip, n) for clip in clips]
         return {EMBEDDING: self._mean_over_windows(clips, n, lambda windows: audio(windows)[0])}
 

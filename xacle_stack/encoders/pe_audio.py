@@ -42,7 +42,7 @@ _WEIGHTS = Weights(
     hub_id="facebook/pe-av-large",
     source="facebook/pe-av-large, -base or -small from the Hugging Face hub",
 )
-# The audio-visual model beside its audio model: video, both together, and their heads.
+# The parts of the audio-visual model that are not its audio model.
 _OF_VIDEO = ("video_model.*", "audio_video_*", "text_audio_video_*", "*_plus_text_*")
 _SHARED_ENCODER = "audio_video_encoder.embedder.audio_encoder."
 
@@ -50,16 +50,16 @@ _SHARED_ENCODER = "audio_video_encoder.embedder.audio_encoder."
 class PeAudio(TorchEncoder):
     """The audio and audio caption embeddings of the model's heads, not normalised.
 
-    Takes the audio-visual checkpoints (``pe-av-…``), whose other parts are left out.
+    The encoder reads audio-visual checkpoints (``pe-av-…``) and uses only their audio model.
 
     Notes
     -----
-    A clip is reflected at its end to whole frames of 40 ms, and batched with others of as many
-    frames: padding would change it, since the convolutions before the mask hear the padding.  The
-    embeddings of the pieces of a clip of more than 30 s are averaged.
+    A clip is reflected at its end to whole frames of 40 ms, and clips of equal numbers of frames
+    form a batch.  Padding would change the result, because the convolutions before the mask take it
+    in.  The embeddings of the pieces of a clip longer than 30 s are averaged.
 
-    The head for captions was trained on the text model's last layer before the final norm; newer
-    releases of transformers give it the normalised output, this encoder does not.
+    The head for captions was trained on the text model's last layer before the final norm, and this
+    encoder uses it so.  Newer releases of transformers give the head the normalised output.
     """
 
     info = EncoderInfo(
@@ -112,9 +112,9 @@ class PeAudio(TorchEncoder):
         load_exactly(
             cls._what(),
             model,
-            _of_audio(state),
+            _audio_tensors(state),
             path,
-            # Not used: see the class's notes.
+            # It is not used; see the notes of the class.
             may_miss=["text_model.final_norm.weight"],
             may_ignore=_OF_VIDEO,
         )
@@ -178,10 +178,10 @@ def _read_config(what: str, folder: Path, transformers: Any) -> Any:
     return config
 
 
-def _of_audio(state: Mapping[str, Any]) -> dict[str, Any]:
+def _audio_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
     """Rename an audio-visual checkpoint's tensors to those of its audio model.
 
-    Its audio encoder and its text model stand in it once, under one of several names.
+    Such a checkpoint holds its audio encoder and its text model once, under one of several names.
     """
     renamed = {
         f"audio_encoder.{key.removeprefix(_SHARED_ENCODER)}": value

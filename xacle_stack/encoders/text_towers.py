@@ -108,42 +108,44 @@ def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[Int
 
 def _build_gpt2(transformers: Any, state: Mapping[str, Any]) -> Any:
     config = transformers.GPT2Config()
-    config.vocab_size, config.n_embd = shape_of(
+    config.vocab_size, config.n_embd = tensor_shape(
         state, "wte.weight", (config.vocab_size, config.n_embd)
     )
-    (config.n_positions, _) = shape_of(state, "wpe.weight", (config.n_positions, config.n_embd))
-    (config.n_inner,) = shape_of(state, "h.0.mlp.c_fc.bias", (4 * config.n_embd,))
-    config.n_layer = count_of(state, r"h\.(\d+)\.", config.n_layer)
+    (config.n_positions, _) = tensor_shape(state, "wpe.weight", (config.n_positions, config.n_embd))
+    (config.n_inner,) = tensor_shape(state, "h.0.mlp.c_fc.bias", (4 * config.n_embd,))
+    config.n_layer = count_layers(state, r"h\.(\d+)\.", config.n_layer)
     config.n_head = config.n_embd // HEAD_DIMS
     return transformers.GPT2Model(config)
 
 
 def _build_bert(transformers: Any, state: Mapping[str, Any]) -> Any:
     config = transformers.BertConfig()
-    config.vocab_size, config.hidden_size = shape_of(
+    config.vocab_size, config.hidden_size = tensor_shape(
         state, "embeddings.word_embeddings.weight", (config.vocab_size, config.hidden_size)
     )
-    config.max_position_embeddings, _ = shape_of(
+    config.max_position_embeddings, _ = tensor_shape(
         state,
         "embeddings.position_embeddings.weight",
         (config.max_position_embeddings, config.hidden_size),
     )
-    (config.intermediate_size,) = shape_of(
+    (config.intermediate_size,) = tensor_shape(
         state, "encoder.layer.0.intermediate.dense.bias", (config.intermediate_size,)
     )
-    config.num_hidden_layers = count_of(state, r"encoder\.layer\.(\d+)\.", config.num_hidden_layers)
+    config.num_hidden_layers = count_layers(
+        state, r"encoder\.layer\.(\d+)\.", config.num_hidden_layers
+    )
     config.num_attention_heads = config.hidden_size // HEAD_DIMS
     return transformers.BertModel(config)
 
 
-def shape_of(state: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a tensor's shape, or the default if it is not there or has other dimensions."""
+def tensor_shape(state: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a tensor's shape; the default if it is missing or has another number of axes."""
     shape = tuple(getattr(state.get(key), "shape", ()))
     return shape if len(shape) == len(default) else default
 
 
-def count_of(state: Mapping[str, Any], pattern: str, default: int) -> int:
-    """Return how many parts there are whose number is the pattern's group."""
+def count_layers(state: Mapping[str, Any], pattern: str, default: int) -> int:
+    """Return the number of layers, which the pattern's group numbers from 0."""
     numbers = [int(found[1]) for key in state if (found := re.match(pattern, key))]
     return max(numbers, default=default - 1) + 1
 

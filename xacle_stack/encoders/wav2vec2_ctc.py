@@ -1,10 +1,10 @@
-"""wav2vec 2.0 with CTC: hidden states, and what can be read in a clip as English speech.
+"""wav2vec 2.0 with CTC: hidden states, and an English transcript of a clip.
 
 Source: Baevski et al., NeurIPS 2020, arXiv:2006.11477.  Extra: ``encoders``.
 
-The transcript is greedy: the best token of each frame, repetitions merged, blanks left out.  The
-output ``words`` is a hashed bag of words of the transcript, and of the caption, for their lexical
-overlap.
+The transcript is greedy: it takes the best token of each frame, merges repetitions and drops
+blanks.  The output ``words`` is a hashed bag of words of the transcript or of the caption, for
+their lexical overlap.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Wav2Vec2Ctc(TorchEncoder):
     probability, the share of frames whose best token is the blank, and the transcript's length in
     words and in letters.
 
-    Clips are batched by equal length: this model's first layer normalises over time, so padding
-    would change what comes of a clip.
+    Clips of equal length form a batch, because the model's first layer normalises over time and
+    padding would change the result.
     """
 
     info = EncoderInfo(
@@ -138,7 +138,7 @@ class Wav2Vec2Ctc(TorchEncoder):
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
         import torch
 
-        return {WORDS: torch.from_numpy(np.stack([bag_of_words(words_of(c)) for c in captions]))}
+        return {WORDS: torch.from_numpy(np.stack([bag_of_words(split_words(c)) for c in captions]))}
 
     def _hear(self, stacked: FloatArray) -> tuple[Tensor, list[_Frames]]:
         import torch
@@ -156,7 +156,9 @@ class Wav2Vec2Ctc(TorchEncoder):
         confidence = np.concatenate([piece.confidence for piece in pieces]).astype(np.float64)
         best = np.concatenate([piece.best for piece in pieces])
         blank = self.tokenizer.index(_BLANK)
-        words = [w for piece in pieces for w in words_of(greedy_text(piece.best, self.tokenizer))]
+        words = [
+            w for piece in pieces for w in split_words(greedy_text(piece.best, self.tokenizer))
+        ]
         statistics = [
             confidence.mean(),
             confidence.var(),
@@ -201,12 +203,12 @@ def greedy_text(best: IntArray, tokens: Sequence[str]) -> str:
     )
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Return the words of a text in lower case; apostrophes within a word belong to it.
 
     Examples
     --------
-    >>> words_of("A dog's bark, 2 times: 'WOOF'")
+    >>> split_words("A dog's bark, 2 times: 'WOOF'")
     ['a', "dog's", 'bark', 'times', 'woof']
     """
     return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower().replace("’", "'"))

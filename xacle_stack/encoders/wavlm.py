@@ -40,8 +40,8 @@ _WEIGHTS = Weights(
 class WavLM(TorchEncoder):
     """Mean, standard deviation and maximum over time of the last layer's normalised output.
 
-    Clips of a batch are padded and masked, which is exact for this model: its convolutions
-    normalise each frame by itself.
+    Clips of a batch are padded and masked.  This is exact for this model, because its convolutions
+    normalise each frame separately.
     """
 
     info = EncoderInfo(
@@ -62,7 +62,7 @@ class WavLM(TorchEncoder):
     def _build(cls, path: Path, code: Path | None) -> tuple[Any, Any]:
         transformers = cls._require("transformers")
         config = read_config(cls._what(), path, transformers.WavLMConfig)
-        # Padding is exact with this norm only.
+        # Padding is exact only with this norm.
         check_settings(cls._what(), path, config, hidden_size=1024, feat_extract_norm="layer")
         preprocessor = read_json(cls._what(), path, "preprocessor_config.json")
         model = transformers.WavLMModel(config).float()

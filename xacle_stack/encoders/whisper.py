@@ -1,4 +1,4 @@
-"""Whisper-base: statistics over time of what its encoder makes of a clip.
+"""Whisper-base: statistics over time of its encoder's output.
 
 Source: Radford et al., ICML 2023, arXiv:2212.04356.  Extra: ``encoders``.
 """
@@ -31,8 +31,8 @@ _WEIGHTS = Weights(
 class Whisper(TorchEncoder):
     """Mean, standard deviation and maximum over the encoder's frames that hold audio.
 
-    The model hears 30 s always, the clip and then silence; the first 500 of 1,500 frames are
-    those of 10 s.
+    The model always takes 30 s, the clip followed by silence.  The first 500 of its 1,500 frames
+    belong to a clip of 10 s.
     """
 
     info = EncoderInfo(
@@ -80,7 +80,7 @@ class Whisper(TorchEncoder):
         return model, None
 
     def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
-        # Every piece is filled to 30 s, so a batch may hold any lengths.
+        # Every piece is padded to 30 s, so a batch may hold clips of any length.
         return {"pooled": pool_frames(clips, _RATE_HZ, self._frames, spread=math.inf)}
 
     def _frames(self, pieces: Sequence[FloatArray]) -> tuple[Tensor, Tensor]:
@@ -95,8 +95,8 @@ class Whisper(TorchEncoder):
 def log_mel(samples: Tensor, mel_filters: Tensor) -> Tensor:
     """Return Whisper's log-mel spectrogram of each row.
 
-    Frames of 25 ms every 10 ms under a Hann window, power, mel bands, base-10 logarithm floored
-    at 80 dB below the row's maximum, then (x + 4) / 4.
+    It has frames of 25 ms every 10 ms under a Hann window, and the base-10 logarithm of power in
+    mel bands, limited to 80 dB below the row's maximum and scaled by (x + 4) / 4.
 
     Parameters
     ----------

@@ -42,17 +42,7 @@ def check_states(model: Any) -> None:
             if _full_name(estimator) in SCIKIT_LEARN_TYPES:
                 check_scikit_learn(estimator)
             elif _full_name(estimator) in OWN_TYPES and _is_fitted(estimator):
-                _check_own(estimator)
-
-
-def _check_own(estimator: Any) -> None:
-    if hasattr(estimator, "check_state"):
-        estimator.check_state()
-        return
-    # To be deleted when every type of `stacking` has the method.
-    from xacle_stack.stacking.fitted_state import STATE_CHECKS
-
-    STATE_CHECKS[type(estimator)](estimator)
+                estimator.check_state()
 
 
 def _checked_estimators(model: Any) -> list[Any]:

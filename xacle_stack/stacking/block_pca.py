@@ -113,7 +113,7 @@ class BlockPCA:
             If the axes do not fit the blocks, or the blocks do not fit the columns.
         """
         check_numbers("mean_", self.mean_, (None,))
-        check_numbers("scale_", self.scale_, self.mean_.shape, least=0, finite=False)
+        check_numbers("scale_", self.scale_, self.mean_.shape, minimum=0, finite=False)
         check_spans("blocks", self.blocks, len(self.mean_))
         widths = {name: block.stop - block.start for name, block in self.blocks.items()}
         if not isinstance(self.axes_, dict):

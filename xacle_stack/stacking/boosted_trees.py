@@ -33,19 +33,19 @@ _ONE_THREAD = {"num_threads": 1}
 class BoostedTrees(RegressorMixin, BaseEstimator):
     """Gradient boosted regression trees.
 
-    They are LightGBM's, with the settings below; what is not set is LightGBM's default.  Training
+    They are LightGBM's, with the settings below and otherwise its defaults.  Training
     and prediction take one thread, so that results do not depend on the machine's load, and so
     that a process may be forked after either.
 
     Parameters
     ----------
     n_estimators : int, default=300
-        Trees.
+        The number of trees.
     learning_rate : float, default=0.03
     num_leaves : int, default=15
-        The most of one tree.
+        The largest number of leaves of one tree.
     min_child_samples : int, default=20
-        The fewest rows of a leaf.
+        The smallest number of rows in a leaf.
     subsample : float, default=0.8
         Share of the rows that each tree is trained on, in (0, 1].
     colsample_bytree : float, default=0.5
@@ -59,14 +59,15 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
     ----------
     n_leaves_ : ndarray of shape (n_trees,)
     split_feature_, threshold_ : ndarray of shape (n_splits,)
-        Of all trees, one after the other; a tree of n leaves has n − 1 splits.  A row whose
-        feature is no greater than the threshold goes to the left.
+        The splits of all trees, one tree after the other; a tree of n leaves has n − 1 splits.  A
+        row goes to the left if its feature is no greater than the threshold.
     left_child_, right_child_ : ndarray of shape (n_splits,)
         A split of the same tree, which always comes after its parent; or a leaf k as −1 − k.
     leaf_value_ : ndarray of shape (n_all_leaves,)
-        Of all trees, one after the other.  A prediction is the sum of one leaf of each.
+        The leaves of all trees, one tree after the other.  A prediction is the sum of one leaf of
+        each tree.
     gain_ : ndarray of shape (n_features,)
-        What the splits on each feature have gained in all, in the units of the loss.
+        The total gain of the splits on each feature, in the units of the loss.
 
     Examples
     --------
@@ -170,7 +171,7 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         self.gain_: FloatArray = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
 
     def check_state(self) -> None:
-        """Check that the arrays are trees: no index outside, no way round in a circle."""
+        """Check that the arrays from a file are trees: no index outside, no cycle."""
         check_numbers("n_leaves_", self.n_leaves_, (None,), minimum=1)
         check_indices("n_leaves_", self.n_leaves_, None, _MAX_LEAVES + 1)
         n_splits = self.n_leaves_ - 1
@@ -182,8 +183,8 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         own = np.arange(n_all) - np.repeat(np.cumsum(n_splits) - n_splits, n_splits)
         n_own = np.repeat(n_splits, n_splits)
         taken = np.zeros(2 * n_all + len(n_splits), dtype=np.int64)
-        of_split = np.arange(n_all) - own  # where the tree of each split begins among all splits
-        of_leaf = n_all + of_split + np.repeat(np.arange(len(n_splits)), n_splits)
+        first_split = np.arange(n_all) - own  # of each split's tree, counted among all splits
+        first_leaf = n_all + first_split + np.repeat(np.arange(len(n_splits)), n_splits)
         for name in ("left_child_", "right_child_"):
             child = getattr(self, name)
             check_numbers(name, child, (n_all,))
@@ -196,8 +197,8 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
                     f"{name} leads from split {own[split]} of a tree with {n_own[split]} splits to "
                     f"{child[split]}; expected a later split, or a leaf as -1 - k."
                 )
-            np.add.at(taken, np.where(child >= 0, of_split + child, of_leaf + ~child), 1)
-        # Of each tree everything but the first split, or the only leaf, is the child of one split.
+            np.add.at(taken, np.where(child >= 0, first_split + child, first_leaf + ~child), 1)
+        # In each tree every split and leaf is the child of one split, except the root.
         wanted = np.ones_like(taken)
         wanted[(np.cumsum(n_splits) - n_splits)[n_splits > 0]] = 0
         wanted[n_all + (np.cumsum(n_splits + 1) - n_splits - 1)[n_splits == 0]] = 0

@@ -288,11 +288,11 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         n_features = self.n_features_in_
         check_numbers("mean_", self.mean_, (n_features,))
-        check_numbers("block_scale_", self.block_scale_, (None,), least=0, finite=False)
+        check_numbers("block_scale_", self.block_scale_, (None,), minimum=0, finite=False)
         n_blocks, n_kernels = len(self.block_scale_), len(self.amplitude_)
         check_indices("column_block_", self.column_block_, n_features, n_blocks)
-        check_numbers("amplitude_", self.amplitude_, (None,), least=0)
-        check_numbers("relevance_", self.relevance_, (n_kernels, n_blocks), least=0)
+        check_numbers("amplitude_", self.amplitude_, (None,), minimum=0)
+        check_numbers("relevance_", self.relevance_, (n_kernels, n_blocks), minimum=0)
         check_numbers("landmarks_", self.landmarks_, (None, n_features))
         n_landmarks, n_targets = len(self.landmarks_), np.shape(self.dual_coef_)[1:]
         if n_landmarks > _MAX_LANDMARKS or n_kernels > _MAX_KERNELS:

@@ -17,6 +17,7 @@ def table_from_array(values: FloatArray) -> FeatureTable:
 
     Examples
     --------
+    >>> import numpy as np
     >>> table_from_array(np.zeros((5, 2))).blocks
     {'0': slice(0, 1, None), '1': slice(1, 2, None)}
     """

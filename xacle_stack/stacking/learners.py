@@ -56,17 +56,17 @@ class BlockView:
 
     Attributes
     ----------
-    blocks : tuple of str, optional
+    blocks : tuple of str or None
         The blocks, side by side; None for the whole table.
-    compressed : bool, default=False
+    compressed : bool
         Whether it sees their principal components in place of their columns.
-    n_leading : int, optional
+    n_leading : int or None
         How many columns of each block it sees at most.
     """
 
-    blocks: tuple[str, ...] | None = None
-    compressed: bool = False
-    n_leading: int | None = None
+    blocks: tuple[str, ...] | None
+    compressed: bool
+    n_leading: int | None
 
     def select(self, values: FloatArray, blocks: Mapping[str, slice]) -> FloatArray:
         """Return the columns that are seen of a table.
@@ -103,6 +103,18 @@ class BlockView:
                 f"compressed={self.compressed!r} and n_leading={self.n_leading!r}, expected a bool "
                 "and a number of columns or None."
             )
+
+
+def raw_view(blocks: Sequence[str] | None = None) -> BlockView:
+    """Return the view of the columns of some blocks, by default of the whole table."""
+    return BlockView(None if blocks is None else tuple(blocks), compressed=False, n_leading=None)
+
+
+def compressed_view(blocks: Sequence[str] | None = None, n_leading: int | None = None) -> BlockView:
+    """Return the view of the principal components of some blocks, by default of all."""
+    return BlockView(
+        None if blocks is None else tuple(blocks), compressed=True, n_leading=n_leading
+    )
 
 
 @dataclass(frozen=True)
@@ -233,10 +245,10 @@ class Preset:
         """
         if self.ridges:
             return [
-                RidgeLearner(f"ridge {family}", BlockView(tuple(blocks)))
+                RidgeLearner(f"ridge {family}", raw_view(blocks))
                 for family, blocks in families.items()
             ]
-        return [RidgeLearner("ridge all columns", BlockView())] if has_compressed_array else []
+        return [RidgeLearner("ridge all columns", raw_view())] if has_compressed_array else []
 
 
 def _paper_estimators(
@@ -244,7 +256,7 @@ def _paper_estimators(
 ) -> list[EstimatorLearner]:
     # Few trees: the time to score millions of pairs grows with their number.
     boosting = BoostedTrees(200, learning_rate=0.045, random_state=random_state)
-    return [EstimatorLearner("boosting", BlockView(compressed=True), boosting)]
+    return [EstimatorLearner("boosting", compressed_view(), boosting)]
 
 
 def _best_estimators(
@@ -255,7 +267,7 @@ def _best_estimators(
     ridges = [
         EstimatorLearner(
             f"ridge {family}",
-            BlockView(tuple(blocks), compressed=True),
+            compressed_view(blocks),
             GroupedRidge(scales=False),
             ("score", "rank"),
         )
@@ -264,10 +276,10 @@ def _best_estimators(
     return [
         *ridges,
         EstimatorLearner(
-            "gaussian process", BlockView(compressed=True), gaussian_process, ("score", "rank")
+            "gaussian process", compressed_view(), gaussian_process, ("score", "rank")
         ),
         # Trees take long over many columns, and find what they need in the leading components.
-        EstimatorLearner("boosting", BlockView(compressed=True, n_leading=16), boosting),
+        EstimatorLearner("boosting", compressed_view(n_leading=16), boosting),
     ]
 
 

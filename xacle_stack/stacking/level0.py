@@ -21,11 +21,11 @@ from xacle_stack.stacking.folds import Fold
 from xacle_stack.stacking.learners import (
     PRESETS,
     TARGETS,
-    BlockView,
     EstimatorLearner,
     FittedLearner,
     Preset,
     RidgeLearner,
+    raw_view,
 )
 from xacle_stack.stacking.ridge import fit_blocks
 from xacle_stack.table import FeatureTable
@@ -136,7 +136,7 @@ class Level0Task:
             if not plan.on_columns:
                 return []
             values, blocks = self.table.values, self.table.blocks
-            learners = [EstimatorLearner(name, BlockView(), one) for name, one in plan.on_columns]
+            learners = [EstimatorLearner(name, raw_view(), one) for name, one in plan.on_columns]
             return [self._fit_estimator(one, values, blocks, plan.refit) for one in learners]
 
         # The widest first: little is then left to wait for at the end.

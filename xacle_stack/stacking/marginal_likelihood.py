@@ -1,8 +1,8 @@
-"""Which kernel makes the scores of some rows most likely.
+"""Finds the kernel under which the scores of some rows are most likely.
 
-Minus the log marginal likelihood (Rasmussen and Williams 2006, equations 5.8 and 5.9) and a weak
-prior on relevances and noise are minimised from starts that the data choose: from fixed ones, few
-blocks would look like noise.
+The negative log marginal likelihood (Rasmussen and Williams 2006, equations 5.8 and 5.9) and a weak
+prior on relevances and noise are minimised from starting points that depend on the data.  From
+fixed starting points, a few blocks would be taken for noise.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking._cholesky import factor_upper, invert_upper
 
-# How much the distance between two rows, added up over the blocks, weighs at its median: in a wide
-# kernel and in a narrow one.  There the relevances start, and there are the centres of their prior.
+# The exponents of a wide and of a narrow kernel at the median distance between two rows, summed
+# over the blocks.  They set where the relevances start, which is the centre of their prior.
 _STARTS = (0.1, 1.0)
-# How much narrower both kernels start, where that turns out better for so many of the rows.
+# Factors by which both kernels may start narrower, and the number of rows on which this is tried.
 _NARROWER, _FEW_ROWS = (1.0, 10.0), 300
-# Differences of log likelihood, in nats, from which on they tell something.
-_TELLING = 2.0
-# Standard deviations of the prior of their logarithms, and of that of the noise.
+# Smaller differences of log likelihood, in nats, are taken for chance.
+_MIN_EVIDENCE = 2.0
+# The prior's standard deviations of the logarithms of relevances and noise.
 _RELEVANCE_SD, _NOISE_SD = 2.0, 1.0
 _START_NOISE = 0.1
 _BOUNDS = {"relevance": (-14.0, 5.0), "amplitude": (-8.0, 4.0), "noise": (-7.0, 3.0)}
 _MAX_ITERATIONS = 40
-# What is added to the diagonal, in units of the amplitudes, until a kernel of float32 has a factor:
-# the rounding of 1,500 rows is at most 1e-4.
+# These are added to the diagonal in turn, in units of the amplitudes, until a kernel in float32 has
+# a Cholesky factor.  The rounding of 1,500 rows is at most 1e-4.
 _JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
 NOT_DEFINITE = (
     "the kernel matrix is singular: rows with very large weights coincide. Give smaller weights, "
@@ -39,16 +39,16 @@ NOT_DEFINITE = (
 
 
 def learn_kernel(
-    X: FloatArray, block_of: IntArray, y: FloatArray, weights: FloatArray
+    X: FloatArray, column_block: IntArray, y: FloatArray, weights: FloatArray
 ) -> LearnedKernel:
-    """Return the kernel by which the scores of some rows are most likely.
+    """Return the kernel under which the scores of some rows are most likely.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, n_features)
         In random order; each block has a total variance of 1.
-    block_of : ndarray of shape (n_features,)
-        Number of each column's block, ascending.
+    column_block : ndarray of shape (n_features,)
+        The number of each column's block, ascending.
     y, weights : ndarray of shape (n_rows,)
         Scores of mean 0 and variance 1; the noise of a row is divided by its weight.
 
@@ -57,15 +57,15 @@ def learn_kernel(
     StackingError
         If a kernel matrix has no Cholesky factor.
     """
-    problem = MarginalLikelihood.of_rows(X, block_of, y, weights)
-    # A few rows tell which start is best, at little cost.
+    problem = MarginalLikelihood.from_rows(X, column_block, y, weights)
+    # The best starting point is found on a few rows, at little cost.
     few = slice(0, _FEW_ROWS)
     trial = problem
     if len(X) > _FEW_ROWS:
-        trial = MarginalLikelihood.of_rows(X[few], block_of, y[few], weights[few])
+        trial = MarginalLikelihood.from_rows(X[few], column_block, y[few], weights[few])
     usual, *narrower = (trial.narrowed(factor).maximise() for factor in _NARROWER)
     best = max(narrower, key=lambda found: found.evidence)
-    found = best if best.evidence > usual.evidence + _TELLING else usual
+    found = best if best.evidence > usual.evidence + _MIN_EVIDENCE else usual
     if trial is not problem:
         found = problem.narrowed(found.factor).maximise()
         others = (factor for factor in _NARROWER if factor != found.factor)
@@ -84,11 +84,11 @@ class LearnedKernel:
     amplitude : ndarray of shape (n_kernels,)
     noise : float
     log_likelihood : float
-        Per row, with the prior.
+        The log likelihood per row, with the prior.
     evidence : float
-        How much more likely the scores are than as noise around their mean, in nats.
+        The log likelihood less that of a model of noise around the mean, in nats.
     factor : float
-        How much narrower the kernels were at the start.
+        The factor by which the kernels started narrower.
     """
 
     relevance: FloatArray
@@ -100,44 +100,46 @@ class LearnedKernel:
 
     @property
     def has_learned(self) -> bool:
-        """Whether it says more than the mean."""
-        return self.evidence > _TELLING
+        """Whether it explains the scores better than their mean."""
+        return self.evidence > _MIN_EVIDENCE
 
 
 @dataclass(frozen=True, eq=False)
 class MarginalLikelihood:
-    """Minus the log marginal likelihood and log prior, with its gradient, for the optimiser.
+    """The negative log marginal likelihood and log prior, with the gradient, for the optimiser.
 
     Parameters are logarithms: relevances (n_kernels × n_blocks), amplitudes, noise.
     """
 
-    distances: FloatArray  # n_blocks × n_couples, float32
-    couples: IntArray  # where they stand in a matrix in Fortran order, above the diagonal
+    distances: FloatArray  # n_blocks × n_row_pairs, float32
+    row_pairs: IntArray  # their indices in a matrix in Fortran order, above the diagonal
     y: FloatArray
     weights: FloatArray
     starts: tuple[float, ...]  # the relevances of each kernel
-    factor: float = 1.0  # how much narrower they are than usual
+    factor: float = 1.0  # the kernels start narrower by this factor
 
     @classmethod
-    def of_rows(cls, X: FloatArray, block_of: IntArray, y: FloatArray, weights: FloatArray) -> Self:
+    def from_rows(
+        cls, X: FloatArray, column_block: IntArray, y: FloatArray, weights: FloatArray
+    ) -> Self:
         """Return the problem of some rows, with the usual starts; arguments as `learn_kernel`."""
-        numbers = np.arange(block_of[-1] + 1)
-        first = np.searchsorted(block_of, numbers)
-        last = np.searchsorted(block_of, numbers, side="right")
-        # Distances are symmetric: what stands below the diagonal in rows is above it in columns.
-        couples = np.flatnonzero(np.tri(len(X), k=-1, dtype=bool))
+        numbers = np.arange(column_block[-1] + 1)
+        first = np.searchsorted(column_block, numbers)
+        last = np.searchsorted(column_block, numbers, side="right")
+        # Distances are symmetric: the lower triangle in C order is the upper one in Fortran order.
+        row_pairs = np.flatnonzero(np.tri(len(X), k=-1, dtype=bool))
         distances = np.stack(
             [
-                square_distances(X[:, a:b], X[:, a:b]).ravel()[couples]
+                square_distances(X[:, a:b], X[:, a:b]).ravel()[row_pairs]
                 for a, b in zip(first, last, strict=True)
             ]
         )
         typical = _typical_distance(distances)
-        return cls(distances, couples, y, weights, tuple(weight / typical for weight in _STARTS))
+        return cls(distances, row_pairs, y, weights, tuple(weight / typical for weight in _STARTS))
 
     @property
     def start(self) -> FloatArray:
-        """Where the optimiser starts, and the centre of the prior."""
+        """The starting point of the optimiser, which is the centre of the prior."""
         n_blocks, n_kernels = len(self.distances), len(self.starts)
         relevance = np.repeat(np.log(self.starts), n_blocks)
         return np.concatenate(
@@ -146,7 +148,7 @@ class MarginalLikelihood:
 
     @property
     def bounds(self) -> list[tuple[float, float]]:
-        """Of every parameter."""
+        """The lower and upper bound of every parameter."""
         n_blocks, n_kernels = len(self.distances), len(self.starts)
         return [
             *[_BOUNDS["relevance"]] * (n_blocks * n_kernels),
@@ -173,7 +175,7 @@ class MarginalLikelihood:
         StackingError
             If there is no likelihood.
         """
-        # Where the optimiser ends before it is sure of a maximum, the last step is the best.
+        # The last step is used, also where the optimiser stops before it has converged.
         found = optimize.minimize(
             self,
             self.start,
@@ -192,14 +194,14 @@ class MarginalLikelihood:
             amplitude,
             float(noise),
             log_likelihood=-float(found.fun),
-            evidence=float(evidence - self._evidence_of_mean()),
+            evidence=float(evidence - self._mean_log_likelihood()),
             factor=self.factor,
         )
 
-    def _evidence_of_mean(self) -> float:
-        """Return the log likelihood of scores that are noise of the best size around the mean.
+    def _mean_log_likelihood(self) -> float:
+        """Return the highest log likelihood of a model of noise around the mean.
 
-        Of scores that are all the same there is nothing else to learn: minus infinity.
+        It is minus infinity for scores that are all the same, which have nothing else to learn.
         """
         noise = np.mean(self.weights * np.square(self.y))
         if noise == 0:
@@ -217,7 +219,7 @@ class MarginalLikelihood:
         return (parameters - self.start) / self._prior_sd
 
     def _factored(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return each kernel's values at the couples, and the Cholesky factor of the whole.
+        """Return each kernel's values at the row pairs, and the Cholesky factor of their sum.
 
         Raises
         ------
@@ -231,35 +233,35 @@ class MarginalLikelihood:
         diagonal = amplitude.sum() + noise / self.weights
         for jitter in _JITTERS:
             gram = np.zeros((n_rows, n_rows), order="F")
-            gram.ravel("K")[self.couples] = kernels.sum(axis=0)
+            gram.ravel("K")[self.row_pairs] = kernels.sum(axis=0)
             gram[np.diag_indices(n_rows)] = diagonal + jitter * amplitude.sum()
             if factor_upper(gram):
                 return kernels, gram
         raise StackingError(NOT_DEFINITE)
 
     def __call__(self, parameters: FloatArray) -> tuple[float, FloatArray]:
-        """Return what is minimised, per row, and its gradient."""
+        """Return the objective per row and its gradient."""
         relevance, amplitude, noise = self.unpack(parameters)
         n_rows = len(self.y)
         kernels, gram = self._factored(parameters)
         solved = linalg.cho_solve((gram, False), self.y, check_finite=False)
         value = 0.5 * self.y @ solved + np.log(gram.diagonal()).sum()
-        # Half the derivative by the kernel matrix: ½ (K⁻¹ − ααᵀ), equation 5.9; each couple counts
+        # The derivative by the kernel matrix is ½ (K⁻¹ − ααᵀ), equation 5.9.  Each row pair counts
         # twice.
         invert_upper(gram)
-        of_couples = gram.ravel("K")[self.couples].astype(np.float32)
-        of_couples -= np.outer(solved, solved).ravel()[self.couples].astype(np.float32)
-        of_diagonal = 0.5 * (gram.diagonal() - np.square(solved))
-        weighted = kernels * of_couples
+        pair_gradient = gram.ravel("K")[self.row_pairs].astype(np.float32)
+        pair_gradient -= np.outer(solved, solved).ravel()[self.row_pairs].astype(np.float32)
+        diagonal_gradient = 0.5 * (gram.diagonal() - np.square(solved))
+        weighted = kernels * pair_gradient
         by_relevance = -relevance * (weighted @ self.distances.T)
-        by_amplitude = weighted.sum(axis=1, dtype=np.float64) + amplitude * of_diagonal.sum()
-        by_noise = noise * (of_diagonal / self.weights).sum()
+        by_amplitude = weighted.sum(axis=1, dtype=np.float64) + amplitude * diagonal_gradient.sum()
+        by_noise = noise * (diagonal_gradient / self.weights).sum()
         gradient = np.concatenate([by_relevance.ravel(), by_amplitude, [by_noise]])
-        # The prior: normal in the logarithms.
+        # The prior is normal in the logarithms.
         distance = self._from_prior(parameters)
         value += 0.5 * distance @ distance
         gradient += distance / self._prior_sd
-        # Per row: the optimiser's first step has the gradient's length.
+        # The optimiser's first step is as long as the gradient, so both are divided by the rows.
         return float(value) / n_rows, gradient / n_rows
 
 
@@ -273,10 +275,10 @@ def square_distances(A: FloatArray, B: FloatArray) -> FloatArray:
 
 
 def _typical_distance(distances: FloatArray) -> float:
-    """Return the median of the distances, added up over the blocks; above 0.
+    """Return the median of the distances, summed over the blocks; above 0.
 
-    So the kernels start as wide for one block as for thirty, and for any shape of the columns.
-    Where most rows coincide it is the mean, and 1 where all do.
+    With it the kernels start equally wide for one block and for thirty, and for any distribution of
+    the columns.  Where most rows coincide, it is the mean, and where all do, 1.
     """
     total = distances.sum(axis=0)
     for typical in (float(np.median(total)), float(total.mean())) if total.size else ():

@@ -31,7 +31,7 @@ from xacle_stack._validation import (
     group_labels,
     row_weights,
 )
-from xacle_stack.errors import ModelFileError, StackingError
+from xacle_stack.errors import FeatureError, ModelFileError, StackingError
 from xacle_stack.metrics import srcc, srcc_gain
 from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.calibration import (
@@ -93,7 +93,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         By default a :class:`GroupedRidge`.  Like any learner it gets the groups if its own `fit`
         takes them; a pipeline's does not.
     added_learners : list of (str, regressor), optional
-        Further level-0 learners on all columns and the raw score.
+        Further level-0 learners on all columns and the raw score, beside the preset's or
+        `learners`.
     preset : {"best", "paper"}, default="best"
         "best" is a Gaussian process that learns how much each block of columns matters, beside
         boosting.  "paper" is the published system: for each family a ridge on the score and one on
@@ -213,9 +214,12 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         """
         if "added_learners" in params:
             self.added_learners = params.pop("added_learners")
-        added = {name for name, _ in self.added_learners or ()}
-        of_added = {key: params.pop(key) for key in list(params) if key.split("__")[0] in added}
-        self._set_params("added_learners", **of_added)
+        try:
+            added = {name for name, _ in self.added_learners or ()}
+        except (TypeError, ValueError):  # no list of learners, which only fit refuses
+            added = set()
+        for_added = {key: params.pop(key) for key in list(params) if key.split("__")[0] in added}
+        self._set_params("added_learners", **for_added)
         self._set_params("learners", **params)
         return self
 
@@ -231,7 +235,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         Parameters
         ----------
         X : FeatureTable or array-like of shape (n_pairs, n_features)
-            A plain array is one family.
+            A plain array is one family.  Where "best" compresses it, a ridge on all its columns is
+            added, so that nothing is lost that such a ridge finds.
         y : array-like of shape (n_pairs,)
             Scores.
         groups : array-like of shape (n_pairs,), optional
@@ -252,7 +257,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             If there are too few groups for the folds, scores outside `score_range`, a setting of
             an unknown name or a wrong type, weights that a learner cannot take or that leave a
             fold nothing to be trained on, or a learner that fails or predicts no finite number a
-            pair.  What else goes wrong in a learner is the error's cause.
+            pair.  Any other exception of a learner is the error's cause.
         """
         added = self._check_settings(sample_weight is not None)
         table, scores = self._check_training(X, y)
@@ -411,7 +416,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         Returns
         -------
         explanation : Explanation
-            A table, as text, Markdown or a plot.
+            Two tables, which can be shown as text, Markdown, HTML, data frames or a plot.
 
         Raises
         ------
@@ -454,7 +459,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         check_spans("blocks_", self.blocks_, n_columns)
         try:
             FeatureTable(np.empty((0, n_columns)), self.blocks_, families=self.families_)
-        except Exception as error:
+        except (FeatureError, AttributeError, TypeError) as error:
             raise ModelFileError(f"families_ and blocks_ make no table: {error}") from error
         jobs = self.n_jobs
         if jobs is not None and (type(jobs) is not int or not 0 < abs(jobs) <= _MAX_JOBS):
@@ -470,7 +475,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             known = compressed if learner.view.compressed else self.blocks_
             unknown = [name for name in learner.view.blocks or () if name not in known]
             if unknown or not known:
-                raise ModelFileError(f"a learner sees {unknown}, which are no blocks.")
+                names = ", ".join(map(repr, unknown)) or "all"
+                raise ModelFileError(f"a learner sees blocks that there are not: {names}.")
         names = self.level0_names_
         check_numbers("oof_predictions_", self.oof_predictions_, (None, len(names)))
         n_pairs = len(self.oof_predictions_)

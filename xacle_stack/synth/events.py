@@ -347,8 +347,8 @@ def synthesise(kind: str, rng: np.random.Generator, n_samples: int) -> FloatArra
     Returns
     -------
     samples : ndarray of shape (n_samples,)
-        float32; the loudest 50 ms have a root mean square of 0.1, so kinds are about as loud as
-        one another.  Peaks may exceed 1: level belongs to the scene.
+        float32; the loudest 50 ms have a root mean square of 0.1, so all kinds are about equally
+        loud.  Peaks may exceed 1, because the scene decides the level.
 
     Examples
     --------

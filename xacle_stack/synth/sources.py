@@ -1,7 +1,7 @@
 """Building blocks of the synthesisers: noises, tones, envelopes, onsets and resonances.
 
 All are mono at :data:`SAMPLE_RATE_HZ`; lengths are in samples, frequencies in Hz, times in
-seconds.  Nothing loops over samples: recursions run in ``scipy.signal``.
+seconds.  Recursions run in ``scipy.signal`` instead of loops over samples.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def band_noise(
 ) -> FloatArray:
     """Return noise between two frequencies, its amplitude falling or rising as f**slope.
 
-    The edges are soft (second order), as those of real bodies and rooms are.
+    The edges have a soft slope of second order, as in real bodies and rooms.
     """
     n_fft = fft.next_fast_len(n_samples, real=True)
     spectrum = fft.rfft(white(rng, n_fft))

@@ -1,4 +1,4 @@
-"""Systems beside the stack, on cached arrays."""
+"""Systems beside the stack: the published ones of the challenge, and averages of systems."""
 
 from xacle_stack.systems.cosine import CosineRegressor
 from xacle_stack.systems.ensemble import average, rank_average
@@ -8,6 +8,7 @@ from xacle_stack.systems.projection_head import ProjectionHeadRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
 
 __all__ = [
+    "SAVED_TYPES",
     "CosineRegressor",
     "GatedRegressor",
     "LSTMRegressor",
@@ -16,3 +17,15 @@ __all__ = [
     "average",
     "rank_average",
 ]
+
+# The types of this package that a saved model may hold.
+SAVED_TYPES: tuple[str, ...] = tuple(
+    f"{saved.__module__}.{saved.__qualname__}"
+    for saved in (
+        CosineRegressor,
+        GatedRegressor,
+        LSTMRegressor,
+        ProjectionHeadRegressor,
+        TransformerRegressor,
+    )
+)

@@ -7,24 +7,43 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import ModelFileError
 from xacle_stack.features import cosine_similarity
 from xacle_stack.stacking.calibration import MonotoneCalibration
-from xacle_stack.systems.pair_columns import check_halves, pair_columns
+from xacle_stack.systems.space_vectors import (
+    check_space_setting,
+    check_vectors_state,
+    one_space,
+    read_vectors,
+    validate_pairs,
+)
+from xacle_stack.table import FeatureTable
+
+_FLOAT_TYPES = [np.float64, np.float32]
 
 
 class CosineRegressor(RegressorMixin, BaseEstimator):
     """The cosine between a clip's and a caption's vector, as a score.
 
-    What is learned is one strictly increasing map from cosines to scores, so the ranks are those of
-    the pretrained space.
+    One strictly increasing map from cosines to scores is learned, so the order of the pairs is that
+    of the pretrained space.
+
+    Parameters
+    ----------
+    space : str, optional
+        The space of a feature table whose vectors are compared; by default the only one that the
+        table has.
 
     Attributes
     ----------
     calibration_ : MonotoneCalibration
+    spaces_ : tuple of str
+        The name of the space; empty after a fit on a plain array.
+    widths_ : list of (int, int)
+        The lengths of the clip's and the caption's vector.
 
     References
     ----------
@@ -37,14 +56,32 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
     >>> scores = CosineRegressor().fit(X, rng.uniform(0, 10, size=50)).predict(X)
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def __init__(self, space: str | None = None) -> None:
+        self.space = space
+
+    def check_settings(self) -> None:
+        """Check the settings, without data.
+
+        Raises
+        ------
+        StackingError
+            If `space` is not a name.
+        """
+        check_space_setting(self.space)
+
+    def fit(
+        self,
+        X: FeatureTable | ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the map.
 
         Parameters
         ----------
-        X : array-like of shape (n_pairs, 2 * n_dims)
-            The clips' vectors, then the captions'; the middle one of an odd number of columns
-            belongs to both.
+        X : FeatureTable or array-like of shape (n_pairs, 2 * n_dims)
+            Without names, the clips' vectors are the first half of the columns and the captions'
+            the second; the middle one of an odd number of columns belongs to both.
         y : array-like of shape (n_pairs,)
             Scores.
         sample_weight : array-like of shape (n_pairs,), optional
@@ -56,21 +93,22 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         FeatureError
-            If a vector is zero.
+            If a vector is zero, or the two vectors of a pair differ in length.
         StackingError
-            If X is a feature table.
+            If the table does not have the vectors of the space.
         """
-        check_halves(X)
-        table: FloatArray
-        table, y = validate_data(self, X, y, y_numeric=True, dtype=[np.float64, np.float32])
-        self.calibration_ = MonotoneCalibration().fit(_cosines(table), y, sample_weight)
+        self.check_settings()
+        X, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
+        self.calibration_ = MonotoneCalibration().fit(
+            self._cosines(X, reset=True), scores, sample_weight
+        )
         return self
 
-    def predict(self, X: ArrayLike) -> FloatArray:
+    def predict(self, X: FeatureTable | ArrayLike) -> FloatArray:
         """Return scores of shape (n_pairs,)."""
         check_is_fitted(self)
-        table: FloatArray = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        scores: FloatArray = self.calibration_.predict(_cosines(table))
+        X, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
+        scores: FloatArray = self.calibration_.predict(self._cosines(X, reset=False))
         return scores
 
     def check_state(self) -> None:
@@ -79,17 +117,17 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ModelFileError
-            If its map is none.
+            If an attribute is of another type or shape than `fit` gives it.
         """
+        check_vectors_state(self)
         if not isinstance(self.calibration_, MonotoneCalibration):
             raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")
+
+    def _cosines(self, X: FeatureTable | FloatArray, *, reset: bool) -> FloatArray:
+        audio, text = read_vectors(self, X, one_space(X, self.space), reset=reset)[0]
+        return cosine_similarity(audio, text)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = True
         return tags
-
-
-def _cosines(table: FloatArray) -> FloatArray:
-    (audio, *_), text = pair_columns(table.shape[1], None, None)
-    return cosine_similarity(table[:, audio], table[:, text])

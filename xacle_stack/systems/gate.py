@@ -6,54 +6,65 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.preprocessing import normalize
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from xacle_stack._state_checks import check_numbers, check_width
 from xacle_stack._types import FloatArray
-from xacle_stack.errors import StackingError, UnknownNameError
+from xacle_stack._validation import check_choice, row_weights
+from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.pair_columns import AudioColumns, check_halves, pair_columns, width
+from xacle_stack.systems.space_vectors import (
+    check_space_setting,
+    check_vectors_state,
+    one_space,
+    read_vectors,
+    validate_pairs,
+)
+from xacle_stack.table import FeatureTable
 
 SCORE_SCALE = 10.0
 N_DEVIATIONS = 2.0
-# Cosines that differ by less are equal.
+# Cosines that differ by less are taken for equal.
 ROUNDING = 1e-9
 STATISTICS = ("train", "batch")
+_FLOAT_TYPES = [np.float64, np.float32]
 
 
 class GatedRegressor(RegressorMixin, BaseEstimator):
-    """Any regressor, but for pairs whose cosine is far below the mean.
+    """Any regressor, except for pairs whose cosine is far below the mean.
 
-    With C the cosine of a pair's two vectors, μ and σ mean and standard deviation of C: where
-    ``C ≤ μ − 2σ`` the score is ``10 · (C − min) / (max − min)``, within [0, 10]; elsewhere it is
-    the regressor's.
+    Let C be the cosine of a pair's two vectors, and μ and σ the mean and the standard deviation of
+    C.  Where ``C ≤ μ − 2σ``, the score is ``10 · (C − min) / (max − min)``, clipped to [0, 10];
+    elsewhere it is the regressor's.
 
     Parameters
     ----------
     regressor : regressor
-        Cloned; it sees all columns, and gets from `fit` what its own takes.
-    audio : slice or sequence of slice, optional
-        Columns of the clip's vector; of several (augmented views) the first.
-    text : slice, optional
-        Columns of the caption's vector, in the same space.  Without `audio` and `text`, the first
-        half of the columns is the clip's and the second the caption's; the middle one of an odd
-        number belongs to both.
+        It is cloned.  Its `fit` and `predict` get X as it is, a feature table with all its blocks
+        or an array with all columns.
+    space : str, optional
+        The contrastive space of a feature table whose cosine is used; by default the only one that
+        the table has.
     statistics : {"train", "batch"}, default="train"
-        Whose μ, σ, least and greatest C: "train" those of the training pairs, so that a pair's
-        score is its own.  "batch" those of the pairs scored together, as published: a pair's score
-        then depends on the others.  Where all these C are equal, nothing is gated.
+        The pairs that μ, σ, min and max are taken from.  "train" takes the training pairs, so that
+        a pair's score depends on that pair only.  "batch" takes the pairs that are scored together,
+        as published; a pair's score then depends on the others.  If all these C are equal, no pair
+        is gated.
 
     Attributes
     ----------
     regressor_ : regressor
-    mean_, deviation_, least_, greatest_ : float
-        Of the training pairs' cosines; mean and deviation with the pairs' weights, least and
-        greatest among those of weight above 0.
-    was_interrupted_ : bool
-        Whether Ctrl-C ended the regressor's training.
+    mean_, deviation_ : float
+        The mean and the standard deviation of the training pairs' cosines, with the pairs' weights.
+    min_, max_ : float
+        The lowest and the highest cosine of the training pairs whose weight is above 0.
+    spaces_ : tuple of str
+        The name of the space; empty after a fit on a plain array.
+    widths_ : list of (int, int)
+        The lengths of the clip's and the caption's vector.
 
     References
     ----------
@@ -73,28 +84,41 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
     def __init__(
         self,
         regressor: BaseEstimator,
-        audio: AudioColumns | None = None,
-        text: slice | None = None,
+        space: str | None = None,
         statistics: Literal["train", "batch"] = "train",
     ) -> None:
         self.regressor = regressor
-        self.audio = audio
-        self.text = text
+        self.space = space
         self.statistics = statistics
+
+    def check_settings(self) -> None:
+        """Check the settings, and those of the regressor, without data.
+
+        Raises
+        ------
+        StackingError
+            If one is unusable; the message has its name, its value and what was expected.
+        """
+        check_space_setting(self.space)
+        check_choice("statistics", self.statistics, STATISTICS)
+        if callable(check := getattr(self.regressor, "check_settings", None)):
+            check()
 
     def fit(
         self,
-        X: ArrayLike,
+        X: FeatureTable | ArrayLike,
         y: ArrayLike,
         groups: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
-        eval_set: tuple[ArrayLike, ArrayLike] | None = None,
+        eval_set: tuple[FeatureTable | ArrayLike, ArrayLike] | None = None,
     ) -> Self:
         """Fit the regressor and the statistics of the cosines.
 
         Parameters
         ----------
-        X : array-like of shape (n_pairs, n_features)
+        X : FeatureTable or array-like of shape (n_pairs, n_features)
+            Without names, the clips' vectors are the first half of the columns and the captions'
+            the second; the middle one of an odd number of columns belongs to both.
         y : array-like of shape (n_pairs,)
             Scores, 0–10.
         groups : array-like of shape (n_pairs,), optional
@@ -111,49 +135,58 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         StackingError
-            If the two vectors differ in length, X is a feature table whose columns nobody has
-            named, or the regressor takes no weights.
+            If the two vectors differ in length, the table does not have them, or the regressor
+            takes no weights.
+        KeyboardInterrupt
+            If the user ends the training of a network.  If it is usable, with the best epoch so
+            far, the gate is fitted nevertheless.
         """
-        if self.statistics not in STATISTICS:
-            raise UnknownNameError(
-                f"statistics {self.statistics!r}; expected one of {list(STATISTICS)}."
-            )
-        if self.audio is None:
-            check_halves(X)
-        table: FloatArray
-        scores: FloatArray
-        table, scores = validate_data(
-            self, X, y, y_numeric=True, ensure_min_samples=2, dtype=[np.float64, np.float32]
-        )
+        if hasattr(self, "regressor_"):
+            del self.regressor_
+        self.check_settings()
+        X, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
+        found = _Statistics.from_cosines(self._cosines(X, reset=True), sample_weight)
+        self.mean_, self.deviation_ = found.mean, found.deviation
+        self.min_, self.max_ = found.min, found.max
         regressor = clone(self.regressor)
-        extra: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for name, value in (("groups", groups), ("eval_set", eval_set)):
             if value is not None and has_fit_parameter(regressor, name):
-                extra[name] = value
+                arguments[name] = value
         if sample_weight is not None:
             if not has_fit_parameter(regressor, "sample_weight"):
                 raise StackingError(
                     f"sample_weight: the regressor ({type(regressor).__name__}) takes none. Leave "
                     "the weights out, or give a regressor that does."
                 )
-            extra["sample_weight"] = sample_weight
-        self.regressor_ = regressor.fit(table, scores, **extra)
-        self.was_interrupted_ = getattr(self.regressor_, "was_interrupted_", False)
-        found = _Statistics.of(self._cosines(table), sample_weight)
-        self.mean_, self.deviation_ = found.mean, found.deviation
-        self.least_, self.greatest_ = found.least, found.greatest
+            arguments["sample_weight"] = sample_weight
+        try:
+            regressor.fit(X, scores, **arguments)
+        except KeyboardInterrupt:
+            if isinstance(regressor, NeuralRegressor) and regressor.__sklearn_is_fitted__():
+                self.regressor_ = regressor
+            raise
+        self.regressor_ = regressor
         return self
 
-    def predict(self, X: ArrayLike) -> FloatArray:
+    def predict(self, X: FeatureTable | ArrayLike) -> FloatArray:
         """Return the scores of pairs, shape (n_pairs,)."""
         check_is_fitted(self)
-        table: FloatArray = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        cosines = self._cosines(table)
-        of = _Statistics(self.mean_, self.deviation_, self.least_, self.greatest_)
+        X, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
+        cosines = self._cosines(X, reset=False)
         if self.statistics == "batch":
-            of = _Statistics.of(cosines, None)
-        scores: FloatArray = np.asarray(self.regressor_.predict(table), dtype=np.float64)
-        return np.where(of.gated(cosines), of.scaled(cosines), scores)
+            statistics = _Statistics.from_cosines(cosines, None)
+        else:
+            statistics = _Statistics(self.mean_, self.deviation_, self.min_, self.max_)
+        scores: FloatArray = np.asarray(self.regressor_.predict(X), dtype=np.float64)
+        if scores.shape != cosines.shape:
+            raise ModelFileError(
+                f"the regressor predicts an array of shape {scores.shape} for {len(cosines)} pairs."
+            )
+        return np.where(statistics.is_gated(cosines), statistics.scaled(cosines), scores)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "regressor_")
 
     def check_state(self) -> None:
         """Check what a regressor from a file has learned.
@@ -161,32 +194,36 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ModelFileError
-            If the statistics are no numbers, or the regressor makes something else than one number
-            of one pair.
+            If the statistics are not numbers, the vectors differ in length, or the regressor does
+            not predict one number for each pair.
         """
-        for name in ("mean_", "deviation_", "least_", "greatest_"):
+        for name in ("mean_", "deviation_", "min_", "max_"):
             check_numbers(name, getattr(self, name), ())
-        n_columns = self.n_features_in_
-        self._cosines(np.ones((1, check_width(n_columns))))
-        if isinstance(self.regressor_, NeuralRegressor):  # it checks itself, once there is PyTorch
+        check_vectors_state(self)
+        n_audio, n_text = self.widths_[0]
+        if n_audio != n_text:
+            raise ModelFileError(f"widths_ is {self.widths_!r}, expected two equal lengths.")
+        # Networks check themselves once PyTorch is there, and `predict` checks what a table gives.
+        if self.spaces_ or isinstance(self.regressor_, NeuralRegressor):
             return
-        for n_rows in (1, 3):  # what fits one row only does not fit three
+        n_columns = check_width(self.n_features_in_)
+        for n_rows in (1, 3):  # a wrong shape may broadcast to one row, but not also to three
             with np.errstate(all="ignore"):
                 predicted = self.regressor_.predict(np.ones((n_rows, n_columns)))
-            check_numbers("what the regressor predicts", predicted, (n_rows,))
+            check_numbers("the regressor's prediction", predicted, (n_rows,))
 
-    def _cosines(self, table: FloatArray) -> FloatArray:
-        """Return each pair's cosine, 0 where one of its vectors is."""
-        views, text = pair_columns(table.shape[1], self.audio, self.text)
-        if width(views[0]) != width(text):
+    def _cosines(self, X: FeatureTable | FloatArray, *, reset: bool) -> FloatArray:
+        """Return each pair's cosine, 0 where one of its vectors is zero."""
+        audio, text = read_vectors(self, X, one_space(X, self.space), reset=reset)[0]
+        if audio.shape[1] != text.shape[1]:
             raise StackingError(
-                f"the clip's vector has {width(views[0])} columns and the caption's {width(text)}: "
-                "there is no cosine between them. Give the columns of one contrastive space."
+                f"the clip's vector has {audio.shape[1]} columns and the caption's "
+                f"{text.shape[1]}: there is no cosine between them. Name a contrastive space."
             )
-        # In rows one after the other: otherwise a row's last digits depend on how many there are.
+        # With contiguous rows, a row's rounding does not depend on the number of rows.
         a, b = (
-            normalize(np.array(table[:, columns], dtype=np.float64, order="C"), copy=False)
-            for columns in (views[0], text)
+            normalize(np.array(vectors, dtype=np.float64, order="C"), copy=False)
+            for vectors in (audio, text)
         )
         cosines: FloatArray = np.einsum("nd,nd->n", a, b)
         return cosines
@@ -194,29 +231,29 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Of the cosines of a set of pairs."""
+    """Statistics of the cosines of a set of pairs."""
 
     mean: float
     deviation: float
-    least: float
-    greatest: float
+    min: float
+    max: float
 
     @classmethod
-    def of(cls, cosines: FloatArray, weights: ArrayLike | None) -> Self:
-        mass = np.ones(len(cosines)) if weights is None else np.asarray(weights, dtype=np.float64)
+    def from_cosines(cls, cosines: FloatArray, weights: ArrayLike | None) -> Self:
+        mass = row_weights(len(cosines), weights)
         mean = float(np.average(cosines, weights=mass))
         variance = float(np.average(np.square(cosines - mean), weights=mass))
-        some = cosines[mass > 0]
-        return cls(mean, float(np.sqrt(variance)), float(some.min()), float(some.max()))
+        present = cosines[mass > 0]
+        return cls(mean, float(np.sqrt(variance)), float(present.min()), float(present.max()))
 
-    def gated(self, cosines: FloatArray) -> Any:
+    def is_gated(self, cosines: FloatArray) -> NDArray[np.bool_]:
         """Return which pairs are far below the mean."""
-        if self.greatest - self.least <= ROUNDING:
+        if self.max - self.min <= ROUNDING:
             return np.zeros(len(cosines), dtype=bool)
         return cosines <= self.mean - N_DEVIATIONS * self.deviation
 
     def scaled(self, cosines: FloatArray) -> FloatArray:
-        """Return scores of the cosines alone."""
-        extent = max(self.greatest - self.least, ROUNDING)
-        scores: FloatArray = (cosines - self.least) / extent
-        return SCORE_SCALE * np.clip(scores, 0.0, 1.0)
+        """Return the scores that the cosines alone stand for."""
+        extent = max(self.max - self.min, ROUNDING)
+        shares: FloatArray = (cosines - self.min) / extent
+        return SCORE_SCALE * np.clip(shares, 0.0, 1.0)

@@ -11,51 +11,54 @@ import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack._validation import check_share, check_whole_number
+from xacle_stack._validation import check_scores, check_share, check_whole_number
 from xacle_stack.errors import StackingError
 from xacle_stack.features import PairSequences
 from xacle_stack.systems.losses import class_balance_weights, clipped_mse, contrastive
-from xacle_stack.systems.neural import NeuralRegressor, check_scores
-from xacle_stack.systems.pair_columns import pair_columns, width
+from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.space_vectors import split_halves
 from xacle_stack.systems.training import Inputs, Module, Tensor
+from xacle_stack.table import FeatureTable
 
-# The middle of the scores and half of their range: (y − 5) / 5 is what the network gives.
+# The middle of the score range and half of its width: the network learns (y − 5) / 5.
 _MIDDLE, _HALF = 5.0, 5.0
 
 
 class LSTMRegressor(NeuralRegressor):
     """Predict scores by a bidirectional LSTM over ``[frame_t; caption]``, t = 1 … T.
 
-    ``ŷ = 5 + 5 · MLP((o_1 + o_T) / 2)`` with the outputs o of both directions side by side and an
-    MLP of one hidden layer.  It minimises ``clipped MSE + ½ contrastive`` on ``(y − 5) / 5``, both
-    weighted for the balance of the scores (see :mod:`xacle_stack.systems.losses`), that of the rows
-    trained on and that of the rows held out each by itself.
+    ``ŷ = 5 + 5 · MLP((o_1 + o_T) / 2)``, where o are the outputs of both directions side by side
+    and the MLP has one hidden layer.  It minimises ``clipped MSE + ½ contrastive`` on
+    ``(y − 5) / 5``.  Both are weighted to balance rare and frequent scores (see
+    :mod:`xacle_stack.systems.losses`), separately for the training rows and the rows held out.
 
-    The defaults are the published configuration.  There the encoders BYOL-A and RoBERTa are trained
-    as well; here they stay frozen, which leaves 26 million numbers to train and needs the frames
-    only once, but cannot bend the encoders towards the task.
+    The defaults are the published configuration.  The publication also trains the encoders BYOL-A
+    and RoBERTa; here they stay frozen, so that 26 million numbers are trained and the frames are
+    computed only once.
 
     Parameters
     ----------
     hidden : int, default=512
         Width of the LSTM, in each direction.
     mlp : int, default=2048
+        Width of the MLP's hidden layer.
     dropout : float, default=0.3
     learning_rate : float, default=2e-5
     weight_decay : float, default=1e-5
     epochs : int, default=20
     batch_size : int, default=12
     patience : int, default=10
-        Stop after so many epochs without a better validation SRCC.
+        Training stops after this many epochs without a better validation SRCC.
     validation_fraction : float, default=0.1
-        Of the training rows, ten at least, held out to choose the epoch where `fit` gets no
-        `eval_set`.
+        The share of the training rows, at least ten, that is held out to choose the epoch on if
+        `fit` gets no `eval_set`.
     device : str, default="cpu"
-        Or "auto": the first CUDA device if there is one.
+        "auto" is the first CUDA device, or the CPU if there is none.
     verbose : bool, default=False
         Whether there is a progress bar.
     random_state : int, RandomState or None, default=None
+        Draws the rows held out, the initial weights, the batches and the dropout.
 
     Attributes
     ----------
@@ -63,13 +66,15 @@ class LSTMRegressor(NeuralRegressor):
         The network after the epoch with the best validation SRCC.
     n_parameters_ : int
     best_epoch_ : int
-        From 1.
+        Counted from 1.
     validation_srcc_, validation_loss_ : ndarray of shape (n_epochs,)
+    widths_ : list of (int, int)
+        One pair: the lengths of a frame and of a caption's vector.
 
     Notes
     -----
-    X is a :class:`~xacle_stack.features.PairSequences`, or an array: then each row is a clip of one
-    frame, the first half of the columns, and its caption, the second.
+    X is a :class:`~xacle_stack.features.PairSequences`, or an array.  The first half of an array's
+    columns is a clip of one frame, and the second half its caption.
 
     References
     ----------
@@ -107,30 +112,42 @@ class LSTMRegressor(NeuralRegressor):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, FloatArray | None]:
-        if isinstance(X, PairSequences):
-            table, scores = X, None if y is None else check_scores(y, len(X))
-            dims = X.frames.n_dims, X.text.shape[1]
-        else:
-            table, scores = super()._check_pairs(X, y, reset=reset)
-            views, text = pair_columns(table.shape[1], None, None)
-            dims = width(views[0]), width(text)
-        if reset:
-            self.n_features_in_, self.n_dims_ = table.shape[1], dims
-        elif dims != self.n_dims_:
-            raise StackingError(
-                f"frames and captions of {dims} dimensions, {self.n_dims_} when fitted. An array "
-                "is one frame and a caption of equal lengths; for others give PairSequences."
-            )
-        return table, scores
-
-    def _prepare(self, table: Any, scores: FloatArray, weights: FloatArray) -> None:
+    def check_settings(self) -> None:
+        """Check the settings, without data and without PyTorch; errors as of the base class."""
+        super().check_settings()
         for name in ("hidden", "mlp"):
-            check_whole_number(name, getattr(self, name), minimum=1)
+            check_whole_number(name, getattr(self, name), 1)
         check_share("dropout", self.dropout)
 
+    def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        if isinstance(X, FeatureTable):
+            raise StackingError(
+                "X is a FeatureTable, which has one vector for each clip. Give PairSequences, as "
+                "SequenceBuilder makes them."
+            )
+        if isinstance(X, PairSequences):
+            return X, check_scores(y, len(X)) if reset else None
+        return super()._check_pairs(X, y, reset=reset)
+
+    def _read(self, X: Any, *, reset: bool) -> PairSequences:
+        if isinstance(X, PairSequences):
+            pairs = X
+        else:
+            clips, captions = split_halves(X)
+            pairs = PairSequences(list(clips[:, np.newaxis]), captions)
+        widths = [(pairs.frames.n_dims, pairs.text.shape[1])]
+        if reset:
+            self.n_features_in_, self.spaces_, self.widths_ = X.shape[1], (), widths
+        elif widths != self.widths_:
+            raise StackingError(
+                f"frames and captions of {widths[0]} dimensions, {self.widths_[0]} when fitted. "
+                "The columns of an array are one frame and a caption of equal lengths; for other "
+                "lengths give PairSequences."
+            )
+        return pairs
+
     def _build(self) -> Module:
-        return _frame_network(sum(self.n_dims_), self.hidden, self.mlp, self.dropout)
+        return _frame_network(sum(self.widths_[0]), self.hidden, self.mlp, self.dropout)
 
     def _plan(self) -> TrainingPlan:
         return TrainingPlan(
@@ -143,22 +160,18 @@ class LSTMRegressor(NeuralRegressor):
             patience=self.patience,
         )
 
-    def _inputs(self, table: Any, device: str) -> Inputs:
+    def _inputs(self, pairs: PairSequences, device: str) -> Inputs:
         torch = require("torch", extra="neural", purpose="LSTMRegressor")
-        if not isinstance(table, PairSequences):
-            views, text = pair_columns(table.shape[1], None, None)
-            table = PairSequences(list(table[:, np.newaxis, views[0]]), table[:, text])
 
         def inputs(rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
-            sequences = table.frames[rows]
+            sequences = pairs.frames[rows]
             lengths = np.array([len(sequence) for sequence in sequences])
-            padded = np.zeros((len(rows), lengths.max(), table.frames.n_dims), dtype=np.float32)
-            for place, sequence in enumerate(sequences):
-                padded[place, : len(sequence)] = sequence
-            captions = torch.from_numpy(table.text[rows])
+            padded = np.zeros((len(rows), lengths.max(), pairs.frames.n_dims), dtype=np.float32)
+            for index, sequence in enumerate(sequences):
+                padded[index, : len(sequence)] = sequence
             return (
                 torch.from_numpy(padded).to(device),
-                captions.to(device),
+                torch.from_numpy(pairs.text[rows]).to(device),
                 torch.from_numpy(lengths),
             )
 
@@ -197,7 +210,7 @@ def _frame_network(n_dims: int, hidden: int, mlp: int, dropout: float) -> Module
                 torch.cat([frames, repeated], dim=2),
                 lengths,
                 batch_first=True,
-                enforce_sorted=False,  # padding is never read: a clip's output is its own
+                enforce_sorted=False,  # packing keeps padding from a clip's output
             )
             outputs, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
             last = outputs[torch.arange(len(outputs)), lengths - 1]

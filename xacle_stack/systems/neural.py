@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_array, check_random_state, column_or_1d
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from xacle_stack._optional import require
 from xacle_stack._state_checks import check_numbers
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack._validation import group_labels, row_weights
+from xacle_stack._validation import check_scores, group_labels, row_weights
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.errors import ModelFileError, StackingError, XacleStackError
-from xacle_stack.systems.pair_columns import check_halves
 from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.space_vectors import check_vectors_state, validate_pairs
 from xacle_stack.systems.training import (
     Examples,
     Inputs,
@@ -30,14 +30,15 @@ from xacle_stack.systems.training import (
     predict,
     train,
 )
+from xacle_stack.table import FeatureTable
 
 logger = logging.getLogger(__name__)
 
-# Fewer rows than this choose no epoch that is better than another.
-LEAST_HELD_OUT = 10
-# Arrays of a network; the largest in use has a tenth of that.
+# The order of fewer rows says too little to choose an epoch by.
+MIN_HELD_OUT = 10
+# Ten times as many arrays as the largest network in use has.
 _MAX_WEIGHTS = 4096
-# Of a layer; the widest in use has a thirtieth of that.
+# Thirty times the width of the widest layer in use.
 _MAX_WIDTH = 2**17
 
 
@@ -45,22 +46,24 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     """A regressor whose network is trained by :func:`~xacle_stack.systems.training.train`.
 
     After `fit` the network is arrays only, so that it is saved and loaded without running anything.
-    A subclass stores `validation_fraction`, `device`, `verbose` and `random_state`, and says
-    what its network is (`_build`), takes (`_inputs`), minimises (`_loss`) and how it is trained
-    (`_plan`).
+    A subclass stores `validation_fraction`, `device`, `verbose` and `random_state`.  It reads the
+    pairs (`_read`) and defines the network (`_build`), what that takes (`_inputs`) and minimises
+    (`_loss`), and how it is trained (`_plan`).
 
     Attributes
     ----------
     weights_ : dict of str to ndarray
         The network after its best epoch.
     n_parameters_ : int
-        Trained numbers.
+        How many numbers are trained.
     best_epoch_ : int
-        From 1.
+        Counted from 1.
     validation_srcc_, validation_loss_ : ndarray of shape (n_epochs,)
         After each epoch; an SRCC is NaN where it is undefined.
-    was_interrupted_ : bool
-        Whether Ctrl-C ended the training, with the best epoch until then.
+    spaces_ : tuple of str
+        The spaces that the vectors were found in; empty after a fit on a plain array.
+    widths_ : list of (int, int)
+        The lengths of the clip's and the caption's vector in each space.
     """
 
     validation_fraction: float
@@ -71,32 +74,52 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     # The settings that are lengths of the network's arrays.
     _sizes: ClassVar[tuple[str, ...]] = ()
 
+    def check_settings(self) -> None:
+        """Check the settings, without data and without PyTorch.
+
+        Raises
+        ------
+        StackingError
+            If one is unusable; the message has its name, its value and what was expected.
+        """
+        fraction = self.validation_fraction
+        if not isinstance(fraction, Real) or not 0 < fraction < 1:
+            raise StackingError(f"validation_fraction must lie between 0 and 1, got {fraction!r}.")
+        if not isinstance(self.device, str):
+            raise StackingError(
+                f"device must be a name such as 'cpu' or 'auto', got {self.device!r}."
+            )
+        self._plan()
+
     def fit(
         self,
-        X: ArrayLike,
+        X: FeatureTable | ArrayLike,
         y: ArrayLike,
         groups: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
-        eval_set: tuple[ArrayLike, ArrayLike] | None = None,
+        eval_set: tuple[FeatureTable | ArrayLike, ArrayLike] | None = None,
     ) -> Self:
         """Train the network.
 
         Parameters
         ----------
-        X : array-like of shape (n_pairs, n_features)
+        X : FeatureTable or array-like of shape (n_pairs, n_features)
+            Without names, the clips' vectors are the first half of the columns and the captions'
+            the second; the middle one of an odd number of columns belongs to both.
         y : array-like of shape (n_pairs,)
             Scores.
         groups : array-like of shape (n_pairs,), optional
             Rows with equal labels are held out together.
         sample_weight : array-like of shape (n_pairs,), optional
-            Multiplies each row's part of the loss.  A row of weight 0 is as if it were absent; one
-            of weight 2 counts as two rows in the loss, but it is drawn once and it is one row to
-            whatever else a batch decides, so that it is not the same as a row given twice.
+            Multiplies each row's part of the loss.  A row of weight 0 is as if it were absent.  A
+            row of weight 2 counts twice in the loss, but it is drawn once and normalised as one
+            row, so that it is not quite the same as a row given twice.
         eval_set : (X, y), optional
-            Pairs to choose the epoch on, of weight 1 each.  By default `validation_fraction` of the
-            training rows, ten at least, is held out for that, in whole groups.  A group that would
-            make them more than twice as many is trained on; where fewer than ten rows would be held
-            out or left, the epoch is chosen on the rows that are trained on, and that is logged.
+            Pairs to choose the epoch on, each of weight 1.  By default a share of the training
+            rows, `validation_fraction` and at least ten, is held out for this, in whole groups.  A
+            group that would make them more than twice as many is trained on.  If fewer than ten
+            rows would be held out or left, the epoch is chosen on the training rows themselves,
+            and a warning is logged.
 
         Returns
         -------
@@ -105,48 +128,51 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         StackingError
-            If a setting, the weights or `eval_set` are unusable, X is a feature table whose columns
-            nobody has named, or predictions are not finite after the first epoch.  What was fitted
-            before is lost then.
+            If a setting, the weights or `eval_set` are unusable, X does not have the vectors, or
+            predictions are not finite after the first epoch.
         MissingExtraError
             If PyTorch, or timm for LARS, is not installed.
+        KeyboardInterrupt
+            If the user ends the training.  After the first epoch the regressor is fitted
+            nevertheless, with the best epoch so far.
+
+        Notes
+        -----
+        A call that raises any other exception leaves the regressor unfitted.
         """
         if hasattr(self, "weights_"):
             del self.weights_
-        table, scores = self._check_pairs(X, y, reset=True)
-        if scores is None:
-            raise StackingError("there are no scores to fit on: y is None.")
+        self.check_settings()
+        X, scores = self._check_pairs(X, y, reset=True)
         weights = row_weights(len(scores), sample_weight)
         rows = np.flatnonzero(weights)
         if len(rows) < 2:
             raise StackingError("sample_weight: only one weight is above zero; give two or more.")
-        if not 0 < self.validation_fraction < 1:
-            raise StackingError(
-                f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}."
-            )
+        pairs = self._read(X, reset=True)
         device = resolve_devices(self.device)[0]
-        self._prepare(table, scores, weights)
+        self._prepare(scores, weights)
         rng = check_random_state(self.random_state)
-        inputs = self._inputs(table, device)
+        inputs = self._inputs(pairs, device)
         if eval_set is None:
             labels = group_labels(len(scores), groups)
             rows, held_out = _hold_out(rows, labels, self.validation_fraction, rng)
             validation = self._examples(inputs, held_out, scores, weights)
-            of_validation, validation_weights = scores[held_out], weights[held_out]
+            validation_scores, validation_weights = scores[held_out], weights[held_out]
         else:
-            other, of_validation = self._check_eval_set(eval_set)
-            validation_weights = np.ones(len(other))
+            X, validation_scores = self._check_eval_set(eval_set)
+            validation_weights = np.ones(len(X))
             validation = self._examples(
-                self._inputs(other, device),
-                np.arange(len(other)),
-                of_validation,
+                self._inputs(self._read(X, reset=False), device),
+                np.arange(len(X)),
+                validation_scores,
                 validation_weights,
             )
         examples = self._examples(inputs, rows, scores, weights)
         if not examples.weights.any():
             raise StackingError(
-                "every row that is trained on has the weight 0 in the loss, its score being so "
-                "low: nothing would be learned. Use score_weighting=0, 1 or 2, which weigh all."
+                "every row that is trained on has the weight 0 in the loss, because its score is "
+                "so low: nothing would be learned. Use score_weighting=0, 1 or 2, which give every "
+                "score a weight."
             )
         trained = train(
             self._build,
@@ -163,25 +189,30 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         self.best_epoch_ = trained.best_epoch
         self.validation_srcc_ = trained.validation_srcc
         self.validation_loss_ = trained.validation_loss
-        self.was_interrupted_ = trained.was_interrupted
         network = load_network(self._build, trained.weights, device)
         predicted = predict(network, validation.inputs, validation.rows)
-        self._finish(predicted, of_validation, validation_weights)
-        self.weights_ = trained.weights  # last: without it nothing is fitted
+        self._finish(predicted, validation_scores, validation_weights)
+        self.weights_ = trained.weights  # last, because it is what makes the regressor fitted
+        if trained.interrupt is not None:
+            raise trained.interrupt
         return self
 
-    def predict(self, X: ArrayLike) -> FloatArray:
+    def predict(self, X: FeatureTable | ArrayLike) -> FloatArray:
         """Return the scores of pairs, shape (n_pairs,).
 
-        A pair's score depends on its own row only, but for rounding, about 1e-6 of it.
+        A pair's score depends on the other rows only by rounding, about 1e-6 of its value.
         """
-        check_is_fitted(self, "weights_")
+        check_is_fitted(self)
         self._check_network()
-        table, _ = self._check_pairs(X, None, reset=False)
+        X, _ = self._check_pairs(X, None, reset=False)
         device = resolve_devices(self.device)[0]
         network = load_network(self._build, self.weights_, device)
-        predicted = predict(network, self._inputs(table, device), np.arange(len(table)))
+        inputs = self._inputs(self._read(X, reset=False), device)
+        predicted = predict(network, inputs, np.arange(len(X)))
         return self._to_scores(predicted.astype(np.float64))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "weights_")
 
     def check_state(self) -> None:
         """Check weights that come from a file, and the settings that say how large the network is.
@@ -189,9 +220,10 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ModelFileError
-            If weights are no numbers, a setting is larger than any of their lengths, or another
-            number of parts is set than there are weights of.
+            If the weights are not numbers, a setting is larger than any of their lengths, or the
+            settings ask for another number of parts than there are weights for.
         """
+        check_vectors_state(self)
         weights = self.weights_
         if not isinstance(weights, dict) or not 0 < len(weights) <= _MAX_WEIGHTS:
             raise ModelFileError(f"weights_ is no dict of up to {_MAX_WEIGHTS} arrays.")
@@ -213,7 +245,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
                 raise ModelFileError(f"{name} is {size!r}, but weights_ has no such length.")
 
     def _check_repeated(self, name: str, n_parts: object, prefix: str) -> None:
-        """Check the number of parts that a setting asks for against the weights' names."""
+        """Check that the weights have as many parts as a setting asks for."""
         found = {
             key.removeprefix(prefix).partition(".")[0]
             for key in self.weights_
@@ -250,37 +282,28 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
             ):
                 raise ModelFileError(f"weights_[{name!r}] is no array of {dtype}.")
 
-    def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, FloatArray | None]:
-        """Return X and y checked; with `reset` X is what the network is made for."""
-        if self._named_columns is None:
-            check_halves(X)
-        if not reset:
-            return validate_data(self, X, reset=False, dtype=np.float32), None
-        table, scores = validate_data(
-            self, X, y, y_numeric=True, ensure_min_samples=2, dtype=np.float32
-        )
-        return table, scores.astype(np.float64)
-
-    @property
-    def _named_columns(self) -> object:
-        """What says which columns are the clip's and the caption's; None for the halves."""
-        return getattr(self, "audio", None)
+    def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        """Return X, which has a length afterwards, and the scores; both checked."""
+        return validate_pairs(self, X, y, reset=reset, dtype=np.float32)
 
     @abstractmethod
-    def _prepare(self, table: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
-        """Check the settings against the data, and learn what is not learned by gradient."""
+    def _read(self, X: Any, *, reset: bool) -> Any:
+        """Return what the network needs of the pairs; with `reset`, learn its dimensions."""
+
+    def _prepare(self, scores: FloatArray, weights: FloatArray) -> None:
+        """Check the settings against the data; learn what is not learned by gradient descent."""
 
     @abstractmethod
     def _build(self) -> Module:
-        """Return a new network for the table given to `fit`."""
+        """Return a new network for the dimensions that `fit` has found."""
 
     @abstractmethod
     def _plan(self) -> TrainingPlan:
-        """Return how it is trained."""
+        """Return how the network is trained."""
 
     @abstractmethod
-    def _inputs(self, table: FloatArray, device: str) -> Inputs:
-        """Return what makes the network's input of row numbers."""
+    def _inputs(self, pairs: Any, device: str) -> Inputs:
+        """Return a function from row numbers to the network's input, of what `_read` returned."""
 
     @abstractmethod
     def _loss(self, predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -291,11 +314,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         return scores
 
     def _score_weights(self, scores: FloatArray, rows: IntArray) -> FloatArray:
-        """Return weights that the scores decide, of the rows that are trained or validated on."""
+        """Return the weights, by their scores, of the rows to train or to validate on."""
         return np.ones(len(rows))
 
     def _finish(self, predicted: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
-        """Learn from what the trained network gives the validation pairs; `weights` are theirs."""
+        """Learn from the trained network's outputs for the validation pairs."""
 
     def _to_scores(self, predicted: FloatArray) -> FloatArray:
         """Return the scores that the network's outputs stand for."""
@@ -304,23 +327,23 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     def _examples(
         self, inputs: Inputs, rows: IntArray, scores: FloatArray, weights: FloatArray
     ) -> Examples:
-        """Return some rows of a table; the others are as if they were absent."""
+        """Return some rows to train or to validate on; the other rows have no effect."""
         loss_weights = weights[rows] * self._score_weights(scores, rows)
         return Examples(inputs, rows, self._targets(scores[rows]), loss_weights)
 
-    def _check_eval_set(self, eval_set: Any) -> tuple[FloatArray, FloatArray]:
+    def _check_eval_set(self, eval_set: Any) -> tuple[Any, FloatArray]:
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
             raise StackingError(
-                "eval_set: expected a pair (X, y) of validation columns and scores."
+                "eval_set: expected a pair (X, y) of validation pairs and their scores."
             )
         X, y = eval_set
         if y is None:
             raise StackingError(
                 "eval_set has no scores, so it cannot choose the epoch. Leave it out: then "
-                f"{self.validation_fraction:.0%} of the training rows are held out for that."
+                f"{self.validation_fraction:.0%} of the training rows are held out for this."
             )
-        table, _ = self._check_pairs(X, None, reset=False)
-        return table, check_scores(y, len(table), "eval_set: ")
+        X, _ = self._check_pairs(X, None, reset=False)
+        return X, check_scores(y, len(X), "eval_set: ")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -328,29 +351,16 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         return tags
 
 
-def check_scores(y: ArrayLike, n_pairs: int, where: str = "") -> FloatArray:
-    """Return the scores of pairs as float64; two or more, one for each."""
-    scores: FloatArray = column_or_1d(
-        check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-    )
-    if len(scores) != n_pairs or n_pairs < 2:
-        raise StackingError(
-            f"{where}{len(scores)} scores for {n_pairs} pairs; expected one for each, and two "
-            "pairs or more."
-        )
-    return scores
-
-
 def _hold_out(
     rows: IntArray, labels: IntArray, fraction: float, rng: np.random.RandomState
 ) -> tuple[IntArray, IntArray]:
-    """Split rows at random, groups kept whole; where too few are held out or left, not at all.
+    """Return the rows to train on and the rows held out; both are all rows if there are too few.
 
-    Groups are drawn until `fraction` of the rows, ten at least, is held out.  One that would make
-    them more than twice as many is passed over.
+    Groups are kept whole and drawn at random until `fraction` of the rows, and at least ten, is
+    held out.  A group that would make them more than twice as many is passed over.
     """
-    _, group_of, sizes = np.unique(labels[rows], return_inverse=True, return_counts=True)
-    wanted = max(LEAST_HELD_OUT, round(fraction * len(rows)))
+    _, group_numbers, sizes = np.unique(labels[rows], return_inverse=True, return_counts=True)
+    wanted = max(MIN_HELD_OUT, round(fraction * len(rows)))
     drawn, n_held_out = [], 0
     for group in rng.permutation(len(sizes)):
         if n_held_out >= wanted:
@@ -358,15 +368,15 @@ def _hold_out(
         if n_held_out + sizes[group] <= 2 * wanted:
             drawn.append(group)
             n_held_out += sizes[group]
-    if n_held_out < LEAST_HELD_OUT or len(rows) - n_held_out < LEAST_HELD_OUT:
+    if n_held_out < MIN_HELD_OUT or len(rows) - n_held_out < MIN_HELD_OUT:
         logger.warning(
-            "No rows are held out, %d in %d groups being too few to hold out %d and keep %d: the "
-            "epoch is chosen on the rows that are trained on. Give eval_set for a better choice.",
+            "No rows are held out, because %d rows in %d groups are too few to hold out %d and "
+            "keep %d: the epoch is chosen on the training rows. Give eval_set for a better choice.",
             len(rows),
             len(sizes),
-            LEAST_HELD_OUT,
-            LEAST_HELD_OUT,
+            MIN_HELD_OUT,
+            MIN_HELD_OUT,
         )
         return rows, rows
-    held_out = np.isin(group_of, drawn)
+    held_out = np.isin(group_numbers, drawn)
     return rows[~held_out], rows[held_out]

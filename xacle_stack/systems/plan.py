@@ -24,24 +24,24 @@ class TrainingPlan:
     ----------
     epochs : int
     batch_size : int
-        Rows a step; the last batch of an epoch may be shorter.
+        Rows in each step; the last batch of an epoch may be shorter.
     learning_rate : float
-        The highest.
+        The highest rate.
     optimizer : {"lars", "adam"}
-        LARS is timm's, with momentum 0.9.  Without weight decay timm's does not adapt to the
-        layers: it is gradient descent with momentum.
+        LARS is timm's, with momentum 0.9.  Without weight decay, timm's LARS does not adapt to
+        the layers and is gradient descent with momentum.
     weight_decay : float
     schedule : {"cosine", "plateau"}
-        Each step along a cosine to `final_learning_rate`, after a linear rise over the first
-        `warmup_epochs`; or half the rate whenever the validation loss has not fallen for more than
-        `plateau_patience` epochs.
+        "cosine" follows a cosine down to `final_learning_rate` step by step, after a linear rise
+        over the first `warmup_epochs`.  "plateau" halves the rate whenever the validation loss has
+        not fallen for more than `plateau_patience` epochs.
     warmup_epochs : float
     final_learning_rate : float
     plateau_patience : int
     patience : int, optional
-        Stop after so many epochs without a better one; by default never.
+        Training stops after this many epochs without a better one; by default never.
     precision : {"float32", "bfloat16"}
-        Of the products of matrices in training; weights, loss and validation stay float32.
+        The precision of the matrix products in training; weights, loss and validation stay float32.
     """
 
     epochs: int
@@ -57,11 +57,11 @@ class TrainingPlan:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_whole_number("epochs", self.epochs, minimum=1)
-        check_whole_number("batch_size", self.batch_size, minimum=1)
+        check_whole_number("epochs", self.epochs, 1)
+        check_whole_number("batch_size", self.batch_size, 1)
         if self.patience is not None:
-            check_whole_number("patience", self.patience, minimum=1)
-        check_whole_number("plateau_patience", self.plateau_patience, minimum=0)
+            check_whole_number("patience", self.patience, 1)
+        check_whole_number("plateau_patience", self.plateau_patience, 0)
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("precision", self.precision, get_args(Precision))
@@ -71,10 +71,11 @@ class TrainingPlan:
 
 
 def learning_rate_at(plan: TrainingPlan, epoch: float) -> float:
-    """Return the rate of the cosine schedule, `epoch` being a fraction of epochs done.
+    """Return the learning rate of the cosine schedule after a number of epochs.
 
-    ``rate · t/warmup`` while t < warmup, then ``end + (rate − end)(1 + cos(π t/epochs))/2``: the
-    cosine begins at t = 0, under the rise, as in timm.
+    With t for `epoch`, which may be a fraction: ``rate · t/warmup`` while t < warmup, then
+    ``end + (rate − end)(1 + cos(π t/epochs))/2``.  As in timm the cosine starts at t = 0, so that
+    it has already fallen a little where the rise ends.
 
     Examples
     --------

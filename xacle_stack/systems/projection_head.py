@@ -15,8 +15,8 @@ from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.losses import listnet_top1, pairwise_logistic, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.pair_columns import pair_columns, width
 from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.space_vectors import Vectors, read_vectors
 from xacle_stack.systems.training import Inputs, Module, Tensor
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -32,41 +32,40 @@ class ProjectionHeadRegressor(NeuralRegressor):
     In each space, a tower for the clip and one for the caption lead to unit vectors a and b.  The
     score is linear in their cosine aᵀb and their differences |a − b|, of all spaces together.
 
-    The network learns standardised scores.  With "mse" that is undone; the other two losses know
-    the order only, and a strictly increasing map, fitted on the validation pairs, brings what the
-    network gives to the scale of the scores.
+    The network learns standardised scores.  With "mse" the standardisation is undone.  The other
+    two losses see only the order of the scores; a strictly increasing map, fitted on the validation
+    pairs, brings the network's outputs to the scale of the scores.
 
     Parameters
     ----------
-    spaces : sequence of (slice, slice), optional
-        For each space the columns of the clip's vector and of the caption's, of any lengths.  By
-        default one space: the first half of the columns and the second; the middle one of an odd
-        number belongs to both.
+    spaces : sequence of str, optional
+        The spaces of a feature table whose vectors are used, by default all.  A space's two vectors
+        may have different lengths.
     loss : {"mse", "listnet", "pairwise"}, default="mse"
-        See :mod:`~xacle_stack.systems.losses`.  The last two learn the order of a batch.
+        See :mod:`~xacle_stack.systems.losses`.  The last two learn the order within a batch.
     n_dims : int, default=128
         Length of the projections.
     hidden : int, optional
         Width of a hidden layer in each tower; by default there is none, and a tower is linear.
     dropout : float, default=0.2
-        Of the differences, and of the hidden layers.
+        The share of the differences, and of the hidden layers, that is dropped.
     learning_rate : float, default=1e-3
-        The highest; it falls to 0 along a cosine.
+        The highest rate; it falls to 0 along a cosine.
     weight_decay : float, default=1e-4
     warmup_epochs : int, default=2
     epochs : int, default=40
     batch_size : int, default=128
     patience : int, optional
-        Stop after so many epochs without a better validation SRCC; by default never.
+        Training stops after this many epochs without a better validation SRCC; by default never.
     validation_fraction : float, default=0.1
-        Of the training rows, ten at least, held out to choose the epoch where `fit` gets no
-        `eval_set`.
+        The share of the training rows, at least ten, that is held out to choose the epoch on if
+        `fit` gets no `eval_set`.
     device : str, default="cpu"
-        Or "auto": the first CUDA device if there is one.
+        "auto" is the first CUDA device, or the CPU if there is none.
     verbose : bool, default=False
         Whether there is a progress bar.
     random_state : int, RandomState or None, default=None
-        Of the rows held out, the initial weights, the batches and the dropout.
+        Draws the rows held out, the initial weights, the batches and the dropout.
 
     Attributes
     ----------
@@ -74,10 +73,14 @@ class ProjectionHeadRegressor(NeuralRegressor):
         The network after the epoch with the best validation SRCC.
     n_parameters_ : int
     best_epoch_ : int
-        From 1.
+        Counted from 1.
     validation_srcc_, validation_loss_ : ndarray of shape (n_epochs,)
+    spaces_ : tuple of str
+        The spaces used; empty after a fit on a plain array.
+    widths_ : list of (int, int)
+        The lengths of the clip's and the caption's vector in each space.
     mean_, deviation_ : float
-        Of the training scores.
+        The mean and the standard deviation of the training scores.
     calibration_ : MonotoneCalibration or None
         None with "mse".
     """
@@ -86,7 +89,7 @@ class ProjectionHeadRegressor(NeuralRegressor):
 
     def __init__(
         self,
-        spaces: Sequence[tuple[slice, slice]] | None = None,
+        spaces: Sequence[str] | None = None,
         *,
         loss: Literal["mse", "listnet", "pairwise"] = "mse",
         n_dims: int = 128,
@@ -119,46 +122,45 @@ class ProjectionHeadRegressor(NeuralRegressor):
         self.verbose = verbose
         self.random_state = random_state
 
+    def check_settings(self) -> None:
+        """Check the settings, without data and without PyTorch; errors as of the base class."""
+        super().check_settings()
+        if self.spaces is not None:
+            names = [] if isinstance(self.spaces, str) else list(self.spaces)
+            if not names or not all(isinstance(name, str) and name for name in names):
+                raise StackingError(
+                    "spaces must be a list of names such as ['mini-mel', 'mini-mod'], or None for "
+                    f"all, got {self.spaces!r}."
+                )
+            if len(set(names)) < len(names):
+                raise StackingError(f"spaces must name each space once, got {names!r}.")
+        check_choice("loss", self.loss, LOSSES)
+        check_whole_number("n_dims", self.n_dims, 1)
+        if self.hidden is not None:
+            check_whole_number("hidden", self.hidden, 1)
+        check_share("dropout", self.dropout)
+
     def check_state(self) -> None:
         """Check weights and settings that come from a file; errors as of `NeuralRegressor`."""
         super().check_state()
-        self._check_repeated("spaces", 1 if self.spaces is None else len(self.spaces), "audio.")
+        self._check_repeated("spaces_", len(self.widths_), "audio.")
         check_numbers("mean_", self.mean_, ())
         check_numbers("deviation_", self.deviation_, ())
         if not isinstance(self.calibration_, MonotoneCalibration | None):
             raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")
 
-    @property
-    def _named_columns(self) -> object:
-        return self.spaces
+    def _read(self, X: Any, *, reset: bool) -> list[Vectors]:
+        return read_vectors(self, X, self.spaces, reset=reset)
 
-    def _prepare(self, table: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
-        check_choice("loss", self.loss, LOSSES)
-        check_whole_number("n_dims", self.n_dims, minimum=1)
-        if self.hidden is not None:
-            check_whole_number("hidden", self.hidden, minimum=1)
-        check_share("dropout", self.dropout)
-        self._columns(table.shape[1])
+    def _prepare(self, scores: FloatArray, weights: FloatArray) -> None:
         mean = np.average(scores, weights=weights)
         deviation = np.sqrt(np.average(np.square(scores - mean), weights=weights))
         self.mean_ = float(mean)
         self.deviation_ = float(deviation) if deviation > 0 else 1.0
         self.calibration_: MonotoneCalibration | None = None
 
-    def _columns(self, n_columns: int) -> list[tuple[slice, slice]]:
-        """Return the columns of the clip and of the caption in each space."""
-        pairs: Any = [(None, None)] if self.spaces is None else list(self.spaces)
-        if not pairs or any(not isinstance(p, tuple | list) or len(p) != 2 for p in pairs):
-            raise StackingError(
-                f"spaces: expected a pair of slices (audio, text) for each, got {self.spaces!r}."
-            )
-        found = [pair_columns(n_columns, audio, text) for audio, text in pairs]
-        return [(views[0], text) for views, text in found]
-
     def _build(self) -> Module:
-        columns = self._columns(self.n_features_in_)
-        widths = [(width(audio), width(text)) for audio, text in columns]
-        return _head(widths, self.n_dims, self.hidden, self.dropout)
+        return _head(self.widths_, self.n_dims, self.hidden, self.dropout)
 
     def _plan(self) -> TrainingPlan:
         return TrainingPlan(
@@ -171,16 +173,16 @@ class ProjectionHeadRegressor(NeuralRegressor):
             patience=self.patience,
         )
 
-    def _inputs(self, table: FloatArray, device: str) -> Inputs:
+    def _inputs(self, pairs: list[Vectors], device: str) -> Inputs:
         torch = require("torch", extra="neural", purpose="ProjectionHeadRegressor")
-        vectors = [
-            torch.from_numpy(table[:, columns].copy()).to(device)
-            for pair in self._columns(table.shape[1])
-            for columns in pair
+        tensors = [
+            torch.from_numpy(vectors.astype(np.float32, order="C")).to(device)
+            for space in pairs
+            for vectors in space
         ]
 
         def inputs(rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
-            return tuple(vector[rows] for vector in vectors)
+            return tuple(tensor[rows] for tensor in tensors)
 
         return inputs
 
@@ -216,21 +218,21 @@ def _head(widths: list[tuple[int, int]], n_dims: int, hidden: int | None, dropou
             super().__init__()
             self.audio = nn.ModuleList(tower(n_audio) for n_audio, _ in widths)
             self.text = nn.ModuleList(tower(n_text) for _, n_text in widths)
-            for place, (n_audio, n_text) in enumerate(widths):
+            for index, (n_audio, n_text) in enumerate(widths):
                 if n_audio == n_text:
-                    # In a common space both begin with one projection, which keeps its cosines.
-                    self.text[place].load_state_dict(self.audio[place].state_dict())
+                    # Starting from the same projection roughly keeps the cosines of a common space.
+                    self.text[index].load_state_dict(self.audio[index].state_dict())
             self.dropout = nn.Dropout(dropout)
             self.output = nn.Linear(len(widths) * (1 + n_dims), 1)
 
         def forward(self, *vectors: Tensor) -> Tensor:
             parts = []
-            for place in range(len(widths)):
+            for index in range(len(widths)):
                 a, b = (
                     nn.functional.normalize(tower(nn.functional.normalize(vector)))
                     for tower, vector in zip(
-                        (self.audio[place], self.text[place]),
-                        vectors[2 * place : 2 * place + 2],
+                        (self.audio[index], self.text[index]),
+                        vectors[2 * index : 2 * index + 2],
                         strict=True,
                     )
                 )

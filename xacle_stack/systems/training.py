@@ -1,18 +1,20 @@
 """The one training loop of the systems that learn by gradient, and prediction by blocks of rows.
 
-Fits are the same to the last bit on the CPU, for the same seed and the same number of PyTorch's
-threads, and leave the state of every random generator of the process as it was.
+On the CPU, fits with the same seed and the same number of PyTorch's threads are equal to the last
+bit.  They leave the state of every random generator of the process as it was.  A stack holds other
+libraries to one thread; PyTorch keeps its own here, so that a network does not depend on how the
+stack shares its work.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,24 +25,27 @@ from tqdm import tqdm
 
 from xacle_stack._optional import require, stand_ins
 from xacle_stack._progress import progress_bar
-from xacle_stack._threads import openmp_threads
+from xacle_stack._threads import usual_openmp_threads
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
 from xacle_stack.systems.plan import Optimizer, TrainingPlan, learning_rate_at
 
+logger = logging.getLogger(__name__)
+
 Tensor = Any  # torch is imported where it is used
 Module = Any
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (predicted, target, weights) → no axes
-# Rows → what the network's forward takes, on its device.  The generator is given in training only,
-# for what a batch draws: an augmented view, a crop.
+# Rows → what the network's forward takes, on its device.  Only training gives a generator, for what
+# is drawn at random for each batch.
 Inputs = Callable[[IntArray, np.random.Generator | None], tuple[Tensor, ...]]
 
 MOMENTUM = 0.9
 BLOCK_ROWS = 512
-LOSS_ROWS = 2048  # losses of pairs of rows take memory by the square
-# PyTorch's dropout draws from one generator in the process: trainings in several threads, as in a
-# stack with n_jobs, would draw each other's numbers.  PyTorch fills the cores by itself.
+LOSS_ROWS = 2048  # a loss over row pairs takes memory that grows with the square of the rows
+# The whole process shares the generator that PyTorch's dropout draws from: trainings in several
+# threads, as in a stack with n_jobs, would take each other's numbers.  PyTorch uses all cores by
+# itself, so that waiting costs little.
 _ONE_TRAINING = threading.Lock()
 
 
@@ -77,9 +82,9 @@ class Training:
     validation_srcc : ndarray of shape (n_epochs,)
         NaN where it is undefined, because all predictions or all targets were equal.
     validation_loss : ndarray of shape (n_epochs,)
-        Of more than 2048 rows the mean over blocks of about equal size, by their rows.
-    was_interrupted : bool
-        Whether a KeyboardInterrupt ended it.
+        For more than 2048 rows, the mean over blocks of about equal size, weighted by their rows.
+    interrupt : KeyboardInterrupt, optional
+        The one that ended the training, which the caller raises once the network is usable.
     """
 
     weights: dict[str, Any]
@@ -87,7 +92,7 @@ class Training:
     best_epoch: int
     validation_srcc: FloatArray
     validation_loss: FloatArray
-    was_interrupted: bool
+    interrupt: KeyboardInterrupt | None
 
 
 def train(
@@ -104,9 +109,9 @@ def train(
 ) -> Training:
     """Train a network and keep its state after the epoch with the best validation SRCC.
 
-    Of epochs whose SRCC is equal or undefined, the one with the least validation loss is the best.
-    A KeyboardInterrupt ends the training with a warning; before the end of the first epoch, when
-    there is nothing to keep, it goes on to the caller.
+    Among epochs whose SRCC is equal or undefined, the one with the lowest validation loss is best.
+    A KeyboardInterrupt after the first epoch ends the training, which is logged, and is returned
+    with the best state so far.  During the first epoch there is nothing to keep: it is raised.
 
     Parameters
     ----------
@@ -119,8 +124,9 @@ def train(
     seed : int
     device : str, default="cpu"
     title : str, default="training"
-        Of the progress bar.
+        The label of the progress bar.
     shown : bool, default=False
+        Whether there is a progress bar.
 
     Returns
     -------
@@ -144,20 +150,20 @@ def train(
             best_epoch=run.best_epoch,
             validation_srcc=np.array(run.validation_srcc),
             validation_loss=np.array(run.validation_loss),
-            was_interrupted=run.was_interrupted,
+            interrupt=run.interrupt,
         )
 
 
 def predict(network: Module, inputs: Inputs, rows: IntArray) -> FloatArray:
     """Return a network's outputs for some rows, shape (n_rows,), float32; nothing is dropped out.
 
-    Rows are computed in blocks.  A row's output does not depend on the others, but for the last
-    bits: about 1e-6 of it, since products of other shapes add up in another order.
+    Rows are computed in blocks.  A row's output depends on the other rows only by rounding, about
+    1e-6 of its value, because matrix products of another shape add up in another order.
     """
     torch = require("torch", extra="neural", purpose="a network's prediction")
     network.eval()
     blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
-    with torch.inference_mode(), _usual_threads(torch):
+    with torch.inference_mode(), usual_openmp_threads():
         parts = [network(*inputs(block, None)).float().cpu().numpy() for block in blocks]
     predicted: FloatArray = np.concatenate(parts)
     return predicted
@@ -178,7 +184,7 @@ def load_network(build: Callable[[], Module], weights: Mapping[str, Any], device
 
 
 class _Run:
-    """One training: the state of the optimiser, and the best state of the network."""
+    """One training, with the state of its optimiser and the best state of its network."""
 
     def __init__(
         self,
@@ -199,10 +205,10 @@ class _Run:
             return torch.from_numpy(values.astype(np.float32)).to(device)
 
         self.targets, self.weights = tensor(examples.targets), tensor(examples.weights)
-        self.on_validation = tensor(validation.targets), tensor(validation.weights)
+        self.validation_tensors = tensor(validation.targets), tensor(validation.weights)
         self.tensor = tensor
-        where, enabled = torch.device(device).type, plan.precision == "bfloat16"
-        self.autocast = partial(torch.autocast, where, torch.bfloat16, enabled)
+        kind, enabled = torch.device(device).type, plan.precision == "bfloat16"
+        self.autocast = partial(torch.autocast, kind, torch.bfloat16, enabled)
         self.optimizer = _OPTIMIZERS[plan.optimizer](torch, network.parameters(), plan)
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=0.5, patience=plan.plateau_patience
@@ -212,38 +218,43 @@ class _Run:
         self.best_epoch = 0
         self.best = (-math.inf, -math.inf)
         self.best_state: dict[str, Tensor] = {}
-        self.was_interrupted = False
+        self.interrupt: KeyboardInterrupt | None = None
 
     def go(self, bar: tqdm[Any]) -> None:
         """Train until the plan, the user or an output that is not finite ends it."""
-        why = ""
         try:
             for epoch in range(self.plan.epochs):
                 self._train_epoch(epoch)
                 if not self._validate(epoch + 1):
-                    why = "the predictions are no longer finite"
+                    self._end_without_finite_predictions()
                     break
                 bar.update()
                 rank = f"{self.best[0]:.4f}" if math.isfinite(self.best[0]) else "undefined"
                 bar.set_postfix_str(f"validation SRCC {rank}")
                 if self._is_out_of_patience():
                     break
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if not self.best_state:
                 raise
-            self.was_interrupted = True
-            why = "interrupted"
+            self.interrupt = interrupt
+            logger.warning("Training was interrupted %s", self._what_is_kept())
+
+    def _end_without_finite_predictions(self) -> None:
         if not self.best_state:
             raise StackingError(
                 "the network's predictions are not finite after its first epoch. Give a smaller "
                 "learning_rate, or scores of a smaller range."
             )
-        if why:
-            warnings.warn(
-                f"training ended after {len(self.validation_srcc)} of {self.plan.epochs} epochs "
-                f"({why}); the state after epoch {self.best_epoch} is kept, the best until then.",
-                stacklevel=4,
-            )
+        warnings.warn(
+            f"the predictions are no longer finite: training ended {self._what_is_kept()}",
+            stacklevel=5,
+        )
+
+    def _what_is_kept(self) -> str:
+        return (
+            f"after {len(self.validation_srcc)} of {self.plan.epochs} epochs. The network keeps "
+            f"its state after epoch {self.best_epoch}, the best so far."
+        )
 
     def _train_epoch(self, epoch: int) -> None:
         self.network.train()
@@ -256,7 +267,7 @@ class _Run:
                     group["lr"] = rate
             batch = order[start : start + self.plan.batch_size]
             inputs = self.examples.inputs(self.examples.rows[batch], self.rng)
-            # Around the forward pass only: autocast keeps its copies of the weights until its end.
+            # Only the forward pass is inside: autocast keeps its copies of the weights to the end.
             with self.autocast():
                 predicted = self.network(*inputs).float()
             loss = self.loss(predicted, self.targets[batch], self.weights[batch])
@@ -265,7 +276,7 @@ class _Run:
             self.optimizer.step()
 
     def _validate(self, epoch: int) -> bool:
-        """Note how good the network is, keep its state if it is the best; False if not finite."""
+        """Keep the network's state if it is the best so far; return whether outputs are finite."""
         predicted = predict(self.network, self.validation.inputs, self.validation.rows)
         if not np.isfinite(predicted).all():
             return False
@@ -282,8 +293,8 @@ class _Run:
         return True
 
     def _validation_loss(self, predicted: FloatArray) -> float:
-        """Return the mean loss of blocks of rows, by their number of rows."""
-        tensors = (self.tensor(predicted), *self.on_validation)
+        """Return the mean loss of blocks of rows, weighted by their number of rows."""
+        tensors = (self.tensor(predicted), *self.validation_tensors)
         n_blocks = math.ceil(len(predicted) / LOSS_ROWS)
         blocks = zip(*(tensor.chunk(n_blocks) for tensor in tensors), strict=True)
         parts = [float(self.loss(*block)) * (len(block[0]) / len(predicted)) for block in blocks]
@@ -296,7 +307,7 @@ class _Run:
 
 def _lars(torch: Any, parameters: Iterator[Tensor], plan: TrainingPlan) -> Any:
     if "timm.optim" not in sys.modules:
-        # timm's models want torchvision, its optimisers do not.
+        # Importing timm imports its models, which need torchvision; its optimisers do not.
         with stand_ins(["torchvision"]):
             require("timm.optim", extra="neural", purpose="the optimiser LARS")
     return sys.modules["timm.optim"].Lars(
@@ -318,25 +329,12 @@ _OPTIMIZERS: Mapping[Optimizer, Callable[[Any, Iterator[Tensor], TrainingPlan], 
 
 @contextmanager
 def _reproducible(torch: Any, seed: int, device: str) -> Iterator[None]:
-    """Seed PyTorch, and give its generators their state back at the end."""
+    """Seed PyTorch's generators, and restore their state at the end."""
     on_cpu = torch.device(device).type == "cpu"
     with (
         _ONE_TRAINING,
         torch.random.fork_rng(devices=[] if on_cpu else [torch.device(device)]),
-        _usual_threads(torch),
+        usual_openmp_threads(),
     ):
         torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def _usual_threads(torch: Any) -> Iterator[None]:
-    """Compute with the threads that PyTorch is set to, whatever thread this is.
-
-    A stack holds other libraries at one thread, in its own thread only: the last digits of a
-    network's products, and so its training, would depend on how the stack shares its work.
-    """
-    with ThreadPoolExecutor(1) as fresh:
-        n_threads = fresh.submit(torch.get_num_threads).result()
-    with openmp_threads(n_threads):
         yield

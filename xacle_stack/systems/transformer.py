@@ -1,13 +1,12 @@
 """Trust-your-CLAP: a small Transformer over a pair of frozen embeddings.
 
 Source: Niizumi et al. 2026, technical report of the XACLE challenge, and their public code and
-configuration.  The parts of the network are PyTorch's; how they are put together is written for two
-tokens, which saves a sixth of the work.
+configuration.
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,85 +14,100 @@ import numpy as np
 from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import check_share, check_whole_number
-from xacle_stack.errors import ModelFileError, StackingError
-from xacle_stack.systems.losses import score_weights, weighted_mse
+from xacle_stack.errors import StackingError
+from xacle_stack.systems.losses import check_score_weighting, score_weights, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.pair_columns import AudioColumns, pair_columns, width
 from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.space_vectors import (
+    check_space_setting,
+    finite_block,
+    one_space,
+    read_vectors,
+)
 from xacle_stack.systems.training import Inputs, Module, Tensor
+from xacle_stack.table import FeatureTable
 
-# Of the published code, beyond its configuration file.
+# The published code has these two numbers, its configuration file does not.
 _MLP_DROPOUT = 0.5
 _MLP_INITIAL_DEVIATION = 0.01
-# How often the views of a model from a file may take the columns of its table.
-_MAX_VIEWED = 64
+
+
+@dataclass(frozen=True, eq=False)
+class _ViewedPairs:
+    """The captions' vectors, and one or more views of the clips', the unchanged one first."""
+
+    captions: FloatArray
+    views: list[FloatArray]
 
 
 class TransformerRegressor(NeuralRegressor):
     """Predict scores by a Transformer encoder over the two tokens [caption; clip].
 
     Both vectors, normalised over the batch without affine terms and with common statistics, are
-    the tokens of a standard encoder (after each part LayerNorm; ReLU).  Its output at the
+    the tokens of a standard encoder (LayerNorm after each sublayer; ReLU).  Its output at the
     caption, after one more LayerNorm, goes through one hidden layer to the score:
     ``ŷ = MLP(LayerNorm(Encoder(BatchNorm([z_t; z_a])))_t)``.  It minimises the weighted mean
     squared error on the raw scores.
 
-    The defaults are the published configuration.  There the spectrogram is masked at random
-    (SpecAugment); here, where embeddings are frozen, give several slices of `audio`.
+    The defaults are the published configuration.  The publication masks the spectrogram at random
+    (SpecAugment).  Here embeddings are frozen, and augmented views of the clips take that part:
+    the blocks ``"SPACE/audio:view-1"``, ``"SPACE/audio:view-2"`` … of the table given to `fit`.
+    Training draws the clip or one of its views for each row and step; prediction uses no views.
 
     Parameters
     ----------
-    audio : slice or sequence of slice, optional
-        Columns of the clip's vector; several for augmented views, the first being the clip as it
-        is.  Training draws one a row and step, prediction uses the first.
-    text : slice, optional
-        Columns of the caption's vector, as many.  Without `audio` and `text`, the first half of the
-        columns is the clip's and the second the caption's; the middle one of an odd number belongs
-        to both.
+    space : str, optional
+        The space of a feature table whose vectors are the tokens; by default the only one that the
+        table has.
     score_weighting : {0, 1, 2, 3}, default=1
-        Which :func:`~xacle_stack.systems.losses.score_weights`; all but 0 want scores of 0–10.
+        The kind of :func:`~xacle_stack.systems.losses.score_weights`.  All kinds but 0 need scores
+        in 0–10.
     n_layers : int, default=2
     n_heads : int, default=1
-        A divisor of the vectors' length.
+        Must divide the vectors' length.
     feedforward : int, default=4
         Width of the encoder's hidden layers, as a multiple of the vectors' length.
     dropout : float, default=0.2
-        In the encoder; before the MLP's output it is 0.5.
+        The share that is dropped in the encoder; in the MLP it is 0.5.
     hidden : int, default=512
-        Width of the MLP.
+        Width of the MLP's hidden layer.
     optimizer : {"lars", "adam"}, default="lars"
         See :class:`~xacle_stack.systems.plan.TrainingPlan`: timm's LARS without weight decay,
         which is what the published configuration runs, is gradient descent with momentum 0.9.
     learning_rate, final_learning_rate : float, default=3e-4, 1e-7
-        The highest, and the one at the end of the cosine.
+        The highest rate, and the one at the end of the cosine.
     weight_decay : float, default=0.0
     warmup_epochs : int, default=5
     epochs : int, default=100
     batch_size : int, default=128
     patience : int, optional
-        Stop after so many epochs without a better validation SRCC; by default never.
+        Training stops after this many epochs without a better validation SRCC; by default never.
     validation_fraction : float, default=0.1
-        Of the training rows, ten at least, held out to choose the epoch where `fit` gets no
-        `eval_set`.
+        The share of the training rows, at least ten, that is held out to choose the epoch on if
+        `fit` gets no `eval_set`.
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the products of matrices in training.  bfloat16 takes two thirds of the time on
-        processors that have it (AVX-512 BF16, AMX) and is slower on others.
+        The precision of the matrix products in training.  bfloat16 takes two thirds of the time
+        on processors that have it (AVX-512 BF16, AMX) and is slower on others.
     device : str, default="cpu"
-        Or "auto": the first CUDA device if there is one.
+        "auto" is the first CUDA device, or the CPU if there is none.
     verbose : bool, default=False
         Whether there is a progress bar.
     random_state : int, RandomState or None, default=None
-        Of the rows held out, the initial weights, the batches and the dropout.
+        Draws the rows held out, the initial weights, the batches, the views and the dropout.
 
     Attributes
     ----------
     weights_ : dict of str to ndarray
-        The network after the epoch with the best validation SRCC.  (The published code chose by
-        the SRCC behind the gate.)
+        The network after the epoch with the best validation SRCC.  (The published code chooses
+        by the SRCC of the gated scores.)
     n_parameters_ : int
     best_epoch_ : int
-        From 1.
+        Counted from 1.
     validation_srcc_, validation_loss_ : ndarray of shape (n_epochs,)
+    spaces_ : tuple of str
+        The name of the space; empty after a fit on a plain array.
+    widths_ : list of (int, int)
+        One pair: the lengths of the clip's and the caption's vector.
 
     References
     ----------
@@ -104,8 +118,7 @@ class TransformerRegressor(NeuralRegressor):
 
     def __init__(
         self,
-        audio: AudioColumns | None = None,
-        text: slice | None = None,
+        space: str | None = None,
         *,
         score_weighting: Literal[0, 1, 2, 3] = 1,
         n_layers: int = 2,
@@ -127,8 +140,7 @@ class TransformerRegressor(NeuralRegressor):
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.audio = audio
-        self.text = text
+        self.space = space
         self.score_weighting = score_weighting
         self.n_layers = n_layers
         self.n_heads = n_heads
@@ -149,38 +161,49 @@ class TransformerRegressor(NeuralRegressor):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _prepare(self, table: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
-        views, text = pair_columns(table.shape[1], self.audio, self.text)
-        if width(views[0]) != width(text):
-            raise StackingError(
-                f"the clip's vector has {width(views[0])} columns and the caption's {width(text)}, "
-                "but the two tokens of one sequence are equally long. Give vectors of one "
-                "contrastive space, or ProjectionHeadRegressor, which takes any."
-            )
+    def check_settings(self) -> None:
+        """Check the settings, without data and without PyTorch; errors as of the base class."""
+        super().check_settings()
+        check_space_setting(self.space)
+        check_score_weighting(self.score_weighting)
         for name in ("n_layers", "n_heads", "feedforward", "hidden"):
-            check_whole_number(name, getattr(self, name), minimum=1)
+            check_whole_number(name, getattr(self, name), 1)
         check_share("dropout", self.dropout)
-        if width(text) % self.n_heads:
-            raise StackingError(
-                f"n_heads must divide the vectors' length {width(text)}, got {self.n_heads!r}."
-            )
 
     def check_state(self) -> None:
         """Check weights and settings that come from a file; errors as of `NeuralRegressor`."""
         super().check_state()
         self._check_repeated("n_layers", self.n_layers, "encoder.layers.")
-        n_columns = self.n_features_in_
-        views, _ = pair_columns(n_columns, self.audio, self.text)
-        if len(views) * width(views[0]) > _MAX_VIEWED * n_columns:  # each is copied to predict
-            raise ModelFileError(
-                f"audio: {len(views)} views of {width(views[0])} columns, of a table that has "
-                f"{n_columns}."
+
+    def _read(self, X: Any, *, reset: bool) -> _ViewedPairs:
+        ((clips, captions),) = read_vectors(self, X, one_space(X, self.space), reset=reset)
+        views = [clips]
+        if reset and isinstance(X, FeatureTable):
+            prefix = f"{self.spaces_[0]}/audio:view-"
+            views += [finite_block(X, name) for name in X.blocks if name.startswith(prefix)]
+        return _ViewedPairs(captions, views)
+
+    def _prepare(self, scores: FloatArray, weights: FloatArray) -> None:
+        ((n_audio, n_text),) = self.widths_
+        if n_audio != n_text:
+            raise StackingError(
+                f"the clip's vector has {n_audio} columns and the caption's {n_text}, but the two "
+                "tokens of one sequence are equally long. Give the vectors of one contrastive "
+                "space, or use ProjectionHeadRegressor, which takes vectors of any lengths."
+            )
+        if n_text % self.n_heads:
+            raise StackingError(
+                f"n_heads must divide the vectors' length {n_text}, got {self.n_heads!r}."
             )
 
     def _build(self) -> Module:
-        text = pair_columns(self.n_features_in_, self.audio, self.text)[1]
         return _two_token_network(
-            width(text), self.n_layers, self.n_heads, self.feedforward, self.dropout, self.hidden
+            self.widths_[0][1],
+            self.n_layers,
+            self.n_heads,
+            self.feedforward,
+            self.dropout,
+            self.hidden,
         )
 
     def _plan(self) -> TrainingPlan:
@@ -196,16 +219,15 @@ class TransformerRegressor(NeuralRegressor):
             precision=self.precision,
         )
 
-    def _inputs(self, table: FloatArray, device: str) -> Inputs:
+    def _inputs(self, pairs: _ViewedPairs, device: str) -> Inputs:
         torch = require("torch", extra="neural", purpose="TransformerRegressor")
-        views, text = pair_columns(table.shape[1], self.audio, self.text)
-        captions = torch.from_numpy(table[:, text].copy()).to(device)
-        clips = torch.from_numpy(np.stack([table[:, view] for view in views])).to(device)
+        captions = torch.from_numpy(pairs.captions.astype(np.float32)).to(device)
+        clips = torch.from_numpy(np.stack(pairs.views).astype(np.float32)).to(device)
 
         def inputs(rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
-            if rng is None or len(views) == 1:
+            if rng is None or len(clips) == 1:
                 return captions[rows], clips[0, rows]
-            return captions[rows], clips[rng.integers(len(views), size=len(rows)), rows]
+            return captions[rows], clips[rng.integers(len(clips), size=len(rows)), rows]
 
         return inputs
 
@@ -222,31 +244,18 @@ def _two_token_network(
     torch: Any = require("torch", extra="neural", purpose="TransformerRegressor")
     nn = torch.nn
 
-    class Dropout(nn.Module):  # type: ignore[name-defined]  # nn is Any
-        """As torch.nn.Dropout, which takes four times as long on a CPU: 16 random bits a number."""
-
-        def __init__(self, share: float) -> None:
-            super().__init__()
-            self.n_dropped = round(share * 2**16)
-
-        def forward(self, x: Tensor) -> Tensor:
-            if not self.training or not self.n_dropped:
-                return x
-            bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
-            drawn = bits.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
-            return x * (drawn >= self.n_dropped - 2**15) * (2**16 / (2**16 - self.n_dropped))
-
     class TwoTokenNetwork(nn.Module):  # type: ignore[name-defined]  # nn is Any
         def __init__(self) -> None:
             super().__init__()
-            layer = nn.TransformerEncoderLayer(n_dims, n_heads, n_dims * feedforward)
-            layer.dropout = layer.dropout1 = layer.dropout2 = Dropout(dropout)
+            layer = nn.TransformerEncoderLayer(
+                n_dims, n_heads, n_dims * feedforward, dropout, batch_first=True
+            )
             self.pre_norm = nn.BatchNorm1d(n_dims, affine=False)
-            # As published: copies of one layer, so that all layers begin alike.
+            # It copies one layer, as published, so that all layers begin alike.
             self.encoder = nn.TransformerEncoder(layer, n_layers, enable_nested_tensor=False)
             self.norm = nn.LayerNorm(n_dims)
             self.mlp = nn.Sequential(
-                nn.Linear(n_dims, hidden), nn.ReLU(), Dropout(_MLP_DROPOUT), nn.Linear(hidden, 1)
+                nn.Linear(n_dims, hidden), nn.ReLU(), nn.Dropout(_MLP_DROPOUT), nn.Linear(hidden, 1)
             )
             for linear in (self.mlp[0], self.mlp[3]):
                 nn.init.normal_(linear.weight, std=_MLP_INITIAL_DEVIATION)
@@ -255,39 +264,6 @@ def _two_token_network(
         def forward(self, text: Tensor, audio: Tensor) -> Tensor:
             tokens = torch.stack([text, audio], dim=1)
             tokens = self.pre_norm(tokens.flatten(0, 1)).view_as(tokens)
-            *first, last = self.encoder.layers
-            for layer in first:
-                tokens = _encode(torch, layer, tokens, tokens)
-            # Of the last layer only the output at the caption is used: the other is not made.
-            caption = _encode(torch, last, tokens[:, :1], tokens)
-            return self.mlp(self.norm(caption)).flatten()
+            return self.mlp(self.norm(self.encoder(tokens)[:, 0])).flatten()
 
     return TwoTokenNetwork()
-
-
-def _encode(torch: Any, layer: Module, queries: Tensor, tokens: Tensor) -> Tensor:
-    """Return a torch.nn.TransformerEncoderLayer's output at some of its tokens."""
-    attended = _attend(torch, layer.self_attn, layer.dropout, queries, tokens)
-    x = layer.norm1(queries + layer.dropout1(attended))
-    inner = layer.dropout(layer.linear1(x).relu())
-    return layer.norm2(x + layer.dropout2(layer.linear2(inner)))
-
-
-def _attend(
-    torch: Any, attention: Module, dropout: Module, queries: Tensor, tokens: Tensor
-) -> Tensor:
-    """Return a torch.nn.MultiheadAttention's output for sequences of two tokens.
-
-    A softmax over two is the logistic function of their difference, for which one key is enough:
-    ``q·(k₁ − k₂) = q·W(z₁ − z₂)``.
-    """
-    linear = torch.nn.functional.linear
-    heads = (attention.num_heads, attention.head_dim)
-    w_query, w_key, w_value = attention.in_proj_weight.chunk(3)
-    b_query, _, b_value = attention.in_proj_bias.chunk(3)
-    query = linear(queries, w_query, b_query).unflatten(2, heads)
-    key = linear(tokens[:, :1] - tokens[:, 1:], w_key).unflatten(2, heads)
-    value = linear(tokens, w_value, b_value).unflatten(2, heads)
-    first = ((query * key).sum(3, keepdim=True) / math.sqrt(attention.head_dim)).sigmoid()
-    mixed = dropout(first) * value[:, :1] + dropout(1 - first) * value[:, 1:]
-    return attention.out_proj(mixed.flatten(2))

@@ -1,7 +1,7 @@
 """Fit mini-CLAP on synthesised scenes: ``python -m xacle_stack.encoders.mini.fit``.
 
-Scenes and captions come from the "fit" streams and the "fit" half of captions, so nothing that
-a demo data set holds has been seen.  It takes about half a minute with two workers.
+Scenes and captions come from the "fit" streams and the "fit" half of captions, so no part of a demo
+data set is used.  It takes about half a minute with two workers.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Cca:
 def fit_cca(
     x: FloatArray, y: FloatArray, n_dims: int, ridge_x: float = 0.0, ridge_y: float = 0.0
 ) -> Cca:
-    """Find the directions of two views that correlate most.
+    """Find the directions of two views with the largest correlations.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def fit_mini(
     n_scenes : int, default=3000
     seed : int, default=0
     n_jobs : int, optional
-        Worker processes, as in joblib; does not change the result.
+        Number of worker processes, as in joblib.  It does not change the result.
 
     Returns
     -------

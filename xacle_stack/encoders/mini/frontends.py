@@ -1,14 +1,14 @@
 """Turns a waveform into a fixed number of features, in the three ways of mini-CLAP.
 
-Each front end hears one thing well and others badly, so that their spaces err differently:
+Each front end represents one property well and others badly, so their spaces err differently:
 
-- ``mel_features``: which frequencies sound, finely; hardly anything about their course in time.
+- ``mel_features``: the fine spectrum; hardly anything about its course in time.
 - ``mfcc_features``: the coarse spectral envelope and how fast it changes; no fine structure.
 - ``modulation_features``: the rhythm of each broad band; hardly anything about timbre.
 
-All take mono float samples at 16 kHz of any length from one sample on, do not depend on the
-recording's level, and give finite values for silence.  Of an augmented view, parts of the
-spectrogram are filled with its mean level; see :func:`~xacle_stack.encoders.masks.hidden_parts`.
+All take one or more mono float samples at 16 kHz, do not depend on the level of the recording, and
+give finite values for silence.  In an augmented view, parts of the spectrogram are filled with its
+mean level; see :func:`~xacle_stack.encoders.masks.hidden_parts`.
 """
 
 from functools import cache
@@ -35,7 +35,7 @@ def mel_features(samples: FloatArray, view: int = 0) -> FloatArray:
     samples : ndarray of shape (n_samples,)
         Mono at 16 kHz.
     view : int, default=0
-        Which augmented view; 0 is the clip as it is.
+        Number of the augmented view; 0 is the clip itself.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def mfcc_features(samples: FloatArray, view: int = 0) -> FloatArray:
     samples : ndarray of shape (n_samples,)
         Mono at 16 kHz.
     view : int, default=0
-        Which augmented view; 0 is the clip as it is.
+        Number of the augmented view; 0 is the clip itself.
 
     Returns
     -------
@@ -100,13 +100,13 @@ def modulation_features(samples: FloatArray, view: int = 0) -> FloatArray:
     samples : ndarray of shape (n_samples,)
         Mono at 16 kHz.
     view : int, default=0
-        Which augmented view; 0 is the clip as it is.
+        Number of the augmented view; 0 is the clip itself.
 
     Returns
     -------
     features : ndarray of shape (240,)
-        float32: for each band the log power of its level's fluctuation between 1 and 100 Hz in
-        17 steps, then its mean level, and how far its peaks stand out and it is skewed.
+        float32: for each band the log power of the fluctuation of its level between 1 and 100 Hz
+        in 17 steps, then its mean level, the height of its peaks and its skewness.
     """
     level = _log_mel(samples, _N_BANDS, hop=SAMPLE_RATE_HZ // _ENVELOPE_RATE_HZ, view=view)
     centred = level - level.mean(axis=0)

@@ -31,7 +31,7 @@ class MiniWeights:
     caption_map : ndarray of shape (n_buckets, n_dims)
         One row for each n-gram bucket.
     caption_offset : ndarray of shape (n_dims,)
-        What an average caption would give, negated.
+        The negative of an average caption's image.
     """
 
     audio_centre: FloatArray
@@ -60,18 +60,18 @@ class MiniWeights:
 
     @classmethod
     def read(cls, path: Path, n_features: int, n_buckets: int, n_dims: int) -> Self:
-        """Read a file that :meth:`save` wrote; nothing in it is ever executed.
+        """Read a file that :meth:`save` wrote, without executing anything in it.
 
         Parameters
         ----------
         path : Path
         n_features, n_buckets, n_dims : int
-            What the encoder's front end, caption reader and info say.
+            The sizes of the encoder's front end, caption reader and space.
 
         Raises
         ------
         EncoderError
-            If it is no npz file, or its arrays are not the expected ones.
+            If it is not an npz file, or its arrays are not the expected ones.
         """
         expected = {
             "audio_centre": (n_features,),
