@@ -132,12 +132,16 @@ def set_finding(ax: Axes, finding: str) -> None:
     finding : str
     """
     text = plain_text(finding)
-    title = ax.set_title(text, loc="left", fontsize=FONT_SIZE + 1, fontweight="bold")
     figure = figure_of(ax)
     figure.draw_without_rendering()
-    available = figure.bbox.width - ax.get_window_extent().x0
-    max_chars = 0.95 * len(text) * available / title.get_window_extent().width
-    title.set_text(textwrap.fill(text, max(10, int(max_chars))))
+    frame = ax.get_window_extent()
+    # The title ends before the next panel.
+    panels = [other.get_tightbbox() for other in figure.axes if other is not ax]
+    starts = [panel.x0 for panel in panels if panel is not None and panel.x0 > frame.x1]
+    available = min([figure.bbox.width, *starts]) - frame.x0
+    style: dict[str, Any] = {"fontsize": FONT_SIZE + 1, "fontweight": "bold"}
+    max_chars = 0.95 * len(text) * available / _text_size(ax, text, **style)[0]
+    ax.set_title(textwrap.fill(text, max(10, int(max_chars))), loc="left", **style)
 
 
 def plain_text(text: str) -> str:
@@ -211,7 +215,7 @@ def draw_dot_rows(
                 color=GREY if y in muted else style.colour,
                 annotation_clip=False,
             )
-        widest = max(_text_size(ax, text, font_size)[0] for text in [header, *texts[name]])
+        widest = max(_text_size(ax, text, fontsize=font_size)[0] for text in [header, *texts[name]])
         column += widest / figure_of(ax).dpi * _POINTS_PER_INCH + 12
 
 
@@ -344,9 +348,9 @@ def font_size_for(ax: Axes, n_lines: int) -> float:
     return min(FONT_SIZE, axes_height(ax) / (_LINE_HEIGHT * n_lines))
 
 
-def _text_size(ax: Axes, text: str, font_size: float = FONT_SIZE) -> tuple[float, float]:
+def _text_size(ax: Axes, text: str, **style: Any) -> tuple[float, float]:
     """Return the width and the height of a text in pixels."""
-    artist = ax.text(0, 0, text, fontsize=font_size)
+    artist = ax.text(0, 0, text, **{"fontsize": FONT_SIZE, **style})
     extent = artist.get_window_extent()
     artist.remove()
     return float(extent.width), float(extent.height)
