@@ -208,8 +208,8 @@ class Explanation:
         points: list[tuple[str, Estimate]]
         if len(self.families) > 1:
             points = [(one.name, one.loss) for one in self.families if one.loss is not None]
-            title, label = "What the stack loses without a family", "out-of-fold SRCC lost"
-            label += " (95 % bootstrap interval)"
+            title = self._finding
+            label = "out-of-fold SRCC lost without the family (95 % bootstrap interval)"
         else:
             points = [
                 (one.name, Estimate(one.oof_srcc, one.oof_srcc, one.oof_srcc))
@@ -232,6 +232,14 @@ class Explanation:
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return ax
+
+    @property
+    def _finding(self) -> str:
+        losses = {one.name: one.loss for one in self.families if one.loss is not None}
+        name, loss = max(losses.items(), key=lambda item: item[1].value)
+        if loss.low > 0:
+            return f"Without {name} the stack loses most: {loss.value:.3f} of SRCC"
+        return "The stack is not clearly worse without any one family"
 
     @property
     def _title(self) -> str:

@@ -287,9 +287,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         # depend on the number of threads.
         plan = self._plan(table, added, seed, is_array=not isinstance(X, FeatureTable))
         self.compression_ = plan.compression
-        n_fits = plan.n_fits(table, n_splits)
+        n_fits = plan.n_fits(table.families, n_splits)
         with one_thread(), progress_bar("stack", n_fits, "fits", shown=self.verbose) as progress:
-            task = Level0Task(table, scores, weights, labels, folds, self.n_jobs, progress.update)
+            task = Level0Task(table, scores, weights, labels, folds, self.n_jobs, progress)
             level0 = task.fit_all(plan)
             self.level0_models_ = [one.fitted for one in level0]
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
@@ -503,9 +503,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         has_compressed_array = is_array and _is_compressed(compression)
         ridges = preset.ridge_learners(table.families, has_compressed_array=has_compressed_array)
         plan = Level0Plan(ridges, preset, compression, added, self.penalties, seed)
-        taken = [*(one.name for one in ridges), *(one.name for one in plan.estimators(table))]
+        estimators = plan.estimators(table.families, compression.blocks)
         for name, _ in added:
-            if name in taken:
+            if name in [learner.name for learner in (*ridges, *estimators)]:
                 raise StackingError(
                     f"added_learners: the preset {self.preset!r} has a learner {name!r} already. "
                     "Give the added one another name."
