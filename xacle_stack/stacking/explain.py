@@ -101,7 +101,7 @@ class ShareTable(Sequence[Share], Generic[Share]):
     """
 
     def __init__(self, records: Sequence[Share], headings: Mapping[str, str]) -> None:
-        self._records = tuple(records)
+        self._records: tuple[Share, ...] = tuple(records)
         self._headings = dict(headings)
 
     def __len__(self) -> int:
@@ -355,7 +355,7 @@ def _block_relevances(
     """
     if not learner.view.compressed or compression is None:
         return {}
-    by_column = np.zeros(next(reversed(blocks.values())).stop)
+    by_column = np.zeros(max(block.stop for block in blocks.values()))
     for model in learner.models:
         component = np.zeros(compression.n_features_out_)
         if isinstance(model, BlockGaussianProcess):
@@ -363,8 +363,9 @@ def _block_relevances(
             for span, value in zip(compression.blocks_.values(), relevance, strict=True):
                 component[span] = value / (span.stop - span.start)
         elif isinstance(model, BoostedTrees):
-            columns = np.arange(len(component))[np.newaxis]
-            component[learner.view.select(columns, compression.blocks_)[0]] = model.gain_
+            columns = np.arange(float(len(component)))[np.newaxis]
+            seen = learner.view.select(columns, compression.blocks_)[0].astype(np.intp)
+            component[seen] = model.gain_
         else:
             return {}
         for name, span in compression.blocks_.items():

@@ -450,6 +450,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         """
         n_columns = check_width(self.n_features_in_)
         check_spans("blocks_", self.blocks_, n_columns)
+        if not isinstance(self.families_, dict):
+            raise ModelFileError(f"families_ is a {type(self.families_).__name__}.")
         try:
             FeatureTable(np.empty((0, n_columns)), self.blocks_, families=self.families_)
         except (FeatureError, AttributeError, TypeError) as error:
@@ -468,8 +470,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             known = compressed if learner.view.compressed else self.blocks_
             unknown = [name for name in learner.view.blocks or () if name not in known]
             if unknown or not known:
-                names = ", ".join(map(repr, unknown)) or "all"
-                raise ModelFileError(f"a learner sees blocks that there are not: {names}.")
+                told = ", ".join(map(repr, unknown)) or "all"
+                raise ModelFileError(f"a learner sees blocks that there are not: {told}.")
         names = self.level0_names_
         check_numbers("oof_predictions_", self.oof_predictions_, (None, len(names)))
         n_pairs = len(self.oof_predictions_)
