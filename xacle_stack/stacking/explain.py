@@ -1,4 +1,4 @@
-"""What each learner and each family contributes to a stack."""
+"""Explains what each learner and each family contributes to a stack."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class ShareTable(Sequence[Share], Generic[Share]):
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """What contributes to a stack; made by :meth:`~xacle_stack.Stacker.explain`.
+    """The contributions to a stack; made by :meth:`~xacle_stack.Stacker.explain`.
 
     It is shown as two tables, in a notebook as HTML.
 

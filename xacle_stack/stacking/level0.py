@@ -52,7 +52,7 @@ class Level0Result:
 
 @dataclass(frozen=True, eq=False)
 class Level0Plan:
-    """Which learners are trained.
+    """The learners of a stack, and what they are trained with.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Level0Plan:
     preset : Preset or None
         Gives the estimators that see compressed blocks; None where a caller's learners are all.
     compression : BlockPCA or None
-        None where `preset` is.
+        None where `preset` is None.
     on_columns : sequence of (str, regressor)
         A caller's learners, which see all columns and predict the raw score.
     penalties : sequence of float
@@ -103,7 +103,7 @@ class Level0Plan:
 
 @dataclass(frozen=True, eq=False)
 class Level0Task:
-    """What all learners are trained on.
+    """The data that all learners are trained on.
 
     Attributes
     ----------

@@ -312,7 +312,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         Parameters
         ----------
         X : FeatureTable or array-like of shape (n_pairs, n_features)
-            Of a table, a block of rows is built at a time.
+            A table may be larger than memory: its rows are built a block at a time.
 
         Returns
         -------
@@ -330,8 +330,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     def transform(self, X: ArrayLike) -> FloatArray:
         """Return each level-0 learner's prediction.
 
-        Of the training pairs these are predictions by models that were trained on them; use
-        `fit_transform` or `oof_predictions_` there.
+        For the training pairs use `fit_transform` or `oof_predictions_`: the models that predict
+        here were trained on those pairs.
 
         Parameters
         ----------
