@@ -506,8 +506,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         ridges = preset.ridge_learners(table.families, has_compressed_array=has_compressed_array)
         plan = Level0Plan(ridges, preset, compression, added, self.penalties, seed)
         estimators = plan.estimators(table.families, compression.blocks)
+        taken = [*(ridge.name for ridge in ridges), *(one.name for one in estimators)]
         for name, _ in added:
-            if name in [learner.name for learner in (*ridges, *estimators)]:
+            if name in taken:
                 raise StackingError(
                     f"added_learners: the preset {self.preset!r} has a learner {name!r} already. "
                     "Give the added one another name."
