@@ -48,7 +48,7 @@ def main() -> None:
             write(folder / f"{data}.npz")
             for preset in PRESETS:
                 cells: list[str | float] = []
-                for repeat in range(N_REPEATS):
+                for n_runs in range(1, N_REPEATS + 1):
                     old, new = (
                         predictions(side, folder / f"{data}.npz", preset, folder / "out.npz")
                         for side in (before, ROOT)
@@ -56,7 +56,7 @@ def main() -> None:
                     cells = [compared(old[name], new[name]) for name in sorted(old)]
                     if all(cell == "equal bits" for cell in cells):
                         break
-                rows.append([data, preset, *cells, repeat + 1])
+                rows.append([data, preset, *cells, n_runs])
     header = ["data", "preset", "held-out pairs", "out-of-fold", "runs"]
     title = f"Predictions against {arguments.before}: largest difference over the spread"
     report("predictions", title, header, rows)
