@@ -19,6 +19,9 @@ import numpy as np
 
 BEFORE = "c562a6f"
 PRESETS = ("paper", "best")
+# Between processes on a busy machine the Gaussian process of one and the same revision may differ,
+# about once in five fits; so both sides are run again where bits differ.
+N_REPEATS = 3
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "features" / "recipes" / "mini.toml"
 
@@ -44,12 +47,17 @@ def main() -> None:
         for data, write in sets.items():
             write(folder / f"{data}.npz")
             for preset in PRESETS:
-                old, new = (
-                    predictions(side, folder / f"{data}.npz", preset, folder / "predicted.npz")
-                    for side in (before, ROOT)
-                )
-                rows.append([data, preset, *(compared(old[k], new[k]) for k in sorted(old))])
-    header = ["data", "preset", "held-out pairs", "out-of-fold"]
+                cells: list[str | float] = []
+                n_runs = 0
+                while n_runs < N_REPEATS and set(cells) != {"equal bits"}:
+                    n_runs += 1
+                    old, new = (
+                        predictions(side, folder / f"{data}.npz", preset, folder / "out.npz")
+                        for side in (before, ROOT)
+                    )
+                    cells = [compared(old[name], new[name]) for name in sorted(old)]
+                rows.append([data, preset, *cells, n_runs])
+    header = ["data", "preset", "held-out pairs", "out-of-fold", "runs"]
     title = f"Predictions against {arguments.before}: largest difference over the spread"
     report("predictions", title, header, rows)
 

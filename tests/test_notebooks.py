@@ -9,7 +9,7 @@ from xacle_stack.recipe import read_recipe
 from xacle_stack.synth.demo import write_demo
 
 ROOT = Path(__file__).parents[1]
-N_FIGURES = {"explore_cache": 4, "fit_stack": 6}
+N_FIGURES = {"explore_cache": 3, "fit_stack": 6}
 
 
 def read_notebook(name: str) -> nbformat.NotebookNode:

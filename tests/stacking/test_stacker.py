@@ -612,7 +612,7 @@ def of_a_file(problem):
     ("change", "told"),
     [
         (lambda s: setattr(s, "n_features_in_", 10**12), "n_features_in_ is 1000000000000"),
-        (lambda s: setattr(s, "families_", 3), "families_ and blocks_"),
+        (lambda s: setattr(s, "families_", 3), "families_ is a int"),
         (lambda s: setattr(s, "families_", {"one": ("loud",)}), "loud"),
         (lambda s: setattr(s, "blocks_", {"one/audio": slice(0, 4)}), "covers 4 of"),
         (lambda s: setattr(s, "n_jobs", 10**9), "n_jobs is 1000000000"),

@@ -1,4 +1,4 @@
-"""The stacker and its parts: arrays in, scores out."""
+"""The stacker and its parts: feature tables or arrays in, scores out."""
 
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.folds import split_folds

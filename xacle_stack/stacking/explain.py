@@ -1,4 +1,4 @@
-"""What each learner and each family contributes to a stack."""
+"""Explains what each learner and each family contributes to a stack."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class ShareTable(Sequence[Share], Generic[Share]):
     """
 
     def __init__(self, records: Sequence[Share], headings: Mapping[str, str]) -> None:
-        self._records = tuple(records)
+        self._records: tuple[Share, ...] = tuple(records)
         self._headings = dict(headings)
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ class ShareTable(Sequence[Share], Generic[Share]):
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """What contributes to a stack; made by :meth:`~xacle_stack.Stacker.explain`.
+    """The contributions to a stack; made by :meth:`~xacle_stack.Stacker.explain`.
 
     It is shown as two tables, in a notebook as HTML.
 
@@ -208,8 +208,8 @@ class Explanation:
         points: list[tuple[str, Estimate]]
         if len(self.families) > 1:
             points = [(one.name, one.loss) for one in self.families if one.loss is not None]
-            title, label = "What the stack loses without a family", "out-of-fold SRCC lost"
-            label += " (95 % bootstrap interval)"
+            title = self._finding
+            label = "out-of-fold SRCC lost without the family (95 % bootstrap interval)"
         else:
             points = [
                 (one.name, Estimate(one.oof_srcc, one.oof_srcc, one.oof_srcc))
@@ -232,6 +232,14 @@ class Explanation:
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return ax
+
+    @property
+    def _finding(self) -> str:
+        losses = {one.name: one.loss for one in self.families if one.loss is not None}
+        name, loss = max(losses.items(), key=lambda item: item[1].value)
+        if loss.low > 0:
+            return f"Without {name} the stack loses most: {loss.value:.3f} of SRCC"
+        return "The stack is not clearly worse without any one family"
 
     @property
     def _title(self) -> str:
@@ -347,7 +355,7 @@ def _block_relevances(
     """
     if not learner.view.compressed or compression is None:
         return {}
-    by_column = np.zeros(next(reversed(blocks.values())).stop)
+    by_column = np.zeros(max(block.stop for block in blocks.values()))
     for model in learner.models:
         component = np.zeros(compression.n_features_out_)
         if isinstance(model, BlockGaussianProcess):
@@ -355,8 +363,9 @@ def _block_relevances(
             for span, value in zip(compression.blocks_.values(), relevance, strict=True):
                 component[span] = value / (span.stop - span.start)
         elif isinstance(model, BoostedTrees):
-            columns = np.arange(len(component))[np.newaxis]
-            component[learner.view.select(columns, compression.blocks_)[0]] = model.gain_
+            columns = np.arange(float(len(component)))[np.newaxis]
+            seen = learner.view.select(columns, compression.blocks_)[0].astype(np.intp)
+            component[seen] = model.gain_
         else:
             return {}
         for name, span in compression.blocks_.items():

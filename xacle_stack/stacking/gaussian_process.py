@@ -47,7 +47,7 @@ _TILE = 256
 class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Gaussian process regression with one learned relevance for each block of columns.
 
-    Of several targets, the kernel is learned on the first, and all share it.
+    Several targets share one kernel, which is learned on the first of them.
 
     Parameters
     ----------

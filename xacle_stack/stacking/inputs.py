@@ -1,4 +1,4 @@
-"""What the stacker is fitted on: a feature table, or a plain array as a table of one family."""
+"""Brings what the stacker is fitted on to one form: a plain array becomes a feature table."""
 
 from __future__ import annotations
 

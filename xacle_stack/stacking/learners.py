@@ -1,4 +1,4 @@
-"""Which level-0 learners a stack has: the presets, one table entry each.
+"""The level-0 learners of a stack: typed records, and the presets in one table.
 
 Source of "paper": Li, Li and Shinozaki 2026: for every family a ridge on the raw and on the
 rank-transformed score, and histogram gradient boosting on an SVD-compressed concatenation of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
+from tqdm import tqdm
 
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray, IntArray
@@ -22,6 +23,7 @@ from xacle_stack.stacking.learners import (
     PRESETS,
     TARGETS,
     EstimatorLearner,
+    Families,
     FittedLearner,
     Preset,
     RidgeLearner,
@@ -50,7 +52,7 @@ class Level0Result:
 
 @dataclass(frozen=True, eq=False)
 class Level0Plan:
-    """Which learners are trained.
+    """The learners of a stack, and what they are trained with.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class Level0Plan:
     preset : Preset or None
         Gives the estimators that see compressed blocks; None where a caller's learners are all.
     compression : BlockPCA or None
-        None where `preset` is.
+        None where `preset` is None.
     on_columns : sequence of (str, regressor)
         A caller's learners, which see all columns and predict the raw score.
     penalties : sequence of float
@@ -79,22 +81,29 @@ class Level0Plan:
         """Whether the estimators are trained once more on all rows, to score new pairs."""
         return self.preset is not None and self.preset.refit
 
-    def estimators(self, table: FeatureTable) -> list[EstimatorLearner]:
-        """Return the preset's estimators, for compressed blocks if these are fitted already."""
-        if self.preset is None or self.compression is None:
-            return []
-        blocks = getattr(self.compression, "blocks_", self.compression.blocks)
-        return self.preset.estimators(table.families, blocks, self.random_state)
+    def estimators(self, families: Families, blocks: Mapping[str, slice]) -> list[EstimatorLearner]:
+        """Return the preset's estimators.
 
-    def n_fits(self, table: FeatureTable, n_splits: int) -> int:
+        Parameters
+        ----------
+        families : mapping of str to sequence of str
+        blocks : mapping of str to slice
+            The columns of the compressed blocks.
+        """
+        if self.preset is None:
+            return []
+        return self.preset.estimators(families, blocks, self.random_state)
+
+    def n_fits(self, families: Families, n_splits: int) -> int:
         """Return how many fits there will be in all."""
-        n_estimators = len(self.estimators(table)) + len(self.on_columns)
+        blocks = {} if self.compression is None else self.compression.blocks
+        n_estimators = len(self.estimators(families, blocks)) + len(self.on_columns)
         return len(self.ridges) * n_splits + n_estimators * (n_splits + self.refit)
 
 
 @dataclass(frozen=True, eq=False)
 class Level0Task:
-    """What all learners are trained on.
+    """The data that all learners are trained on.
 
     Attributes
     ----------
@@ -103,8 +112,8 @@ class Level0Task:
     groups : ndarray of shape (n_pairs,) or None
     folds : sequence of (train, held_out) row numbers
     n_jobs : int or None
-    on_fit : callable
-        Called after every fit of a learner on some folds.
+    progress : tqdm
+        Counts the fits.
     """
 
     table: FeatureTable
@@ -113,7 +122,11 @@ class Level0Task:
     groups: IntArray | None
     folds: Sequence[Fold]
     n_jobs: int | None
-    on_fit: Callable[[], object]
+    progress: tqdm[Any]
+
+    def _count(self, n_fits: int = 1) -> None:
+        with tqdm.get_lock():  # fits end in several threads
+            self.progress.update(n_fits)
 
     def fit_all(self, plan: Level0Plan) -> list[Level0Result]:
         """Train all learners out-of-fold, side by side; this fits the plan's compression."""
@@ -128,7 +141,7 @@ class Level0Task:
                 return []
             plan.compression.fit(self.table, self.weights)
             values, blocks = plan.compression.transform(self.table), plan.compression.blocks_
-            learners = plan.estimators(self.table)
+            learners = plan.estimators(self.table.families, blocks)
             return [self._fit_estimator(one, values, blocks, plan.refit) for one in learners]
 
         @one_thread()
@@ -168,8 +181,7 @@ class Level0Task:
                 penalties,
                 self.n_jobs,
             )
-        for _ in self.folds:
-            self.on_fit()
+        self._count(len(self.folds))
         fitted = FittedLearner(learner.name, learner.targets, learner.view, [model])
         return Level0Result(fitted, oof)
 
@@ -223,7 +235,7 @@ class Level0Task:
                 None if self.groups is None else self.groups[train],
                 None if (self.weights == 1).all() else weights,
             )
-        self.on_fit()
+        self._count()
         if held_out is None:
             return model, None
         with naming(who, f"could not predict the {len(held_out)} rows of fold {fold}"):

@@ -76,7 +76,7 @@ def learn_kernel(
 
 @dataclass(frozen=True, eq=False)
 class LearnedKernel:
-    """What the optimiser found.
+    """The kernel that the optimiser found.
 
     Attributes
     ----------

@@ -287,9 +287,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         # depend on the number of threads.
         plan = self._plan(table, added, seed, is_array=not isinstance(X, FeatureTable))
         self.compression_ = plan.compression
-        n_fits = plan.n_fits(table, n_splits)
+        n_fits = plan.n_fits(table.families, n_splits)
         with one_thread(), progress_bar("stack", n_fits, "fits", shown=self.verbose) as progress:
-            task = Level0Task(table, scores, weights, labels, folds, self.n_jobs, progress.update)
+            task = Level0Task(table, scores, weights, labels, folds, self.n_jobs, progress)
             level0 = task.fit_all(plan)
             self.level0_models_ = [one.fitted for one in level0]
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
@@ -319,7 +319,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         Parameters
         ----------
         X : FeatureTable or array-like of shape (n_pairs, n_features)
-            Of a table, a block of rows is built at a time.
+            A table may be larger than memory: its rows are built a block at a time.
 
         Returns
         -------
@@ -337,8 +337,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     def transform(self, X: ArrayLike) -> FloatArray:
         """Return each level-0 learner's prediction.
 
-        Of the training pairs these are predictions by models that were trained on them; use
-        `fit_transform` or `oof_predictions_` there.
+        For the training pairs use `fit_transform` or `oof_predictions_`: the models that predict
+        here were trained on those pairs.
 
         Parameters
         ----------
@@ -457,6 +457,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         """
         n_columns = check_width(self.n_features_in_)
         check_spans("blocks_", self.blocks_, n_columns)
+        if not isinstance(self.families_, dict):
+            raise ModelFileError(f"families_ is a {type(self.families_).__name__}.")
         try:
             FeatureTable(np.empty((0, n_columns)), self.blocks_, families=self.families_)
         except (FeatureError, AttributeError, TypeError) as error:
@@ -475,8 +477,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             known = compressed if learner.view.compressed else self.blocks_
             unknown = [name for name in learner.view.blocks or () if name not in known]
             if unknown or not known:
-                names = ", ".join(map(repr, unknown)) or "all"
-                raise ModelFileError(f"a learner sees blocks that there are not: {names}.")
+                told = ", ".join(map(repr, unknown)) or "all"
+                raise ModelFileError(f"a learner sees blocks that there are not: {told}.")
         names = self.level0_names_
         check_numbers("oof_predictions_", self.oof_predictions_, (None, len(names)))
         n_pairs = len(self.oof_predictions_)
@@ -510,7 +512,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         has_compressed_array = is_array and _is_compressed(compression)
         ridges = preset.ridge_learners(table.families, has_compressed_array=has_compressed_array)
         plan = Level0Plan(ridges, preset, compression, added, self.penalties, seed)
-        taken = [*(one.name for one in ridges), *(one.name for one in plan.estimators(table))]
+        estimators = plan.estimators(table.families, compression.blocks)
+        taken = [*(ridge.name for ridge in ridges), *(one.name for one in estimators)]
         for name, _ in added:
             if name in taken:
                 raise StackingError(
