@@ -25,7 +25,6 @@ from xacle_stack.listeners import ListenerModel
 from xacle_stack.model_file import load_model, save_model
 from xacle_stack.model_file.states import check_states
 from xacle_stack.stacking import GroupedRidge
-from xacle_stack.stacking.learners import raw_view
 
 
 def with_huge(array: np.ndarray, value: float) -> np.ndarray:
@@ -54,7 +53,8 @@ STATES = [
     ("BlockGaussianProcess", "amplitude_", lambda a: np.ones(5), "relevance_ has shape"),
     ("BlockPCA", "axes_", lambda _: 3, "axes_ is a int"),
     ("FittedLearner", "models", lambda _: 3, "models is '3', expected a list"),
-    ("FittedLearner", "view", lambda _: raw_view(("nothing",)), "'nothing'"),
+    ("FittedLearner", "view", lambda _: 3, "view is a int"),
+    ("BlockView", "n_leading", lambda _: -1, "n_leading=-1"),
     ("Stacker", "n_features_in_", lambda _: 10**12, "n_features_in_ is 1000000000000"),
     ("Stacker", "n_jobs", lambda _: 10**9, "n_jobs is 1000000000"),
     ("Stacker", "families_", lambda _: 3, "families_ and blocks_ make no table"),

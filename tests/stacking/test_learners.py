@@ -97,10 +97,10 @@ def test_models_of_a_fitted_learner_are_averaged() -> None:
 @pytest.mark.parametrize(
     ("view", "told"),
     [
-        (BlockView("text", False, None), "blocks is 'text'"),
+        (BlockView("text", False, None, False), "blocks is 'text'"),
         (raw_view(("a", "a")), "'a', 'a'"),
         (compressed_view(n_leading=0), "n_leading=0"),
-        (BlockView(None, 1, None), "compressed=1"),
+        (BlockView(None, 1, None, False), "compressed=1"),
     ],
 )
 def test_a_view_from_a_file_is_checked(view: BlockView, told: str) -> None:
