@@ -14,6 +14,13 @@ from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError, UnknownNameError
 from xacle_stack.metrics import Estimate, srcc
+from xacle_stack.results.plot_style import (
+    GREY,
+    draw_dot_rows,
+    new_axes,
+    set_finding,
+    style_axes,
+)
 from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
@@ -29,7 +36,6 @@ _NEGATIVE = (
     "A negative share: the final score moves against this prediction, because the meta-regressor "
     "uses it to correct others that resemble it. All shares sum to 100 %."
 )
-_COLOUR = "#0072b2"
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class ShareTable(Sequence[Share], Generic[Share]):
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, one row a record, with intervals as columns of their own."""
-        pandas = require("pandas", extra="plots", purpose="the table as a data frame")
+        pandas = require("pandas", extra="notebooks", purpose="the table as a data frame")
         rows = []
         for record in self._records:
             row = asdict(record)
@@ -202,35 +208,23 @@ class Explanation:
         -------
         ax : matplotlib axes
         """
-        require("matplotlib", extra="plots", purpose="the plot of an explanation")
-        import matplotlib.pyplot as plt
-
         points: list[tuple[str, Estimate]]
         if len(self.families) > 1:
             points = [(one.name, one.loss) for one in self.families if one.loss is not None]
-            title = self._finding
-            label = "out-of-fold SRCC lost without the family (95 % bootstrap interval)"
+            finding, label = self._finding, "out-of-fold SRCC lost, 95 % bootstrap interval"
         else:
-            points = [
-                (one.name, Estimate(one.oof_srcc, one.oof_srcc, one.oof_srcc))
-                for one in self.learners
-            ]
-            title, label = "How well each level-0 prediction ranks the pairs", "out-of-fold SRCC"
-        points.sort(key=lambda point: point[1].value)
+            nan = float("nan")
+            points = [(one.name, Estimate(one.oof_srcc, nan, nan)) for one in self.learners]
+            finding, label = "How well each prediction ranks the pairs", "out-of-fold SRCC"
+        points.sort(key=lambda point: -point[1].value)
         if ax is None:
-            size = (7, 1.3 + 0.35 * len(points))
-            _, ax = plt.subplots(figsize=size, layout="constrained")
-        for index, (_, estimate) in enumerate(points):
-            ax.plot([estimate.low, estimate.high], [index, index], color=_COLOUR, lw=2.5, alpha=0.5)
-            ax.plot(estimate.value, index, "o", color=_COLOUR, ms=6)
-        ax.axvline(0, color="black", lw=0.8)
-        ax.set_yticks(range(len(points)), [name for name, _ in points])
-        ax.set_ylim(-0.6, len(points) - 0.4)
-        ax.set_xlabel(label)
-        ax.set_title(title, loc="left")
-        ax.grid(axis="x", alpha=0.3)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.tick_params(axis="y", length=0)
+            (ax,) = new_axes(7, 1.3 + 0.3 * len(points))
+        names, estimates = zip(*points, strict=True)
+        draw_dot_rows(ax, names, {"": estimates}, signed=len(self.families) > 1)
+        if len(self.families) > 1:
+            ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+        style_axes(ax, x_label=label, grid="x")
+        set_finding(ax, finding)
         return ax
 
     @property
