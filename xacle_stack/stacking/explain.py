@@ -29,7 +29,6 @@ _NEGATIVE = (
     "A negative share: the final score moves against this prediction, because the meta-regressor "
     "uses it to correct others that resemble it. All shares sum to 100 %."
 )
-_COLOUR = "#0072b2"
 
 
 @dataclass(frozen=True)
@@ -202,35 +201,34 @@ class Explanation:
         -------
         ax : matplotlib axes
         """
-        require("matplotlib", extra="plots", purpose="the plot of an explanation")
-        import matplotlib.pyplot as plt
+        # Only a plot needs the results, and they need modules that read files.
+        from xacle_stack.results.plot_style import (
+            GREY,
+            draw_dot_rows,
+            new_axes,
+            set_finding,
+            style_axes,
+        )
 
         points: list[tuple[str, Estimate]]
-        if len(self.families) > 1:
+        is_loss = len(self.families) > 1
+        if is_loss:
             points = [(one.name, one.loss) for one in self.families if one.loss is not None]
-            title = self._finding
-            label = "out-of-fold SRCC lost without the family (95 % bootstrap interval)"
+            finding, header = self._finding, "SRCC lost"
+            label = "out-of-fold SRCC lost without the family, 95% bootstrap interval"
         else:
-            points = [
-                (one.name, Estimate(one.oof_srcc, one.oof_srcc, one.oof_srcc))
-                for one in self.learners
-            ]
-            title, label = "How well each level-0 prediction ranks the pairs", "out-of-fold SRCC"
-        points.sort(key=lambda point: point[1].value)
+            points = [(one.name, Estimate(one.oof_srcc, np.nan, np.nan)) for one in self.learners]
+            finding, header = "How well each level-0 prediction ranks the pairs", "SRCC"
+            label = "out-of-fold SRCC"
+        points.sort(key=lambda point: -point[1].value)
+        names, estimates = zip(*points, strict=True)
         if ax is None:
-            size = (7, 1.3 + 0.35 * len(points))
-            _, ax = plt.subplots(figsize=size, layout="constrained")
-        for index, (_, estimate) in enumerate(points):
-            ax.plot([estimate.low, estimate.high], [index, index], color=_COLOUR, lw=2.5, alpha=0.5)
-            ax.plot(estimate.value, index, "o", color=_COLOUR, ms=6)
-        ax.axvline(0, color="black", lw=0.8)
-        ax.set_yticks(range(len(points)), [name for name, _ in points])
-        ax.set_ylim(-0.6, len(points) - 0.4)
-        ax.set_xlabel(label)
-        ax.set_title(title, loc="left")
-        ax.grid(axis="x", alpha=0.3)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.tick_params(axis="y", length=0)
+            (ax,) = new_axes(8.0, 1.4 + 0.3 * len(points))
+        draw_dot_rows(ax, names, {header: estimates}, signed=is_loss)
+        style_axes(ax, x_label=label, grid="x")
+        if is_loss:
+            ax.axvline(0, color=GREY, linewidth=1, zorder=1)
+        set_finding(ax, finding)
         return ax
 
     @property
@@ -238,7 +236,7 @@ class Explanation:
         losses = {one.name: one.loss for one in self.families if one.loss is not None}
         name, loss = max(losses.items(), key=lambda item: item[1].value)
         if loss.low > 0:
-            return f"Without {name} the stack loses most: {loss.value:.3f} of SRCC"
+            return f"Without {name} the stack loses most: {loss} of SRCC"
         return "The stack is not clearly worse without any one family"
 
     @property
