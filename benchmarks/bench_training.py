@@ -1,8 +1,8 @@
 """How long Trust-your-CLAP trains at the challenge's size, and how many pairs it needs.
 
-Time: a few epochs of 7,500 pairs of 768-dimensional vectors are measured, and what a step's matrix
-products alone would take at the processor's peak, which is measured beside it.  Pairs: the score is
-the vectors' cosine, which the network has to find by itself.
+The first part measures a few epochs of 7,500 pairs of 768-dimensional vectors, and the processor's
+peak, from which it computes how long the matrix products alone would take.  The second part trains
+on scores that are the vectors' cosine, which the network has to find by itself.
 """
 
 import time
@@ -29,17 +29,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def flops_a_step() -> float:
     """Return the multiplications and additions of one batch, forwards and backwards."""
     d, hidden = N_DIMS, 512
-    # Two tokens: query, key (of their difference), value, output, feed-forward.
-    first = (2 + 1 + 2 + 2 + 2 * 8) * d * d
-    # The last layer: values of both tokens, everything else of one.
-    last = (1 + 1 + 2 + 1 + 8) * d * d
-    # Three products a weight; the vectors themselves need no gradient.
-    products = 3 * (first + last + d * hidden) - (2 + 1 + 2) * d * d
+    # Query, key, value, output and feed-forward of two tokens.
+    layer = 2 * (4 + 8) * d * d
+    # One product for each weight forwards and two backwards.  The vectors themselves need no
+    # gradient, which saves that of the first layer's query, key and value.
+    products = 3 * (2 * layer + d * hidden) - 2 * 3 * d * d
     return float(2 * BATCH * products)
 
 
 def peak_flops() -> float:
-    """Return what a large product of matrices reaches, in float32."""
+    """Return the operations a second that a large float32 matrix product reaches."""
     torch = require("torch", extra="neural", purpose="the benchmark")
     a = torch.ones(2048, 2048)
     best = np.inf
@@ -51,7 +50,7 @@ def peak_flops() -> float:
 
 
 def cosine_pairs(rng: np.random.Generator, n_pairs: int, n_dims: int = 64) -> tuple[Any, Any]:
-    """Return pairs of unit vectors that agree more or less, and scores that say how much."""
+    """Return pairs of unit vectors with random cosines, and scores that are these cosines."""
     text = rng.normal(size=(n_pairs, n_dims))
     share = rng.uniform(0, 1, (n_pairs, 1))
     audio = share * text + (1 - share) * rng.normal(size=(n_pairs, n_dims))
@@ -61,7 +60,7 @@ def cosine_pairs(rng: np.random.Generator, n_pairs: int, n_dims: int = 64) -> tu
 
 
 def pairs_needed() -> None:
-    """Print and write what it learns from few pairs and from many."""
+    """Print and write the validation SRCC after training on few pairs and on many."""
     rng = np.random.default_rng(0)
     X, y = cosine_pairs(rng, 1_000)
     rows = []
@@ -80,14 +79,14 @@ def main() -> None:
     pairs_needed()
     rng = np.random.default_rng(0)
     X, V = (rng.normal(size=(n, 2 * N_DIMS)).astype(np.float32) for n in (N_PAIRS, N_VALIDATION))
-    y, of_v = rng.uniform(0, 10, N_PAIRS), rng.uniform(0, 10, N_VALIDATION)
+    y, validation_scores = rng.uniform(0, 10, N_PAIRS), rng.uniform(0, 10, N_VALIDATION)
     rows: list[list[object]] = []
     for precision in ("float32", "bfloat16"):
         seconds = {}
         for epochs in (1, 1 + EPOCHS):
             start = time.perf_counter()
             model = TransformerRegressor(epochs=epochs, precision=precision, random_state=0)
-            model.fit(X, y, eval_set=(V, of_v))
+            model.fit(X, y, eval_set=(V, validation_scores))
             seconds[epochs] = time.perf_counter() - start
         an_epoch = (seconds[1 + EPOCHS] - seconds[1]) / EPOCHS
         rows.append(

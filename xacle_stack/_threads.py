@@ -1,12 +1,13 @@
 """The one place that limits the threads of BLAS and OpenMP.
 
-The last digits of a product depend on how many threads compute it.  So what promises the same bits
-on every machine computes with one, and does many things side by side instead.
+The last digits of a matrix product depend on the number of threads that compute it.  Code that
+promises the same bits on every machine therefore computes each product with one thread, and several
+products side by side.
 
-A BLAS has one number of threads in the whole process; OpenMP has one in each thread of the process.
-A limit that each user of a BLAS sets and takes back by itself goes wrong where they overlap: the
-first to end gives the threads back to all, and the last takes back a limit that was never the
-user's.  Here the users are counted.
+A BLAS has one number of threads for the whole process; OpenMP has one for each thread of the
+process.  If every caller set and restored the number of a BLAS by itself, overlapping calls would
+go wrong: the first to end would lift the limit for all, and the last would restore a limit that the
+user never set.  So the calls are counted here.
 """
 
 import os
@@ -24,9 +25,9 @@ Library = Any  # one of threadpoolctl's controllers of a library that is loaded
 def one_thread() -> Iterator[None]:
     """Hold every BLAS of the process, and OpenMP in this thread, to one thread.
 
-    Calls may be nested, and overlap in several threads.  The first sets the limit, and the last to
-    end restores the numbers that the first found.  A thread that is started within does its work
-    within a call of its own: OpenMP's limit is that of a thread.
+    Calls may be nested, and overlap in several threads.  The first call sets the limit, and the
+    last to end restores the numbers that the first found.  A thread that is started meanwhile needs
+    a call of its own, because OpenMP's limit belongs to a thread.
 
     Examples
     --------
@@ -60,7 +61,7 @@ def usual_openmp_threads() -> Iterator[None]:
 
 
 class _ProcessLimit:
-    """The limit of what has one number of threads in the process, held while anyone needs it."""
+    """The limit of the libraries that have one number of threads, held while any call needs it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,7 +70,7 @@ class _ProcessLimit:
         self._openmp: list[Library] = []
 
     def enter(self) -> list[Library]:
-        """Set the limit if nobody holds it yet; return what each thread limits for itself."""
+        """Set the limit if no call holds it yet; return the libraries with limits by thread."""
         with self._lock:
             if self._n_calls == 0:
                 libraries = ThreadpoolController().lib_controllers
@@ -83,7 +84,7 @@ class _ProcessLimit:
             return self._openmp
 
     def leave(self) -> None:
-        """Restore what was found if nobody else holds the limit."""
+        """Restore the numbers found if no other call holds the limit."""
         with self._lock:
             self._n_calls -= 1
             _THREAD.n_calls -= 1
@@ -91,11 +92,11 @@ class _ProcessLimit:
                 _set_threads(self._found)
 
     def before_fork(self) -> None:
-        """Let no other thread be halfway through a change."""
+        """Wait until no other thread is halfway through a change."""
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Allow changes again."""
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -117,15 +118,15 @@ class _ThreadState(threading.local):
 def _has_process_limit(library: Library) -> bool:
     """Tell whether a library has one number of threads for the process.
 
-    An OpenBLAS on OpenMP takes that of the thread that calls it, which OpenMP tells.
+    An OpenBLAS built on OpenMP uses OpenMP's number for the thread that calls it.
     """
     follows_openmp = library.internal_api == "openblas" and library.threading_layer == "openmp"
     return library.user_api == "blas" and not follows_openmp
 
 
 def _set_threads(wanted: Iterable[tuple[Library, int]]) -> None:
-    # threadpoolctl 3.7 and newer ignores all threads but the last that set a number and lives; the
-    # count above is what keeps calls apart here.
+    # threadpoolctl 3.7 and newer lets only one thread change the numbers.  The count of calls above
+    # already keeps threads apart, so every thread may.
     release = getattr(OpenBLASController, "clear_controlling_thread", None)
     for library, n_threads in wanted:
         if release is not None:

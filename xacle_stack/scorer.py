@@ -237,7 +237,7 @@ class Scorer:
         PairsError
             If a clip or caption could not be encoded.
         """
-        check_is_fitted(self, "regressor_")
+        self._check_is_fitted()
         table = self.builder_.transform(self._embeddings(pairs))
         scores = np.asarray(self.regressor_.predict(table), np.float64)
         if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
@@ -281,7 +281,7 @@ class Scorer:
         --------
         >>> scorer.score_clips(waveform, "a dog barks", sample_rate_hz=48_000)  # doctest: +SKIP
         """
-        check_is_fitted(self, "regressor_")
+        self._check_is_fitted()
         n_axes, shape = getattr(audio, "ndim", 0), getattr(audio, "shape", ())
         if n_axes > 1:
             raise AudioError(
@@ -328,7 +328,7 @@ class Scorer:
         ModelFileError
             If a part could not be loaded again, or the files cannot be written.
         """
-        check_is_fitted(self, "regressor_")
+        self._check_is_fitted()
         facts = {
             **(card or {}),
             "recipe": self.recipe.model_dump(mode="json"),
@@ -395,6 +395,10 @@ class Scorer:
         scorer.builder_, scorer.regressor_ = parts["builder"], parts["regressor"]
         scorer.fingerprints_ = installed
         return scorer
+
+    def _check_is_fitted(self) -> None:
+        if not self.can_score:
+            raise NotFittedError("this Scorer is not fitted: call fit, or Scorer.load.")
 
     def _embeddings(
         self, pairs: Pairs | EmbeddingSource, *, for_training: bool = False

@@ -25,6 +25,7 @@ from xacle_stack.listeners import ListenerModel
 from xacle_stack.model_file import load_model, save_model
 from xacle_stack.model_file.states import check_states
 from xacle_stack.stacking import GroupedRidge
+from xacle_stack.stacking.learners import raw_view
 
 
 def with_huge(array: np.ndarray, value: float) -> np.ndarray:
@@ -39,7 +40,7 @@ STATES = [
     ("BoostedTrees", "left_child_", lambda a: with_huge(a, 0), "leads from split 0"),
     ("BoostedTrees", "n_leaves_", lambda a: with_huge(a, 4 * 10**9), "n_leaves_ holds 4000000000"),
     ("BoostedTrees", "leaf_value_", lambda a: with_huge(a, np.inf), "leaf_value_ holds NaN or inf"),
-    ("BlockGaussianProcess", "block_of_", lambda a: with_huge(a, 9), "block_of_ holds 9"),
+    ("BlockGaussianProcess", "column_block_", lambda a: with_huge(a, 9), "column_block_ holds 9"),
     ("BlockGaussianProcess", "landmarks_", lambda a: a[:, 1:], r"landmarks_ has shape"),
     ("BlockGaussianProcess", "dual_coef_", lambda a: a[1:], r"dual_coef_ has shape"),
     ("BlockGaussianProcess", "amplitude_", lambda a: np.ones(10**4), "relevance_ has shape"),
@@ -53,17 +54,10 @@ STATES = [
     ("BlockGaussianProcess", "amplitude_", lambda a: np.ones(5), "relevance_ has shape"),
     ("BlockPCA", "axes_", lambda _: 3, "axes_ is a int"),
     ("FittedLearner", "models", lambda _: 3, "models is '3', expected a list"),
-    ("FittedLearner", "sees", lambda _: "nothing", "a learner sees 'nothing', which is no family"),
-    ("FittedLearner", "columns", lambda _: np.arange(5), "holds 4, expected numbers below 4"),
-    (
-        "FittedLearner",
-        "columns",
-        lambda _: np.zeros(10**5, dtype=int),
-        "a learner names 100000 columns, there are 4",
-    ),
+    ("FittedLearner", "view", lambda _: raw_view(("nothing",)), "'nothing'"),
     ("Stacker", "n_features_in_", lambda _: 10**12, "n_features_in_ is 1000000000000"),
     ("Stacker", "n_jobs", lambda _: 10**9, "n_jobs is 1000000000"),
-    ("Stacker", "families_", lambda _: 3, "families_ is a int"),
+    ("Stacker", "families_", lambda _: 3, "families_ and blocks_ make no table"),
     ("Stacker", "level0_models_", lambda _: None, "Stacker: TypeError"),
     ("Stacker", "oof_predictions_", lambda a: a[:, 1:], "oof_predictions_ has shape"),
     ("Stacker", "calibration_", lambda _: "x", "Stacker: AttributeError"),
@@ -158,7 +152,12 @@ def parts(tmp_path_factory) -> Path:
         ("FeatureBuilder", "spaces", np.arange(100_000).astype(str), "projections_ are not those"),
         ("FeatureBuilder", "projections_", 3, "projections_ are not those of the spaces"),
         ("FeatureBuilder", "spaces", "one", "spaces must be a list of encoder names"),
-        ("FeatureBuilder", "n_components", -1, "n_components must be 1 or more"),
+        (
+            "FeatureBuilder",
+            "n_components",
+            -1,
+            "n_components must be a whole number, 1 or more, got -1",
+        ),
         ("VectorBuilder", "n_dims_", 3, "n_dims_ is not that of the spaces"),
         ("VectorBuilder", "spaces", 3, "VectorBuilder: TypeError"),
         ("SequenceBuilder", "n_dims_", 3, "n_dims_ is 3, expected two whole numbers"),

@@ -61,7 +61,7 @@ def test_bad_systems_are_told(combine: object) -> None:
     "weights", [[1.0], [1.0, 1.0, 1.0], [1.0, -1.0], [0.0, 0.0], [np.nan, 1.0], 2.0]
 )
 def test_bad_weights_are_told(weights: object) -> None:
-    with pytest.raises(StackingError, match="weights: expected one number a system, 2 in all"):
+    with pytest.raises(StackingError, match="weights: .* 2 systems"):
         average([[1, 2], [3, 4]], weights=weights)
 
 

@@ -7,6 +7,7 @@ from sklearn.dummy import DummyRegressor
 
 from xacle_stack.errors import StackingError
 from xacle_stack.features import FeatureBuilder, PairEmbeddings, VectorBuilder
+from xacle_stack.model_file import load_model, save_model
 from xacle_stack.systems import (
     SAVED_TYPES,
     CosineRegressor,
@@ -49,12 +50,11 @@ def fitted(system, X, y, **settings):
 
 @each(SYSTEMS)
 def test_tables_of_both_builders_give_the_scores_of_the_halves(embeddings, y, system) -> None:
-    vectors = VectorBuilder(["mine"]).fit_transform(embeddings)
-    features = FeatureBuilder(["mine"], n_components=2).fit_transform(embeddings)
-    expected = fitted(system, vectors.values, y).predict(vectors.values)
-    for table in (vectors, features):
-        found = fitted(system, table, y).predict(table)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for builder in (VectorBuilder(["mine"]), FeatureBuilder(["mine"], n_components=2)):
+        table = builder.fit_transform(embeddings)
+        halves = np.hstack([table.block("mine/audio"), table.block("mine/text")])
+        expected = fitted(system, halves, y).predict(halves)
+        np.testing.assert_allclose(fitted(system, table, y).predict(table), expected, rtol=1e-6)
 
 
 @each(ONE_SPACE)
@@ -63,6 +63,7 @@ def test_one_of_several_spaces_is_to_be_named(embeddings, y, system) -> None:
     alone = VectorBuilder(["mine"]).fit_transform(embeddings)
     expected = fitted(system, alone, y).predict(alone)
     np.testing.assert_array_equal(fitted(system, both, y, space="mine").predict(both), expected)
+    np.testing.assert_array_equal(fitted(system, alone, y).predict(both), expected)
     with pytest.raises(StackingError, match=r"2 spaces: \['other', 'mine'\].*space='other'"):
         fitted(system, both, y)
     with pytest.raises(StackingError, match=r"'third/audio'.*\['other', 'mine'\]"):
@@ -124,3 +125,13 @@ def test_sequences_are_no_table(embeddings, y) -> None:
 def test_saved_types_are_the_systems() -> None:
     systems = [*map(type, SYSTEMS), LSTMRegressor]
     assert sorted(SAVED_TYPES) == sorted(f"{s.__module__}.{s.__name__}" for s in systems)
+
+
+@each(SYSTEMS)
+def test_a_system_fitted_on_a_table_is_saved_and_loaded(embeddings, y, system, tmp_path) -> None:
+    table = VectorBuilder(["mine"]).fit_transform(embeddings)
+    model = fitted(system, table, y)
+    path = save_model(tmp_path / "model.skops", model, trusted=[DummyRegressor])
+    loaded = load_model(path, trusted=[DummyRegressor])
+    np.testing.assert_array_equal(loaded.predict(table), model.predict(table))
+    assert (loaded.spaces_, loaded.widths_) == (("mine",), [(4, 4)])

@@ -16,7 +16,7 @@ from xacle_stack.stacking import (
     Stacker,
 )
 from xacle_stack.systems import TransformerRegressor, transformer
-from xacle_stack.systems.losses import weighted_mse
+from xacle_stack.systems.losses import score_weights, weighted_mse
 from xacle_stack.table import FeatureTable, consecutive
 
 torch = pytest.importorskip("torch")
@@ -123,7 +123,8 @@ def test_the_published_optimiser_trains(problem) -> None:
         pytest.importorskip("timm")
     X, y = problem(200)
     model = quick(optimizer="lars", learning_rate=0.01, score_weighting=2).fit(X, y)
-    assert model.predict(X).mean() == pytest.approx(y.mean(), abs=2)
+    weighted_mean = np.average(y, weights=score_weights(y, 2))
+    assert model.predict(X).mean() == pytest.approx(weighted_mean, abs=1)
 
 
 def test_two_fits_are_equal_and_seeds_differ(problem) -> None:
@@ -371,6 +372,24 @@ def test_settings_are_checked(problem, settings, message: str) -> None:
     X, y = problem(30)
     with pytest.raises(StackingError, match=message):
         quick(**settings).fit(X, y)
+
+
+def test_settings_are_checked_without_data_and_without_pytorch(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    quick().check_settings()
+    with pytest.raises(StackingError, match="epochs .*got 0"):
+        quick(epochs=0).check_settings()
+    with pytest.raises(StackingError, match="space .*got 3"):
+        quick(space=3).check_settings()
+    with pytest.raises(StackingError, match="device .*got 0"):
+        quick(device=0).check_settings()
+
+
+def test_two_vectors_of_different_lengths_are_told(problem) -> None:
+    X, y = problem(30)
+    table = FeatureTable(X, {"a/audio": slice(0, 5), "a/text": slice(5, 12)})
+    with pytest.raises(StackingError, match="5 columns and the caption's 7.*ProjectionHead"):
+        quick().fit(table, y)
 
 
 def test_scores_off_the_scale_need_no_weighting(problem) -> None:

@@ -9,30 +9,8 @@ import xacle_stack.systems as systems
 from xacle_stack._printable import printable_name
 from xacle_stack.errors import bullet_list
 
-# To be deleted when these packages declare SAVED_TYPES themselves.
-_UNDECLARED = {
-    "xacle_stack.stacking": (
-        "xacle_stack.stacking.boosted_trees.BoostedTrees",
-        "xacle_stack.stacking.calibration.MonotoneCalibration",
-        "xacle_stack.stacking.compress.BlockPCA",
-        "xacle_stack.stacking.fold_ridge.LinearModel",
-        "xacle_stack.stacking.gaussian_process.BlockGaussianProcess",
-        "xacle_stack.stacking.learners.FittedLearner",
-        "xacle_stack.stacking.ridge.GroupedRidge",
-        "xacle_stack.stacking.stacker.Stacker",
-    ),
-    "xacle_stack.systems": (
-        "xacle_stack.systems.cosine.CosineRegressor",
-        "xacle_stack.systems.gate.GatedRegressor",
-        "xacle_stack.systems.lstm.LSTMRegressor",
-        "xacle_stack.systems.projection_head.ProjectionHeadRegressor",
-        "xacle_stack.systems.transformer.TransformerRegressor",
-    ),
-}
 OWN_TYPES = frozenset(
-    name
-    for package in (features, listeners, stacking, systems)
-    for name in getattr(package, "SAVED_TYPES", _UNDECLARED.get(package.__name__, ()))
+    name for package in (features, listeners, stacking, systems) for name in package.SAVED_TYPES
 )
 # Reviewed: their `predict` and `transform` are NumPy's arithmetic on arrays of the file.  They open
 # no file, and no compiled code takes an index from the file, as that of trees and neighbours does.

@@ -16,8 +16,7 @@ from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.space_vectors import (
     check_space_setting,
     check_vectors_state,
-    one_space,
-    read_vectors,
+    read_space,
     validate_pairs,
 )
 from xacle_stack.table import FeatureTable
@@ -98,17 +97,17 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
             If the table does not have the vectors of the space.
         """
         self.check_settings()
-        X, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
+        checked, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
         self.calibration_ = MonotoneCalibration().fit(
-            self._cosines(X, reset=True), scores, sample_weight
+            self._cosines(checked, reset=True), scores, sample_weight
         )
         return self
 
     def predict(self, X: FeatureTable | ArrayLike) -> FloatArray:
         """Return scores of shape (n_pairs,)."""
         check_is_fitted(self)
-        X, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
-        scores: FloatArray = self.calibration_.predict(self._cosines(X, reset=False))
+        checked, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
+        scores: FloatArray = self.calibration_.predict(self._cosines(checked, reset=False))
         return scores
 
     def check_state(self) -> None:
@@ -124,7 +123,7 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
             raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")
 
     def _cosines(self, X: FeatureTable | FloatArray, *, reset: bool) -> FloatArray:
-        audio, text = read_vectors(self, X, one_space(X, self.space), reset=reset)[0]
+        audio, text = read_space(self, X, self.space, reset=reset)
         return cosine_similarity(audio, text)
 
     def __sklearn_tags__(self) -> Any:

@@ -1,8 +1,8 @@
-"""Ensembles of systems that are already fitted, on their scores of the same pairs.
+"""Ensembles of systems that are already fitted, from their scores of the same pairs.
 
-`average` of a pair depends on that pair's scores only; `rank_average` on the whole set.  Regressors
-that are still to be fitted are averaged by ``sklearn.ensemble.VotingRegressor``, one on top of them
-is :class:`~xacle_stack.Stacker`.
+`average` of a pair depends on that pair's scores only, `rank_average` on the whole set.  To average
+regressors that are not fitted yet, use ``sklearn.ensemble.VotingRegressor``; to learn how to
+combine them, use :class:`~xacle_stack.Stacker`.
 
 Source of the rank average: the TMU system of the XACLE challenge 2026.
 """
@@ -23,14 +23,14 @@ from xacle_stack.errors import StackingError
 def average(systems: Sequence[ArrayLike], weights: ArrayLike | None = None) -> FloatArray:
     """Return the mean score that several systems give each pair.
 
-    ``Σ_s w_s score_s(i) / Σ_s w_s``.  Systems on different scales should be brought to one first.
+    ``Σ_s w_s score_s(i) / Σ_s w_s``.  Bring systems on different scales to one scale first.
 
     Parameters
     ----------
     systems : sequence of array-like of shape (n_pairs,)
         Scores of the same pairs in the same order.
     weights : array-like of shape (n_systems,), optional
-        Non-negative, not all zero; by default all systems count alike.
+        Non-negative, not all zero; by default all systems have the same weight.
 
     Returns
     -------
@@ -40,8 +40,8 @@ def average(systems: Sequence[ArrayLike], weights: ArrayLike | None = None) -> F
     Raises
     ------
     StackingError
-        If there is no system, the lengths differ, a score is not finite, or the weights are not
-        one non-negative number a system.
+        If there is no system, the lengths differ, a score is not finite, or there is not one
+        non-negative weight for each system.
 
     Examples
     --------
@@ -58,8 +58,8 @@ def average(systems: Sequence[ArrayLike], weights: ArrayLike | None = None) -> F
     usable = shares.shape == (len(scores),) and np.isfinite(shares).all() and (shares >= 0).all()
     if not usable or not shares.any():
         raise StackingError(
-            f"weights: expected one number a system, {len(scores)} in all, none negative and not "
-            f"all zero, got {weights!r}."
+            f"weights: expected one number for each of {len(scores)} systems, none negative and "
+            f"not all zero, got {weights!r}."
         )
     weighted: FloatArray = shares / shares.sum() @ scores
     return weighted
@@ -70,8 +70,9 @@ def rank_average(
 ) -> FloatArray:
     """Return the mean rank that several systems give each pair, scaled to the score range.
 
-    ``low + (high − low) · mean_s (rank_s(i) − 1) / (n − 1)``, ties at their average rank.  Ranks
-    are those among the pairs given: a result depends on the whole set, not on one pair.
+    ``low + (high − low) · mean_s (rank_s(i) − 1) / (n − 1)``, where tied scores have
+    their average rank.  The ranks are those among the given pairs, so that a result depends on the
+    whole set.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def _check_systems(systems: Sequence[ArrayLike]) -> FloatArray:
     scores = [np.asarray(system, dtype=np.float64) for system in systems]
     if not scores or len({s.shape for s in scores}) != 1 or scores[0].ndim != 1:
         raise StackingError(
-            "an ensemble needs one score a pair from every system, got arrays of shape "
+            "an ensemble needs one score for each pair from every system, got arrays of shape "
             f"{[s.shape for s in scores]}."
         )
     bad = [number for number, s in enumerate(scores) if not np.isfinite(s).all()]

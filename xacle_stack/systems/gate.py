@@ -19,8 +19,7 @@ from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.space_vectors import (
     check_space_setting,
     check_vectors_state,
-    one_space,
-    read_vectors,
+    read_space,
     validate_pairs,
 )
 from xacle_stack.table import FeatureTable
@@ -80,6 +79,8 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
     ... )
     array([5., 5., 0.])
     """
+
+    regressor_: Any
 
     def __init__(
         self,
@@ -144,8 +145,8 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         if hasattr(self, "regressor_"):
             del self.regressor_
         self.check_settings()
-        X, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
-        found = _Statistics.from_cosines(self._cosines(X, reset=True), sample_weight)
+        checked, scores = validate_pairs(self, X, y, reset=True, dtype=_FLOAT_TYPES)
+        found = _Statistics.from_cosines(self._cosines(checked, reset=True), sample_weight)
         self.mean_, self.deviation_ = found.mean, found.deviation
         self.min_, self.max_ = found.min, found.max
         regressor = clone(self.regressor)
@@ -161,7 +162,7 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
                 )
             arguments["sample_weight"] = sample_weight
         try:
-            regressor.fit(X, scores, **arguments)
+            regressor.fit(checked, scores, **arguments)
         except KeyboardInterrupt:
             if isinstance(regressor, NeuralRegressor) and regressor.__sklearn_is_fitted__():
                 self.regressor_ = regressor
@@ -172,13 +173,13 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
     def predict(self, X: FeatureTable | ArrayLike) -> FloatArray:
         """Return the scores of pairs, shape (n_pairs,)."""
         check_is_fitted(self)
-        X, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
-        cosines = self._cosines(X, reset=False)
+        checked, _ = validate_pairs(self, X, reset=False, dtype=_FLOAT_TYPES)
+        cosines = self._cosines(checked, reset=False)
         if self.statistics == "batch":
             statistics = _Statistics.from_cosines(cosines, None)
         else:
             statistics = _Statistics(self.mean_, self.deviation_, self.min_, self.max_)
-        scores: FloatArray = np.asarray(self.regressor_.predict(X), dtype=np.float64)
+        scores: FloatArray = np.asarray(self.regressor_.predict(checked), dtype=np.float64)
         if scores.shape != cosines.shape:
             raise ModelFileError(
                 f"the regressor predicts an array of shape {scores.shape} for {len(cosines)} pairs."
@@ -214,7 +215,7 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
 
     def _cosines(self, X: FeatureTable | FloatArray, *, reset: bool) -> FloatArray:
         """Return each pair's cosine, 0 where one of its vectors is zero."""
-        audio, text = read_vectors(self, X, one_space(X, self.space), reset=reset)[0]
+        audio, text = read_space(self, X, self.space, reset=reset)
         if audio.shape[1] != text.shape[1]:
             raise StackingError(
                 f"the clip's vector has {audio.shape[1]} columns and the caption's "

@@ -82,13 +82,12 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         StackingError
             If one is unusable; the message has its name, its value and what was expected.
         """
-        fraction = self.validation_fraction
+        fraction: Any = self.validation_fraction
         if not isinstance(fraction, Real) or not 0 < fraction < 1:
             raise StackingError(f"validation_fraction must lie between 0 and 1, got {fraction!r}.")
-        if not isinstance(self.device, str):
-            raise StackingError(
-                f"device must be a name such as 'cpu' or 'auto', got {self.device!r}."
-            )
+        device: Any = self.device
+        if not isinstance(device, str):
+            raise StackingError(f"device must be a name such as 'cpu' or 'auto', got {device!r}.")
         self._plan()
 
     def fit(
@@ -143,12 +142,12 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         if hasattr(self, "weights_"):
             del self.weights_
         self.check_settings()
-        X, scores = self._check_pairs(X, y, reset=True)
+        checked, scores = self._check_pairs(X, y, reset=True)
         weights = row_weights(len(scores), sample_weight)
         rows = np.flatnonzero(weights)
         if len(rows) < 2:
             raise StackingError("sample_weight: only one weight is above zero; give two or more.")
-        pairs = self._read(X, reset=True)
+        pairs = self._read(checked, reset=True)
         device = resolve_devices(self.device)[0]
         self._prepare(scores, weights)
         rng = check_random_state(self.random_state)
@@ -159,11 +158,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
             validation = self._examples(inputs, held_out, scores, weights)
             validation_scores, validation_weights = scores[held_out], weights[held_out]
         else:
-            X, validation_scores = self._check_eval_set(eval_set)
-            validation_weights = np.ones(len(X))
+            other, validation_scores = self._check_eval_set(eval_set)
+            validation_weights = np.ones(len(other))
             validation = self._examples(
-                self._inputs(self._read(X, reset=False), device),
-                np.arange(len(X)),
+                self._inputs(self._read(other, reset=False), device),
+                np.arange(len(other)),
                 validation_scores,
                 validation_weights,
             )
@@ -204,11 +203,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._check_network()
-        X, _ = self._check_pairs(X, None, reset=False)
+        checked, _ = self._check_pairs(X, None, reset=False)
         device = resolve_devices(self.device)[0]
         network = load_network(self._build, self.weights_, device)
-        inputs = self._inputs(self._read(X, reset=False), device)
-        predicted = predict(network, inputs, np.arange(len(X)))
+        inputs = self._inputs(self._read(checked, reset=False), device)
+        predicted = predict(network, inputs, np.arange(len(checked)))
         return self._to_scores(predicted.astype(np.float64))
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -137,25 +137,24 @@ def split_halves(X: FloatArray) -> Vectors:
     return X[:, :half], X[:, X.shape[1] - half :]
 
 
-def one_space(X: FeatureTable | FloatArray, space: str | None) -> list[str] | None:
-    """Return the space that a user names, or else the only one of a table, for `read_vectors`.
+def read_space(
+    estimator: Any, X: FeatureTable | FloatArray, space: str | None, *, reset: bool
+) -> Vectors:
+    """Return the vectors in one space, as :func:`read_vectors` does for several.
 
     Raises
     ------
     StackingError
-        If none is named and the table has several.
+        If no space is named and the table given to `fit` has several, or as of `read_vectors`.
     """
-    if space is not None:
-        return [space]
-    if not isinstance(X, FeatureTable):
-        return None
-    known = _spaces_in(X)
-    if len(known) > 1:
-        raise StackingError(
-            f"the table has the vectors of {len(known)} spaces: {known}. Say which one to use, for "
-            f"example space={known[0]!r}."
-        )
-    return known
+    if reset and space is None and isinstance(X, FeatureTable):
+        known = _spaces_in(X)
+        if len(known) > 1:
+            raise StackingError(
+                f"the table has the vectors of {len(known)} spaces: {known}. Say which one to use, "
+                f"for example space={known[0]!r}."
+            )
+    return read_vectors(estimator, X, None if space is None else [space], reset=reset)[0]
 
 
 def finite_block(table: FeatureTable, name: str) -> FloatArray:

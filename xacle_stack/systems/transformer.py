@@ -21,8 +21,7 @@ from xacle_stack.systems.plan import TrainingPlan
 from xacle_stack.systems.space_vectors import (
     check_space_setting,
     finite_block,
-    one_space,
-    read_vectors,
+    read_space,
 )
 from xacle_stack.systems.training import Inputs, Module, Tensor
 from xacle_stack.table import FeatureTable
@@ -176,7 +175,7 @@ class TransformerRegressor(NeuralRegressor):
         self._check_repeated("n_layers", self.n_layers, "encoder.layers.")
 
     def _read(self, X: Any, *, reset: bool) -> _ViewedPairs:
-        ((clips, captions),) = read_vectors(self, X, one_space(X, self.space), reset=reset)
+        clips, captions = read_space(self, X, self.space, reset=reset)
         views = [clips]
         if reset and isinstance(X, FeatureTable):
             prefix = f"{self.spaces_[0]}/audio:view-"
