@@ -136,7 +136,7 @@ class ShareTable(Sequence[Share], Generic[Share]):
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, one row a record, with intervals as columns of their own."""
-        pandas = require("pandas", extra="plots", purpose="the table as a data frame")
+        pandas = require("pandas", extra="notebooks", purpose="the table as a data frame")
         rows = []
         for record in self._records:
             row = asdict(record)
