@@ -156,7 +156,7 @@ def parts(tmp_path_factory) -> Path:
             "FeatureBuilder",
             "n_components",
             -1,
-            "n_components must be a whole number, 1 or more, got -1",
+            "n_components .* 1 or more, got -1",
         ),
         ("VectorBuilder", "n_dims_", 3, "n_dims_ is not that of the spaces"),
         ("VectorBuilder", "spaces", 3, "VectorBuilder: TypeError"),

@@ -83,7 +83,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
             If one is unusable; the message has its name, its value and what was expected.
         """
         fraction: Any = self.validation_fraction
-        if not isinstance(fraction, Real) or not 0 < fraction < 1:
+        if (
+            isinstance(fraction, bool)
+            or not isinstance(fraction, Real)
+            or not 0 < float(fraction) < 1
+        ):
             raise StackingError(f"validation_fraction must lie between 0 and 1, got {fraction!r}.")
         device: Any = self.device
         if not isinstance(device, str):
