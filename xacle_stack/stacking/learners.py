@@ -19,7 +19,6 @@ from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
 from xacle_stack.stacking.ridge import GroupedRidge
-from xacle_stack.table import FeatureTable
 
 Families = Mapping[str, Sequence[str]]
 
@@ -181,8 +180,8 @@ class FittedLearner:
         """The names of its outputs, ``"learner/target"``."""
         return [f"{self.name}/{target}" for target in self.targets]
 
-    def predict(self, seen: FloatArray | FeatureTable) -> FloatArray:
-        """Return predictions from what it was fitted on, (n_rows,) or (n_rows, n_targets)."""
+    def predict(self, seen: FloatArray) -> FloatArray:
+        """Return predictions from the columns of its view, (n_rows,) or (n_rows, n_targets)."""
         predicted: FloatArray = np.mean([model.predict(seen) for model in self.models], axis=0)
         return predicted
 

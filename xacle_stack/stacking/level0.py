@@ -67,8 +67,6 @@ class Level0Plan:
         Candidates of the ridges.
     random_state : int
         Seeds the preset's estimators.
-    has_names : bool
-        Whether the blocks have a caller's names, so that learners can find spaces by them.
     """
 
     ridges: Sequence[RidgeLearner]
@@ -77,7 +75,6 @@ class Level0Plan:
     on_columns: Sequence[tuple[str, BaseEstimator]]
     penalties: Sequence[float]
     random_state: int
-    has_names: bool
 
     @property
     def refit(self) -> bool:
@@ -153,17 +150,7 @@ class Level0Task:
                 return []
             values, blocks = self.table.values, self.table.blocks
             learners = [EstimatorLearner(name, raw_view(), one) for name, one in plan.on_columns]
-            return [
-                self._fit_estimator(
-                    one,
-                    FeatureTable(values, blocks)
-                    if plan.has_names and _finds_spaces(one.estimator)
-                    else values,
-                    blocks,
-                    plan.refit,
-                )
-                for one in learners
-            ]
+            return [self._fit_estimator(one, values, blocks, plan.refit) for one in learners]
 
         # The widest first: little is then left to wait for at the end.
         ridges = plan.ridges
@@ -201,16 +188,14 @@ class Level0Task:
     def _fit_estimator(
         self,
         learner: EstimatorLearner,
-        values: FloatArray | FeatureTable,
+        values: FloatArray,
         blocks: Mapping[str, slice],
         refit: bool,
     ) -> Level0Result:
         splits: list[tuple[IntArray, IntArray | None]] = list(self.folds)
         if refit:
             splits.append((np.arange(len(self.scores)), None))
-        seen = values
-        if not isinstance(values, FeatureTable):
-            seen = learner.view.select(values, blocks)
+        seen = learner.view.select(values, blocks)
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
             delayed(self._fit_split)(learner, seen, split, fold, keeps_model=not refit)
             for fold, split in enumerate(splits)
@@ -226,7 +211,7 @@ class Level0Task:
     def _fit_split(
         self,
         learner: EstimatorLearner,
-        seen: FloatArray | FeatureTable,
+        seen: FloatArray,
         split: tuple[IntArray, IntArray | None],
         fold: int,
         *,
@@ -319,10 +304,7 @@ def predict_level0(
     outputs = []
     for learner in learners:
         with naming(f"the learner {learner.name!r}", f"could not predict {len(table)} pairs"):
-            seen: FloatArray | FeatureTable
-            if getattr(learner.models[0], "spaces_", ()):  # it was fitted on a table
-                seen = table
-            elif not learner.view.compressed:
+            if not learner.view.compressed:
                 seen = table.rows(slice(None), learner.view.blocks)
             elif compression is None or compressed is None:
                 raise StackingError("it sees compressed blocks, and there is no compression.")
@@ -392,14 +374,9 @@ def check_they_take_weights(named: Sequence[tuple[str, BaseEstimator]]) -> None:
             )
 
 
-def _finds_spaces(estimator: BaseEstimator) -> bool:
-    """Return whether a learner finds its columns in a table, by the names of spaces."""
-    return not {"space", "spaces"}.isdisjoint(estimator.get_params(deep=False))
-
-
 def fit_estimator(
     estimator: BaseEstimator,
-    X: FloatArray | FeatureTable,
+    X: FloatArray,
     y: FloatArray,
     labels: IntArray | None,
     sample_weight: ArrayLike | None,

@@ -95,8 +95,6 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     added_learners : list of (str, regressor), optional
         Further level-0 learners on all columns and the raw score, beside the preset's or
         `learners`.
-        Like those in `learners`, one with a parameter `space` or `spaces` is given the table, and
-        finds its columns by name.
     preset : {"best", "paper"}, default="best"
         "best" is a Gaussian process that learns how much each block of columns matters, beside
         boosting.  "paper" is the published system: for each family a ridge on the score and one on
@@ -508,13 +506,12 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     ) -> Level0Plan:
         """Return which learners are trained on what."""
         if self.learners is not None:
-            learners = (*self.learners, *added)
-            return Level0Plan((), None, None, learners, self.penalties, seed, not is_array)
+            return Level0Plan((), None, None, (*self.learners, *added), self.penalties, seed)
         preset = PRESETS[self.preset]
         compression = self._new_compression(table, seed)
         has_compressed_array = is_array and _is_compressed(compression)
         ridges = preset.ridge_learners(table.families, has_compressed_array=has_compressed_array)
-        plan = Level0Plan(ridges, preset, compression, added, self.penalties, seed, not is_array)
+        plan = Level0Plan(ridges, preset, compression, added, self.penalties, seed)
         estimators = plan.estimators(table.families, compression.blocks)
         taken = [*(ridge.name for ridge in ridges), *(one.name for one in estimators)]
         for name, _ in added:
