@@ -76,7 +76,7 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     more = ("--data", data, "--store", tmp_path / "store", "--out", out, "--quiet")
     done = run("score", model, *more)
     assert done.returncode == 1
-    assert "If you trust it, give the recipe that names it: --recipe" in done.stderr
+    assert "--recipe" in done.stderr
     more = (*more, "--recipe", recipe)
     assert run("score", model, *more).returncode == 0
     assert out.read_bytes() == (model / "scores-test.csv").read_bytes()
@@ -171,7 +171,7 @@ def test_brackets_in_names_are_only_brackets(
     assert run("features", *options).returncode == 0
     done = run("stack", *options, "--out", tmp_path / "out[/red]")
     assert done.returncode == 0
-    assert "out[/red]/model.skops" in done.stdout
+    assert "out[/red]\n" in done.stdout
 
 
 def test_help_is_everywhere() -> None:

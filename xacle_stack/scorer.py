@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -162,7 +162,7 @@ class Scorer:
         pairs: Pairs | EmbeddingSource,
         y: ArrayLike | None = None,
         *,
-        groups: ArrayLike | None = None,
+        groups: ArrayLike | Literal["recipe"] | None = "recipe",
         sample_weight: ArrayLike | None = None,
         eval_set: tuple[Pairs | EmbeddingSource, ArrayLike | None] | None = None,
     ) -> Self:
@@ -174,9 +174,10 @@ class Scorer:
         y : array-like of shape (n_pairs,), optional
             By default what the recipe trains with: the pairs' mean scores, or those of a listener
             model, with its weights.
-        groups : array-like of shape (n_pairs,), optional
-            Pairs with equal labels are held out together; by default the captions, where there are
-            enough of them.
+        groups : array-like of shape (n_pairs,), "recipe" or None, default="recipe"
+            Pairs with equal labels are held out together.  "recipe" stands for the captions where
+            the recipe says so, which by default is where there are enough of them.  With None every
+            pair is held out by itself.
         sample_weight : array-like of shape (n_pairs,), optional
         eval_set : (pairs, y), optional
             Pairs on which a network chooses its epoch.
@@ -208,8 +209,8 @@ class Scorer:
         if sample_weight is not None:
             given["sample_weight"] = sample_weight
         if has_fit_parameter(regressor, "groups"):
-            if groups is None and known is not None:
-                groups = fold_groups(known, self.recipe, regressor)
+            if isinstance(groups, str):
+                groups = None if known is None else fold_groups(known, self.recipe, regressor)
             given["groups"] = groups
         table = builder.fit_transform(embeddings)
         if eval_set is not None:

@@ -57,7 +57,7 @@ STATES = [
     ("FittedLearner", "view", lambda _: raw_view(("nothing",)), "'nothing'"),
     ("Stacker", "n_features_in_", lambda _: 10**12, "n_features_in_ is 1000000000000"),
     ("Stacker", "n_jobs", lambda _: 10**9, "n_jobs is 1000000000"),
-    ("Stacker", "families_", lambda _: 3, "families_ and blocks_ make no table"),
+    ("Stacker", "families_", lambda _: 3, "families_ is a int"),
     ("Stacker", "level0_models_", lambda _: None, "Stacker: TypeError"),
     ("Stacker", "oof_predictions_", lambda a: a[:, 1:], "oof_predictions_ has shape"),
     ("Stacker", "calibration_", lambda _: "x", "Stacker: AttributeError"),

@@ -34,7 +34,7 @@ def features(
     from xacle_stack.experiment import fill_cache
 
     settings = chosen_recipe(recipe, precision, checkpoint, code)
-    say_new_store(store)
+    was_there = store.exists()
     try:
         report = fill_cache(
             data,
@@ -48,6 +48,8 @@ def features(
     except KeyboardInterrupt:
         error_console.print("\nStopped. What is encoded is kept: type the same command to go on.")
         raise
+    if not was_there:
+        say_new_store(store)
     for name, modality in report.encoded | report.reused:
         console.print(
             f"{name}: {report.encoded[name, modality]} {noun(modality)} encoded, "

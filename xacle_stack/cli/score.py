@@ -81,9 +81,10 @@ def score(
     if pairs is None:
         _print_scores(audio or [], scorer.score_clips(audio or [], captions).tolist())
         return
-    say_new_store(store)
-    path = out or Path(f"scores-{split}.csv")
+    path, was_there = out or Path(f"scores-{split}.csv"), store.exists()
     write_predictions(path, pairs.ids, scorer.score(pairs), split)
+    if not was_there:
+        say_new_store(store)
     console.print(f"{len(pairs)} scores: {path}", soft_wrap=True)
 
 

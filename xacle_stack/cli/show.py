@@ -75,9 +75,8 @@ def stop_on_failures(report: "ExtractionReport") -> None:
 
 
 def say_new_store(store: Path) -> None:
-    """Say where the cache will be, if there is none there yet."""
-    if not store.exists():
-        console.print(f"New cache of embeddings: {store.absolute()}", soft_wrap=True)
+    """Say where a command has made a cache."""
+    console.print(f"New cache of embeddings: {store.absolute()}", soft_wrap=True)
 
 
 def noun(modality: str) -> str:

@@ -19,6 +19,7 @@ from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
 from xacle_stack.stacking.ridge import GroupedRidge
+from xacle_stack.table import FeatureTable
 
 Families = Mapping[str, Sequence[str]]
 
@@ -62,11 +63,14 @@ class BlockView:
         Whether it sees their principal components in place of their columns.
     n_leading : int or None
         How many columns of each block it sees at most.
+    as_table : bool
+        Whether it gets the whole :class:`~xacle_stack.FeatureTable`, and finds its blocks by name.
     """
 
     blocks: tuple[str, ...] | None
     compressed: bool
     n_leading: int | None
+    as_table: bool
 
     def select(self, values: FloatArray, blocks: Mapping[str, slice]) -> FloatArray:
         """Return the columns that are seen of a table.
@@ -96,24 +100,34 @@ class BlockView:
         is_names = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
         if not (names is None or (is_names and 0 < len(names) == len(set(names)))):
             raise ModelFileError(f"blocks is {str(names)[:40]!r}, expected block names or None.")
-        if type(self.compressed) is not bool or (
+        if {type(self.compressed), type(self.as_table)} != {bool} or (
             self.n_leading is not None and (type(self.n_leading) is not int or self.n_leading < 1)
         ):
             raise ModelFileError(
-                f"compressed={self.compressed!r} and n_leading={self.n_leading!r}, expected a bool "
-                "and a number of columns or None."
+                f"compressed={self.compressed!r}, as_table={self.as_table!r} and "
+                f"n_leading={self.n_leading!r}, expected bools and a number of columns or None."
             )
 
 
 def raw_view(blocks: Sequence[str] | None = None) -> BlockView:
     """Return the view of the columns of some blocks, by default of the whole table."""
-    return BlockView(None if blocks is None else tuple(blocks), compressed=False, n_leading=None)
+    return BlockView(
+        None if blocks is None else tuple(blocks), compressed=False, n_leading=None, as_table=False
+    )
+
+
+def table_view() -> BlockView:
+    """Return the view of a learner that finds its blocks in the table by name."""
+    return BlockView(None, compressed=False, n_leading=None, as_table=True)
 
 
 def compressed_view(blocks: Sequence[str] | None = None, n_leading: int | None = None) -> BlockView:
     """Return the view of the principal components of some blocks, by default of all."""
     return BlockView(
-        None if blocks is None else tuple(blocks), compressed=True, n_leading=n_leading
+        None if blocks is None else tuple(blocks),
+        compressed=True,
+        n_leading=n_leading,
+        as_table=False,
     )
 
 
@@ -180,8 +194,8 @@ class FittedLearner:
         """The names of its outputs, ``"learner/target"``."""
         return [f"{self.name}/{target}" for target in self.targets]
 
-    def predict(self, seen: FloatArray) -> FloatArray:
-        """Return predictions from the columns of its view, (n_rows,) or (n_rows, n_targets)."""
+    def predict(self, seen: FloatArray | FeatureTable) -> FloatArray:
+        """Return predictions from what its view shows, (n_rows,) or (n_rows, n_targets)."""
         predicted: FloatArray = np.mean([model.predict(seen) for model in self.models], axis=0)
         return predicted
 

@@ -27,7 +27,6 @@ from xacle_stack.stacking.learners import (
     FittedLearner,
     Preset,
     RidgeLearner,
-    raw_view,
 )
 from xacle_stack.stacking.ridge import fit_blocks
 from xacle_stack.table import FeatureTable
@@ -61,7 +60,7 @@ class Level0Plan:
         Gives the estimators that see compressed blocks; None where a caller's learners are all.
     compression : BlockPCA or None
         None where `preset` is None.
-    on_columns : sequence of (str, regressor)
+    on_columns : sequence of EstimatorLearner
         A caller's learners, which see all columns and predict the raw score.
     penalties : sequence of float
         Candidates of the ridges.
@@ -72,7 +71,7 @@ class Level0Plan:
     ridges: Sequence[RidgeLearner]
     preset: Preset | None
     compression: BlockPCA | None
-    on_columns: Sequence[tuple[str, BaseEstimator]]
+    on_columns: Sequence[EstimatorLearner]
     penalties: Sequence[float]
     random_state: int
 
@@ -142,15 +141,19 @@ class Level0Task:
             plan.compression.fit(self.table, self.weights)
             values, blocks = plan.compression.transform(self.table), plan.compression.blocks_
             learners = plan.estimators(self.table.families, blocks)
-            return [self._fit_estimator(one, values, blocks, plan.refit) for one in learners]
+            return [
+                self._fit_estimator(one, one.view.select(values, blocks), plan.refit)
+                for one in learners
+            ]
 
         @one_thread()
         def fit_on_columns() -> list[Level0Result]:
-            if not plan.on_columns:
-                return []
-            values, blocks = self.table.values, self.table.blocks
-            learners = [EstimatorLearner(name, raw_view(), one) for name, one in plan.on_columns]
-            return [self._fit_estimator(one, values, blocks, plan.refit) for one in learners]
+            needs_array = any(not one.view.as_table for one in plan.on_columns)
+            values = self.table.values if needs_array else None
+            return [
+                self._fit_estimator(one, self.table if one.view.as_table else values, plan.refit)
+                for one in plan.on_columns
+            ]
 
         # The widest first: little is then left to wait for at the end.
         ridges = plan.ridges
@@ -188,14 +191,12 @@ class Level0Task:
     def _fit_estimator(
         self,
         learner: EstimatorLearner,
-        values: FloatArray,
-        blocks: Mapping[str, slice],
+        seen: FloatArray | FeatureTable | None,
         refit: bool,
     ) -> Level0Result:
         splits: list[tuple[IntArray, IntArray | None]] = list(self.folds)
         if refit:
             splits.append((np.arange(len(self.scores)), None))
-        seen = learner.view.select(values, blocks)
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
             delayed(self._fit_split)(learner, seen, split, fold, keeps_model=not refit)
             for fold, split in enumerate(splits)
@@ -211,7 +212,7 @@ class Level0Task:
     def _fit_split(
         self,
         learner: EstimatorLearner,
-        seen: FloatArray,
+        seen: Any,
         split: tuple[IntArray, IntArray | None],
         fold: int,
         *,
@@ -304,11 +305,12 @@ def predict_level0(
     outputs = []
     for learner in learners:
         with naming(f"the learner {learner.name!r}", f"could not predict {len(table)} pairs"):
-            if not learner.view.compressed:
+            seen: FloatArray | FeatureTable = table
+            if not learner.view.compressed and not learner.view.as_table:
                 seen = table.rows(slice(None), learner.view.blocks)
-            elif compression is None or compressed is None:
-                raise StackingError("it sees compressed blocks, and there is no compression.")
-            else:
+            elif learner.view.compressed:
+                if compression is None or compressed is None:
+                    raise StackingError("it sees compressed blocks, and there is no compression.")
                 seen = learner.view.select(compressed, compression.blocks_)
             outputs.append(learner.predict(seen).reshape(len(table), -1))
         n_bad = len(table) - int(np.isfinite(outputs[-1]).all(axis=1).sum())

@@ -55,7 +55,14 @@ from xacle_stack.stacking.folds import (
     split_folds,
 )
 from xacle_stack.stacking.inputs import check_same_columns, table_from_array
-from xacle_stack.stacking.learners import PRESETS, TARGETS, FittedLearner
+from xacle_stack.stacking.learners import (
+    PRESETS,
+    TARGETS,
+    EstimatorLearner,
+    FittedLearner,
+    raw_view,
+    table_view,
+)
 from xacle_stack.stacking.level0 import (
     Level0Plan,
     Level0Task,
@@ -94,7 +101,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         takes them; a pipeline's does not.
     added_learners : list of (str, regressor), optional
         Further level-0 learners on all columns and the raw score, beside the preset's or
-        `learners`.
+        `learners`.  A learner with the attribute ``takes_tables``, such as this library's
+        networks, gets the FeatureTable itself.
     preset : {"best", "paper"}, default="best"
         "best" is a Gaussian process that learns how much each block of columns matters, beside
         boosting.  "paper" is the published system: for each family a ridge on the score and one on
@@ -170,6 +178,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     >>> stacker.oof_predictions_.shape, stacker.level0_names_
     ((90, 3), ['ridge all/score', 'ridge all/rank', 'boosting/score'])
     """
+
+    takes_tables = True
 
     def __init__(
         self,
@@ -489,7 +499,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         for name, length in shapes.items():
             check_numbers(f"training_[{name!r}]", self.training_[name], (length,))
         for n_rows in (1, 3):  # arrays that fit one row only do not fit three
-            ones = FeatureTable(np.ones((n_rows, n_columns)), self.blocks_)
+            ones = FeatureTable(np.ones((n_rows, n_columns)), self.blocks_, families=self.families_)
             with np.errstate(all="ignore"):
                 level0 = predict_level0(self.level0_models_, ones, self.compression_)
                 check_numbers("what the learners predict", level0, (n_rows, len(names)))
@@ -505,13 +515,20 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         is_array: bool,
     ) -> Level0Plan:
         """Return which learners are trained on what."""
+        named = [*(self.learners or ()), *added]
+        on_columns = [
+            EstimatorLearner(
+                name, table_view() if _takes_tables(one) and not is_array else raw_view(), one
+            )
+            for name, one in named
+        ]
         if self.learners is not None:
-            return Level0Plan((), None, None, (*self.learners, *added), self.penalties, seed)
+            return Level0Plan((), None, None, on_columns, self.penalties, seed)
         preset = PRESETS[self.preset]
         compression = self._new_compression(table, seed)
         has_compressed_array = is_array and _is_compressed(compression)
         ridges = preset.ridge_learners(table.families, has_compressed_array=has_compressed_array)
-        plan = Level0Plan(ridges, preset, compression, added, self.penalties, seed)
+        plan = Level0Plan(ridges, preset, compression, on_columns, self.penalties, seed)
         estimators = plan.estimators(table.families, compression.blocks)
         taken = [*(ridge.name for ridge in ridges), *(one.name for one in estimators)]
         for name, _ in added:
@@ -558,7 +575,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
 
         @one_thread()
         def score(rows: slice) -> None:
-            part = FeatureTable(table.rows(rows), table.blocks)
+            part = FeatureTable(table.rows(rows), table.blocks, families=table.families)
             predictions[rows] = predict_level0(self.level0_models_, part, self.compression_)
 
         jobs = None if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
@@ -641,6 +658,11 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             return X
         values = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return FeatureTable(values, self.blocks_, families=self.families_)
+
+
+def _takes_tables(estimator: BaseEstimator) -> bool:
+    """Return whether an estimator finds its blocks by name; others get an array of all columns."""
+    return bool(getattr(estimator, "takes_tables", False))
 
 
 def _is_compressed(compression: BlockPCA) -> bool:

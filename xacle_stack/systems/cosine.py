@@ -55,6 +55,8 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
     >>> scores = CosineRegressor().fit(X, rng.uniform(0, 10, size=50)).predict(X)
     """
 
+    takes_tables = True
+
     def __init__(self, space: str | None = None) -> None:
         self.space = space
 

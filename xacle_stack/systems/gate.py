@@ -92,6 +92,11 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         self.space = space
         self.statistics = statistics
 
+    @property
+    def takes_tables(self) -> bool:
+        """Whether the regressor behind the gate takes feature tables."""
+        return bool(getattr(self.regressor, "takes_tables", False))
+
     def check_settings(self) -> None:
         """Check the settings, and those of the regressor, without data.
 

@@ -81,6 +81,8 @@ class LSTMRegressor(NeuralRegressor):
     Okamoto et al. 2026, XACLE challenge; Kanamori et al. 2025, RELATE.
     """
 
+    takes_tables = False  # it takes sequences
+
     _sizes = ("hidden", "mlp")
 
     def __init__(

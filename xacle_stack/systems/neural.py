@@ -66,6 +66,8 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         The lengths of the clip's and the caption's vector in each space.
     """
 
+    takes_tables = True
+
     validation_fraction: float
     device: str
     verbose: bool
