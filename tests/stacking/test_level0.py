@@ -4,8 +4,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LinearRegression
 
 from xacle_stack.errors import StackingError
+from xacle_stack.model_file import load_model, save_model
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.level0 import check_they_take_weights, named_learners
+from xacle_stack.systems.cosine import CosineRegressor
+from xacle_stack.table import FeatureTable
 
 
 class Returns(RegressorMixin, BaseEstimator):
@@ -105,3 +108,22 @@ def test_learners_that_take_no_weights_are_named() -> None:
     check_they_take_weights([("linear", LinearRegression())])
     with pytest.raises(StackingError, match=r"the learner 'strange' \(Returns\) takes none"):
         check_they_take_weights([("linear", LinearRegression()), ("strange", Returns(None))])
+
+
+def test_a_system_finds_its_space_in_every_fold_and_in_new_pairs(rng, tmp_path) -> None:
+    values, y = rng.normal(size=(40, 12)), rng.uniform(0, 10, size=40)
+    blocks = {"other/audio": slice(0, 3), "other/text": slice(3, 6)}
+    blocks |= {"mine/audio": slice(6, 9), "mine/text": slice(9, 12)}
+    table = FeatureTable(values, blocks)
+    system = CosineRegressor("mine")
+    stacker = Stacker([("cosine", system)], random_state=0).fit(table, y)
+    for fold in np.unique(stacker.folds_):
+        held_out = stacker.folds_ == fold
+        alone = CosineRegressor("mine").fit(table[~held_out], y[~held_out])
+        np.testing.assert_allclose(
+            stacker.oof_predictions_[held_out, 0], alone.predict(table[held_out])
+        )
+    loaded = load_model(save_model(tmp_path / "m.skops", stacker))
+    np.testing.assert_array_equal(loaded.predict(table[:7]), stacker.predict(table)[:7])
+    halves = Stacker([("cosine", CosineRegressor())], random_state=0).fit(values[:, 6:], y)
+    np.testing.assert_allclose(halves.oof_predictions_, stacker.oof_predictions_)

@@ -14,13 +14,6 @@ from xacle_stack._optional import require
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError, UnknownNameError
 from xacle_stack.metrics import Estimate, srcc
-from xacle_stack.results.plot_style import (
-    GREY,
-    draw_dot_rows,
-    new_axes,
-    set_finding,
-    style_axes,
-)
 from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
@@ -208,22 +201,33 @@ class Explanation:
         -------
         ax : matplotlib axes
         """
+        # Only a plot needs the results, and they need modules that read files.
+        from xacle_stack.results.plot_style import (
+            GREY,
+            draw_dot_rows,
+            new_axes,
+            set_finding,
+            style_axes,
+        )
+
         points: list[tuple[str, Estimate]]
-        if len(self.families) > 1:
+        is_loss = len(self.families) > 1
+        if is_loss:
             points = [(one.name, one.loss) for one in self.families if one.loss is not None]
-            finding, label = self._finding, "out-of-fold SRCC lost, 95 % bootstrap interval"
+            finding, header = self._finding, "SRCC lost"
+            label = "out-of-fold SRCC lost without the family, 95% bootstrap interval"
         else:
-            nan = float("nan")
-            points = [(one.name, Estimate(one.oof_srcc, nan, nan)) for one in self.learners]
-            finding, label = "How well each prediction ranks the pairs", "out-of-fold SRCC"
+            points = [(one.name, Estimate(one.oof_srcc, np.nan, np.nan)) for one in self.learners]
+            finding, header = "How well each level-0 prediction ranks the pairs", "SRCC"
+            label = "out-of-fold SRCC"
         points.sort(key=lambda point: -point[1].value)
-        if ax is None:
-            (ax,) = new_axes(7, 1.3 + 0.3 * len(points))
         names, estimates = zip(*points, strict=True)
-        draw_dot_rows(ax, names, {"": estimates}, signed=len(self.families) > 1)
-        if len(self.families) > 1:
-            ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+        if ax is None:
+            (ax,) = new_axes(8.0, 1.4 + 0.3 * len(points))
+        draw_dot_rows(ax, names, {header: estimates}, signed=is_loss)
         style_axes(ax, x_label=label, grid="x")
+        if is_loss:
+            ax.axvline(0, color=GREY, linewidth=1, zorder=1)
         set_finding(ax, finding)
         return ax
 
@@ -232,7 +236,7 @@ class Explanation:
         losses = {one.name: one.loss for one in self.families if one.loss is not None}
         name, loss = max(losses.items(), key=lambda item: item[1].value)
         if loss.low > 0:
-            return f"Without {name} the stack loses most: {loss.value:.3f} of SRCC"
+            return f"Without {name} the stack loses most: {loss} of SRCC"
         return "The stack is not clearly worse without any one family"
 
     @property
