@@ -219,7 +219,13 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
 @pytest.mark.parametrize(
     ("systems", "more", "message"),
     [
-        ({"x": {"kind": "forest"}}, {}, "systems.x: .*'forest'"),
+        ({"x": {"kind": "stak"}}, {}, "systems.x: .*'stak'; did you mean 'stack'.*'cosine'"),
+        ({"kind": "stack"}, {}, r"systems.kind: expected a table.*\[systems.kind\]"),
+        ({**CHEAP, "x": {"kind": "ensemble", "of": ["linear"] * 2}}, {}, "'linear'.* twice"),
+        (CHEAP, {"seeds": "3"}, "seeds: .*valid integer"),
+        (CHEAP, {"seeds": True}, "seeds: .*valid integer"),
+        (CHEAP, {"listener_model": "yes"}, "listener_model: .*boolean"),
+        (CHEAP, {"subset_sizes": ["1"]}, "subset_sizes.0: .*valid integer"),
         ({"x": {"kind": "cosine"}}, {}, "systems.x.space: field required"),
         ({"x": {"kind": "cosine", "space": "mini-mod"}}, {}, "'mini-mod' is not among"),
         ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x: depth: unknown setting"),

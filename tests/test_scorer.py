@@ -110,6 +110,11 @@ print(json.dumps(Scorer.load({str(path)!r}).score_clips({clips!r}, {texts!r}).to
         for rate in (rates, rates[0]):
             scores = scorer.score_clips(waveforms, texts, sample_rate_hz=rate)
             np.testing.assert_allclose(scores, expected, rtol=1e-6)
+    for one_clip in (samples[0][0][np.newaxis], np.stack([samples[0][0]] * 2, axis=1)):
+        scores = scorer.score_clips(one_clip, texts[0], sample_rate_hz=rates[0])
+        np.testing.assert_allclose(scores, expected[:1], rtol=1e-6)
+    for paths in (np.array(clips), np.array(clips, dtype=object)):
+        np.testing.assert_allclose(scorer.score_clips(paths, texts), expected, rtol=1e-6)
     alone = scorer.score_clips(samples[1][0], texts[1], sample_rate_hz=samples[1][1])
     np.testing.assert_allclose(alone, expected[1:2], rtol=1e-6)
 
@@ -124,12 +129,14 @@ def test_tensors_are_scored_like_arrays(train: Pairs, tmp_path: Path, recipe: Re
 
 def test_clips_that_cannot_be_scored_are_told(saved: Path, train: Pairs, tmp_path: Path) -> None:
     scorer = Scorer.load(saved)
-    with pytest.raises(PairsError, match=r"2 clips and 3 texts"):
+    with pytest.raises(PairsError, match=r"clips: 2, texts: 3"):
         scorer.score_clips(train.audio_paths[:2], ["a", "b", "c"])
+    with pytest.raises(PairsError, match=r"clips: 0.*one clip or more"):
+        scorer.score_clips([], "rain")
     with pytest.raises(AudioError, match="sample_rate_hz"):
         scorer.score_clips([np.zeros(800)], ["rain"])
-    with pytest.raises(AudioError, match=r"\(800, 2\).*\[audio\] for one clip, list\(audio\)"):
-        scorer.score_clips(np.zeros((800, 2)), "rain", sample_rate_hz=8000)
+    with pytest.raises(AudioError, match=r"\(2, 800\).*\[audio\] for one clip.*list\(audio\)"):
+        scorer.score_clips(np.zeros((2, 800)), "rain", sample_rate_hz=8000)
     with pytest.raises(AudioError, match="nowhere.wav"):
         scorer.score_clips([tmp_path / "nowhere.wav"], ["rain"])
     with pytest.raises(PairsError, match="nowhere.wav"):

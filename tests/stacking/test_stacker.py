@@ -186,7 +186,7 @@ def test_score_range_bends_the_predictions_inside(problem, preset: str) -> None:
     X, y, _ = problem(60)
     y = np.clip(y, 0, 10)
     given = {"preset": preset, "n_splits": 2, "random_state": 0}
-    new = X.values * 3
+    new = FeatureTable(X.values * 3, X.blocks, X.pair_ids, X.families)
     free = Stacker(**given, score_range=None).fit(X, y).predict(new)
     bounded = Stacker(**given, score_range=(0, 10)).fit(X, y).predict(new)
     np.testing.assert_array_equal(bounded, keep_in_range(free, 0, 10))
@@ -238,7 +238,8 @@ def test_a_table_of_values_is_a_table_that_makes_them(problem, preset: str) -> N
     eager = Stacker(preset=preset, n_splits=2, random_state=0).fit(made, y)
     assert eager.oof_predictions_.tobytes() == lazy.oof_predictions_.tobytes()
     assert eager.predict(X).tobytes() == lazy.predict(made).tobytes() == lazy.predict(X).tobytes()
-    np.testing.assert_allclose(lazy.predict(X.values), lazy.predict(X), rtol=1e-6)
+    held = FeatureTable(X.values, X.blocks, X.pair_ids, X.families)
+    np.testing.assert_allclose(lazy.predict(held), lazy.predict(X), rtol=1e-6)
     # As one family it is the array, where both have the same blocks.
     blocks = {str(column): slice(column, column + 1) for column in range(20)}
     one = FeatureTable(X.values[:, :20], blocks, X.pair_ids, {"all": tuple(blocks)})
@@ -351,8 +352,8 @@ def test_other_families_are_refused(problem) -> None:
     renamed = {f"new {name}": columns for name, columns in X.families.items()}
     with pytest.raises(StackingError, match="families {'new one'.*fitted on {'one"):
         stacker.predict(FeatureTable(X.values, X.blocks, X.pair_ids, renamed))
-    with pytest.raises(ValueError, match="features, but Stacker is expecting"):
-        stacker.predict(X.values[:, 1:])
+    with pytest.raises(ValueError, match="array without names.*FeatureTable"):
+        stacker.predict(X.values)
 
 
 def test_the_meta_regressor_gets_the_groups(problem) -> None:
