@@ -138,7 +138,7 @@ def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> Non
         for name, kind, n_seeds in (
             ("linear", "stack", 2),
             ("cosine", "cosine", 1),
-            ("both", "ensemble", 2),
+            ("both", "rank ensemble", 2),
         )
         for split in ("validation", "test")
     ]
@@ -286,7 +286,7 @@ def test_whenever_a_run_is_looked_at_its_parts_belong_together(data: Path, tmp_p
             data, recipe, recipe.compared_systems, tmp_path / "store", out
         ):
             finished = {result.system: result.kind for result in results}
-            trained = {name for name, kind in finished.items() if kind != "ensemble"}
+            trained = {name for name, kind in finished.items() if kind != "rank ensemble"}
             scored = {path.stem for path in out.glob("scores-test-*.csv")}
             rows = csv.DictReader((out / "results.csv").read_text("utf-8").splitlines())
             assert {row["system"] for row in rows} == set(finished)
