@@ -63,9 +63,7 @@ def test_missing_rows_are_named(make_data: WriteData, tmp_path: Path, rng) -> No
     pairs = read_pairs(make_data(train=10), "train")
     fill(tmp_path / "store", pairs.take(range(8)), rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(
-        CacheError, match=r"no audio row for 2 of 10 pairs.*`xacle-stack features`"
-    ) as e:
+    with pytest.raises(CacheError, match=r"audio.* 2 of 10 .*`xacle-stack features`") as e:
         cached.audio("toy")
     assert "00008.wav" in str(e.value)
     assert "00009.wav" in str(e.value)
@@ -78,7 +76,7 @@ def test_unknown_encoders_and_outputs_list_the_known(
     pairs = read_pairs(make_data(train=4), "train")
     fill(tmp_path / "store", pairs, rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(UnknownNameError, match="'clap', only of toy. Fill it"):
+    with pytest.raises(UnknownNameError, match=r"'clap'.* toy\b"):
         cached.audio("clap")
     with pytest.raises(UnknownNameError, match="no output 'logits'. It holds: embedding, other"):
         cached.audio("toy", "logits")
@@ -96,7 +94,7 @@ def test_two_fingerprints_are_never_mixed(make_data: WriteData, tmp_path: Path, 
     first = cache.load(pairs, {"toy": STORE.fingerprint}).audio("toy")
     second = cache.load(pairs, {"toy": other.fingerprint}).audio("toy")
     assert not np.isclose(first, second).any()
-    with pytest.raises(CacheError, match="with the fingerprint 'abc'"):
+    with pytest.raises(CacheError, match=r"'toy'.*'abc'.*`xacle-stack features`"):
         cache.load(pairs, {"toy": "abc"}).audio("toy")
 
 
@@ -130,13 +128,13 @@ def test_reading_back_is_exact_across_chunks_and_segments(tmp_path: Path, rng) -
 
 
 def test_a_folder_is_not_pairs(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="expected the pairs that read_pairs returns, got str: 'd"):
+    with pytest.raises(CacheError, match=r"read_pairs.* str\b.*'data/demo'"):
         FeatureCache(tmp_path).load("data/demo")
 
 
 def test_a_mistyped_folder_is_told_and_not_made(make_data: WriteData, tmp_path: Path) -> None:
     pairs = read_pairs(make_data(train=4), "train")
-    with pytest.raises(CacheError, match="mistyped: there is no cache here. Make one with"):
+    with pytest.raises(CacheError, match=r"mistyped: .*cache"):
         FeatureCache(tmp_path / "mistyped").load(pairs)
     assert not (tmp_path / "mistyped").exists()
 
@@ -160,9 +158,9 @@ def test_parts_are_rows_of_the_whole(make_data: WriteData, tmp_path: Path, rng) 
     assert cached.pairs is pairs
     for none in (slice(3, 3), []):
         assert cached.take(none).pair_ids == ()
-        with pytest.raises(CacheError, match="the list of pairs is empty"):
+        with pytest.raises(CacheError, match=r"pairs is empty"):
             cached.take(none).audio("toy")
-    with pytest.raises(IndexError, match="40 is out of bounds"):
+    with pytest.raises(IndexError, match=r"\b40 is out"):
         cached.take([40])
 
 
@@ -192,9 +190,9 @@ def test_a_part_without_the_missing_rows_can_be_read(
     fill(tmp_path / "store", pairs.take(range(8)), rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
     assert cached.take(slice(8)).audio("toy").shape == (8, 5)
-    with pytest.raises(CacheError, match=r"no audio row for 1 of 3 pairs.*:\n  - 00009.wav"):
+    with pytest.raises(CacheError, match=r"audio.* 1 of 3 (?s:.*)- 00009.wav"):
         cached.take([1, 9, 2]).audio("toy")
-    with pytest.raises(CacheError, match="no audio row for 2 of 10 pairs"):
+    with pytest.raises(CacheError, match=r"audio.* 2 of 10 "):
         cached.shape_of("toy", "audio")
     fill(tmp_path / "store", pairs.take([8, 9]), rng)  # encoded meanwhile
     assert cached.audio("toy").shape == (10, 5)
@@ -233,7 +231,7 @@ def test_a_pickled_part_still_misses_what_the_whole_missed(tmp_path: Path) -> No
     cached = cached_captions(tmp_path, 10)
     assert len(cached.take(slice(8)).text("toy")) == 8
     part = pickle.loads(pickle.dumps(cached.take([9, 1, 8, 7])))
-    with pytest.raises(CacheError, match=r"no text row for 2 of 4 pairs(?s:.*)- 9\n  - 8$"):
+    with pytest.raises(CacheError, match=r"text.* 2 of 4 (?s:.*)- 9\n  - 8$"):
         part.text("toy")
     write_rows(tmp_path, [8, 9], "vectors")
     np.testing.assert_array_equal(part.text("toy"), cached.text("toy")[[9, 1, 8, 7]])
@@ -275,9 +273,9 @@ def test_sequences_are_indexed_by_pair(tmp_path: Path, rng) -> None:
     part = CachedSequences(cached.take([5, 2]), "toy", "text", "float32")
     assert [sequence.dtype for sequence in part] == [np.float32, np.float32]
     assert len(part[0]) == sequences.lengths[5]
-    with pytest.raises(IndexError, match="50 is out of bounds"):
+    with pytest.raises(IndexError, match=r"\b50 is out"):
         sequences[50]
-    with pytest.raises(CacheError, match="the list of pairs is empty"):
+    with pytest.raises(CacheError, match=r"pairs is empty"):
         CachedSequences(cached.take([]), "toy", "text", "float16")
 
 
@@ -313,7 +311,7 @@ def test_vectors_and_sequences_are_not_taken_for_each_other(tmp_path: Path) -> N
     write_rows(tmp_path, range(3), "sequences")
     cached = FeatureCache(tmp_path).load(caption_pairs(range(3)))
     for ask in (cached.text, lambda *names: cached.shape_of(names[0], "text", names[1])):
-        with pytest.raises(CacheError, match="'float16' holds a sequence .* with audio_sequences"):
+        with pytest.raises(CacheError, match=r"'float16'.* audio_sequences"):
             ask("toy", "float16")
     with pytest.raises(UnknownNameError, match="no output 'frames'. It holds: float16, float32"):
         CachedSequences(cached, "toy", "text", "frames")
@@ -326,7 +324,7 @@ def test_a_vector_is_no_sequence(make_data: WriteData, tmp_path: Path, rng) -> N
     pairs = read_pairs(make_data(train=4), "train")
     fill(tmp_path / "store", pairs, rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(CacheError, match="'other' holds one vector .* Read it with audio or text"):
+    with pytest.raises(CacheError, match=r"'other'.* audio or text"):
         cached.audio_sequences("toy", "other")
     (summary, _) = FeatureCache(tmp_path / "store").summaries()
     assert summary.sequences == {}
@@ -335,9 +333,7 @@ def test_a_vector_is_no_sequence(make_data: WriteData, tmp_path: Path, rng) -> N
 def test_missing_sequences_are_named(tmp_path: Path) -> None:
     write_rows(tmp_path, range(5), "sequences")
     cached = FeatureCache(tmp_path).load(caption_pairs([0, 4, 7, 9]))
-    with pytest.raises(
-        CacheError, match=r"no text row for 2 of 4 pairs.*`xacle-stack features`"
-    ) as e:
+    with pytest.raises(CacheError, match=r"text.* 2 of 4 .*`xacle-stack features`") as e:
         CachedSequences(cached, "toy", "text", "float16")
     assert str(e.value).endswith("  - 7\n  - 9")
 

@@ -152,10 +152,10 @@ def test_bad_rows_are_counted_in_the_whole_table() -> None:
     builder = FeatureBuilder(["one"], ["tags:logits", "asr:words"], n_components=1).fit(source)
     row = BLOCK_ROWS + 77
     for array, value, message in (
-        (a, 0, f"space 'one': audio embeddings: 1 of .* the first is row {row}"),
-        (b, np.nan, f"space 'one': text embeddings: 1 of .* the first is row {row}"),
-        (logits, np.inf, f"auxiliary 'tags:logits': row {row} and 0 more not finite"),
-        (words[1], -1, f"auxiliary 'asr:words': text words: .* the first is row {row}"),
+        (a, 0, f"space 'one': audio .*1 of .* row {row}"),
+        (b, np.nan, f"space 'one': text .*1 of .* row {row}"),
+        (logits, np.inf, f"auxiliary 'tags:logits': row {row} and 0 "),
+        (words[1], -1, f"auxiliary 'asr:words': text .* row {row}"),
     ):
         kept = array[row].copy()
         array[row] = value
@@ -201,23 +201,23 @@ def test_words_contribute_their_overlap() -> None:
     with pytest.raises(FeatureError, match=r"auxiliary 'speech:words': text words: .* row 7"):
         builder.fit(source)
     of_clips = PairEmbeddings({"one": one}, {"speech:words": words[0]})
-    with pytest.raises(UnknownNameError, match="no embeddings called 'speech:words'"):
+    with pytest.raises(UnknownNameError, match="'speech:words'"):
         FeatureBuilder(["one"], ["speech:words"], n_components=2).fit(of_clips)
 
 
 def test_bad_settings_are_told() -> None:
     source = embeddings(0)
     for settings, message in {
-        "spaces='one'": "spaces must be a list of encoder names, got 'one'",
-        "spaces=[]": r"spaces must be a list of encoder names, got \[\]",
-        "spaces=None": "spaces must be a list of encoder names, got None",
-        "spaces=[('one', 2)]": "spaces must be a list of encoder names",
-        "spaces=['agreement']": "no space may be called 'agreement': that is the family of the ag",
+        "spaces='one'": r"spaces .*'one'.*spaces=\['mini-mel'\]",
+        "spaces=[]": r"spaces .*\[\]",
+        "spaces=None": r"spaces .*None",
+        "spaces=[('one', 2)]": "spaces .*encoder names",
+        "spaces=['agreement']": "'agreement'.*another name",
         "spaces=['one'], auxiliary='tags:logits'": "'encoder:output', got 'tags:logits'. For one",
-        "spaces=['one'], auxiliary=None": "auxiliary must be a list of 'encoder:output', got None",
-        "spaces=['one', 'one']": r"the same thing twice: \['one'\]",
+        "spaces=['one'], auxiliary=None": "auxiliary .*None.*auxiliary=",
+        "spaces=['one', 'one']": r"twice: \['one'\]",
         "spaces=['one'], auxiliary=['tags', 'tags:embedding']": r"twice: \['tags/embedding'\]",
-        "spaces=['one'], auxiliary=['one:text']": r"like blocks of pair features: \['one/text'\]",
+        "spaces=['one'], auxiliary=['one:text']": r"pair features: \['one/text'\]",
         "spaces=['one'], n_components=0": "n_components must be .* 1 or more, got 0",
         "spaces=['one'], n_components=99": "n_components=99 needs as many .* 40 pairs with 31",
     }.items():
@@ -230,7 +230,7 @@ def test_bad_settings_are_told() -> None:
 
 
 def test_pairs_without_embeddings_are_told() -> None:
-    with pytest.raises(FeatureError, match=r"expected embeddings, cache.load\(pairs\) .*got Pairs"):
+    with pytest.raises(FeatureError, match=r"cache\.load\(pairs\) .*got Pairs"):
         FeatureBuilder(["one"]).fit(Pairs("train", ("a.wav",), (), ("rain",)))
 
 
@@ -246,15 +246,15 @@ def test_another_size_than_in_fit_is_told() -> None:
     words = PairEmbeddings(
         {"one": (source.audio("one"),) * 2}, {"asr:words": (np.ones((40, 2)), np.ones((40, 3)))}
     )
-    with pytest.raises(FeatureError, match="auxiliary 'asr:words': audio words of shape"):
+    with pytest.raises(FeatureError, match=r"auxiliary 'asr:words': .*\(40, 2\).*\(40, 3\)"):
         FeatureBuilder(["one"], ["asr:words"]).fit(words)
 
 
 def test_arrays_of_different_lengths_are_told() -> None:
     a = np.ones((4, 3))
-    with pytest.raises(FeatureError, match="every array needs one row a pair"):
+    with pytest.raises(FeatureError, match="one row a pair.*4.*3"):
         PairEmbeddings({"one": (a, a[:3])})
-    with pytest.raises(FeatureError, match="every array needs one row a pair"):
+    with pytest.raises(FeatureError, match="one row a pair.*4.*1"):
         PairEmbeddings({"one": (a, a)}, pair_ids=["x"])
 
 
@@ -271,12 +271,10 @@ def test_spaces_and_auxiliaries_that_are_mixed_up_are_told() -> None:
         with pytest.raises(FeatureError, match=rf"space 'beats': .* got a {shape}.*\. {of_clips}"):
             PairEmbeddings({"beats": given})
     with pytest.raises(
-        FeatureError, match="auxiliary 'beats': the name says no output. Write 'bea"
+        FeatureError, match="auxiliary 'beats': .*'beats:embedding'.*'beats:logits'"
     ):
         PairEmbeddings({"one": (a, a)}, {"beats": a})
-    with pytest.raises(
-        FeatureError, match="'one:embedding': these are the clips of the space 'one'"
-    ):
+    with pytest.raises(FeatureError, match="'one:embedding': .* space 'one'"):
         PairEmbeddings({"one": (a, a)}, {"one:embedding": a})
     # What is called by its encoder alone is its embedding.
     rng = np.random.default_rng(0)
@@ -285,9 +283,7 @@ def test_spaces_and_auxiliaries_that_are_mixed_up_are_told() -> None:
     for name in ("beats", "beats:embedding"):
         table = FeatureBuilder(["one"], [name], n_components=1).fit_transform(source)
         np.testing.assert_array_equal(table.family("one")[:, -3:], beats)
-    with pytest.raises(
-        UnknownNameError, match=r"'tags:embedding'.*without an output stands for it"
-    ):
+    with pytest.raises(UnknownNameError, match=r"'tags:embedding'.*without an output"):
         FeatureBuilder(["one"], ["tags"]).fit(source)
     two_sides = PairEmbeddings({"one": np.stack(one)})  # one array of both
     np.testing.assert_array_equal(two_sides.text("one"), one[1])
@@ -304,7 +300,7 @@ def test_an_auxiliary_row_that_is_not_finite_is_named() -> None:
 
 def test_ids_stand_once_and_spaces_are_named_in_errors() -> None:
     a = np.random.default_rng(0).normal(size=(10, 3))
-    with pytest.raises(FeatureError, match="pair ids that stand twice:\n  - x"):
+    with pytest.raises(FeatureError, match=r"twice:(?s:.*)- x"):
         PairEmbeddings({"one": (a[:3], a[:3])}, pair_ids=["x", "y", "x"])
     with pytest.raises(FeatureError, match=r"space 'one': text embeddings: 10 of 10 rows"):
         FeatureBuilder(["one"], n_components=1).fit(PairEmbeddings({"one": (a, a * np.nan)}))
@@ -312,7 +308,7 @@ def test_ids_stand_once_and_spaces_are_named_in_errors() -> None:
     with pytest.raises(FeatureError, match=r"auxiliary 'tags:logits': expected shape"):
         FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(flat)
     huge = PairEmbeddings({"one": (a, a + 1)}, {"tags:logits": np.full((10, 1), 1e300)})
-    with pytest.raises(FeatureError, match="auxiliary 'tags:logits': row 0 and 9 more not finite"):
+    with pytest.raises(FeatureError, match="auxiliary 'tags:logits': row 0 and 9 "):
         FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(huge)
     one = PairEmbeddings({"one": (a[:1], a[1:2])})
     with pytest.raises(FeatureError, match="at least 2 pairs; there are 1 pairs"):
@@ -347,5 +343,5 @@ def test_embeddings_are_indexed_by_rows(rng) -> None:
         part = source[rows]
         assert part.pair_ids == tuple(np.array(source.pair_ids)[rows])
         np.testing.assert_array_equal(part.text("two"), source.text("two")[rows])
-    with pytest.raises(FeatureError, match=r"embeddings is indexed by its rows.*got 3\b"):
+    with pytest.raises(FeatureError, match=r"got 3\b"):
         source[3]

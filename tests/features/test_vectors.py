@@ -35,7 +35,7 @@ def test_views_are_for_training_only(rng) -> None:
 
 def test_bad_spaces(rng) -> None:
     pairs = embeddings(rng)
-    with pytest.raises(FeatureError, match="spaces must be a list of encoder names, got 'one'"):
+    with pytest.raises(FeatureError, match=r"spaces .*'one'.*spaces=\['mini-mel'\]"):
         VectorBuilder("one").fit(pairs)
     with pytest.raises(FeatureError, match=r"each encoder once, .* repeats \['one'\]"):
         VectorBuilder(["one", "two", "one"]).fit(pairs)
@@ -43,26 +43,26 @@ def test_bad_spaces(rng) -> None:
     with pytest.raises(FeatureError, match="vectors of 4 dimensions, 3 when fitted"):
         fitted.transform(embeddings(rng, n_dims=4))
     broken = PairEmbeddings({"one": (np.full((2, 3), np.inf), np.ones((2, 3)))}, None, ["a", "b"])
-    with pytest.raises(FeatureError, match="vectors of 2 pairs are not finite, the first is 'a'"):
+    with pytest.raises(FeatureError, match=r"vectors of 2 pairs .*finite.*'a'"):
         fitted.transform(broken)
 
 
 @pytest.mark.parametrize(
     ("frames", "n_captions", "message"),
     [
-        ([np.zeros((2, 3)), np.zeros((2, 4))], 2, "n_dims the same for all"),
-        ([np.zeros((2, 3)), np.zeros((0, 3))], 2, "sequence of clip 1 is empty or not finite"),
-        ([np.full((2, 3), np.nan)], 1, "sequence of clip 0 is empty or not finite"),
-        ([np.zeros((2, 3))], 2, "1 sequences but captions of shape"),
-        ([np.zeros(3)], 1, "one sequence of shape"),
-        ((np.zeros((2, 3)),), 1, r"expected a list of arrays .*, got tuple. Write list\(frames\)"),
-        (np.zeros((1, 2, 3)), 1, "expected a list of arrays .*, got ndarray"),
+        ([np.zeros((2, 3)), np.zeros((2, 4))], 2, "n_dims"),
+        ([np.zeros((2, 3)), np.zeros((0, 3))], 2, "clip 1 .*empty"),
+        ([np.full((2, 3), np.nan)], 1, "clip 0 .*finite"),
+        ([np.zeros((2, 3))], 2, r"1 sequences.*\(2, 2\)"),
+        ([np.zeros(3)], 1, "one sequence"),
+        ((np.zeros((2, 3)),), 1, r"got tuple.* list\(frames\)"),
+        (np.zeros((1, 2, 3)), 1, "got ndarray"),
     ],
 )
 def test_bad_sequences(frames, n_captions: int, message: str) -> None:
     with pytest.raises(FeatureError, match=message):
         PairSequences(frames, np.zeros((n_captions, 2)))
-    with pytest.raises(FeatureError, match="captions' vectors are not all finite"):
+    with pytest.raises(FeatureError, match="captions.* finite"):
         PairSequences([np.zeros((2, 3))], [[np.nan]])
 
 

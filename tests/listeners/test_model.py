@@ -293,13 +293,13 @@ def test_what_is_given_is_not_changed_and_settings_are_kept() -> None:
     [
         (["a", "b"], ["x", "y"], [1, np.nan], r"1 rating\(s\) are NaN .* row 1, of pair 'b'"),
         (["a", "b"], ["x", "y"], [np.inf, 1], "row 0, of pair 'a'"),
-        (["a", "b"], ["x", None], [1, 2], "row 1 has no listener id: None"),
-        (["a", "b"], ["x", ""], [1, 2], "row 1 has no listener id: ''"),
-        (["a", float("nan")], ["x", "y"], [1, 2], "row 1 has no pair id: nan"),
+        (["a", "b"], ["x", None], [1, 2], "row 1 .*listener id: None"),
+        (["a", "b"], ["x", ""], [1, 2], "row 1 .*listener id: ''"),
+        (["a", float("nan")], ["x", "y"], [1, 2], "row 1 .*pair id: nan"),
         (["a"], ["x", "y"], [1, 2], "1 pair ids, 2 listener ids and 2 ratings"),
         (["a", "b"], ["x", "y"], ["1", "2"], "ratings: expected one number"),
         (["a", "b"], ["x", "y"], [[1, 2]], r"shape \(1, 2\)"),
-        ([], [], np.empty(0), "no rating to learn from"),
+        ([], [], np.empty(0), "no rating"),
     ],
 )
 def test_bad_ratings_are_told(
@@ -310,14 +310,12 @@ def test_bad_ratings_are_told(
 
 
 def test_other_mistakes_are_told() -> None:
-    with pytest.raises(
-        PairsError, match=r"1 rating\(s\) lie outside score_range=\(0, 5\).*row 1: 9"
-    ):
+    with pytest.raises(PairsError, match=r"1 rating.* score_range=\(0, 5\).*row 1: 9"):
         ListenerModel(score_range=(0, 5)).fit(["a", "b"], ["x", "x"], [1, 9])
     model = ListenerModel().fit(["a", "a"], ["x", "y"], [1, 2])
     with pytest.raises(PairsError, match=r"2 pair\(s\) have no rating(.|\n)*'b'"):
         model.scores_for(["a", "b", "c"])
-    with pytest.raises(PairsError, match=r"expected a list of ids, got 'a'; write \['a'\]"):
+    with pytest.raises(PairsError, match=r"'a'.*\['a'\]"):
         model.weights_for("a")
     with pytest.raises(NotFittedError):
         ListenerModel().scores_for(["a"])
