@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from support import random_embeddings
 from threadpoolctl import threadpool_limits
 
 from xacle_stack._rows import BLOCK_ROWS
@@ -16,18 +17,8 @@ from xacle_stack.features import (
 from xacle_stack.pairs import Pairs
 
 
-def embeddings(seed: int, n_pairs: int = 40) -> PairEmbeddings:
-    rng = np.random.default_rng(seed)
-    spaces = {
-        name: tuple(rng.normal(size=(2, n_pairs, n_dims)).astype(np.float32))
-        for name, n_dims in {"one": 6, "two": 9}.items()
-    }
-    auxiliary = {"tags:logits": rng.normal(size=(n_pairs, 3)).astype(np.float32)}
-    return PairEmbeddings(spaces, auxiliary, [f"{seed}-{row}" for row in range(n_pairs)])
-
-
 def test_families_are_phi_with_auxiliary_and_agreement() -> None:
-    source = embeddings(0)
+    source = random_embeddings(0)
     builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3)
     table = builder.fit_transform(source)
     assert {name: table.width(*blocks) for name, blocks in table.families.items()} == {
@@ -56,7 +47,7 @@ def test_families_are_phi_with_auxiliary_and_agreement() -> None:
 
 
 def test_what_is_learned_is_learned_in_fit_only() -> None:
-    train, test = embeddings(0), embeddings(1)
+    train, test = random_embeddings(0), random_embeddings(1)
     builder = FeatureBuilder(["one", "two"], n_components=3)
     train_table = builder.fit_transform(train)
     np.testing.assert_array_equal(builder.transform(train).values, train_table.values)
@@ -69,8 +60,10 @@ def test_what_is_learned_is_learned_in_fit_only() -> None:
 
 
 def test_alone_equals_together() -> None:
-    source = embeddings(2)
-    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit(embeddings(0))
+    source = random_embeddings(2)
+    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit(
+        random_embeddings(0)
+    )
     together = builder.transform(source).values
     for row in (0, 17):
         alone = PairEmbeddings(
@@ -107,7 +100,7 @@ def test_rows_have_the_same_bits_in_every_block(n_components: int, dtype: str, r
 
 
 def test_an_auxiliary_is_one_block_that_families_share() -> None:
-    source = embeddings(0)
+    source = random_embeddings(0)
     table = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit_transform(source)
     parts = ("audio", "text", "product", "difference", "square")
     sizes = {name: table.width(name) for name in table.blocks}
@@ -136,10 +129,10 @@ def test_an_auxiliary_is_one_block_that_families_share() -> None:
 
 
 def test_a_table_keeps_what_it_was_made_with() -> None:
-    builder = FeatureBuilder(["one"], n_components=2).fit(embeddings(0))
-    table = builder.transform(embeddings(1))
+    builder = FeatureBuilder(["one"], n_components=2).fit(random_embeddings(0))
+    table = builder.transform(random_embeddings(1))
     before = table.values
-    builder.fit(embeddings(2))
+    builder.fit(random_embeddings(2))
     np.testing.assert_array_equal(table.values, before)
 
 
@@ -170,22 +163,6 @@ def test_bad_rows_are_counted_in_the_whole_table() -> None:
         array[row] = kept
 
 
-def test_parts_of_embeddings_are_their_rows() -> None:
-    source = embeddings(0)
-    for rows in (slice(4, 9), [3, 3, 39], np.array([-1]), slice(0, 0), []):
-        part = source.take(rows)
-        assert part.pair_ids == tuple(
-            np.array(source.pair_ids)[rows].tolist() if len(part.pair_ids) else []
-        )
-        for name in ("one", "two"):
-            if len(part.pair_ids):
-                np.testing.assert_array_equal(part.audio(name), source.audio(name)[rows])
-                np.testing.assert_array_equal(part.text(name), source.text(name)[rows])
-            assert part.shape_of(name, "text") == part.text(name).shape
-    with pytest.raises(IndexError):
-        source.take([40])
-
-
 def test_words_contribute_their_overlap() -> None:
     rng = np.random.default_rng(0)
     one = tuple(rng.normal(size=(2, 30, 4)))
@@ -206,7 +183,7 @@ def test_words_contribute_their_overlap() -> None:
 
 
 def test_bad_settings_are_told() -> None:
-    source = embeddings(0)
+    source = random_embeddings(0)
     for settings, message in {
         "spaces='one'": r"spaces .*'one'.*spaces=\['mini-mel'\]",
         "spaces=[]": r"spaces .*\[\]",
@@ -235,8 +212,8 @@ def test_pairs_without_embeddings_are_told() -> None:
 
 
 def test_another_size_than_in_fit_is_told() -> None:
-    builder = FeatureBuilder(["one"], n_components=2).fit(embeddings(0))
-    source = embeddings(0)
+    builder = FeatureBuilder(["one"], n_components=2).fit(random_embeddings(0))
+    source = random_embeddings(0)
     wider = PairEmbeddings({"one": (source.audio("two"), source.text("two"))})
     with pytest.raises(FeatureError, match="one: 46 pair features, 31 when fitted"):
         builder.transform(wider)
@@ -248,45 +225,6 @@ def test_another_size_than_in_fit_is_told() -> None:
     )
     with pytest.raises(FeatureError, match=r"auxiliary 'asr:words': .*\(40, 2\).*\(40, 3\)"):
         FeatureBuilder(["one"], ["asr:words"]).fit(words)
-
-
-def test_arrays_of_different_lengths_are_told() -> None:
-    a = np.ones((4, 3))
-    with pytest.raises(FeatureError, match="one row a pair.*4.*3"):
-        PairEmbeddings({"one": (a, a[:3])})
-    with pytest.raises(FeatureError, match="one row a pair.*4.*1"):
-        PairEmbeddings({"one": (a, a)}, pair_ids=["x"])
-
-
-def test_spaces_and_auxiliaries_that_are_mixed_up_are_told() -> None:
-    a = np.ones((4, 3))
-    of_clips = "Vectors of clips alone go into auxiliary, as 'beats:embedding'"
-    for given, shape in (
-        (a, r"ndarray of shape \(4, 3\)"),
-        (a[:2], r"ndarray of shape \(2, 3\)"),
-        ((a,), r"tuple of shape \[\(4, 3\)\]"),
-        ((a, a, a), "tuple of shape"),
-        ((a, a[0]), r"tuple of shape \[\(4, 3\), \(3,\)\]"),
-    ):
-        with pytest.raises(FeatureError, match=rf"space 'beats': .* got a {shape}.*\. {of_clips}"):
-            PairEmbeddings({"beats": given})
-    with pytest.raises(
-        FeatureError, match="auxiliary 'beats': .*'beats:embedding'.*'beats:logits'"
-    ):
-        PairEmbeddings({"one": (a, a)}, {"beats": a})
-    with pytest.raises(FeatureError, match="'one:embedding': .* space 'one'"):
-        PairEmbeddings({"one": (a, a)}, {"one:embedding": a})
-    # What is called by its encoder alone is its embedding.
-    rng = np.random.default_rng(0)
-    one, beats = tuple(rng.normal(size=(2, 9, 2))), rng.normal(size=(9, 3)).astype(np.float32)
-    source = PairEmbeddings({"one": one}, {"beats:embedding": beats})
-    for name in ("beats", "beats:embedding"):
-        table = FeatureBuilder(["one"], [name], n_components=1).fit_transform(source)
-        np.testing.assert_array_equal(table.family("one")[:, -3:], beats)
-    with pytest.raises(UnknownNameError, match=r"'tags:embedding'.*without an output"):
-        FeatureBuilder(["one"], ["tags"]).fit(source)
-    two_sides = PairEmbeddings({"one": np.stack(one)})  # one array of both
-    np.testing.assert_array_equal(two_sides.text("one"), one[1])
 
 
 def test_an_auxiliary_row_that_is_not_finite_is_named() -> None:
@@ -320,7 +258,7 @@ def test_blas_threads_change_no_byte() -> None:
     for n_threads in (1, 2):
         with threadpool_limits(n_threads):
             builder = FeatureBuilder(["one", "two"], n_components=3)
-            tables.append(builder.fit_transform(embeddings(0, 400)).values.tobytes())
+            tables.append(builder.fit_transform(random_embeddings(0, 400)).values.tobytes())
     assert tables[0] == tables[1]
 
 
@@ -334,14 +272,3 @@ def test_only_the_embeddings_of_the_rows_are_read() -> None:
     assert np.isfinite(table[good].values).all()
     with pytest.raises(FeatureError, match="space 'one': .* row 1"):
         table[[10, 11]].values
-
-
-def test_embeddings_are_indexed_by_rows(rng) -> None:
-    source = embeddings(0)
-    assert (len(source), source.shape) == (40, (40,))
-    for rows in ([3, 1], slice(5, 9), np.arange(40) % 7 == 0):
-        part = source[rows]
-        assert part.pair_ids == tuple(np.array(source.pair_ids)[rows])
-        np.testing.assert_array_equal(part.text("two"), source.text("two")[rows])
-    with pytest.raises(FeatureError, match=r"got 3\b"):
-        source[3]

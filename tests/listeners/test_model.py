@@ -43,8 +43,8 @@ def test_scores_are_best_linear_unbiased() -> None:
     np.testing.assert_allclose(found, solution, atol=1e-8)
     errors = np.diag(np.linalg.inv(left))[:n_pairs] * model.noise_variance_
     reliability = model.pair_variance_ / (model.pair_variance_ + errors)
-    in_order = model._rows(range(n_pairs))
-    np.testing.assert_allclose(model.uncertainty_[in_order], reliability * errors, rtol=1e-8)
+    uncertainty = by_pair(model, model.uncertainty_)
+    np.testing.assert_allclose(uncertainty, reliability * errors, rtol=1e-8)
     np.testing.assert_allclose(
         model.weights_for(range(n_pairs)), reliability / reliability.mean(), rtol=1e-8
     )
@@ -52,6 +52,10 @@ def test_scores_are_best_linear_unbiased() -> None:
 
 def by_listener(model: ListenerModel, values: np.ndarray) -> np.ndarray:
     return values[np.argsort(model.listener_ids_)]
+
+
+def by_pair(model: ListenerModel, values: np.ndarray) -> np.ndarray:
+    return values[np.argsort(model.pair_ids_)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_truth_is_recovered_better_than_by_the_mean(
         scores, plain = model.scores_for(range(300)), plain_means(data)
         assert squared_error(scores, data.truth) < 0.9 * squared_error(plain, data.truth)
         assert spearmanr(scores, data.truth)[0] > spearmanr(plain, data.truth)[0]
-        posterior = model.posterior_means_[model._rows(range(300))]
+        posterior = by_pair(model, model.posterior_means_)
         assert squared_error(posterior, data.truth) < squared_error(scores, data.truth)
 
 
