@@ -59,14 +59,14 @@ def encoders(
 
 def _outputs(info: "EncoderInfo") -> str:
     """Return what an encoder makes of clips and of captions, with the numbers of dimensions."""
-    parts = []
-    for side, modality in (("Clips", "audio"), ("Captions", "text")):
-        outputs = [
+    sides = []
+    for outputs in (info.audio_outputs, info.text_outputs):
+        sizes = [
             f"{output} {'T × ' if output in info.sequences else ''}{n_dims}"
-            for output, n_dims in info.outputs(modality).items()
+            for output, n_dims in outputs.items()
         ]
-        parts.append(f"{side}: {', '.join(outputs) or 'none'}.")
-    return " ".join(parts)
+        sides.append(", ".join(sizes) or "none")
+    return f"Clips: {sides[0]}. Captions: {sides[1]}."
 
 
 def _is_here(encoder: "type[Encoder]") -> bool:

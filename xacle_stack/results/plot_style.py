@@ -253,7 +253,7 @@ def label_points(
         ax.annotate(
             name,
             point,
-            xytext=tuple(part / pixels_per_point for part in offset),
+            xytext=(offset[0] / pixels_per_point, offset[1] / pixels_per_point),
             textcoords="offset points",  # at any resolution that the figure is saved with
             fontsize=FONT_SIZE,
             color=colour,
