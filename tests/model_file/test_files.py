@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -63,19 +64,20 @@ def test_a_round_trip_is_exact(fitted, tmp_path: Path, name: str) -> None:
 
 def test_another_process_predicts_the_same(fitted, tmp_path: Path) -> None:
     builder, stackers, source = fitted
-    X = builder.transform(source).values
-    np.save(tmp_path / "X.npy", X)
+    X = builder.transform(source)
+    (tmp_path / "X.pickle").write_bytes(pickle.dumps(X))
     for name, stacker in stackers.items():
         save_model(tmp_path / name, stacker)
     kept = json.dumps({name: sorted(vars(stacker)) for name, stacker in stackers.items()})
     code = """
-import json, sys, numpy as np
+import json, pickle, sys, numpy as np
 from pathlib import Path
 from xacle_stack import load_model
 folder = Path(sys.argv[1])
+X = pickle.loads((folder / "X.pickle").read_bytes())
 for name, kept in json.loads(sys.argv[2]).items():
     stacker = load_model(folder / name)
-    np.save(folder / name / "y.npy", stacker.predict(np.load(folder / "X.npy")))
+    np.save(folder / name / "y.npy", stacker.predict(X))
     assert sorted(vars(stacker)) == kept
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path), kept], check=True)
