@@ -109,10 +109,6 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         sample_weight : array-like of shape (n_pairs,), optional
             The noise of a row is divided by its weight.
 
-        Returns
-        -------
-        self : BlockGaussianProcess
-
         Raises
         ------
         StackingError
@@ -279,13 +275,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return solution
 
     def check_state(self) -> None:
-        """Check what a process from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If its numbers are not finite, do not fit together, or take very long to predict with.
-        """
+        """Check that numbers from a file fit and predict soon, or raise a ModelFileError."""
         n_features = self.n_features_in_
         check_numbers("mean_", self.mean_, (n_features,))
         check_numbers("block_scale_", self.block_scale_, (None,), minimum=0, finite=False)

@@ -150,13 +150,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return predicted
 
     def check_state(self) -> None:
-        """Check what a ridge from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If its numbers are not finite, do not fit together, or make too many outputs.
-        """
+        """Check that numbers from a file are finite and fit together, or raise a ModelFileError."""
         n_targets = np.shape(self.coef_)[:-1]
         check_numbers("coef_", self.coef_, (*n_targets[:1], self.n_features_in_))
         check_numbers("intercept_", self.intercept_, n_targets)
@@ -186,16 +180,11 @@ def fit_blocks(
 
     Parameters
     ----------
-    table : FeatureTable
     blocks : sequence of str or None
         None for all.
     folds : sequence of (train, held_out) row numbers
-    groups : ndarray of shape (n_pairs,) or None
     targets : ndarray of shape (n_folds, n_pairs, n_targets)
         Each fold's models have targets of their own: ranks are taken among the rows trained on.
-    weights : ndarray of shape (n_pairs,)
-    penalties : sequence of float
-    n_jobs : int, optional
 
     Returns
     -------

@@ -61,13 +61,7 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         self.space = space
 
     def check_settings(self) -> None:
-        """Check the settings, without data.
-
-        Raises
-        ------
-        StackingError
-            If `space` is not a name.
-        """
+        """Check the settings, without data; a StackingError says which is unusable."""
         check_space_setting(self.space)
 
     def fit(
@@ -113,13 +107,7 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         return scores
 
     def check_state(self) -> None:
-        """Check what a regressor from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If an attribute is of another type or shape than `fit` gives it.
-        """
+        """Check what a regressor from a file has learned; a ModelFileError says what is wrong."""
         check_vectors_state(self)
         if not isinstance(self.calibration_, MonotoneCalibration):
             raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")
