@@ -96,10 +96,7 @@ class _Schema:
             "SliceNode": (frozenset({"builtins.slice"}), self._slice_children),
             "JsonNode": (frozenset({"builtins.str"}), self._json_children),
             "NdArrayNode": (_ARRAY_TYPES, self._array_children),
-            "ObjectNode": (
-                OWN_TYPES | SCIKIT_LEARN_TYPES | trusted,
-                self._object_children,
-            ),
+            "ObjectNode": (OWN_TYPES | SCIKIT_LEARN_TYPES | trusted, self._object_children),
             # These build what their node names, so the caller must have trusted that name.
             "FunctionNode": (trusted, lambda _: iter(())),
             "TreeNode": (trusted & {"sklearn.tree._tree.Tree"}, self._tree_children),

@@ -258,10 +258,7 @@ def _offsets_beside(
 
 
 def _label_at_the_right(
-    ax: Axes,
-    points: Sequence[tuple[float, float]],
-    names: Sequence[str],
-    colours: Sequence[str],
+    ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], colours: Sequence[str]
 ) -> None:
     """Write the names in a column outside the axes, in the order of their points."""
     to_fractions = ax.transData + ax.transAxes.inverted()

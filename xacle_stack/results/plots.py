@@ -113,9 +113,7 @@ def plot_srcc_and_mse(
     if ax is None:
         (ax,) = new_axes(_WIDTH, _points_height(len(shown)))
     style_axes(
-        ax,
-        x_label="SRCC (higher is better)",
-        y_label="MSE, squared points (lower is better)",
+        ax, x_label="SRCC (higher is better)", y_label="MSE, squared points (lower is better)"
     )
     best = shown[0]
     closest = min(
@@ -155,10 +153,7 @@ def plot_two_splits(
     )
     shown = [result for key, result in second.items() if key in first]
     points = [
-        (
-            float(first[result.system, result.kind].evaluation.srcc),
-            float(result.evaluation.srcc),
-        )
+        (float(first[result.system, result.kind].evaluation.srcc), float(result.evaluation.srcc))
         for result in shown
     ]
     if ax is None:

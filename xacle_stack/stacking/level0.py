@@ -156,10 +156,7 @@ class Level0Task:
         return Level0Result(fitted, oof)
 
     def _fit_estimator(
-        self,
-        learner: EstimatorLearner,
-        seen: FloatArray | FeatureTable | None,
-        refit: bool,
+        self, learner: EstimatorLearner, seen: FloatArray | FeatureTable | None, refit: bool
     ) -> Level0Result:
         splits: list[tuple[IntArray, IntArray | None]] = list(self.folds)
         if refit:
@@ -193,8 +190,8 @@ class Level0Task:
         weights = self.weights[train]
         targets = [TARGETS[target](self.scores[train], weights) for target in learner.targets]
         who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
-        where = "" if held_out is None else f" outside fold {fold}"
-        rows = f"the {len(train)} rows{where}" if where else f"{len(train)} rows"
+        n_rows = f"{len(train)} rows"
+        rows = n_rows if held_out is None else f"the {n_rows} outside fold {fold}"
         with naming(who, f"could not be fitted on {rows}"):
             model = fit_estimator(
                 learner.estimator,

@@ -22,6 +22,7 @@ from xacle_stack._validation import (
 from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.fold_ridge import FoldRidge, LinearModel
 from xacle_stack.stacking.folds import Fold, fold_numbers, split_folds
+from xacle_stack.stacking.inputs import check_targets
 from xacle_stack.table import FeatureTable
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
@@ -102,17 +103,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If there are fewer than two groups, a penalty is not above zero, `n_splits` is no whole
             number of 2 or more, or the weights leave nothing to train on.
         """
-        table: FloatArray
-        targets: FloatArray
-        table, targets = validate_data(
-            self,
-            X,
-            y,
-            multi_output=True,
-            y_numeric=True,
-            ensure_min_samples=2,
-            dtype=[np.float64, np.float32],
-        )
+        table, targets = check_targets(self, X, y)
         weights = row_weights(len(table), sample_weight)
         penalties = check_penalties(self.penalties)
         check_whole_number("n_splits", self.n_splits, minimum=2)

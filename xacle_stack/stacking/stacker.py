@@ -571,11 +571,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         elif self.score_range is not None:
             check_score_range(self.score_range)
         learners, added = (
-            [] if value is None else named_learners(parameter, value)
-            for parameter, value in (
-                ("learners", self.learners),
-                ("added_learners", self.added_learners),
-            )
+            [] if getattr(self, name) is None else named_learners(name, getattr(self, name))
+            for name in ("learners", "added_learners")
         )
         self._check_names([name for name, _ in [*learners, *added]])
         if has_weights:

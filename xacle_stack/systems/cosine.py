@@ -65,10 +65,7 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         check_space_setting(self.space)
 
     def fit(
-        self,
-        X: FeatureTable | ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
+        self, X: FeatureTable | ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:
         """Fit the map.
 

@@ -64,11 +64,7 @@ def validate_pairs(
 
 
 def read_vectors(
-    estimator: Any,
-    X: FeatureTable | FloatArray,
-    spaces: Sequence[str] | None,
-    *,
-    reset: bool,
+    estimator: Any, X: FeatureTable | FloatArray, spaces: Sequence[str] | None, *, reset: bool
 ) -> list[Vectors]:
     """Return the clips' and the captions' vectors in each space.
 

@@ -152,6 +152,10 @@ class NetworkSpec(SystemSpec):
         optimizer = getattr(self.estimator(**self.parameters), "optimizer", "adam")
         return ("torch", "timm") if optimizer == "lars" else ("torch",)
 
+    def regressor(self, names: CacheNames, stacker: Stacker) -> Any:
+        """Return the network, on all that the builder takes."""
+        return self.estimator(**self.parameters)
+
 
 class StackSpec(SystemSpec):
     """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some.
@@ -225,10 +229,6 @@ class ProjectionHeadSpec(NetworkSpec):
         """Return the vectors of the spaces."""
         return VectorBuilder([names.encoders[s] for s in self.spaces] or list(features.spaces))
 
-    def regressor(self, names: CacheNames, stacker: Stacker) -> ProjectionHeadRegressor:
-        """Return the head, on every space that the builder takes."""
-        return ProjectionHeadRegressor(**self.parameters)
-
 
 class LSTMSpec(NetworkSpec):
     """The organisers' baseline, on sequences of the clips' frames."""
@@ -247,10 +247,6 @@ class LSTMSpec(NetworkSpec):
         """Return the sequences."""
         encoder, _, output = self.frames.rpartition(":")
         return SequenceBuilder(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
-
-    def regressor(self, names: CacheNames, stacker: Stacker) -> LSTMRegressor:
-        """Return the LSTM."""
-        return LSTMRegressor(**self.parameters)
 
 
 class EnsembleSpec(BaseModel):

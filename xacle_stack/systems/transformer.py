@@ -17,11 +17,7 @@ from xacle_stack._validation import check_share, check_whole_number
 from xacle_stack.errors import StackingError
 from xacle_stack.systems.losses import check_score_weighting, score_weights, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.space_vectors import (
-    check_space_setting,
-    finite_block,
-    read_space,
-)
+from xacle_stack.systems.space_vectors import check_space_setting, finite_block, read_space
 from xacle_stack.systems.training import Inputs, Module, Tensor
 from xacle_stack.table import FeatureTable
 
