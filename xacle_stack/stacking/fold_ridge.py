@@ -244,9 +244,10 @@ class FoldRidge:
             column /= scale[tile.start :, np.newaxis]
         cross = self._cross[folds].sum(axis=0) - weight * np.outer(x_mean, y_mean)
         cross /= scale[:, np.newaxis]
+        gram = gram.astype(precision, copy=False)
         return [
             self._model(solution / scale[:, np.newaxis], x_mean, y_mean)
-            for solution in _solve(gram.astype(precision, copy=False), cross, penalties)
+            for solution in _solve(gram, cross, penalties)
         ]
 
     def _fit_rows(

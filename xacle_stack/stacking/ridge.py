@@ -93,10 +93,6 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         sample_weight : array-like of shape (n_pairs,), optional
             A row of weight 2 counts as two rows, in the fit and in the choice of the penalty.
 
-        Returns
-        -------
-        self : GroupedRidge
-
         Raises
         ------
         StackingError

@@ -252,10 +252,6 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             For example the number of listeners of each pair.  Honoured by every learner and by
             every choice among candidates.
 
-        Returns
-        -------
-        self : Stacker
-
         Raises
         ------
         StackingError

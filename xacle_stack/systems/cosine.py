@@ -78,10 +78,6 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
             Scores.
         sample_weight : array-like of shape (n_pairs,), optional
 
-        Returns
-        -------
-        self : CosineRegressor
-
         Raises
         ------
         FeatureError

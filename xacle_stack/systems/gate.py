@@ -128,10 +128,6 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         eval_set : (X, y), optional
             For the regressor, if it takes one.
 
-        Returns
-        -------
-        self : GatedRegressor
-
         Raises
         ------
         StackingError

@@ -125,10 +125,6 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
             rows would be held out or left, the epoch is chosen on the training rows themselves,
             and a warning is logged.
 
-        Returns
-        -------
-        self : NeuralRegressor
-
         Raises
         ------
         StackingError
