@@ -41,10 +41,6 @@ def archive_types(file: IO[bytes], size: int, trusted: frozenset[str]) -> Archiv
     trusted : frozenset of str
         Types that the caller accepts beside those that a saved model may hold.
 
-    Returns
-    -------
-    types : ArchiveTypes
-
     Raises
     ------
     ModelFileError

@@ -78,10 +78,7 @@ def model_path(path: Path | str) -> Path:
 def regular_size(path: Path) -> int:
     """Return the size of a file in bytes.
 
-    Raises
-    ------
-    ModelFileError
-        If it is no regular file: a pipe or a device may have no end.
+    A ModelFileError says that it is no regular file: a pipe or a device may have no end.
     """
     try:
         status = path.stat()

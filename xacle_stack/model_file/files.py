@@ -110,10 +110,7 @@ def check_can_be_saved(estimator: object, trusted: Iterable[str | type] = ()) ->
 
 
 def load_model(
-    path: Path | str,
-    *,
-    trusted: Iterable[str | type] = (),
-    max_bytes: int = MAX_MODEL_BYTES,
+    path: Path | str, *, trusted: Iterable[str | type] = (), max_bytes: int = MAX_MODEL_BYTES
 ) -> Any:
     """Load what :func:`save_model` wrote.
 

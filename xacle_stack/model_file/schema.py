@@ -38,12 +38,7 @@ _MAX_REPEATS = 16
 
 @dataclass
 class ArchiveTypes:
-    """The types that an archive asks for.
-
-    Attributes
-    ----------
-    accepted, refused : set of str
-    """
+    """The types that an archive asks for."""
 
     accepted: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
@@ -54,25 +49,8 @@ def types_in(
 ) -> ArchiveTypes:
     """Check the nodes of a schema, and return the types that it asks for.
 
-    Parameters
-    ----------
-    schema : object
-        The content of ``schema.json``.
-    arrays : mapping of str to int
-        The size in bytes of each array in the archive.
-    size : int
-        The size of the whole file in bytes.
-    trusted : frozenset of str
-        Types that the caller accepts beside those that a saved model may hold.
-
-    Returns
-    -------
-    types : ArchiveTypes
-
-    Raises
-    ------
-    ModelFileError
-        If skops would not have written it.
+    `arrays` has the size in bytes of each array in the archive.  The rest is as of
+    :func:`~xacle_stack.model_file.archive.archive_types`.
     """
     return _Schema(arrays, size, trusted).check(schema)
 
@@ -118,10 +96,7 @@ class _Schema:
             "SliceNode": (frozenset({"builtins.slice"}), self._slice_children),
             "JsonNode": (frozenset({"builtins.str"}), self._json_children),
             "NdArrayNode": (_ARRAY_TYPES, self._array_children),
-            "ObjectNode": (
-                OWN_TYPES | SCIKIT_LEARN_TYPES | trusted,
-                self._object_children,
-            ),
+            "ObjectNode": (OWN_TYPES | SCIKIT_LEARN_TYPES | trusted, self._object_children),
             # These build what their node names, so the caller must have trusted that name.
             "FunctionNode": (trusted, lambda _: iter(())),
             "TreeNode": (trusted & {"sklearn.tree._tree.Tree"}, self._tree_children),

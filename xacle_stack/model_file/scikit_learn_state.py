@@ -52,10 +52,8 @@ _KERNELS = ("linear", "poly", "polynomial", "rbf", "sigmoid", "cosine")
 def check_scikit_learn(estimator: Any) -> None:
     """Check the arrays of an estimator against each other, and the parts of a composed one.
 
-    Raises
-    ------
-    ModelFileError
-        If `predict` or `transform` would make more of a row than there are columns and outputs.
+    A ModelFileError says that `predict` or `transform` would make more of a row than there are
+    columns and outputs.
     """
     kind, state = type(estimator).__name__, vars(estimator)
     if kind in _CHECKS:
@@ -75,10 +73,7 @@ def _check_shapes(
     state: Mapping[str, Any],
     known: Mapping[str, int] | None = None,
 ) -> None:
-    """Check that arrays have the lengths that they share.
-
-    An estimator without one of them is not fitted.
-    """
+    """Check the lengths that arrays share; an estimator without one of them is not fitted."""
     lengths = {**(known or {}), _COLUMNS: state.get("n_features_in_", 0)}
     for name, dimensions in shapes.items():
         value = state.get(name)

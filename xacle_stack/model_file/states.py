@@ -24,17 +24,9 @@ _MAX_WORK = 2**30
 def check_states(model: Any) -> None:
     """Check a model's attributes, its size, and what its estimators have learned.
 
-    Parameters
-    ----------
-    model : object
-        An estimator, or containers of some.  Every type of this library that a model may hold has
-        a method ``check_state``; inner estimators are checked before those that hold them.
-
-    Raises
-    ------
-    ModelFileError
-        If something is missing, does not fit together, is unknown to its class, or would take very
-        long to predict.
+    Every type of this library that a model may hold has a method ``check_state``; inner estimators
+    are checked before those that hold them.  A ModelFileError says what is missing, does not fit
+    together, is unknown to its class, or would take very long to predict.
     """
     estimators = _checked_estimators(model)
     for estimator in estimators:
@@ -63,12 +55,9 @@ def _checked_estimators(model: Any) -> list[Any]:
 
 
 def _collect(value: Any, estimators: dict[int, Any], counts: dict[int, int]) -> int:
-    """Add the estimators in a value to a dictionary, the inner ones first.
+    """Add the estimators in a value to a dictionary, the inner ones first, and return their number.
 
-    Returns
-    -------
-    n_estimators : int
-        Each is counted as often as the value refers to it, a columnwise one several times.
+    Each is counted as often as the value refers to it, a columnwise one several times.
     """
     if id(value) not in counts:
         n_inside = sum(_collect(child, estimators, counts) for child in _children(value))

@@ -74,20 +74,9 @@ MUTED_STYLE = MarkStyle(GREY, "x")
 
 
 def new_axes(width: float, height: float, n_rows: int = 1) -> list[Axes]:
-    """Return the axes of a new figure, one below the other.
+    """Return the axes of a new figure, one below the other; the whole has a size in inches.
 
     The figure does not belong to pyplot, so nothing has to close it.
-
-    Parameters
-    ----------
-    width, height : float
-        The size of the whole figure in inches.
-    n_rows : int, default=1
-
-    Raises
-    ------
-    MissingExtraError
-        If Matplotlib is not installed.
     """
     module = require("matplotlib.figure", extra="plots", purpose="drawing a plot")
     figure = module.Figure(figsize=(width, height), layout="constrained")
@@ -103,15 +92,7 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def style_axes(ax: Axes, *, x_label: str, y_label: str = "", grid: str = "both") -> None:
-    """Set the labels, the light grid and the frame of axes.
-
-    Parameters
-    ----------
-    ax : Axes
-    x_label, y_label : str
-        With units.
-    grid : {"both", "x", "y"}, default="both"
-    """
+    """Set the labels, with units, the light grid ("both", "x" or "y") and the frame of axes."""
     ax.set_xlabel(x_label, fontsize=FONT_SIZE)
     ax.set_ylabel(y_label, fontsize=FONT_SIZE)
     ax.tick_params(labelsize=FONT_SIZE, color=GREY)
@@ -125,11 +106,6 @@ def set_finding(ax: Axes, finding: str) -> None:
     """Write a title that states the finding, at the left and in as many lines as it needs.
 
     Call this last: the width depends on what stands beside the axes.
-
-    Parameters
-    ----------
-    ax : Axes
-    finding : str
     """
     text = plain_text(finding)
     figure = figure_of(ax)
@@ -165,18 +141,9 @@ def draw_dot_rows(
 ) -> None:
     """Draw a row of dots with intervals for each name, and write the numbers at the right.
 
-    Parameters
-    ----------
-    ax : Axes
-    names : sequence of str
-        From top to bottom.
-    series : mapping of str to sequence of Estimate or None
-        For each series, an estimate for each name, None where there is none.  Up to four series
-        have styles of their own; their names stand above their numbers.
-    muted : collection of int, optional
-        Rows to draw in grey and with another mark.
-    signed : bool, default=False
-        Whether the numbers are differences, which have signs.
+    Names go from top to bottom, and rows that are `muted` are grey with another mark.  Each series
+    has an estimate for each name, or None.  Up to four series have styles of their own; their names
+    stand above their numbers.  Numbers that are `signed` are differences.
     """
     rows = np.arange(len(names))
     ax.set_yticks(rows, [plain_text(short_name(name, MAX_NAME_CHARS)) for name in names])
@@ -228,18 +195,8 @@ def label_points(
 ) -> None:
     """Write each point's name beside it, or all names at the right with lines to their points.
 
-    Names stand beside their points only if all of them have room there.  Call this last, when the
-    marks are drawn and the limits of the axes are set.
-
-    Parameters
-    ----------
-    ax : Axes
-    points : sequence of (float, float)
-        In the units of the axes.
-    names : sequence of str
-        One for each point.
-    muted : collection of int, optional
-        Names to write in grey.
+    Names stand beside their points only if all of them have room there, and names that are `muted`
+    are grey.  Call this last, when the marks are drawn and the limits of the axes are set.
     """
     shown = [plain_text(short_name(name, MAX_NAME_CHARS)) for name in names]
     figure_of(ax).draw_without_rendering()  # settles the size of the axes
@@ -301,10 +258,7 @@ def _offsets_beside(
 
 
 def _label_at_the_right(
-    ax: Axes,
-    points: Sequence[tuple[float, float]],
-    names: Sequence[str],
-    colours: Sequence[str],
+    ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], colours: Sequence[str]
 ) -> None:
     """Write the names in a column outside the axes, in the order of their points."""
     to_fractions = ax.transData + ax.transAxes.inverted()

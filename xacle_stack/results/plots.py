@@ -68,25 +68,8 @@ def plot_srcc(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
 def plot_difference(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
     """Draw the difference of each system's SRCC to the reference's, with its interval.
 
-    The title calls a system clearly better if its whole interval lies above 0.
-
-    Parameters
-    ----------
-    results : iterable of Result
-        At least one of them has a difference.
-    ax : Axes, optional
-        Where to draw; by default in a new figure of a fitting size.
-
-    Returns
-    -------
-    ax : Axes
-
-    Raises
-    ------
-    MetricError
-        If no result has a difference.
-    MissingExtraError
-        If Matplotlib is not installed.
+    The title calls a system clearly better if its whole interval lies above 0.  Everything else is
+    as in :func:`plot_srcc`; a MetricError says that no result has a difference.
     """
     results = list(results)
     splits = by_split(result for result in results if result.difference is not None)
@@ -120,24 +103,9 @@ def plot_difference(results: Iterable[Result], *, ax: Axes | None = None) -> Axe
 def plot_srcc_and_mse(
     results: Iterable[Result], *, split: str | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw each system's SRCC against its mean squared error.
+    """Draw each system's SRCC against its mean squared error, on a split or on the last one.
 
-    Parameters
-    ----------
-    results : iterable of Result
-    split : str, optional
-        By default the last split among the results.
-    ax : Axes, optional
-        Where to draw; by default in a new figure of a fitting size.
-
-    Returns
-    -------
-    ax : Axes
-
-    Raises
-    ------
-    MissingExtraError
-        If Matplotlib is not installed.
+    Everything else is as in :func:`plot_srcc`.
     """
     splits = by_split(results)
     split = list(splits)[-1] if split is None else split
@@ -145,9 +113,7 @@ def plot_srcc_and_mse(
     if ax is None:
         (ax,) = new_axes(_WIDTH, _points_height(len(shown)))
     style_axes(
-        ax,
-        x_label="SRCC (higher is better)",
-        y_label="MSE, squared points (lower is better)",
+        ax, x_label="SRCC (higher is better)", y_label="MSE, squared points (lower is better)"
     )
     best = shown[0]
     closest = min(
@@ -178,23 +144,8 @@ def plot_two_splits(
 ) -> Axes:
     """Draw each system's SRCC on one split against that on another.
 
-    Parameters
-    ----------
-    results : iterable of Result
-        A system without a result on both splits is left out.
-    splits : (str, str), default=("validation", "test")
-        For the horizontal and for the vertical axis.
-    ax : Axes, optional
-        Where to draw; by default in a new figure of a fitting size.
-
-    Returns
-    -------
-    ax : Axes
-
-    Raises
-    ------
-    MissingExtraError
-        If Matplotlib is not installed.
+    The splits are those of the horizontal and of the vertical axis.  A system without a result on
+    both is left out.  Everything else is as in :func:`plot_srcc`.
     """
     found = by_split(results)
     first, second = (
@@ -202,10 +153,7 @@ def plot_two_splits(
     )
     shown = [result for key, result in second.items() if key in first]
     points = [
-        (
-            float(first[result.system, result.kind].evaluation.srcc),
-            float(result.evaluation.srcc),
-        )
+        (float(first[result.system, result.kind].evaluation.srcc), float(result.evaluation.srcc))
         for result in shown
     ]
     if ax is None:
@@ -221,23 +169,10 @@ def plot_two_splits(
 
 
 def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
-    """Draw every plot that the results allow.
+    """Draw every plot that the results allow, and return the paths of the files.
 
-    Parameters
-    ----------
-    results : sequence of Result
-    out : Path
-        The folder for ``srcc.png``, ``srcc-mse.png``, ``validation-test.png`` if there are two
-        splits, and ``difference.png`` if there is a reference.
-
-    Returns
-    -------
-    paths : list of Path
-
-    Raises
-    ------
-    MissingExtraError
-        If Matplotlib is not installed.
+    These are ``srcc.png``, ``srcc-mse.png``, ``validation-test.png`` if there are two splits, and
+    ``difference.png`` if there is a reference.
     """
     splits = by_split(results)
     panels = new_axes(

@@ -185,13 +185,7 @@ def reference_of(results: Iterable[Result]) -> str | None:
 
 
 def splits_with_scores(data: Path, splits: Mapping[str, Pairs]) -> dict[str, Pairs]:
-    """Return the splits that have scores, so that systems can be evaluated on them.
-
-    Raises
-    ------
-    PairsError
-        If one of them has a single pair.
-    """
+    """Return the splits that have scores; a PairsError says that one has a single pair."""
     found = {split: pairs for split, pairs in splits.items() if pairs.scores is not None}
     for split, pairs in found.items():
         if len(pairs) < 2:

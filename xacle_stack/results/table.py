@@ -73,9 +73,7 @@ _COLUMNS = (
     _Column("fit, s", lambda result: _number(result.fit_s, ".1f"), is_detail=True),
     _Column("ms/pair", lambda result: _number(result.score_ms, ".3f"), is_detail=True),
     _Column(
-        "seeds",
-        lambda result: "" if result.is_published else str(result.n_seeds),
-        is_detail=True,
+        "seeds", lambda result: "" if result.is_published else str(result.n_seeds), is_detail=True
     ),
     _Column(
         "SD over seeds",

@@ -105,13 +105,7 @@ class BlockPCA:
         return compressed
 
     def check_state(self) -> None:
-        """Check what a compression from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If the axes do not fit the blocks, or the blocks do not fit the columns.
-        """
+        """Check that axes and blocks from a file fit the columns, or raise a ModelFileError."""
         check_numbers("mean_", self.mean_, (None,))
         check_numbers("scale_", self.scale_, self.mean_.shape, minimum=0, finite=False)
         check_spans("blocks", self.blocks, len(self.mean_))

@@ -107,10 +107,6 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         y : array-like of shape (n_pairs,)
         sample_weight : array-like of shape (n_pairs,), optional
 
-        Returns
-        -------
-        self : BoostedTrees
-
         Raises
         ------
         StackingError
@@ -216,10 +212,7 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         return booster
 
     def _text(self) -> str:
-        """Return the trees in LightGBM's text format.
-
-        There are no ``tree_sizes`` in it: with them LightGBM reads trees in several threads.
-        """
+        """Return the trees as LightGBM's text, without ``tree_sizes``, which bring more threads."""
         columns = range(self.n_features_in_)
         lines = [
             "tree",

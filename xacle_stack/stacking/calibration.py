@@ -57,10 +57,6 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):
             Scores.
         sample_weight : array-like of shape (n_pairs,), optional
 
-        Returns
-        -------
-        self : MonotoneCalibration
-
         Raises
         ------
         StackingError
@@ -120,13 +116,7 @@ class MonotoneCalibration(RegressorMixin, BaseEstimator):
         return scores
 
     def check_state(self) -> None:
-        """Check what a calibration from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If its numbers are not finite, do not fit together, or its knots do not rise.
-        """
+        """Check that knots from a file fit together and rise, or raise a ModelFileError."""
         check_numbers("knots_", self.knots_, (None,))
         if not len(self.knots_) or (np.diff(self.knots_) <= 0).any():
             raise ModelFileError("knots_ do not rise.")

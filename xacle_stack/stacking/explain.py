@@ -190,16 +190,7 @@ class Explanation:
         """Draw the SRCC that is lost without each family, with 95 % intervals.
 
         A stack of one family has nothing to leave out; of it, the out-of-fold SRCC of each level-0
-        prediction is drawn.
-
-        Parameters
-        ----------
-        ax : matplotlib axes, optional
-            By default those of a new figure.
-
-        Returns
-        -------
-        ax : matplotlib axes
+        prediction is drawn.  By default the axes are those of a new figure.
         """
         # Only a plot needs the results, and they need modules that read files.
         from xacle_stack.results.plot_style import (
@@ -257,13 +248,7 @@ def explanation(
 ) -> Explanation:
     """Put the parts of an explanation together.
 
-    Parameters
-    ----------
-    oof_srcc : float
-    learners : sequence of LearnerShare
-    family_shares : mapping of str to float
-    losses : mapping of str to (float, Estimate)
-        For each family that was left out, the SRCC without it and what is lost.
+    `losses` has, for each family that was left out, the SRCC without it and what is lost.
     """
     families = [
         FamilyShare(name, share, *losses.get(name, (float("nan"), None)))
@@ -283,14 +268,7 @@ def learner_shares(
 ) -> list[LearnerShare]:
     """Return what each level-0 prediction contributes.
 
-    Parameters
-    ----------
-    names : sequence of str
-    oof : ndarray of shape (n_pairs, n_level0)
-        Out-of-fold predictions.
-    y : ndarray of shape (n_pairs,)
-    meta : regressor
-        Fitted on `oof`.
+    `oof` has the out-of-fold predictions in columns, on which the regressor `meta` was fitted.
     """
     final = meta.predict(oof)
     variance = float(np.var(final)) or 1.0
@@ -311,18 +289,7 @@ def family_shares(
     shares: Sequence[float],
     compression: BlockPCA | None,
 ) -> dict[str, float]:
-    """Divide the shares of the learners among the families.
-
-    Parameters
-    ----------
-    families : mapping of str to sequence of str
-        The blocks of each family.
-    blocks : mapping of str to slice
-    learners : sequence of FittedLearner
-    shares : sequence of float
-        One for each output of the learners.
-    compression : BlockPCA or None
-    """
+    """Divide the shares of the learners, one for each of their outputs, among the families."""
     totals = dict.fromkeys(families, 0.0)
     by_blocks = {tuple(names): family for family, names in families.items()}
     remaining = iter(shares)
@@ -347,10 +314,7 @@ def family_shares(
 def _block_relevances(
     learner: FittedLearner, blocks: Mapping[str, slice], compression: BlockPCA | None
 ) -> dict[str, float]:
-    """Return each block's part in what a learner on all compressed blocks has learned.
-
-    The parts sum to 1; there are none where the learner does not tell.
-    """
+    """Return each compressed block's part, of sum 1, in a learner; none if it does not tell."""
     if not learner.view.compressed or compression is None:
         return {}
     by_column = np.zeros(max(block.stop for block in blocks.values()))
@@ -392,13 +356,7 @@ def training_facts(
 def check_same_training(
     fitted: Mapping[str, NDArray[Any]], given: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Check that pairs are those of the fit, in its order.
-
-    Raises
-    ------
-    StackingError
-        If they are not; it names what differs.
-    """
+    """Check that pairs are those of the fit, in its order; a StackingError names what differs."""
     n_fitted, n_given = len(fitted["y"]), len(given["y"])
     if n_fitted != n_given:
         raise StackingError(

@@ -44,13 +44,7 @@ class _NotRefinedError(ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Coefficients and intercepts, in the units of the columns.
-
-    Attributes
-    ----------
-    coef : ndarray of shape (n_features, n_targets)
-    intercept : ndarray of shape (n_targets,)
-    """
+    """Coefficients (n_features, n_targets) and intercepts, in the units of the columns."""
 
     coef: FloatArray
     intercept: FloatArray
@@ -61,13 +55,7 @@ class LinearModel:
         return predicted
 
     def check_state(self) -> None:
-        """Check the numbers of a model from a file.
-
-        Raises
-        ------
-        ModelFileError
-            If they are not finite, do not fit together, or make too many outputs.
-        """
+        """Check that numbers from a file are finite and fit together, or raise a ModelFileError."""
         check_numbers("coef", self.coef, (None, None))
         check_numbers("intercept", self.intercept, (self.coef.shape[1],))
         if self.coef.shape[1] > MAX_OUTPUTS:
@@ -79,7 +67,6 @@ class FoldRidge:
 
     Parameters
     ----------
-    table : FeatureTable
     blocks : sequence of str or None
         The blocks whose columns are used; None for all.
     row_fold : ndarray of shape (n_pairs,)
@@ -257,11 +244,11 @@ class FoldRidge:
             column /= scale[tile.start :, np.newaxis]
         cross = self._cross[folds].sum(axis=0) - weight * np.outer(x_mean, y_mean)
         cross /= scale[:, np.newaxis]
-        models = []
         gram = gram.astype(precision, copy=False)
-        for solution in _solve(gram, cross, penalties):
-            models.append(self._model(solution / scale[:, np.newaxis], x_mean, y_mean))
-        return models
+        return [
+            self._model(solution / scale[:, np.newaxis], x_mean, y_mean)
+            for solution in _solve(gram, cross, penalties)
+        ]
 
     def _fit_rows(
         self,
@@ -391,16 +378,9 @@ def _refine(
 ) -> FloatArray:
     """Bring a float32 solution of ``(G + λI) X = R`` to float64, by its residuals.
 
-    The factor's rounding is below λ, so every step shrinks the error.
-
-    Raises
-    ------
-    _NotRefinedError
-        If it does not after all.
-
-    References
-    ----------
-    Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapter 12.
+    The factor's rounding is below λ, so every step shrinks the error; a _NotRefinedError says that
+    it does not after all.  Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms",
+    chapter 12.
     """
     refined = solution.astype(np.float64)
     for _ in range(_MAX_REFINEMENTS):

@@ -66,15 +66,7 @@ def split_folds(
 
 
 def check_enough_groups(n_splits: int, labels: IntArray | None, n_pairs: int) -> None:
-    """Check that there are groups enough for folds whose models choose a penalty within theirs.
-
-    Parameters
-    ----------
-    n_splits : int
-    labels : ndarray of shape (n_pairs,) or None
-        From :func:`group_labels`.
-    n_pairs : int
-    """
+    """Check that there are groups enough for folds whose models choose a penalty within theirs."""
     n_groups = n_pairs if labels is None else int(labels.max()) + 1
     # Two groups must stay to train on, or there is nothing to choose a penalty by.
     n_needed = 4 if n_splits == 2 else n_splits

@@ -31,6 +31,7 @@ from xacle_stack._types import FloatArray
 from xacle_stack._validation import check_whole_number, row_weights
 from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking._cholesky import factor_upper
+from xacle_stack.stacking.inputs import check_targets
 from xacle_stack.stacking.marginal_likelihood import NOT_DEFINITE, learn_kernel, square_distances
 
 # With fewer rows, a kernel that learned nothing tells of their number rather than of the columns.
@@ -109,10 +110,6 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         sample_weight : array-like of shape (n_pairs,), optional
             The noise of a row is divided by its weight.
 
-        Returns
-        -------
-        self : BlockGaussianProcess
-
         Raises
         ------
         StackingError
@@ -125,17 +122,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If nothing was learned from 200 rows or more: their scores are hardly more likely by the
             kernel than as noise around their mean, also when it starts narrower.
         """
-        table: FloatArray
-        scores: FloatArray
-        table, scores = validate_data(
-            self,
-            X,
-            y,
-            multi_output=True,
-            y_numeric=True,
-            ensure_min_samples=2,
-            dtype=[np.float64, np.float32],
-        )
+        table, scores = check_targets(self, X, y)
         check_whole_number("n_learn", self.n_learn, minimum=2)
         check_whole_number("max_exact", self.max_exact, minimum=2)
         weights = row_weights(len(table), sample_weight)
@@ -220,12 +207,8 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        self.relevance_, self.amplitude_, self.noise_ = (
-            found.relevance,
-            found.amplitude,
-            found.noise,
-        )
-        self.log_likelihood_ = found.log_likelihood
+        self.relevance_, self.amplitude_ = found.relevance, found.amplitude
+        self.noise_, self.log_likelihood_ = found.noise, found.log_likelihood
 
     def _kernels(self, X: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
         """Yield the kernel between tiles of rows and the landmarks, float32.
@@ -279,13 +262,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return solution
 
     def check_state(self) -> None:
-        """Check what a process from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If its numbers are not finite, do not fit together, or take very long to predict with.
-        """
+        """Check that numbers from a file fit and predict soon, or raise a ModelFileError."""
         n_features = self.n_features_in_
         check_numbers("mean_", self.mean_, (n_features,))
         check_numbers("block_scale_", self.block_scale_, (None,), minimum=0, finite=False)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import validate_data
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import StackingError
@@ -17,7 +22,6 @@ def table_from_array(values: FloatArray) -> FeatureTable:
 
     Examples
     --------
-    >>> import numpy as np
     >>> table_from_array(np.zeros((5, 2))).blocks
     {'0': slice(0, 1, None), '1': slice(1, 2, None)}
     """
@@ -28,10 +32,17 @@ def table_from_array(values: FloatArray) -> FeatureTable:
     return FeatureTable(values, blocks, families={"all": tuple(blocks)})
 
 
+def check_targets(estimator: Any, X: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return X and one or several targets of an estimator, checked as scikit-learn does."""
+    floats = [np.float64, np.float32]
+    checked: tuple[FloatArray, FloatArray] = validate_data(
+        estimator, X, y, multi_output=True, y_numeric=True, ensure_min_samples=2, dtype=floats
+    )
+    return checked
+
+
 def check_same_columns(
-    table: FeatureTable,
-    families: Mapping[str, Sequence[str]],
-    blocks: Mapping[str, slice],
+    table: FeatureTable, families: Mapping[str, Sequence[str]], blocks: Mapping[str, slice]
 ) -> None:
     """Check that a table has the families and blocks of the table that was fitted."""
     if table.blocks != blocks:

@@ -73,14 +73,7 @@ class BlockView:
     as_table: bool
 
     def select(self, values: FloatArray, blocks: Mapping[str, slice]) -> FloatArray:
-        """Return the columns that are seen of a table.
-
-        Parameters
-        ----------
-        values : ndarray of shape (n_rows, n_columns)
-        blocks : mapping of str to slice
-            The columns of each block in `values`.
-        """
+        """Return the columns that are seen of an array whose columns the blocks divide."""
         if self.blocks is None and self.n_leading is None:
             return values
         spans = [blocks[name] for name in (blocks if self.blocks is None else self.blocks)]
@@ -89,13 +82,7 @@ class BlockView:
         return values[:, np.concatenate([np.arange(span.start, span.stop) for span in spans])]
 
     def check_state(self) -> None:
-        """Check a view from a file.
-
-        Raises
-        ------
-        ModelFileError
-            If its blocks are no names, or a setting has another type.
-        """
+        """Check the names and the settings of a view from a file, or raise a ModelFileError."""
         names = self.blocks
         is_names = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
         if not (names is None or (is_names and 0 < len(names) == len(set(names)))):
@@ -135,13 +122,7 @@ def compressed_view(blocks: Sequence[str] | None = None, n_leading: int | None =
 class RidgeLearner:
     """Ridges on raw columns, one for each target, each fold's penalty chosen without that fold.
 
-    Attributes
-    ----------
-    name : str
-    view : BlockView
-        Not compressed.
-    targets : tuple of str
-        Names of :data:`TARGETS`.
+    `targets` are names of :data:`TARGETS`, and the view is not compressed.
     """
 
     name: str
@@ -151,16 +132,9 @@ class RidgeLearner:
 
 @dataclass(frozen=True)
 class EstimatorLearner:
-    """A regressor as a level-0 learner.
+    """A regressor as a level-0 learner, cloned for each fold.
 
-    Attributes
-    ----------
-    name : str
-    view : BlockView
-    estimator : regressor
-        Cloned for each fold.
-    targets : tuple of str
-        Names of :data:`TARGETS`; the estimator must take several all at once.
+    `targets` are names of :data:`TARGETS`; the estimator must take several all at once.
     """
 
     name: str
@@ -171,17 +145,10 @@ class EstimatorLearner:
 
 @dataclass(frozen=True, eq=False)
 class FittedLearner:
-    """A level-0 learner after `fit`.
+    """A level-0 learner after `fit`; each of its outputs predicts one of its targets.
 
-    Attributes
-    ----------
-    name : str
-    targets : tuple of str
-        What each of its outputs predicts.
-    view : BlockView
-    models : list
-        The mean of their predictions is taken: one model a fold, or the one trained on all rows.
-        A :class:`RidgeLearner` has the mean of the folds' models.
+    Its prediction is the mean of its models': one model a fold, or the one trained on all rows.  A
+    :class:`RidgeLearner` has the mean of the folds' models.
     """
 
     name: str
@@ -200,13 +167,7 @@ class FittedLearner:
         return predicted
 
     def check_state(self) -> None:
-        """Check what a learner from a file consists of.
-
-        Raises
-        ------
-        ModelFileError
-            If a part has another type than `fit` gives it.
-        """
+        """Check the types of a learner's parts from a file, or raise a ModelFileError."""
         if not isinstance(self.models, list) or not self.models:
             raise ModelFileError(f"models is {str(self.models)[:40]!r}, expected a list of them.")
         if type(self.view) is not BlockView:
@@ -247,15 +208,10 @@ class Preset:
     def ridge_learners(
         self, families: Families, *, has_compressed_array: bool
     ) -> list[RidgeLearner]:
-        """Return the ridges on raw columns.
+        """Return the ridges on raw columns, given the blocks of each family.
 
-        Parameters
-        ----------
-        families : mapping of str to sequence of str
-            The blocks of each family.
-        has_compressed_array : bool
-            Whether the features are a plain array, of which the other learners see principal
-            components.  Components may lose what a ridge on all columns finds, so it is added.
+        Where the features are a plain array, of which the other learners see principal components,
+        a ridge on all columns is added: components may lose what it finds.
         """
         if self.ridges:
             return [

@@ -37,13 +37,7 @@ _MIN_SPREAD = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Level0Result:
-    """One learner after training.
-
-    Attributes
-    ----------
-    fitted : FittedLearner
-    oof : ndarray of shape (n_pairs, n_targets)
-    """
+    """One learner after training, and its out-of-fold predictions, (n_pairs, n_targets)."""
 
     fitted: FittedLearner
     oof: FloatArray
@@ -53,19 +47,10 @@ class Level0Result:
 class Level0Plan:
     """The learners of a stack, and what they are trained with.
 
-    Attributes
-    ----------
-    ridges : sequence of RidgeLearner
-    preset : Preset or None
-        Gives the estimators that see compressed blocks; None where a caller's learners are all.
-    compression : BlockPCA or None
-        None where `preset` is None.
-    on_columns : sequence of EstimatorLearner
-        A caller's learners, which see all columns and predict the raw score.
-    penalties : sequence of float
-        Candidates of the ridges.
-    random_state : int
-        Seeds the preset's estimators.
+    The preset gives the estimators that see compressed blocks; it and the compression are None
+    where a caller's learners are all.  A caller's learners, `on_columns`, see all columns and
+    predict the raw score.  `penalties` are the ridges' candidates, and `random_state` seeds the
+    preset's estimators.
     """
 
     ridges: Sequence[RidgeLearner]
@@ -81,14 +66,7 @@ class Level0Plan:
         return self.preset is not None and self.preset.refit
 
     def estimators(self, families: Families, blocks: Mapping[str, slice]) -> list[EstimatorLearner]:
-        """Return the preset's estimators.
-
-        Parameters
-        ----------
-        families : mapping of str to sequence of str
-        blocks : mapping of str to slice
-            The columns of the compressed blocks.
-        """
+        """Return the preset's estimators, for the columns of the compressed blocks."""
         if self.preset is None:
             return []
         return self.preset.estimators(families, blocks, self.random_state)
@@ -102,18 +80,7 @@ class Level0Plan:
 
 @dataclass(frozen=True, eq=False)
 class Level0Task:
-    """The data that all learners are trained on.
-
-    Attributes
-    ----------
-    table : FeatureTable
-    scores, weights : ndarray of shape (n_pairs,)
-    groups : ndarray of shape (n_pairs,) or None
-    folds : sequence of (train, held_out) row numbers
-    n_jobs : int or None
-    progress : tqdm
-        Counts the fits.
-    """
+    """The data that all learners are trained on; `progress` counts the fits."""
 
     table: FeatureTable
     scores: FloatArray
@@ -189,10 +156,7 @@ class Level0Task:
         return Level0Result(fitted, oof)
 
     def _fit_estimator(
-        self,
-        learner: EstimatorLearner,
-        seen: FloatArray | FeatureTable | None,
-        refit: bool,
+        self, learner: EstimatorLearner, seen: FloatArray | FeatureTable | None, refit: bool
     ) -> Level0Result:
         splits: list[tuple[IntArray, IntArray | None]] = list(self.folds)
         if refit:
@@ -226,8 +190,8 @@ class Level0Task:
         weights = self.weights[train]
         targets = [TARGETS[target](self.scores[train], weights) for target in learner.targets]
         who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
-        where = "" if held_out is None else f" outside fold {fold}"
-        rows = f"the {len(train)} rows{where}" if where else f"{len(train)} rows"
+        n_rows = f"{len(train)} rows"
+        rows = n_rows if held_out is None else f"the {n_rows} outside fold {fold}"
         with naming(who, f"could not be fitted on {rows}"):
             model = fit_estimator(
                 learner.estimator,
@@ -282,24 +246,10 @@ def _check_predicted(
 def predict_level0(
     learners: Sequence[FittedLearner], table: FeatureTable, compression: BlockPCA | None
 ) -> FloatArray:
-    """Return the level-0 predictions of some pairs.
+    """Return the level-0 predictions of some pairs, of shape (n_pairs, n_level0).
 
-    Parameters
-    ----------
-    learners : sequence of FittedLearner
-    table : FeatureTable
-        All its columns are held in memory.
-    compression : BlockPCA or None
-        None where no learner sees compressed blocks.
-
-    Returns
-    -------
-    predictions : ndarray of shape (n_pairs, n_level0)
-
-    Raises
-    ------
-    StackingError
-        If a learner predicts NaN or infinity, or fails.
+    All columns of the table are held in memory.  The compression is None where no learner sees
+    compressed blocks.  A StackingError says which learner predicts NaN or infinity, or fails.
     """
     compressed = None if compression is None else compression.transform_values(table.values)
     outputs = []
@@ -344,10 +294,8 @@ def naming(who: str, failure: str) -> Iterator[None]:
 def named_learners(parameter: str, learners: object) -> list[tuple[str, BaseEstimator]]:
     """Return a caller's learners, once each has a name of its own.
 
-    Raises
-    ------
-    StackingError
-        If they are no pairs of name and regressor, there are none, or two share a name.
+    A StackingError says that they are no pairs of name and regressor, there are none, or two share
+    a name.
     """
     if isinstance(learners, str) and learners in PRESETS:
         raise StackingError(f"{learners!r} is a preset: write preset={learners!r}.")
@@ -394,16 +342,10 @@ def fit_estimator(
 
 
 def zero_constant_columns(oof: FloatArray, target_spreads: FloatArray) -> FloatArray:
-    """Zero nearly constant out-of-fold columns.
+    """Zero out-of-fold columns that are nearly constant beside their targets' standard deviations.
 
     Standardising them would amplify rounding noise into a signal.  A ridge at its strongest
     penalty predicts such a column, and its model of all rows may vary more on new pairs.
-
-    Parameters
-    ----------
-    oof : ndarray of shape (n_pairs, n_level0)
-    target_spreads : ndarray of shape (n_level0,)
-        The standard deviation of each column's target.
 
     Examples
     --------

@@ -43,19 +43,10 @@ def learn_kernel(
 ) -> LearnedKernel:
     """Return the kernel under which the scores of some rows are most likely.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_rows, n_features)
-        In random order; each block has a total variance of 1.
-    column_block : ndarray of shape (n_features,)
-        The number of each column's block, ascending.
-    y, weights : ndarray of shape (n_rows,)
-        Scores of mean 0 and variance 1; the noise of a row is divided by its weight.
-
-    Raises
-    ------
-    StackingError
-        If a kernel matrix has no Cholesky factor.
+    The rows are in random order, and each block of X has a total variance of 1; `column_block` has
+    the number of each column's block, ascending.  The scores have mean 0 and variance 1, and the
+    noise of a row is divided by its weight.  A StackingError says that a kernel matrix has no
+    Cholesky factor.
     """
     problem = MarginalLikelihood.from_rows(X, column_block, y, weights)
     # The best starting point is found on a few rows, at little cost.
@@ -76,19 +67,10 @@ def learn_kernel(
 
 @dataclass(frozen=True, eq=False)
 class LearnedKernel:
-    """The kernel that the optimiser found.
+    """The kernel that the optimiser found, with a relevance for each kernel and block.
 
-    Attributes
-    ----------
-    relevance : ndarray of shape (n_kernels, n_blocks)
-    amplitude : ndarray of shape (n_kernels,)
-    noise : float
-    log_likelihood : float
-        The log likelihood per row, with the prior.
-    evidence : float
-        The log likelihood less that of a model of noise around the mean, in nats.
-    factor : float
-        The factor by which the kernels started narrower.
+    The log likelihood is per row, with the prior; the evidence is the log likelihood less that of a
+    model of noise around the mean, in nats.  The kernels started narrower by the factor.
     """
 
     relevance: FloatArray
@@ -168,13 +150,7 @@ class MarginalLikelihood:
         return replace(self, starts=starts, factor=factor)
 
     def maximise(self) -> LearnedKernel:
-        """Return the best kernel from the start on.
-
-        Raises
-        ------
-        StackingError
-            If there is no likelihood.
-        """
+        """Return the best kernel from the start on; a StackingError says there is no likelihood."""
         # The last step is used, also where the optimiser stops before it has converged.
         found = optimize.minimize(
             self,
@@ -219,13 +195,7 @@ class MarginalLikelihood:
         return (parameters - self.start) / self._prior_sd
 
     def _factored(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return each kernel's values at the row pairs, and the Cholesky factor of their sum.
-
-        Raises
-        ------
-        StackingError
-            If there is no factor.
-        """
+        """Return each kernel's values at the row pairs, and the Cholesky factor of their sum."""
         relevance, amplitude, noise = self.unpack(parameters)
         n_rows = len(self.y)
         kernels = np.exp(-relevance.astype(np.float32) @ self.distances)

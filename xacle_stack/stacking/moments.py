@@ -18,25 +18,10 @@ BLOCK_ROWS = 1024
 def column_moments(
     table: FeatureTable, weights: FloatArray, blocks: Sequence[str] | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the weighted means and standard deviations of columns.
+    """Return the weighted means and standard deviations of the columns of all blocks, or of some.
 
-    Parameters
-    ----------
-    table : FeatureTable
-    weights : ndarray of shape (n_pairs,)
-    blocks : sequence of str, optional
-        The blocks whose columns are wanted; by default all.
-
-    Returns
-    -------
-    mean : ndarray of shape (n_columns,)
-    scale : ndarray of shape (n_columns,)
-        Infinite for a constant column, so that dividing by it gives zeros.
-
-    Raises
-    ------
-    StackingError
-        If the table does not hold finite floating-point numbers.
+    The deviation of a constant column is infinite, so that dividing by it gives zeros.  A
+    StackingError says that the table does not hold finite floating-point numbers.
 
     References
     ----------

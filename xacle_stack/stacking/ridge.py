@@ -22,6 +22,7 @@ from xacle_stack._validation import (
 from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.fold_ridge import FoldRidge, LinearModel
 from xacle_stack.stacking.folds import Fold, fold_numbers, split_folds
+from xacle_stack.stacking.inputs import check_targets
 from xacle_stack.table import FeatureTable
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
@@ -92,27 +93,13 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         sample_weight : array-like of shape (n_pairs,), optional
             A row of weight 2 counts as two rows, in the fit and in the choice of the penalty.
 
-        Returns
-        -------
-        self : GroupedRidge
-
         Raises
         ------
         StackingError
             If there are fewer than two groups, a penalty is not above zero, `n_splits` is no whole
             number of 2 or more, or the weights leave nothing to train on.
         """
-        table: FloatArray
-        targets: FloatArray
-        table, targets = validate_data(
-            self,
-            X,
-            y,
-            multi_output=True,
-            y_numeric=True,
-            ensure_min_samples=2,
-            dtype=[np.float64, np.float32],
-        )
+        table, targets = check_targets(self, X, y)
         weights = row_weights(len(table), sample_weight)
         penalties = check_penalties(self.penalties)
         check_whole_number("n_splits", self.n_splits, minimum=2)
@@ -150,13 +137,7 @@ class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return predicted
 
     def check_state(self) -> None:
-        """Check what a ridge from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If its numbers are not finite, do not fit together, or make too many outputs.
-        """
+        """Check that numbers from a file are finite and fit together, or raise a ModelFileError."""
         n_targets = np.shape(self.coef_)[:-1]
         check_numbers("coef_", self.coef_, (*n_targets[:1], self.n_features_in_))
         check_numbers("intercept_", self.intercept_, n_targets)
@@ -186,16 +167,11 @@ def fit_blocks(
 
     Parameters
     ----------
-    table : FeatureTable
     blocks : sequence of str or None
         None for all.
     folds : sequence of (train, held_out) row numbers
-    groups : ndarray of shape (n_pairs,) or None
     targets : ndarray of shape (n_folds, n_pairs, n_targets)
         Each fold's models have targets of their own: ranks are taken among the rows trained on.
-    weights : ndarray of shape (n_pairs,)
-    penalties : sequence of float
-    n_jobs : int, optional
 
     Returns
     -------

@@ -216,12 +216,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         return {**params, **self._get_params("added_learners", deep=deep)}
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, also those of the learners, such as ``svr__C``; ``svr`` is the learner.
-
-        Returns
-        -------
-        self : Stacker
-        """
+        """Set parameters, also those of the learners: ``svr__C`` is one of the learner ``svr``."""
         if "added_learners" in params:
             self.added_learners = params.pop("added_learners")
         try:
@@ -256,10 +251,6 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         sample_weight : array-like of shape (n_pairs,), optional
             For example the number of listeners of each pair.  Honoured by every learner and by
             every choice among candidates.
-
-        Returns
-        -------
-        self : Stacker
 
         Raises
         ------
@@ -345,24 +336,11 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         return self.meta_predict(self._predict_level0(X))
 
     def transform(self, X: ArrayLike) -> FloatArray:
-        """Return each level-0 learner's prediction.
+        """Return each level-0 learner's prediction, of shape (n_pairs, n_level0).
 
-        For the training pairs use `fit_transform` or `oof_predictions_`: the models that predict
-        here were trained on those pairs.
-
-        Parameters
-        ----------
-        X : FeatureTable or array-like of shape (n_pairs, n_features)
-
-        Returns
-        -------
-        predictions : ndarray of shape (n_pairs, n_level0)
-            Columns as in `level0_names_`.
-
-        Raises
-        ------
-        StackingError
-            As `predict`.
+        The columns are as in `level0_names_`, X and the errors as of `predict`.  For the training
+        pairs use `fit_transform` or `oof_predictions_`: the models that predict here were trained
+        on those pairs.
         """
         return self._predict_level0(X)
 
@@ -373,19 +351,10 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         groups: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> FloatArray:
-        """Fit, and return the out-of-fold predictions of the training pairs.
+        """Fit, and return the out-of-fold predictions of the training pairs, (n_pairs, n_level0).
 
         They differ from ``fit(X, y).transform(X)``, as in scikit-learn's ``TargetEncoder``: what
-        is trained on them must not have seen the scores.
-
-        Parameters
-        ----------
-        X, y, groups, sample_weight
-            As in `fit`.
-
-        Returns
-        -------
-        predictions : ndarray of shape (n_pairs, n_level0)
+        is trained on them must not have seen the scores.  The parameters are those of `fit`.
         """
         return self.fit(X, y, groups, sample_weight).oof_predictions_
 
@@ -458,13 +427,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         return explanation(srcc(scores, predicted), learners, shares, losses)
 
     def check_state(self) -> None:
-        """Check that the parts of a stack from a file fit together and score a pair.
-
-        Raises
-        ------
-        ModelFileError
-            If they do not.
-        """
+        """Check that the parts of a stack from a file fit together, or raise a ModelFileError."""
         n_columns = check_width(self.n_features_in_)
         check_spans("blocks_", self.blocks_, n_columns)
         if not isinstance(self.families_, dict):
@@ -559,13 +522,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         return compression
 
     def check_settings(self) -> None:
-        """Check the settings that can be judged without data.
-
-        Raises
-        ------
-        StackingError
-            If one is unusable.
-        """
+        """Check the settings that can be judged without data; else a StackingError is raised."""
         self._check_settings(has_weights=False)
 
     def _predict_level0(self, X: ArrayLike) -> FloatArray:
@@ -610,11 +567,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         elif self.score_range is not None:
             check_score_range(self.score_range)
         learners, added = (
-            [] if value is None else named_learners(parameter, value)
-            for parameter, value in (
-                ("learners", self.learners),
-                ("added_learners", self.added_learners),
-            )
+            [] if getattr(self, name) is None else named_learners(name, getattr(self, name))
+            for name in ("learners", "added_learners")
         )
         self._check_names([name for name, _ in [*learners, *added]])
         if has_weights:

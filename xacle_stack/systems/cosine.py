@@ -61,20 +61,11 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         self.space = space
 
     def check_settings(self) -> None:
-        """Check the settings, without data.
-
-        Raises
-        ------
-        StackingError
-            If `space` is not a name.
-        """
+        """Check the settings, without data; a StackingError says which is unusable."""
         check_space_setting(self.space)
 
     def fit(
-        self,
-        X: FeatureTable | ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
+        self, X: FeatureTable | ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:
         """Fit the map.
 
@@ -86,10 +77,6 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         y : array-like of shape (n_pairs,)
             Scores.
         sample_weight : array-like of shape (n_pairs,), optional
-
-        Returns
-        -------
-        self : CosineRegressor
 
         Raises
         ------
@@ -113,13 +100,7 @@ class CosineRegressor(RegressorMixin, BaseEstimator):
         return scores
 
     def check_state(self) -> None:
-        """Check what a regressor from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If an attribute is of another type or shape than `fit` gives it.
-        """
+        """Check what a regressor from a file has learned; a ModelFileError says what is wrong."""
         check_vectors_state(self)
         if not isinstance(self.calibration_, MonotoneCalibration):
             raise ModelFileError(f"calibration_ is a {type(self.calibration_).__name__}.")

@@ -98,13 +98,7 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         return bool(getattr(self.regressor, "takes_tables", False))
 
     def check_settings(self) -> None:
-        """Check the settings, and those of the regressor, without data.
-
-        Raises
-        ------
-        StackingError
-            If one is unusable; the message has its name, its value and what was expected.
-        """
+        """Check all settings, also the regressor's, without data, or raise a StackingError."""
         check_space_setting(self.space)
         check_choice("statistics", self.statistics, STATISTICS)
         if callable(check := getattr(self.regressor, "check_settings", None)):
@@ -133,10 +127,6 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
             For the regressor, which must take them, and for the statistics.
         eval_set : (X, y), optional
             For the regressor, if it takes one.
-
-        Returns
-        -------
-        self : GatedRegressor
 
         Raises
         ------
@@ -195,14 +185,7 @@ class GatedRegressor(RegressorMixin, BaseEstimator):
         return hasattr(self, "regressor_")
 
     def check_state(self) -> None:
-        """Check what a regressor from a file has learned.
-
-        Raises
-        ------
-        ModelFileError
-            If the statistics are not numbers, the vectors differ in length, or the regressor does
-            not predict one number for each pair.
-        """
+        """Check what a regressor from a file has learned; a ModelFileError says what is wrong."""
         for name in ("mean_", "deviation_", "min_", "max_"):
             check_numbers(name, getattr(self, name), ())
         check_vectors_state(self)

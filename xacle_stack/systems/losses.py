@@ -42,10 +42,6 @@ def score_weights(y: ArrayLike, kind: int) -> FloatArray:
         Scores, 0–10.
     kind : {0, 1, 2, 3}
 
-    Returns
-    -------
-    weights : ndarray of shape (n_pairs,)
-
     Raises
     ------
     StackingError
@@ -96,10 +92,6 @@ def class_balance_weights(
         In [0, 1).  With 0 all weights are equal; towards 1 a bin's weight approaches 1/n.
     bins : array-like of shape (n_bins - 1,), default=SCORE_BINS
         The upper ends of all bins but the last, ascending; an end belongs to the bin below it.
-
-    Returns
-    -------
-    weights : ndarray of shape (n_pairs,)
 
     Raises
     ------

@@ -16,7 +16,6 @@ from xacle_stack.errors import StackingError
 from xacle_stack.features import PairSequences
 from xacle_stack.systems.losses import class_balance_weights, clipped_mse, contrastive
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.plan import TrainingPlan
 from xacle_stack.systems.space_vectors import split_halves
 from xacle_stack.systems.training import Inputs, Module, Tensor
 from xacle_stack.table import FeatureTable
@@ -84,6 +83,7 @@ class LSTMRegressor(NeuralRegressor):
     takes_tables = False  # it takes sequences
 
     _sizes = ("hidden", "mlp")
+    _schedule = "plateau"
 
     def __init__(
         self,
@@ -150,17 +150,6 @@ class LSTMRegressor(NeuralRegressor):
 
     def _build(self) -> Module:
         return _frame_network(sum(self.widths_[0]), self.hidden, self.mlp, self.dropout)
-
-    def _plan(self) -> TrainingPlan:
-        return TrainingPlan(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            optimizer="adam",
-            weight_decay=self.weight_decay,
-            schedule="plateau",
-            patience=self.patience,
-        )
 
     def _inputs(self, pairs: PairSequences, device: str) -> Inputs:
         torch = require("torch", extra="neural", purpose="LSTMRegressor")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -19,7 +20,7 @@ from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import check_scores, group_labels, row_weights
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.errors import ModelFileError, StackingError, XacleStackError
-from xacle_stack.systems.plan import TrainingPlan
+from xacle_stack.systems.plan import Schedule, TrainingPlan
 from xacle_stack.systems.space_vectors import check_vectors_state, validate_pairs
 from xacle_stack.systems.training import (
     Examples,
@@ -46,9 +47,9 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     """A regressor whose network is trained by :func:`~xacle_stack.systems.training.train`.
 
     After `fit` the network is arrays only, so that it is saved and loaded without running anything.
-    A subclass stores `validation_fraction`, `device`, `verbose` and `random_state`.  It reads the
-    pairs (`_read`) and defines the network (`_build`), what that takes (`_inputs`) and minimises
-    (`_loss`), and how it is trained (`_plan`).
+    A subclass stores `validation_fraction`, `device`, `verbose`, `random_state` and settings of a
+    :class:`~xacle_stack.systems.plan.TrainingPlan`.  It reads the pairs (`_read`) and defines the
+    network (`_build`) and what that takes (`_inputs`) and minimises (`_loss`).
 
     Attributes
     ----------
@@ -75,14 +76,12 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     weights_: dict[str, Any]
     # The settings that are lengths of the network's arrays.
     _sizes: ClassVar[tuple[str, ...]] = ()
+    _schedule: ClassVar[Schedule] = "cosine"
 
     def check_settings(self) -> None:
         """Check the settings, without data and without PyTorch.
 
-        Raises
-        ------
-        StackingError
-            If one is unusable; the message has its name, its value and what was expected.
+        A StackingError has the name of the unusable one, its value and what was expected.
         """
         fraction: Any = self.validation_fraction
         if (
@@ -125,10 +124,6 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
             group that would make them more than twice as many is trained on.  If fewer than ten
             rows would be held out or left, the epoch is chosen on the training rows themselves,
             and a warning is logged.
-
-        Returns
-        -------
-        self : NeuralRegressor
 
         Raises
         ------
@@ -222,11 +217,8 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     def check_state(self) -> None:
         """Check weights that come from a file, and the settings that say how large the network is.
 
-        Raises
-        ------
-        ModelFileError
-            If the weights are not numbers, a setting is larger than any of their lengths, or the
-            settings ask for another number of parts than there are weights for.
+        A ModelFileError says that the weights are not numbers, a setting is larger than any of
+        their lengths, or the settings ask for another number of parts than there are weights for.
         """
         check_vectors_state(self)
         weights = self.weights_
@@ -302,9 +294,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     def _build(self) -> Module:
         """Return a new network for the dimensions that `fit` has found."""
 
-    @abstractmethod
     def _plan(self) -> TrainingPlan:
-        """Return how the network is trained."""
+        """Return how the network is trained, by the settings that a plan has as well."""
+        names = {field.name for field in fields(TrainingPlan)}
+        settings = {k: v for k, v in self.get_params(deep=False).items() if k in names}
+        return TrainingPlan(**settings, schedule=self._schedule)
 
     @abstractmethod
     def _inputs(self, pairs: Any, device: str) -> Inputs:

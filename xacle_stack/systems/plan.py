@@ -22,7 +22,6 @@ class TrainingPlan:
 
     Attributes
     ----------
-    epochs : int
     batch_size : int
         Rows in each step; the last batch of an epoch may be shorter.
     learning_rate : float
@@ -30,14 +29,10 @@ class TrainingPlan:
     optimizer : {"lars", "adam"}
         LARS is timm's, with momentum 0.9.  Without weight decay, timm's LARS does not adapt to
         the layers and is gradient descent with momentum.
-    weight_decay : float
     schedule : {"cosine", "plateau"}
         "cosine" follows a cosine down to `final_learning_rate` step by step, after a linear rise
         over the first `warmup_epochs`.  "plateau" halves the rate whenever the validation loss has
         not fallen for more than `plateau_patience` epochs.
-    warmup_epochs : float
-    final_learning_rate : float
-    plateau_patience : int
     patience : int, optional
         Training stops after this many epochs without a better one; by default never.
     precision : {"float32", "bfloat16"}

@@ -15,7 +15,6 @@ from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.losses import listnet_top1, pairwise_logistic, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.plan import TrainingPlan
 from xacle_stack.systems.space_vectors import Vectors, read_vectors
 from xacle_stack.systems.training import Inputs, Module, Tensor
 
@@ -161,17 +160,6 @@ class ProjectionHeadRegressor(NeuralRegressor):
 
     def _build(self) -> Module:
         return _head(self.widths_, self.n_dims, self.hidden, self.dropout)
-
-    def _plan(self) -> TrainingPlan:
-        return TrainingPlan(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            optimizer="adam",
-            weight_decay=self.weight_decay,
-            warmup_epochs=self.warmup_epochs,
-            patience=self.patience,
-        )
 
     def _inputs(self, pairs: list[Vectors], device: str) -> Inputs:
         torch = require("torch", extra="neural", purpose="ProjectionHeadRegressor")

@@ -48,11 +48,6 @@ def validate_pairs(
     dtype : dtype or list of dtype
         The types that are kept if X is an array.
 
-    Returns
-    -------
-    X : FeatureTable or ndarray
-    scores : ndarray of shape (n_pairs,), or None
-
     Raises
     ------
     StackingError
@@ -69,28 +64,20 @@ def validate_pairs(
 
 
 def read_vectors(
-    estimator: Any,
-    X: FeatureTable | FloatArray,
-    spaces: Sequence[str] | None,
-    *,
-    reset: bool,
+    estimator: Any, X: FeatureTable | FloatArray, spaces: Sequence[str] | None, *, reset: bool
 ) -> list[Vectors]:
-    """Return the vectors of what :func:`validate_pairs` has checked, in each space.
+    """Return the clips' and the captions' vectors in each space.
 
     Parameters
     ----------
     estimator : estimator
         With `reset` it learns its `spaces_` and `widths_` here; without, X must agree with them.
     X : FeatureTable or ndarray of shape (n_pairs, n_features)
+        What :func:`validate_pairs` has checked.
     spaces : sequence of str or None
         The spaces that the user names.  None stands for all spaces of a table, and an array, which
         has no names, allows nothing else.
     reset : bool
-
-    Returns
-    -------
-    vectors : list of (ndarray, ndarray)
-        The clips' and the captions'.
 
     Raises
     ------
@@ -142,10 +129,7 @@ def read_space(
 ) -> Vectors:
     """Return the vectors in one space, as :func:`read_vectors` does for several.
 
-    Raises
-    ------
-    StackingError
-        If no space is named and the table given to `fit` has several, or as of `read_vectors`.
+    A StackingError says that no space is named and the table given to `fit` has several.
     """
     if reset and space is None and isinstance(X, FeatureTable):
         known = _spaces_in(X)
@@ -158,13 +142,7 @@ def read_space(
 
 
 def finite_block(table: FeatureTable, name: str) -> FloatArray:
-    """Return a block of a table.
-
-    Raises
-    ------
-    StackingError
-        If there is no such block, or one of its values is not finite.
-    """
+    """Return a block of a table; a StackingError says that it is missing or not finite."""
     if name not in table.blocks:
         raise StackingError(
             f"the table has no block {name!r}; it has the vectors of the spaces "
@@ -187,13 +165,7 @@ def check_space_setting(space: object) -> None:
 
 
 def check_vectors_state(estimator: Any) -> None:
-    """Check what an estimator from a file knows about its vectors.
-
-    Raises
-    ------
-    ModelFileError
-        If its spaces are not names, or the lengths of their vectors are not those of a table.
-    """
+    """Check the spaces and the lengths that an estimator from a file has learned."""
     spaces, widths = estimator.spaces_, estimator.widths_
     if not isinstance(spaces, tuple) or not all(isinstance(name, str) for name in spaces):
         raise ModelFileError(f"spaces_ is {spaces!r}, expected a tuple of names.")

@@ -44,14 +44,7 @@ NOT_IN_RECIPES = frozenset(
 
 @dataclass(frozen=True)
 class CacheNames:
-    """What the encoders of a recipe are called in the cache.
-
-    Attributes
-    ----------
-    encoders : mapping of str to str
-    views : mapping of str to tuple of str
-        The augmented views of an encoder that has some.
-    """
+    """What the encoders of a recipe, and augmented views of some, are called in the cache."""
 
     encoders: Mapping[str, str]
     views: Mapping[str, tuple[str, ...]]
@@ -95,11 +88,7 @@ class Parameters(BaseModel):
 class SystemSpec(Parameters, ABC):
     """Settings of one system.
 
-    Attributes
-    ----------
-    kind : str
-    seeds : int, optional
-        The number of fits; by default the recipe's, and one where the seed changes nothing.
+    `seeds` is the number of fits; by default the recipe's, and one where the seed changes nothing.
     """
 
     kind: str
@@ -117,8 +106,9 @@ class SystemSpec(Parameters, ABC):
 
     @property
     def spaces_used(self) -> tuple[str, ...]:
-        """The spaces that the settings name; the recipe must have them."""
-        return ()
+        """The spaces of the settings `space` or `spaces`; the recipe must have them."""
+        space = getattr(self, "space", None)
+        return getattr(self, "spaces", ()) if space is None else (space,)
 
     @property
     def other_encoders(self) -> tuple[str, ...]:
@@ -129,23 +119,12 @@ class SystemSpec(Parameters, ABC):
     def builder(self, names: CacheNames, features: FeatureBuilder) -> Any:
         """Return an unfitted transformer from cached embeddings to what the regressor takes.
 
-        Parameters
-        ----------
-        names : CacheNames
-        features : FeatureBuilder
-            The recipe's, of all its spaces.
+        `features` is the recipe's, of all its spaces.
         """
 
     @abstractmethod
     def regressor(self, names: CacheNames, stacker: Stacker) -> Any:
-        """Return an unfitted regressor for what the builder makes.
-
-        Parameters
-        ----------
-        names : CacheNames
-        stacker : Stacker
-            The recipe's, unfitted.
-        """
+        """Return an unfitted regressor for what the builder makes; `stacker` is the recipe's."""
 
     def without_parameters(self) -> Self:
         """Return what says which embeddings the system takes."""
@@ -156,11 +135,8 @@ class SystemSpec(Parameters, ABC):
 class NetworkSpec(SystemSpec):
     """Settings of a system that trains a network.
 
-    Attributes
-    ----------
-    choose_epoch_on : {"train", "validation"}
-        Where the best epoch is looked for: on captions of the train split that are held out, or on
-        the validation split, as published; its figures there are then not those of unseen pairs.
+    The best epoch is looked for on captions of the train split that are held out, or on the
+    validation split, as published; its figures there are then not those of unseen pairs.
     """
 
     choose_epoch_on: Literal["train", "validation"] = "train"
@@ -176,6 +152,10 @@ class NetworkSpec(SystemSpec):
         optimizer = getattr(self.estimator(**self.parameters), "optimizer", "adam")
         return ("torch", "timm") if optimizer == "lars" else ("torch",)
 
+    def regressor(self, names: CacheNames, stacker: Stacker) -> Any:
+        """Return the network, on all that the builder takes."""
+        return self.estimator(**self.parameters)
+
 
 class StackSpec(SystemSpec):
     """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some.
@@ -186,11 +166,6 @@ class StackSpec(SystemSpec):
     kind: Literal["stack"] = "stack"
     spaces: tuple[str, ...] = ()
     estimator = Stacker
-
-    @property
-    def spaces_used(self) -> tuple[str, ...]:
-        """The spaces that the settings name."""
-        return self.spaces
 
     def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
         """Return the recipe's builder, of some spaces or of all."""
@@ -210,11 +185,6 @@ class CosineSpec(SystemSpec):
     space: str
     estimator = CosineRegressor
 
-    @property
-    def spaces_used(self) -> tuple[str, ...]:
-        """The spaces that the settings name."""
-        return (self.space,)
-
     def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
         """Return the vectors of the space."""
         return VectorBuilder([names.encoders[self.space]])
@@ -231,11 +201,6 @@ class TransformerSpec(NetworkSpec):
     space: str
     gate: Literal["none", "train", "batch"] = "train"
     estimator = TransformerRegressor
-
-    @property
-    def spaces_used(self) -> tuple[str, ...]:
-        """The spaces that the settings name."""
-        return (self.space,)
 
     def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
         """Return the vectors of the space, and of the clips' augmented views if there are some."""
@@ -260,18 +225,9 @@ class ProjectionHeadSpec(NetworkSpec):
     spaces: tuple[str, ...] = ()
     estimator = ProjectionHeadRegressor
 
-    @property
-    def spaces_used(self) -> tuple[str, ...]:
-        """The spaces that the settings name."""
-        return self.spaces
-
     def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
         """Return the vectors of the spaces."""
         return VectorBuilder([names.encoders[s] for s in self.spaces] or list(features.spaces))
-
-    def regressor(self, names: CacheNames, stacker: Stacker) -> ProjectionHeadRegressor:
-        """Return the head, on every space that the builder takes."""
-        return ProjectionHeadRegressor(**self.parameters)
 
 
 class LSTMSpec(NetworkSpec):
@@ -291,10 +247,6 @@ class LSTMSpec(NetworkSpec):
         """Return the sequences."""
         encoder, _, output = self.frames.rpartition(":")
         return SequenceBuilder(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
-
-    def regressor(self, names: CacheNames, stacker: Stacker) -> LSTMRegressor:
-        """Return the LSTM."""
-        return LSTMRegressor(**self.parameters)
 
 
 class EnsembleSpec(BaseModel):
@@ -331,13 +283,8 @@ def stack_systems(
 ) -> dict[str, AnySpec]:
     """Return the stack of all spaces, the smaller stacks beside it, and the singles' average.
 
-    Parameters
-    ----------
-    spaces : sequence of str
-    subset_sizes : collection of int
-        How many spaces the smaller stacks have.
-    names : mapping of str to str
-        What each space is called in a table.
+    `subset_sizes` says how many spaces the smaller stacks have, and `names` what each space is
+    called in a table.
 
     Examples
     --------

@@ -53,13 +53,8 @@ _ONE_TRAINING = threading.Lock()
 class Examples:
     """Rows to train on, or to choose the epoch on.
 
-    Attributes
-    ----------
-    inputs : callable
-        (row numbers, generator or None) → tuple of tensors for the network.
-    rows : ndarray of shape (n_rows,)
-        Row numbers that `inputs` knows.
-    targets, weights : ndarray of shape (n_rows,)
+    `inputs` makes tensors for the network from row numbers that it knows, such as `rows`, and from
+    a generator or None.
     """
 
     inputs: Inputs
@@ -70,21 +65,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class Training:
-    """A network after training.
+    """A network after training: its state after its best epoch, counted from 1.
 
-    Attributes
-    ----------
-    weights : dict of str to ndarray
-        The network's state after its best epoch.
-    n_parameters : int
-    best_epoch : int
-        From 1.
-    validation_srcc : ndarray of shape (n_epochs,)
-        NaN where it is undefined, because all predictions or all targets were equal.
-    validation_loss : ndarray of shape (n_epochs,)
-        For more than 2048 rows, the mean over blocks of about equal size, weighted by their rows.
-    interrupt : KeyboardInterrupt, optional
-        The one that ended the training, which the caller raises once the network is usable.
+    An SRCC is NaN where it is undefined, because all predictions or all targets were equal.  The
+    loss of more than 2048 rows is the mean over blocks of about equal size, weighted by their rows.
+    The caller raises `interrupt`, if one ended the training, once the network is usable.
     """
 
     weights: dict[str, Any]
@@ -117,20 +102,12 @@ def train(
     ----------
     build : callable
         Returns the new network, whose initial weights may be drawn from PyTorch's generator.
-    loss : callable
-    plan : TrainingPlan
     examples, validation : Examples
         At least two rows to validate on.
-    seed : int
-    device : str, default="cpu"
     title : str, default="training"
         The label of the progress bar.
     shown : bool, default=False
         Whether there is a progress bar.
-
-    Returns
-    -------
-    training : Training
 
     Raises
     ------

@@ -17,12 +17,7 @@ from xacle_stack._validation import check_share, check_whole_number
 from xacle_stack.errors import StackingError
 from xacle_stack.systems.losses import check_score_weighting, score_weights, weighted_mse
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.plan import TrainingPlan
-from xacle_stack.systems.space_vectors import (
-    check_space_setting,
-    finite_block,
-    read_space,
-)
+from xacle_stack.systems.space_vectors import check_space_setting, finite_block, read_space
 from xacle_stack.systems.training import Inputs, Module, Tensor
 from xacle_stack.table import FeatureTable
 
@@ -203,19 +198,6 @@ class TransformerRegressor(NeuralRegressor):
             self.feedforward,
             self.dropout,
             self.hidden,
-        )
-
-    def _plan(self) -> TrainingPlan:
-        return TrainingPlan(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            weight_decay=self.weight_decay,
-            warmup_epochs=self.warmup_epochs,
-            final_learning_rate=self.final_learning_rate,
-            patience=self.patience,
-            precision=self.precision,
         )
 
     def _inputs(self, pairs: _ViewedPairs, device: str) -> Inputs:
