@@ -233,10 +233,6 @@ class Recipe(BaseModel):
         }
         return smaller.model_copy(update=places)
 
-    def origin(self) -> dict[str, object]:
-        """Return what a model's card says of the embeddings that it was fitted on."""
-        return {"recipe": self.model_dump(mode="json"), "fingerprints": self.fingerprints()}
-
     def builder(self) -> FeatureBuilder:
         """Return an unfitted builder for all spaces of the recipe."""
         return FeatureBuilder(
