@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from xacle_stack.cache import CachedSequences, FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache import (
+    AudioKeys,
+    CachedSequences,
+    FeatureCache,
+    StoreId,
+    StoreWriter,
+    text_key,
+)
 from xacle_stack.pairs import Pairs
 from xacle_stack.pairs.split_rows import numbered_ids
 
@@ -55,3 +62,15 @@ def assert_rows(root: Path, rows: Sequence[int], kind: str) -> None:
             (sequence,) = row_output[name]
             assert (found.shape, found.dtype) == (sequence.shape, sequence.dtype)
             assert found.tobytes() == sequence.tobytes()
+
+
+def fill_store(root: Path, pairs: Pairs, rng: np.random.Generator, store: StoreId = STORE) -> None:
+    """Store a random vector for every distinct clip and caption, in many small segments."""
+    for modality, keys in {
+        "audio": AudioKeys(root).look_up(pairs.audio_paths),
+        "text": [text_key(caption) for caption in pairs.captions],
+    }.items():
+        with StoreWriter(root, store, modality, {}, segment_rows=8) as writer:
+            for key in rng.permutation(sorted(set(keys))):
+                vectors = {"embedding": rng.normal(size=(1, 5)), "other": rng.normal(size=(1, 2))}
+                writer.append([str(key)], vectors)

@@ -9,6 +9,7 @@ import soundfile
 
 from xacle_stack.cache import StoreId
 from xacle_stack.encoders import EncoderChoice
+from xacle_stack.features import PairEmbeddings
 
 TESTS = Path(__file__).parent
 REAL_DATA = TESTS.parent.parent / "shared" / "data"
@@ -46,3 +47,14 @@ def write_split(data: Path, split: str, n_pairs: int, seed: int) -> None:
         ratings += [[name, caption, score, f"L{i}"] for i, score in enumerate(scores)]
     write_csv(data / "meta_data" / f"{split}_average.csv", average)
     write_csv(data / "meta_data" / f"{split}.csv", ratings)
+
+
+def random_embeddings(seed: int, n_pairs: int = 40) -> PairEmbeddings:
+    """Return two spaces and an auxiliary of random numbers."""
+    rng = np.random.default_rng(seed)
+    spaces = {
+        name: tuple(rng.normal(size=(2, n_pairs, n_dims)).astype(np.float32))
+        for name, n_dims in {"one": 6, "two": 9}.items()
+    }
+    auxiliary = {"tags:logits": rng.normal(size=(n_pairs, 3)).astype(np.float32)}
+    return PairEmbeddings(spaces, auxiliary, [f"{seed}-{row}" for row in range(n_pairs)])

@@ -71,7 +71,7 @@ def test_a_truncated_wav_is_named(tmp_path: Path, tone: np.ndarray) -> None:
     path = tmp_path / "cut.wav"
     soundfile.write(path, tone, 16_000, subtype="PCM_16")
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(AudioError, match=r"cut.wav: truncated: .* 32000 bytes of audio, 1000 of"):
+    with pytest.raises(AudioError, match=r"cut.wav: truncated: .* 32000 bytes .* 1000 "):
         read_clip(path)
 
 
@@ -79,7 +79,7 @@ def test_a_truncated_flac_is_named(tmp_path: Path, tone: np.ndarray) -> None:
     path = tmp_path / "cut.flac"
     soundfile.write(path, tone, 16_000)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(AudioError, match=r"cut.flac: (truncated|not readable as audio)"):
+    with pytest.raises(AudioError, match=r"cut.flac: (truncated|not readable)"):
         read_clip(path)
 
 
@@ -97,9 +97,9 @@ def test_files_that_are_no_audio_say_why(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
     for name, message in {
-        "text.wav": "not readable as audio",
+        "text.wav": "not readable",
         "empty.wav": r"empty \(0 bytes\)",
-        "folder.wav": "this is a folder",
+        "folder.wav": "folder",
         "none.wav": "holds no samples",
         "nowhere.wav": "no such file",
     }.items():
@@ -162,7 +162,7 @@ def test_a_wav_without_audio_has_none_whatever_chunks_follow(tmp_path: Path) -> 
     path = tmp_path / "none.wav"
     soundfile.write(path, np.zeros(0), 16_000)
     path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 4) + b"INFO")
-    with pytest.raises(AudioError, match="none.wav: the file holds no samples"):
+    with pytest.raises(AudioError, match="none.wav: .*no samples"):
         read_clip(path)
 
 
@@ -231,7 +231,7 @@ def test_an_mp3_is_shorter_or_truncated_by_whether_it_promised_more(loud_then_si
     loud_then_silent.write_bytes(streamed[: len(streamed) // 2])
     assert 0 < len(read_clip(loud_then_silent).samples) < 2 * 44_100
     loud_then_silent.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(AudioError, match=r"falling.mp3: truncated: .* 176400 samples a channel, "):
+    with pytest.raises(AudioError, match=r"falling.mp3: truncated: .* 176400 samples "):
         read_clip(loud_then_silent)
 
 
@@ -274,9 +274,7 @@ def test_samples_beyond_any_scale_are_counted(tmp_path: Path, tone: np.ndarray) 
     assert read_clip(tmp_path / "loud.wav").samples[0] == -(2.0**31)
     tone[[800, 900]] = 3e38, -1e10
     soundfile.write(tmp_path / "loud.wav", tone, 16_000, subtype="FLOAT")
-    with pytest.raises(
-        AudioError, match=r"loud.wav: 2 of 16000 samples are beyond .* 3e\+38, .* at 0.050 s"
-    ):
+    with pytest.raises(AudioError, match=r"loud.wav: 2 of 16000 samples .* 3e\+38, .* 0.050 s"):
         read_clip(tmp_path / "loud.wav")
 
 
@@ -303,7 +301,7 @@ def test_a_clip_beyond_the_limits_is_refused_before_it_is_in_memory(
     soundfile.write(path, np.tile(tone, 3), 44_100)
     path.write_bytes(without_xing(path))
     monkeypatch.setattr(audio, "MAX_SAMPLES", 30_000)
-    with pytest.raises(AudioError, match=r"streamed.mp3: too long: it holds more than 30000 sampl"):
+    with pytest.raises(AudioError, match=r"streamed.mp3: too long: .* 30000 samples"):
         read_clip(path)
 
 
@@ -312,9 +310,7 @@ def test_a_sampling_rate_that_no_recorder_has_is_refused(tmp_path: Path, rate: i
     path = tmp_path / "rate.wav"
     soundfile.write(path, np.zeros(1000), 16_000, subtype="PCM_16")
     patch(path, b"WAVEfmt \x10\0\0\0\x01\0\x01\0", struct.pack("<I", rate))
-    with pytest.raises(
-        AudioError, match=rf"rate.wav: its sampling rate is {rate} Hz; expected 1000"
-    ):
+    with pytest.raises(AudioError, match=rf"rate.wav: .*{rate} Hz.* 1000"):
         read_clip(path)
 
 
@@ -326,15 +322,15 @@ def test_what_never_ends_is_not_opened(tmp_path: Path, monkeypatch) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.wav")
         for name in ("pipe.wav", "zero.wav", "socket.wav"):
-            with pytest.raises(AudioError, match=rf"{name}: this is a pipe, a device or a socket"):
+            with pytest.raises(AudioError, match=rf"{name}: .*(pipe|device|socket)"):
                 read_clip(name)
             assert clip_duration(Path(name)) == 0
 
 
 def test_what_the_system_refuses_is_told_in_its_words() -> None:
-    with pytest.raises(AudioError, match=r"x: cannot be read \(File name too long\)"):
+    with pytest.raises(AudioError, match=r"x: .*File name too long"):
         read_clip("x" * 300)
-    with pytest.raises(AudioError, match="not readable as audio .*null"):
+    with pytest.raises(AudioError, match="not readable .*null"):
         read_clip("a\0b")
 
 
@@ -346,7 +342,7 @@ def test_too_little_memory_for_a_clip_names_it(
 
     soundfile.write(tmp_path / "clip.wav", tone, 16_000)
     monkeypatch.setattr("xacle_stack.audio.np.concatenate", exhausted)
-    with pytest.raises(AudioError, match="clip.wav: there is too little memory"):
+    with pytest.raises(AudioError, match="clip.wav: .*memory"):
         read_clip(tmp_path / "clip.wav")
 
 

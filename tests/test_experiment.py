@@ -138,7 +138,7 @@ def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> Non
         for name, kind, n_seeds in (
             ("linear", "stack", 2),
             ("cosine", "cosine", 1),
-            ("both", "ensemble", 2),
+            ("both", "rank ensemble", 2),
         )
         for split in ("validation", "test")
     ]
@@ -286,7 +286,7 @@ def test_whenever_a_run_is_looked_at_its_parts_belong_together(data: Path, tmp_p
             data, recipe, recipe.compared_systems, tmp_path / "store", out
         ):
             finished = {result.system: result.kind for result in results}
-            trained = {name for name, kind in finished.items() if kind != "ensemble"}
+            trained = {name for name, kind in finished.items() if kind != "rank ensemble"}
             scored = {path.stem for path in out.glob("scores-test-*.csv")}
             rows = csv.DictReader((out / "results.csv").read_text("utf-8").splitlines())
             assert {row["system"] for row in rows} == set(finished)
@@ -391,18 +391,18 @@ def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path) -> None:
         store, out = tmp_path / "store", tmp_path / "out"
         next(run_experiment(data, recipe, recipe.compared_systems, store, out))
 
-    with pytest.raises(PairsError, match=r"no train split with scores .*\['validation'\]"):
+    with pytest.raises(PairsError, match=r"train split .*\['validation'\]"):
         start(make_data("a", validation=10))
-    with pytest.raises(PairsError, match="the split 'test' has one pair"):
+    with pytest.raises(PairsError, match="'test' .*one pair"):
         start(make_data("b", train=10, validation=10, test=1))
     data = make_data("c", train=40, validation=10)
-    with pytest.raises(CacheError, match="store: there is no cache here.*`xacle-stack features"):
+    with pytest.raises(CacheError, match="store: .*cache.*`xacle-stack features"):
         start(data)
     fill_cache(data, recipe, tmp_path / "store")
     (data / "meta_data" / "train.csv").unlink()
     path = data / "meta_data" / "train_average.csv"
     path.write_text(path.read_text().replace("number", "no."))
-    with pytest.raises(CacheError, match="no text row for 40 of 40 pairs of 'train'"):
+    with pytest.raises(CacheError, match="text .* 40 of 40 pairs of 'train'"):
         start(data)
 
 
@@ -421,7 +421,7 @@ def test_an_epoch_is_chosen_on_a_validation_split_only_if_there_is_one(
 ) -> None:
     pytest.importorskip("torch")
     recipe = make_recipe({"net": {"kind": "projection-head", "choose_epoch_on": "validation"}})
-    with pytest.raises(PairsError, match="no validation split with scores.* 'net'"):
+    with pytest.raises(PairsError, match="validation split .* 'net'"):
         run(make_data(train=10, test=5), recipe, tmp_path)
 
 
@@ -458,7 +458,7 @@ def test_the_folder_of_the_results_is_checked_before_anything_is_fitted(
     run(data, recipe, tmp_path)
     monkeypatch.setattr(Scorer, "fit", None)
     other = make_data("other/data", train=20, validation=5)
-    with pytest.raises(ModelFileError, match="results of another data set of the same name"):
+    with pytest.raises(ModelFileError, match="another data set"):
         run(other, recipe, tmp_path)
     (tmp_path / "file").touch()
     systems = recipe.compared_systems
@@ -480,7 +480,7 @@ def test_what_is_not_installed_is_told_before_anything_is_trained(
     recipe = make_recipe({"cosine": CHEAP["cosine"], "net": network})
     fill_cache(data, recipe, tmp_path / "store")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else name)
-    with pytest.raises(MissingExtraError, match=r"'net' needs the package 'timm'.*\[neural\]"):
+    with pytest.raises(MissingExtraError, match=r"'net' .*'timm'.*\[neural\]"):
         run(data, recipe, tmp_path)
 
 

@@ -297,9 +297,7 @@ def test_a_batch_that_fails_only_together_is_the_encoders_fault(
         return good(self, clips)
 
     monkeypatch.setattr(TOY.encoder, "encode_audio", too_large)
-    with pytest.raises(
-        EncoderError, match="'toy', encode_audio: there is too little .*--batch-siz"
-    ):
+    with pytest.raises(EncoderError, match="'toy', encode_audio: .*--batch-size"):
         extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=3)
     assert not extract_embeddings([pairs], [TOY], tmp_path / "store", batch_size=2).failures
 
@@ -556,7 +554,7 @@ def test_an_encoder_that_fails_to_load_leaves_no_store(
 ) -> None:
     pairs = read_pairs(make_data(train=3), "train")
     monkeypatch.setattr(TOY.encoder, "load", None)
-    with pytest.raises(EncoderError, match="'NoneType' object is not callable"):
+    with pytest.raises(EncoderError, match="'NoneType'"):
         extract_embeddings([pairs], [TOY], tmp_path / "store")
     assert FeatureCache(tmp_path / "store").stores() == []
 
@@ -613,7 +611,7 @@ def test_an_interrupt_keeps_what_every_device_has_encoded(
 def test_a_process_that_dies_costs_only_its_own_rows(make_data: WriteData, tmp_path: Path) -> None:
     pairs = read_pairs(make_data(train=40), "train")
     choice = toy_that(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(EncoderError, match="the process of device 'cpu' died: .* Run again"):
+    with pytest.raises(EncoderError, match="device 'cpu' died: .* again"):
         extract_embeddings([pairs], [choice], tmp_path / "store", device="cpu,cpu", batch_size=2)
     assert 20 <= n_rows(tmp_path / "store") < 40
     extract_embeddings([pairs], [choice], tmp_path / "store")

@@ -191,7 +191,7 @@ def test_ranking_breaks_ties_officially() -> None:
         ([1], [1], "at least 2 pairs"),
         ([1, np.nan], [1, 2], "human scores: 1 value"),
         ([1, 2], [1, np.inf], "predicted scores: 1 value.*row 1"),
-        ([[1, 2]], [1, 2], r"human scores: expected one number a pair, got .* \(1, 2\)"),
+        ([[1, 2]], [1, 2], r"human scores: .* \(1, 2\)"),
         ([1, 2], ["a", "b"], "predicted scores: expected one number"),
     ],
 )
@@ -202,22 +202,22 @@ def test_bad_scores_are_refused(y_true: object, y_pred: object, message: str) ->
 
 
 def test_a_split_without_scores_is_explained() -> None:
-    with pytest.raises(MetricError, match="this split has none"):
+    with pytest.raises(MetricError, match="has none"):
         evaluate(None, [1, 2])
-    with pytest.raises(MetricError, match="confidence must lie between 0 and 1"):
+    with pytest.raises(MetricError, match="confidence .*between 0 and 1"):
         evaluate([1, 2], [1, 2], confidence=95)
     with pytest.raises(MetricError, match="n_bootstrap must be 1 or more, got 0"):
         evaluate([1, 2], [1, 2], n_bootstrap=0)
     for compare in (probability_better, srcc_gain):
-        with pytest.raises(MetricError, match="this split has none"):
+        with pytest.raises(MetricError, match="has none"):
             compare(None, [1, 2], [1, 2])
         with pytest.raises(MetricError, match="2 human scores but 3 predicted"):
             compare([1, 2], [1, 2], [1, 2, 3])
         with pytest.raises(MetricError, match="n_bootstrap must be 1 or more, got 0"):
             compare([1, 2], [1, 2], [1, 2], n_bootstrap=0)
-    with pytest.raises(MetricError, match="confidence must lie between 0 and 1, got 1.5"):
+    with pytest.raises(MetricError, match="confidence .*got 1.5"):
         srcc_gain([1, 2], [1, 2], [2, 1], confidence=1.5)
-    with pytest.raises(UnknownNameError, match="'srcc'. Expected one of: SRCC, LCC, KTAU, MSE"):
+    with pytest.raises(UnknownNameError, match="'srcc'.* SRCC, LCC, KTAU, MSE"):
         probability_better([1, 2], [1, 2], [1, 2], metric="srcc")
 
 

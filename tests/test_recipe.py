@@ -112,7 +112,7 @@ def test_two_encoders_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("one.py", "two.py"):
         (tmp_path / name).write_text((TESTS / "toy_encoder.py").read_text())
     path = write(tmp_path, 'spaces = ["one.py:ToySpace"]\nauxiliary = ["two.py:ToySpace:level"]')
-    with pytest.raises(RecipeError, match=r"two.py:ToySpace' and .* are both called 'toy'"):
+    with pytest.raises(RecipeError, match=r"two.py:ToySpace' .* 'toy'"):
         read_recipe(path)
 
 
@@ -122,7 +122,7 @@ def test_words_are_counted_in_captions_too(tmp_path: Path) -> None:
     write(tmp_path, 'spaces = ["mini-mel"]\nauxiliary = ["wav2vec2-ctc:words"]')
     assert read_recipe(tmp_path / "mine.toml").builder().auxiliary == ["wav2vec2-ctc:words"]
     path = write(tmp_path, 'spaces = ["mini-mel"]\nauxiliary = ["mine.py:ToySpace:words"]')
-    with pytest.raises(RecipeError, match="compared with the captions' words, which this encoder"):
+    with pytest.raises(RecipeError, match="captions' words"):
         read_recipe(path)
 
 
@@ -196,10 +196,10 @@ def test_augmented_views() -> None:
         "mini-mel.view-2",
     ]
     for change, message in (
-        ({"views": {"beats": 1}}, "views: 'beats' makes no augmented views"),
-        ({"views": {"mini-mfcc": 1}}, "views: 'mini-mfcc' is no encoder of this recipe"),
-        ({"views": {"mini-mel": 0}}, "views.mini-mel: input should be greater than 0"),
-        ({"auxiliary": ["byol-a:frames"]}, "'byol-a:frames' is a sequence of vectors a clip"),
+        ({"views": {"beats": 1}}, "views: 'beats' .*no augmented views"),
+        ({"views": {"mini-mfcc": 1}}, "views: 'mini-mfcc' "),
+        ({"views": {"mini-mel": 0}}, "views.mini-mel: .*greater than 0"),
+        ({"auxiliary": ["byol-a:frames"]}, "'byol-a:frames' .*sequence"),
     ):
         with pytest.raises(RecipeError, match=message):
             recipe_from({**settings, **change}, source="a test")
@@ -219,11 +219,17 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
 @pytest.mark.parametrize(
     ("systems", "more", "message"),
     [
-        ({"x": {"kind": "forest"}}, {}, "systems.x: .*'forest'"),
+        ({"x": {"kind": "stak"}}, {}, "systems.x: .*'stak'; did you mean 'stack'.*'cosine'"),
+        ({"kind": "stack"}, {}, r"systems.kind: expected a table.*\[systems.kind\]"),
+        ({**CHEAP, "x": {"kind": "ensemble", "of": ["linear"] * 2}}, {}, "'linear'.* twice"),
+        (CHEAP, {"seeds": "3"}, "seeds: .*valid integer"),
+        (CHEAP, {"seeds": True}, "seeds: .*valid integer"),
+        (CHEAP, {"listener_model": "yes"}, "listener_model: .*boolean"),
+        (CHEAP, {"subset_sizes": ["1"]}, "subset_sizes.0: .*valid integer"),
         ({"x": {"kind": "cosine"}}, {}, "systems.x.space: field required"),
-        ({"x": {"kind": "cosine", "space": "mini-mod"}}, {}, "'mini-mod' is not among"),
+        ({"x": {"kind": "cosine", "space": "mini-mod"}}, {}, "'mini-mod' "),
         ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x: depth: unknown setting"),
-        ({"x": {"kind": "lstm", "epoch": 3}}, {}, "unknown setting; did you mean 'epochs'"),
+        ({"x": {"kind": "lstm", "epoch": 3}}, {}, "did you mean 'epochs'"),
         ({"x": {"kind": "lstm", "epochs": 0}}, {}, "systems.x: epochs .* got 0"),
         (
             {"x": {"kind": "transformer", "space": "mini-mel", "dropout": 2}},
@@ -231,24 +237,24 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
             "systems.x: dropout .* got 2",
         ),
         ({"x": {"kind": "stack", "verbose": True}}, {}, "verbose: unknown setting"),
-        ({"x": {"preset": "paper"}}, {}, "systems.x: the setting 'kind' is missing: say which"),
+        ({"x": {"preset": "paper"}}, {}, "systems.x: .*'kind'"),
         (
             {"x": {"kind": "ensemble", "of": ["x", "x"]}},
             {},
-            "systems: there are only averages; name what they are averages of",
+            "systems: .*averages",
         ),
         (
             {"x": {"kind": "ensemble", "of": ["y", "z"]}},
             {},
-            "systems.x: 'y' is no system to average",
+            "systems.x: 'y'",
         ),
-        (CHEAP, {"reference": "nobody"}, "reference: there is no system 'nobody'"),
-        (CHEAP, {"seeds": 0}, "seeds: input should be greater than 0"),
-        (CHEAP, {"reference": "both"}, "reference: 'both' is an average of others; name one that"),
+        (CHEAP, {"reference": "nobody"}, "reference: .*'nobody'"),
+        (CHEAP, {"seeds": 0}, "seeds: .*greater than 0"),
+        (CHEAP, {"reference": "both"}, "reference: 'both' .*average"),
         (
             {"a b": CHEAP["cosine"], "A-b": CHEAP["cosine"]},
             {},
-            "the files of 'a b' and 'A-b' would have the same name",
+            "'a b' and 'A-b'",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "endless.toml").symlink_to("/dev/zero")
     (tmp_path / "folder.toml").mkdir()
     for name in ("pipe.toml", "endless.toml", "folder.toml"):
-        with pytest.raises(RecipeError, match=f"{name}: this is not a regular file"):
+        with pytest.raises(RecipeError, match=f"{name}: .*regular file"):
             read_recipe(tmp_path / name)
     (tmp_path / "loop.toml").symlink_to("loop.toml")
     with pytest.raises(RecipeError, match="loop.toml: cannot be read"):
@@ -129,7 +129,7 @@ def test_every_recipe_of_the_project_is_shipped() -> None:
 
 @pytest.mark.parametrize("name", ["papr", "Paper", "elsewhere/papers.toml", "papr.toml"])
 def test_an_unknown_recipe_lists_the_shipped_ones(name: str) -> None:
-    with pytest.raises(RecipeError, match="Did you mean 'paper'.*mini, .*paper, ") as caught:
+    with pytest.raises(RecipeError, match="'paper'.*mini, .*paper, ") as caught:
         read_recipe(recipe_path(name))
     assert str(caught.value).startswith(f"{name}: ")
 

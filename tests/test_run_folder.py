@@ -41,7 +41,7 @@ def test_a_run_replaces_what_runs_wrote_and_keeps_what_users_put_there(tmp_path:
 def test_a_second_run_into_the_folder_is_told_to_wait(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with run_folder(out) as run:
-        with pytest.raises(ModelFileError, match=r"out: another run is writing .* --out"):
+        with pytest.raises(ModelFileError, match=r"out: another run .* --out"):
             run_folder(out).__enter__()
         assert run.draft.is_dir()
     with run_folder(out):  # as soon as the first has ended
@@ -50,7 +50,7 @@ def test_a_second_run_into_the_folder_is_told_to_wait(tmp_path: Path) -> None:
 
 def test_a_file_in_its_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(ModelFileError, match=r"out: this is a file. Give a folder with --out"):
+    with pytest.raises(ModelFileError, match=r"out: .*file.* --out"):
         run_folder(tmp_path / "out").__enter__()
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelFileError, match="file/out: cannot be written"):
@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_the_results_as_they_were(tmp_path: Path, monkeypatch
     monkeypatch.setattr("xacle_stack._folder_draft.exchange", full)
     with (
         run_folder(out) as run,
-        pytest.raises(ModelFileError, match=r"out: .*No space left on device.*unharmed"),
+        pytest.raises(ModelFileError, match=r"out: .*No space.*unharmed"),
     ):
         run.publish()
     assert names(tmp_path) == ["out/results.csv"]
@@ -80,7 +80,7 @@ def test_a_folder_that_holds_what_a_run_reads_is_refused(tmp_path: Path, inside:
     places = {"data set": tmp_path / "data", "store of embeddings": tmp_path / "store"}
     places[inside] = tmp_path / "out" / "sub" / "there"
     places[inside].mkdir(parents=True)
-    with pytest.raises(ModelFileError, match=rf"out: the {inside} is in this folder.*--out"):
+    with pytest.raises(ModelFileError, match=rf"out: the {inside} .*--out"):
         RunFolder(tmp_path / "out", *places.values()).__enter__()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -90,11 +90,11 @@ def test_a_folder_that_cannot_be_replaced_is_told_before_anything_is_fitted(
 ) -> None:
     (tmp_path / "out" / "below").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "out" / "below")
-    with pytest.raises(ModelFileError, match="out: .*the current directory is in it.*--out"):
+    with pytest.raises(ModelFileError, match="out: .*current directory .*--out"):
         run_folder(tmp_path / "out").__enter__()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "out")
-    with pytest.raises(ModelFileError, match="out: .*a file system is mounted there.*--out"):
+    with pytest.raises(ModelFileError, match="out: .*mounted .*--out"):
         run_folder(tmp_path / "out").__enter__()
     with run_folder(tmp_path / "out" / "below"):
         pass

@@ -110,6 +110,11 @@ print(json.dumps(Scorer.load({str(path)!r}).score_clips({clips!r}, {texts!r}).to
         for rate in (rates, rates[0]):
             scores = scorer.score_clips(waveforms, texts, sample_rate_hz=rate)
             np.testing.assert_allclose(scores, expected, rtol=1e-6)
+    for one_clip in (samples[0][0][np.newaxis], np.stack([samples[0][0]] * 2, axis=1)):
+        scores = scorer.score_clips(one_clip, texts[0], sample_rate_hz=rates[0])
+        np.testing.assert_allclose(scores, expected[:1], rtol=1e-6)
+    for paths in (np.array(clips), np.array(clips, dtype=object)):
+        np.testing.assert_allclose(scorer.score_clips(paths, texts), expected, rtol=1e-6)
     alone = scorer.score_clips(samples[1][0], texts[1], sample_rate_hz=samples[1][1])
     np.testing.assert_allclose(alone, expected[1:2], rtol=1e-6)
 
@@ -124,12 +129,14 @@ def test_tensors_are_scored_like_arrays(train: Pairs, tmp_path: Path, recipe: Re
 
 def test_clips_that_cannot_be_scored_are_told(saved: Path, train: Pairs, tmp_path: Path) -> None:
     scorer = Scorer.load(saved)
-    with pytest.raises(PairsError, match=r"2 clips and 3 texts"):
+    with pytest.raises(PairsError, match=r"clips: 2, texts: 3"):
         scorer.score_clips(train.audio_paths[:2], ["a", "b", "c"])
+    with pytest.raises(PairsError, match=r"clips: 0.*one clip or more"):
+        scorer.score_clips([], "rain")
     with pytest.raises(AudioError, match="sample_rate_hz"):
         scorer.score_clips([np.zeros(800)], ["rain"])
-    with pytest.raises(AudioError, match=r"\(800, 2\).*\[audio\] for one clip, list\(audio\)"):
-        scorer.score_clips(np.zeros((800, 2)), "rain", sample_rate_hz=8000)
+    with pytest.raises(AudioError, match=r"\(2, 800\).*\[audio\] for one clip.*list\(audio\)"):
+        scorer.score_clips(np.zeros((2, 800)), "rain", sample_rate_hz=8000)
     with pytest.raises(AudioError, match="nowhere.wav"):
         scorer.score_clips([tmp_path / "nowhere.wav"], ["rain"])
     with pytest.raises(PairsError, match="nowhere.wav"):
@@ -190,7 +197,7 @@ def test_a_strangers_model_runs_none_of_its_code(saved: Path, tmp_path: Path) ->
     ran = tmp_path / "ran"
     (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
     out = with_card(saved, tmp_path / "copy", spaces=[f"{tmp_path}/evil.py:Evil"])
-    with pytest.raises(ModelFileError, match=r"not run on a saved model's word.*--recipe"):
+    with pytest.raises(ModelFileError, match=r"saved model's word.*--recipe"):
         Scorer.load(out)
     assert not ran.exists()
 
@@ -199,7 +206,7 @@ def test_an_encoder_from_a_file_is_allowed_by_its_recipe(train: Pairs, tmp_path:
     recipe = recipe_from({**SETTINGS, "spaces": [TOY.name]}, "a test")
     scorer = Scorer(recipe, Stacker(preset="paper", random_state=0), store=tmp_path / "s")
     path = scorer.fit(train).save(tmp_path / "toy.skops")
-    with pytest.raises(ModelFileError, match="an encoder from a Python file"):
+    with pytest.raises(ModelFileError, match="Python file"):
         Scorer.load(path)
     again = Scorer.load(path, recipe, store=tmp_path / "s")
     np.testing.assert_array_equal(again.score(train), scorer.score(train))
@@ -236,11 +243,11 @@ def test_a_card_does_not_say_where_weights_are(
         (
             {"auxiliary": [f"mini-mel:{n}" for n in range(200_000)]},
             ModelFileError,
-            "the recipe in its card has .* bytes, expected 65,536 or fewer",
+            "recipe .* bytes, .* 65,536 ",
         ),
         ({"stacker": {"preset": "os.system"}}, RecipeError, "its card: 1 mistake"),
-        ({"auxiliary": ["evil.py:Evil:logits"]}, ModelFileError, "not run on a saved model's word"),
-        ({"seeds": 10**12}, RecipeError, "1000000000000 is beyond what any setting takes"),
+        ({"auxiliary": ["evil.py:Evil:logits"]}, ModelFileError, "saved model's word"),
+        ({"seeds": 10**12}, RecipeError, "1000000000000 "),
     ],
 )
 def test_a_card_with_mistakes_is_told(
@@ -257,7 +264,7 @@ def test_a_card_without_a_recipe_scores_nothing(saved: Path, tmp_path: Path, mis
     for value in ({}, {missing: [1]}):
         kept = {key: one for key, one in card.items() if key != missing}
         (out / "model.json").write_text(json.dumps(kept | value))
-        with pytest.raises(ModelFileError, match="its card has no recipe and fingerprints"):
+        with pytest.raises(ModelFileError, match="recipe and fingerprints"):
             Scorer.load(out)
 
 
@@ -278,5 +285,5 @@ def test_a_scorer_is_made_of_this_librarys_parts(saved: Path, tmp_path: Path, pa
 
 
 def test_an_unknown_recipe_lists_those_there_are() -> None:
-    with pytest.raises(RecipeError, match="papr.*did you mean 'paper'|'paper'"):
+    with pytest.raises(RecipeError, match="papr.*'paper'"):
         Scorer("papr")

@@ -43,16 +43,16 @@ def test_every_mismatch_is_told(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(SubmissionError, match="no such file of predictions"):
+    with pytest.raises(SubmissionError, match="no such file"):
         read_predictions(tmp_path / "nowhere.csv", IDS)
     (tmp_path / "columns.csv").write_text("file,score\na.wav,1\n")
     with pytest.raises(SubmissionError, match=r"it has \['file', 'score'\]"):
         read_predictions(tmp_path / "columns.csv", IDS)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00wav")
-    with pytest.raises(SubmissionError, match="binary.csv: this file is UTF-16. Save it as UTF-8"):
+    with pytest.raises(SubmissionError, match=r"binary\.csv: .*UTF-16.* UTF-8"):
         read_predictions(tmp_path / "binary.csv", IDS)
     (tmp_path / "both.csv").write_text("wav_file_name,pred_score,prediction_score\na.wav,1,2\n")
-    with pytest.raises(SubmissionError, match="'pred_score' and 'prediction_score' mean the same"):
+    with pytest.raises(SubmissionError, match="'pred_score' and 'prediction_score' "):
         read_predictions(tmp_path / "both.csv", IDS)
 
 
@@ -60,7 +60,7 @@ def test_unusable_scores_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     with pytest.raises(SubmissionError, match=r"NaN or infinite:\n  - a.wav"):
         write_predictions(path, IDS, [1, np.nan, 2], "test")
-    with pytest.raises(SubmissionError, match=r"3 pairs but scores of shape \(2,\)"):
+    with pytest.raises(SubmissionError, match=r"3 pairs .* \(2,\)"):
         write_predictions(path, IDS, [1, 2], "test")
     (tmp_path / "file").touch()
     with pytest.raises(SubmissionError, match="cannot be written"):
@@ -71,9 +71,7 @@ def test_unusable_scores_are_not_written(tmp_path: Path) -> None:
 def test_decimal_commas_and_double_ids_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("wav_file_name,pred_score\na.wav,7,5\nb.wav,1\nc.wav,2\n")
-    with pytest.raises(
-        SubmissionError, match=r"line 2: 3 fields instead of 2; .* write numbers with a p"
-    ):
+    with pytest.raises(SubmissionError, match=r"line 2: 3 fields .*2; .*point"):
         read_predictions(path, IDS)
     with pytest.raises(SubmissionError, match="repeated:\n  - a.wav"):
         write_predictions(path, ["a.wav", "a.wav"], [1, 2], "test")
@@ -86,9 +84,9 @@ def test_the_pairs_of_a_file(tmp_path: Path) -> None:
     path.write_text("wav_file_name,pred_score\nc.wav,3\nb.wav,1\nc.wav,2\n")
     assert predicted_ids(path) == ("c.wav", "b.wav")
     path.write_text("wav_file_name,pred_score\n")
-    with pytest.raises(SubmissionError, match="a header but no predictions"):
+    with pytest.raises(SubmissionError, match="no predictions"):
         predicted_ids(path)
-    with pytest.raises(SubmissionError, match="no such file of predictions"):
+    with pytest.raises(SubmissionError, match="no such file"):
         predicted_ids(tmp_path / "other.csv")
 
 

@@ -73,16 +73,16 @@ def test_some_families_are_a_table_of_their_blocks(lazy) -> None:
         ({"values": np.ones(3)}, r"\(n_pairs, n_features\), got \(3,\)"),
         ({"blocks": {"one": slice(0, 3)}}, "each of the 5 columns once: together they have 3"),
         ({"blocks": {}}, "blocks: there are none"),
-        ({"blocks": {"one": slice(None)}}, "slice with a start and a stop.* 'one'"),
-        ({"blocks": {"one": 3}}, "slice with a start and a stop.* 'one', got 3"),
-        ({"blocks": {"one": slice(0, 3), "two": slice(2, 5)}}, "'two' begins at column 2, where 3"),
+        ({"blocks": {"one": slice(None)}}, "start and a stop.* 'one'"),
+        ({"blocks": {"one": 3}}, "start and a stop.* 'one', got 3"),
+        ({"blocks": {"one": slice(0, 3), "two": slice(2, 5)}}, "'two' .*column 2, .* 3"),
         (
             {"families": {"all": ["first", "last"]}},
             r"'all'.* no blocks \['last'\], only .*'middle'",
         ),
         ({"families": {"all": ["first", "middle"]}}, r"in no family: \['late'\]"),
-        ({"families": {"all": ["first", "first"]}}, "'all': a block is named twice"),
-        ({"families": {"all": slice(0, 5)}}, "'all': expected a list of block names, got slice"),
+        ({"families": {"all": ["first", "first"]}}, "'all': .* twice"),
+        ({"families": {"all": slice(0, 5)}}, "'all': .* got slice"),
         ({"families": {}}, r"in no family: .*'first'"),
     ],
 )
@@ -119,7 +119,7 @@ def test_rows_are_neighbours(lazy) -> None:
     assert lazy.rows(slice(30, 2), ("a/cosine",)).shape == (0, 1)
     assert lazy.rows(slice(-3, None), ("a/audio", "tags/logits")).shape == (3, 9)
     assert lazy.rows(slice(38, 99)).dtype == np.float32
-    with pytest.raises(FeatureError, match="without a step, got slice"):
+    with pytest.raises(FeatureError, match="got slice"):
         lazy.rows(slice(0, 9, 2))
 
 
@@ -158,7 +158,7 @@ def test_what_is_no_rows_is_refused_with_what_to_write(key, lazy) -> None:
 
 
 def test_rows_that_do_not_exist_are_told(lazy) -> None:
-    with pytest.raises(IndexError, match="40 is out of bounds"):
+    with pytest.raises(IndexError, match=r"\b40 is out"):
         lazy[[40]]
     with pytest.raises(IndexError, match="boolean"):
         lazy[[True, False]]

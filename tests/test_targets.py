@@ -64,13 +64,13 @@ def test_one_listener_leaves_the_scores_as_they_are(caplog) -> None:
 def test_ratings_are_needed(make_data: WriteData) -> None:
     data: Path = make_data(train=4)
     (data / "meta_data" / "train.csv").unlink(missing_ok=True)
-    with pytest.raises(PairsError, match="Add meta_data/train.csv with wav_file_name,text,score"):
+    with pytest.raises(PairsError, match=r"meta_data/train\.csv .*wav_file_name,text,score"):
         training_targets(read_pairs(data, "train"), recipe_of(listener_model=True))
     pairs = pairs_of(("a", "b"), Ratings(("0.wav",), ("listener",), np.array([3.0])))
     message = "listener_model = true in the recipe, split 'train': 1 pair.s. have no rating; add"
     with pytest.raises(PairsError, match=message):
         training_targets(pairs, recipe_of(listener_model=True))
-    with pytest.raises(PairsError, match="the split 'train' has no scores to fit on"):
+    with pytest.raises(PairsError, match="'train' .*no scores"):
         training_targets(Pairs("train", ("a",), (), ("a",)), recipe_of())
 
 

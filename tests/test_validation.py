@@ -22,13 +22,13 @@ def test_usable_settings_pass() -> None:
 
 @pytest.mark.parametrize("value", ["worst", None, 1, ["best"]])
 def test_what_is_no_choice_is_told(value: object) -> None:
-    with pytest.raises(StackingError, match=r"preset must be one of \['best', 'paper'\], got "):
+    with pytest.raises(StackingError, match=r"preset .*\['best', 'paper'\], got "):
         check_choice("preset", value, ["best", "paper"])
 
 
 @pytest.mark.parametrize("value", [1, -3, 2.5, 2.0, "3", True, None, np.nan, [3]])
 def test_what_is_no_whole_number_is_told(value: object) -> None:
-    with pytest.raises(StackingError, match="n_splits must be a whole number, 2 or more, got "):
+    with pytest.raises(StackingError, match="n_splits .* 2 .*got "):
         check_whole_number("n_splits", value, minimum=2)
 
 
@@ -36,7 +36,7 @@ def test_what_is_no_whole_number_is_told(value: object) -> None:
     "value", ["x", "", 10.0, None, [], [0.0], [-1.0], [np.inf], [np.nan], ["1"], [True], [[1.0]]]
 )
 def test_what_are_no_positive_numbers_is_told(value: object) -> None:
-    with pytest.raises(StackingError, match="penalties must be numbers above 0 in a list, for exa"):
+    with pytest.raises(StackingError, match="penalties .*above 0 "):
         check_positive_numbers("penalties", value)
 
 
@@ -44,5 +44,5 @@ def test_what_are_no_positive_numbers_is_told(value: object) -> None:
     "value", [(5, 5), (10, 0), (0, np.inf), 10, (0, 10, 1), (0, None), ("0", "9"), [[0, 10]], True]
 )
 def test_what_is_no_range_is_told(value: object) -> None:
-    with pytest.raises(StackingError, match="score_range must be a lower and a higher bound, both"):
+    with pytest.raises(StackingError, match="score_range .*bound"):
         check_score_range(value)

@@ -37,26 +37,22 @@ def one_thread() -> Iterator[None]:
     {1}
     """
     openmp = _LIMIT.enter()
-    outermost = _THREAD.n_calls == 1
     try:
-        if outermost:
-            _THREAD.found = [(library, library.num_threads) for library in openmp]
-        with _holding([(library, 1) for library in openmp]):
+        with _holding([(library, 1) for library, _ in openmp]):
             yield
     finally:
-        if outermost:
-            _THREAD.found = []
         _LIMIT.leave()
 
 
 @contextmanager
 def usual_openmp_threads() -> Iterator[None]:
-    """Give OpenMP the threads that it has in this thread outside of :func:`one_thread`.
+    """Give OpenMP the threads that it had before :func:`one_thread` took them.
 
-    The number is the one that the outermost call of :func:`one_thread` in this thread found.
-    Outside of such a call nothing changes.  BLAS stays as it is.
+    The number is the one that the first call found that holds the limit: where a stack trains
+    networks in several threads, all of them use what the thread of the stack has.  Outside of such
+    a call nothing changes.  BLAS stays as it is.
     """
-    with _holding(_THREAD.found):
+    with _holding(_LIMIT.openmp_found if _THREAD.n_calls else []):
         yield
 
 
@@ -67,21 +63,26 @@ class _ProcessLimit:
         self._lock = threading.Lock()
         self._n_calls = 0
         self._found: list[tuple[Library, int]] = []
-        self._openmp: list[Library] = []
+        self.openmp_found: list[tuple[Library, int]] = []
 
-    def enter(self) -> list[Library]:
-        """Set the limit if no call holds it yet; return the libraries with limits by thread."""
+    def enter(self) -> list[tuple[Library, int]]:
+        """Set the limit if no call holds it yet; return the libraries with limits by thread.
+
+        With each comes the number that the first call found in its thread.
+        """
         with self._lock:
             if self._n_calls == 0:
                 libraries = ThreadpoolController().lib_controllers
-                self._openmp = [one for one in libraries if one.user_api == "openmp"]
+                self.openmp_found = [
+                    (one, one.num_threads) for one in libraries if one.user_api == "openmp"
+                ]
                 self._found = [
                     (one, one.num_threads) for one in libraries if _has_process_limit(one)
                 ]
                 _set_threads((one, 1) for one, _ in self._found)
             self._n_calls += 1
             _THREAD.n_calls += 1
-            return self._openmp
+            return self.openmp_found
 
     def leave(self) -> None:
         """Restore the numbers found if no other call holds the limit."""
@@ -108,11 +109,9 @@ class _ProcessLimit:
 
 
 class _ThreadState(threading.local):
-    """How many calls a thread is in, and what the outermost one found of OpenMP."""
+    """How many calls a thread is in."""
 
-    def __init__(self) -> None:
-        self.n_calls = 0
-        self.found: list[tuple[Library, int]] = []
+    n_calls = 0
 
 
 def _has_process_limit(library: Library) -> bool:

@@ -378,7 +378,7 @@ def _averaged(spec: EnsembleSpec, fits: Mapping[str, _Fits]) -> _Fits:
     """Average the seeds of systems side by side; one with fewer seeds begins again."""
     members = [fits[name] for name in spec.of]
     n_seeds = max(len(member.fit_s) for member in members)
-    combined = _Fits(spec.kind)
+    combined = _Fits(f"{spec.method} ensemble")
     method = rank_average if spec.method == "rank" else average
     for split in members[0].scores:
         combined.scores[split] = [

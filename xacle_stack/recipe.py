@@ -44,6 +44,8 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    Strict,
+    StrictBool,
     ValidationError,
     model_validator,
 )
@@ -126,15 +128,15 @@ class Recipe(BaseModel):
     spaces: tuple[str, ...] = Field(min_length=1)
     auxiliary: tuple[str, ...] = ()
     precision: Precision = "float32"
-    subset_sizes: tuple[PositiveInt, ...] = (1, 2)
-    listener_model: bool = False
+    subset_sizes: tuple[Annotated[PositiveInt, Strict()], ...] = (1, 2)
+    listener_model: StrictBool = False
     checkpoints: Mapping[str, str] = Field(default_factory=dict)
     code: Mapping[str, str] = Field(default_factory=dict)
     views: Mapping[str, Annotated[PositiveInt, Field(le=1000)]] = Field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     stacker: StackerSettings = StackerSettings()
     systems: Mapping[SystemName, AnySpec] = Field(default_factory=dict)
-    seeds: PositiveInt = 5
+    seeds: Annotated[PositiveInt, Strict()] = 5
     reference: str | None = None
 
     @model_validator(mode="before")
@@ -388,6 +390,11 @@ def _mistake(location: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if message.startswith("Unable to extract tag"):
         message = "the setting 'kind' is missing: say which kind of system this is"
+    if found := re.search(r"Input tag '(.*)' found .*expected tags: (.*)", message):
+        kinds = re.findall(r"'([^']+)'", found[2])
+        message = f"no kind of system {found[1]!r}{nearest(found[1], kinds)}; there are {kinds}"
+    if message.startswith("Input should be a valid dictionary or object"):
+        message = f"expected a table of settings, [{where}] with settings below"
     if message.startswith("Extra inputs") and end == _FORMER_KEY:
         message = f"expected a list of {[*_FORMER_SIZES]}; or write subset_sizes = [1, 2]"
     if message.startswith("Extra inputs"):

@@ -283,18 +283,12 @@ class Scorer:
         >>> scorer.score_clips(waveform, "a dog barks", sample_rate_hz=48_000)  # doctest: +SKIP
         """
         self._check_is_fitted()
-        n_axes, shape = getattr(audio, "ndim", 0), getattr(audio, "shape", ())
-        if n_axes > 1:
-            raise AudioError(
-                f"audio: an array of shape {tuple(shape)} may be one clip with channels or "
-                "several clips. Write [audio] for one clip, list(audio) for several."
-            )
-        clips = [audio] if isinstance(audio, str | PathLike) or n_axes == 1 else list(audio)
+        clips = _listed_clips(audio)
         captions = [texts] * len(clips) if isinstance(texts, str) else list(texts)
-        if len(captions) != len(clips):
+        if not clips or len(captions) != len(clips):
             raise PairsError(
-                f"{len(clips)} clips and {len(captions)} texts: give one text for all clips, or "
-                "one for each, in the same order."
+                f"clips: {len(clips)}, texts: {len(captions)}. Give one clip or more, and one text "
+                "for all of them or one for each, in the same order."
             )
         if self._encoders is None:
             self._encoders = LoadedEncoders(self.recipe.encoders, device=self.device)
@@ -422,6 +416,22 @@ class Scorer:
                 f"in the store {self.store}:\n{bullet_list(report.failures.values())}"
             )
         return FeatureCache(self.store).load(pairs, recipe.fingerprints())
+
+
+def _listed_clips(audio: Any) -> list[Any]:
+    """Return clips as a list: a path or the samples of one clip are one clip."""
+    if isinstance(audio, str | PathLike):
+        return [audio]
+    shape = tuple(getattr(audio, "shape", ()))
+    holds_paths = getattr(getattr(audio, "dtype", None), "kind", "") in ("O", "U", "S")
+    if len(shape) > 1 and not (len(shape) == 2 and (shape[0] == 1 or shape[0] > shape[1])):
+        raise AudioError(
+            f"audio: an array of shape {shape} may be one clip with channels or several clips. "
+            "Write [audio] for one clip of shape (n_channels, n_samples), list(audio) for several."
+        )
+    if shape and holds_paths:
+        return audio.tolist()
+    return [audio] if shape else list(audio)
 
 
 def _n_numbers(model: Any) -> int:

@@ -1,42 +1,23 @@
-import copy
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_rows import STORE, assert_rows, caption_pairs, row_outputs, write_rows
+from stored_rows import STORE, fill_store
 from support import WriteData
 
 from xacle_stack.cache import (
-    CachedPairs,
-    CachedSequences,
     FeatureCache,
     StoreId,
     StoreWriter,
     text_key,
 )
-from xacle_stack.cache.index import Index
-from xacle_stack.cache.keys import AudioKeys
-from xacle_stack.cache.segment_rows import SegmentRows
 from xacle_stack.errors import AudioError, CacheError, UnknownNameError
 from xacle_stack.pairs import Pairs, read_pairs
 
 
-def fill(root: Path, pairs: Pairs, rng: np.random.Generator, store: StoreId = STORE) -> None:
-    """Store a random vector for every distinct clip and caption, in many small segments."""
-    for modality, keys in {
-        "audio": AudioKeys(root).look_up(pairs.audio_paths),
-        "text": [text_key(caption) for caption in pairs.captions],
-    }.items():
-        with StoreWriter(root, store, modality, {}, segment_rows=8) as writer:
-            for key in rng.permutation(sorted(set(keys))):
-                vectors = {"embedding": rng.normal(size=(1, 5)), "other": rng.normal(size=(1, 2))}
-                writer.append([str(key)], vectors)
-
-
 def test_rows_follow_the_pairs(make_data: WriteData, tmp_path: Path, rng) -> None:
     pairs = read_pairs(make_data(train=40), "train")
-    fill(tmp_path / "store", pairs, rng)
+    fill_store(tmp_path / "store", pairs, rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
     audio, text = cached.audio("toy"), cached.text("toy", "other")
     assert (audio.shape, text.shape, audio.dtype) == ((40, 5), (40, 2), np.float32)
@@ -49,7 +30,7 @@ def test_rows_follow_the_pairs(make_data: WriteData, tmp_path: Path, rng) -> Non
 
 def test_equal_captions_share_a_row(make_data: WriteData, tmp_path: Path, rng) -> None:
     pairs = read_pairs(make_data(train=40), "train")
-    fill(tmp_path / "store", pairs, rng)
+    fill_store(tmp_path / "store", pairs, rng)
     text = FeatureCache(tmp_path / "store").load(pairs).text("toy")
     n_captions = len(set(pairs.captions))
     assert n_captions < 40
@@ -61,11 +42,9 @@ def test_equal_captions_share_a_row(make_data: WriteData, tmp_path: Path, rng) -
 
 def test_missing_rows_are_named(make_data: WriteData, tmp_path: Path, rng) -> None:
     pairs = read_pairs(make_data(train=10), "train")
-    fill(tmp_path / "store", pairs.take(range(8)), rng)
+    fill_store(tmp_path / "store", pairs.take(range(8)), rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(
-        CacheError, match=r"no audio row for 2 of 10 pairs.*`xacle-stack features`"
-    ) as e:
+    with pytest.raises(CacheError, match=r"audio.* 2 of 10 .*`xacle-stack features`") as e:
         cached.audio("toy")
     assert "00008.wav" in str(e.value)
     assert "00009.wav" in str(e.value)
@@ -76,9 +55,9 @@ def test_unknown_encoders_and_outputs_list_the_known(
     make_data: WriteData, tmp_path: Path, rng
 ) -> None:
     pairs = read_pairs(make_data(train=4), "train")
-    fill(tmp_path / "store", pairs, rng)
+    fill_store(tmp_path / "store", pairs, rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(UnknownNameError, match="'clap', only of toy. Fill it"):
+    with pytest.raises(UnknownNameError, match=r"'clap'.* toy\b"):
         cached.audio("clap")
     with pytest.raises(UnknownNameError, match="no output 'logits'. It holds: embedding, other"):
         cached.audio("toy", "logits")
@@ -87,8 +66,8 @@ def test_unknown_encoders_and_outputs_list_the_known(
 def test_two_fingerprints_are_never_mixed(make_data: WriteData, tmp_path: Path, rng) -> None:
     pairs = read_pairs(make_data(train=4), "train")
     other = StoreId("toy", "f" * 16)
-    fill(tmp_path / "store", pairs, rng)
-    fill(tmp_path / "store", pairs, rng, other)
+    fill_store(tmp_path / "store", pairs, rng)
+    fill_store(tmp_path / "store", pairs, rng, other)
     cache = FeatureCache(tmp_path / "store")
     assert cache.stores("toy") == [STORE, other]
     with pytest.raises(CacheError, match=r"'toy' has 2 stores, .*fingerprints={'toy': 'ffff"):
@@ -96,13 +75,13 @@ def test_two_fingerprints_are_never_mixed(make_data: WriteData, tmp_path: Path, 
     first = cache.load(pairs, {"toy": STORE.fingerprint}).audio("toy")
     second = cache.load(pairs, {"toy": other.fingerprint}).audio("toy")
     assert not np.isclose(first, second).any()
-    with pytest.raises(CacheError, match="with the fingerprint 'abc'"):
+    with pytest.raises(CacheError, match=r"'toy'.*'abc'.*`xacle-stack features`"):
         cache.load(pairs, {"toy": "abc"}).audio("toy")
 
 
 def test_encoder_names_may_hold_hyphens(make_data: WriteData, tmp_path: Path, rng) -> None:
     pairs = read_pairs(make_data(train=4), "train")
-    fill(tmp_path / "store", pairs, rng, StoreId("ms-clap-2023", "a" * 16))
+    fill_store(tmp_path / "store", pairs, rng, StoreId("ms-clap-2023", "a" * 16))
     cache = FeatureCache(tmp_path / "store")
     assert cache.stores("ms-clap-2023") == [StoreId("ms-clap-2023", "a" * 16)]
     assert "ms-clap-2023" in repr(cache.load(pairs))
@@ -111,7 +90,7 @@ def test_encoder_names_may_hold_hyphens(make_data: WriteData, tmp_path: Path, rn
 
 def test_a_clip_that_broke_since_is_named(make_data: WriteData, tmp_path: Path, rng) -> None:
     pairs = read_pairs(make_data(train=4), "train")
-    fill(tmp_path / "store", pairs, rng)
+    fill_store(tmp_path / "store", pairs, rng)
     pairs.audio_paths[2].write_text("no audio any more")
     with pytest.raises(AudioError, match=r"1 audio file\(s\) cannot be used"):
         FeatureCache(tmp_path / "store").load(pairs)
@@ -130,224 +109,12 @@ def test_reading_back_is_exact_across_chunks_and_segments(tmp_path: Path, rng) -
 
 
 def test_a_folder_is_not_pairs(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="expected the pairs that read_pairs returns, got str: 'd"):
+    with pytest.raises(CacheError, match=r"read_pairs.* str\b.*'data/demo'"):
         FeatureCache(tmp_path).load("data/demo")
 
 
 def test_a_mistyped_folder_is_told_and_not_made(make_data: WriteData, tmp_path: Path) -> None:
     pairs = read_pairs(make_data(train=4), "train")
-    with pytest.raises(CacheError, match="mistyped: there is no cache here. Make one with"):
+    with pytest.raises(CacheError, match=r"mistyped: .*cache"):
         FeatureCache(tmp_path / "mistyped").load(pairs)
     assert not (tmp_path / "mistyped").exists()
-
-
-def test_parts_are_rows_of_the_whole(make_data: WriteData, tmp_path: Path, rng) -> None:
-    pairs = read_pairs(make_data(train=40), "train")
-    fill(tmp_path / "store", pairs, rng)
-    cached = FeatureCache(tmp_path / "store").load(pairs)
-    audio, text = cached.audio("toy"), cached.text("toy", "other")
-    some = rng.integers(0, 40, size=30)
-    for rows in (slice(8, 24), slice(None, None, -1), slice(30, 2, -7), some, [3], np.array([-1])):
-        part = cached.take(rows)
-        assert part.pair_ids == tuple(np.array(pairs.ids)[rows].tolist())
-        assert part.pairs.ids == part.pair_ids
-        assert len(part) == len(part.pair_ids)
-        np.testing.assert_array_equal(part.audio("toy"), audio[rows])
-        np.testing.assert_array_equal(part.text("toy", "other"), text[rows])
-        assert part.shape_of("toy", "text", "other") == (len(part), 2)
-    twice = cached.take(some).take(slice(4, 20, 3)).take([1, 0])
-    np.testing.assert_array_equal(twice.audio("toy"), audio[some[4:20:3][[1, 0]]])
-    assert cached.pairs is pairs
-    for none in (slice(3, 3), []):
-        assert cached.take(none).pair_ids == ()
-        with pytest.raises(CacheError, match="the list of pairs is empty"):
-            cached.take(none).audio("toy")
-    with pytest.raises(IndexError, match="40 is out of bounds"):
-        cached.take([40])
-
-
-def test_parts_share_one_look_at_the_store(
-    make_data: WriteData, tmp_path: Path, rng, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pairs = read_pairs(make_data(train=40), "train")
-    fill(tmp_path / "store", pairs, rng)
-    cached = FeatureCache(tmp_path / "store").load(pairs)
-    built, build = [], Index.build
-    monkeypatch.setattr(
-        Index, "build", lambda folder, modality: built.append(modality) or build(folder, modality)
-    )
-    for start in range(0, 40, 4):
-        part = cached.take(slice(start, start + 4))
-        part.shape_of("toy", "audio")
-        part.audio("toy")
-        part.text("toy")
-        part.text("toy", "other")
-    assert built == ["audio", "text"]
-
-
-def test_a_part_without_the_missing_rows_can_be_read(
-    make_data: WriteData, tmp_path: Path, rng
-) -> None:
-    pairs = read_pairs(make_data(train=10), "train")
-    fill(tmp_path / "store", pairs.take(range(8)), rng)
-    cached = FeatureCache(tmp_path / "store").load(pairs)
-    assert cached.take(slice(8)).audio("toy").shape == (8, 5)
-    with pytest.raises(CacheError, match=r"no audio row for 1 of 3 pairs.*:\n  - 00009.wav"):
-        cached.take([1, 9, 2]).audio("toy")
-    with pytest.raises(CacheError, match="no audio row for 2 of 10 pairs"):
-        cached.shape_of("toy", "audio")
-    fill(tmp_path / "store", pairs.take([8, 9]), rng)  # encoded meanwhile
-    assert cached.audio("toy").shape == (10, 5)
-
-
-def cached_captions(root: Path, n_pairs: int) -> CachedPairs:
-    """Return pairs whose captions are their numbers, and whose clips are not in the cache."""
-    names = tuple(map(str, range(n_pairs)))
-    keys = np.array([text_key(name) for name in names], dtype="S32")
-    pairs = Pairs("test", names, tuple(map(Path, names)), names)
-    return CachedPairs(root, pairs, {"audio": keys, "text": keys}, {})
-
-
-def test_a_part_pickles_only_its_own_pairs(tmp_path: Path, rng) -> None:
-    n_pairs = 20_000
-    values = rng.normal(size=(n_pairs, 2)).astype(np.float32)
-    with StoreWriter(tmp_path, STORE, "text", {}) as writer:
-        for rows in np.array_split(np.arange(n_pairs), 5):
-            writer.append([text_key(str(row)) for row in rows], {"embedding": values[rows]})
-    cached = cached_captions(tmp_path, n_pairs)
-    cached.shape_of("toy", "text")
-    whole = len(pickle.dumps(cached))
-    for rows in (slice(300, 500), rng.permutation(n_pairs)[:200], [7, 7, 3, *range(100, 297)]):
-        part = cached.take(rows)
-        pickled = pickle.dumps(part)
-        assert len(pickled) < whole / 50
-        for again in (pickle.loads(pickled), copy.deepcopy(part)):
-            assert again.pair_ids == part.pair_ids
-            assert again.take([1, 0]).pair_ids == (part.pair_ids[1], part.pair_ids[0])
-            np.testing.assert_array_equal(again.text("toy"), values[rows])
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(cached)).text("toy"), values)
-
-
-def test_a_pickled_part_still_misses_what_the_whole_missed(tmp_path: Path) -> None:
-    write_rows(tmp_path, range(8), "vectors", segment_rows=3)
-    cached = cached_captions(tmp_path, 10)
-    assert len(cached.take(slice(8)).text("toy")) == 8
-    part = pickle.loads(pickle.dumps(cached.take([9, 1, 8, 7])))
-    with pytest.raises(CacheError, match=r"no text row for 2 of 4 pairs(?s:.*)- 9\n  - 8$"):
-        part.text("toy")
-    write_rows(tmp_path, [8, 9], "vectors")
-    np.testing.assert_array_equal(part.text("toy"), cached.text("toy")[[9, 1, 8, 7]])
-
-
-def test_a_store_may_be_compacted_while_it_is_read(
-    make_data: WriteData, tmp_path: Path, rng
-) -> None:
-    pairs = read_pairs(make_data(train=40), "train")
-    fill(tmp_path / "store", pairs, rng)
-    cached = FeatureCache(tmp_path / "store").load(pairs)
-    before = cached.audio("toy")
-    FeatureCache(tmp_path / "store").compact()
-    np.testing.assert_array_equal(cached.take(slice(5, 9)).audio("toy"), before[5:9])
-
-
-def stored_sequence(row: int) -> np.ndarray:
-    (sequence,) = row_outputs(row, "sequences")["float16"]
-    return sequence
-
-
-def test_sequences_are_indexed_by_pair(tmp_path: Path, rng) -> None:
-    write_rows(tmp_path, rng.permutation(30), "sequences", segment_rows=8)
-    captions = rng.integers(0, 30, size=50)
-    cached = FeatureCache(tmp_path).load(caption_pairs(captions.tolist()))
-    sequences = CachedSequences(cached, "toy", "text", "float16")
-    assert (len(sequences), sequences.n_dims, sequences.dtype) == (50, 9, np.float16)
-    assert repr(sequences) == "CachedSequences(50 x T x 9 float16, toy:float16)"
-    np.testing.assert_array_equal(
-        sequences.lengths, [len(stored_sequence(row)) for row in captions]
-    )
-    for rows in (slice(None), slice(40, 3, -5), [7, 7, 3], rng.permutation(50), np.array([-1]), []):
-        found = sequences[rows]
-        assert isinstance(found, list)
-        for sequence, row in zip(found, captions[rows] if len(found) else [], strict=True):
-            np.testing.assert_array_equal(sequence, stored_sequence(row))
-    for row in (0, -1, np.int64(17)):
-        np.testing.assert_array_equal(sequences[row], stored_sequence(captions[row]))
-    part = CachedSequences(cached.take([5, 2]), "toy", "text", "float32")
-    assert [sequence.dtype for sequence in part] == [np.float32, np.float32]
-    assert len(part[0]) == sequences.lengths[5]
-    with pytest.raises(IndexError, match="50 is out of bounds"):
-        sequences[50]
-    with pytest.raises(CacheError, match="the list of pairs is empty"):
-        CachedSequences(cached.take([]), "toy", "text", "float16")
-
-
-def test_a_sequence_belongs_to_who_asked_for_it(tmp_path: Path) -> None:
-    write_rows(tmp_path, range(4), "sequences")
-    sequences = CachedSequences(
-        FeatureCache(tmp_path).load(caption_pairs([1, 1, 2])), "toy", "text", "float16"
-    )
-    first, again, _ = sequences[:]
-    first += 1
-    np.testing.assert_array_equal(again, stored_sequence(1))
-    np.testing.assert_array_equal(sequences[0], stored_sequence(1))
-
-
-def test_only_the_sequences_asked_for_are_read(tmp_path: Path, monkeypatch) -> None:
-    write_rows(tmp_path, range(200), "sequences")
-    sequences = CachedSequences(
-        FeatureCache(tmp_path).load(caption_pairs(range(200))), "toy", "text", "float16"
-    )
-    n_read, read = [], SegmentRows.read
-    monkeypatch.setattr(
-        SegmentRows,
-        "read",
-        lambda self, rows, out: n_read.append(len(rows)) or read(self, rows, out),
-    )
-    assert sequences.lengths.sum() == 500
-    assert n_read == []
-    sequences[[3, 11, 3]]
-    assert sum(n_read) == len(stored_sequence(3)) + len(stored_sequence(11))
-
-
-def test_vectors_and_sequences_are_not_taken_for_each_other(tmp_path: Path) -> None:
-    write_rows(tmp_path, range(3), "sequences")
-    cached = FeatureCache(tmp_path).load(caption_pairs(range(3)))
-    for ask in (cached.text, lambda *names: cached.shape_of(names[0], "text", names[1])):
-        with pytest.raises(CacheError, match="'float16' holds a sequence .* with audio_sequences"):
-            ask("toy", "float16")
-    with pytest.raises(UnknownNameError, match="no output 'frames'. It holds: float16, float32"):
-        CachedSequences(cached, "toy", "text", "frames")
-    (summary,) = FeatureCache(tmp_path).summaries()
-    assert summary.outputs == {"float16": 9, "float32": 9}
-    assert summary.sequences == {"float16": 1 + 2 + 3, "float32": 1 + 2 + 3}
-
-
-def test_a_vector_is_no_sequence(make_data: WriteData, tmp_path: Path, rng) -> None:
-    pairs = read_pairs(make_data(train=4), "train")
-    fill(tmp_path / "store", pairs, rng)
-    cached = FeatureCache(tmp_path / "store").load(pairs)
-    with pytest.raises(CacheError, match="'other' holds one vector .* Read it with audio or text"):
-        cached.audio_sequences("toy", "other")
-    (summary, _) = FeatureCache(tmp_path / "store").summaries()
-    assert summary.sequences == {}
-
-
-def test_missing_sequences_are_named(tmp_path: Path) -> None:
-    write_rows(tmp_path, range(5), "sequences")
-    cached = FeatureCache(tmp_path).load(caption_pairs([0, 4, 7, 9]))
-    with pytest.raises(
-        CacheError, match=r"no text row for 2 of 4 pairs.*`xacle-stack features`"
-    ) as e:
-        CachedSequences(cached, "toy", "text", "float16")
-    assert str(e.value).endswith("  - 7\n  - 9")
-
-
-def test_sequences_may_be_compacted_while_they_are_read(tmp_path: Path) -> None:
-    write_rows(tmp_path, range(20), "sequences", segment_rows=6)
-    sequences = CachedSequences(
-        FeatureCache(tmp_path).load(caption_pairs(range(20))), "toy", "text", "float16"
-    )
-    np.testing.assert_array_equal(sequences[3], stored_sequence(3))
-    FeatureCache(tmp_path).compact()
-    np.testing.assert_array_equal(sequences[13], stored_sequence(13))
-    assert_rows(tmp_path, range(20), "sequences")

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def test_a_lock_elsewhere_keeps_nobody_from_reading(segment: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.EACCES, "Give this user the permission"),
+        (errno.EACCES, "permission"),
         (errno.EIO, "Check the disk"),
-        (errno.ENOLCK, "Unset the environment variable HDF5_USE_FILE_LOCKING"),
+        (errno.ENOLCK, "HDF5_USE_FILE_LOCKING"),
         (errno.EAGAIN, "HDF5_USE_FILE_LOCKING"),
         (errno.EMFILE, r"ulimit -n"),
         (errno.ENOMEM, "Free some memory"),
@@ -70,7 +71,7 @@ def test_bytes_that_cannot_be_read_are_not_judged(segment: Path, monkeypatch) ->
 
     monkeypatch.setattr("h5py.File", refuse)
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(CacheError, match=r"cannot be read \(Permission denied\). Give this user"):
+    with pytest.raises(CacheError, match=r"Permission denied.*permission"):
         read_keys(segment)
     faults = [fault for _, fault in FeatureCache(segment.parent.parent).verify() if fault]
     assert len(faults) == 2  # the segment and fingerprint.json
@@ -109,7 +110,7 @@ def test_damage_is_what_disagrees_with_the_name(segment: Path) -> None:
     with pytest.raises(CacheError, match=r"damaged .*`xacle-stack features`: only its rows"):
         read_keys(segment)
     segment.unlink()
-    with pytest.raises(CacheError, match="gone since the store was opened"):
+    with pytest.raises(CacheError, match="gone"):
         read_keys(segment)
 
 
@@ -124,7 +125,7 @@ def test_a_flipped_byte_in_an_older_segment_cannot_hold_up_a_reader(segment: Pat
         flipped = bytearray(sound)
         flipped[place] ^= 0x40
         segment.write_bytes(flipped)
-        with pytest.raises(CacheError, match="this segment is damaged"):
+        with pytest.raises(CacheError, match="damaged"):
             read_keys(segment)
 
 
@@ -220,15 +221,15 @@ ROWS = np.zeros((N_ROWS, 9), np.float32)
     [
         (
             _link("outputs/embedding", h5py.ExternalLink("elsewhere.h5", "/x")),
-            "a link to something",
+            "/outputs/embedding is a link",
         ),
-        (_link("outputs", h5py.SoftLink("/keys")), "/outputs is a link to something else"),
-        (_link("keys", h5py.SoftLink("/outputs/embedding")), "/keys is a link to something else"),
+        (_link("outputs", h5py.SoftLink("/keys")), "/outputs is a link"),
+        (_link("keys", h5py.SoftLink("/outputs/embedding")), "/keys is a link"),
         (lambda file: file.__delitem__("outputs"), "/outputs is missing"),
         (lambda file: file["outputs"].__delitem__("embedding"), "no outputs"),
         (_virtual, "not in chunks"),
         (_external, "not in chunks"),
-        (_unwritten, "bytes, but the file has"),
+        (_unwritten, r"\d+ bytes, .* file has"),
         (_vectors(ROWS, fletcher32=False), "not in chunks"),
         (_vectors(ROWS, compression="gzip"), "not in chunks"),
         (_vectors(ROWS, chunks=(N_ROWS, 3)), "not in chunks"),
@@ -244,7 +245,7 @@ ROWS = np.zeros((N_ROWS, 9), np.float32)
         ),
         (_vectors(ROWS[:3]), "4 keys, but 3 rows"),
         (_group, "frames is missing"),
-        (_same_under_many_names, "has more than one name"),
+        (_same_under_many_names, "more than one name"),
         (_attribute("schema_version", "two"), "'schema_version'"),
         (_attribute("schema_version", [1, 1]), "'schema_version'"),
         (_attribute("belongs_to", "toy"), "'belongs_to'"),
@@ -263,7 +264,7 @@ def test_a_file_of_another_structure_is_refused(
     ((path, fault),) = FeatureCache(segment.parent.parent).verify()
     assert path == segment
     assert fault is not None
-    assert reason in fault
+    assert re.search(reason, fault)
 
 
 def test_data_sets_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_data_sets_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     n_bytes = len(image) // 2  # each of the three fits by itself
     with (
         h5py.File(path) as file,
-        pytest.raises(ValueError, match="its data sets need .* bytes together"),
+        pytest.raises(ValueError, match=r"data sets .* bytes"),
     ):
         _checked(file, n_bytes)
 
@@ -324,7 +325,7 @@ def test_an_output_of_another_size_is_refused(segment: Path) -> None:
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(segment: Path) -> None:
     pipe = segment.with_name("text-pipe.h5")
     os.mkfifo(pipe)
-    with pytest.raises(CacheError, match="text-pipe.h5: not a regular file"):
+    with pytest.raises(CacheError, match="text-pipe.h5: .*regular file"):
         read_keys(pipe)
     folder = segment.with_name("text-folder.h5")
     folder.mkdir()

@@ -119,7 +119,7 @@ def test_compact_deletes_nothing_beside_damage(tmp_path: Path, kind: str) -> Non
     path = segments(tmp_path)[-1]
     path.write_bytes(path.read_bytes()[:-200])
     before = segments(tmp_path)
-    with pytest.raises(CacheError, match=f"{path.name}: this segment is damaged"):
+    with pytest.raises(CacheError, match=f"{path.name}: .*damaged"):
         FeatureCache(tmp_path).compact()
     assert segments(tmp_path) == before
 
@@ -132,7 +132,7 @@ def test_a_failed_write_deletes_nothing(tmp_path: Path, monkeypatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("xacle_stack.cache.writer.write_atomically", full)
-    with pytest.raises(CacheError, match="No space left on device"):
+    with pytest.raises(CacheError, match="No space"):
         FeatureCache(tmp_path).compact()
     assert segments(tmp_path) == before
 
@@ -350,7 +350,7 @@ def test_a_lost_record_of_the_fingerprint_is_told_and_made_again(
     cache = FeatureCache(tmp_path)
     assert cache.stores() == [STORE]
     assert_rows(tmp_path, range(N_ROWS), "vectors")
-    with pytest.raises(CacheError, match=f"{record}: .* rows are unharmed: run `xacle-stack feat"):
+    with pytest.raises(CacheError, match=f"{record}: .*unharmed: .*`xacle-stack features`"):
         cache.facts(STORE)
     (fault,) = [fault for path, fault in cache.verify() if path == record]
     assert fault is not None
@@ -367,7 +367,7 @@ def test_a_record_that_is_no_small_file_is_not_waited_for(tmp_path: Path) -> Non
         cache.facts(STORE)
     record.unlink()
     os.mkfifo(record)
-    with pytest.raises(CacheError, match=f"{record}: .*not a regular file.*unharmed"):
+    with pytest.raises(CacheError, match=f"{record}: .*regular file.*unharmed"):
         cache.facts(STORE)
     write_rows(tmp_path, [], "vectors")
     assert cache.facts(STORE) == {"encoder": "toy"}

@@ -209,7 +209,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             (["b" * 32], {"x": np.zeros((1, 5)), "y": np.zeros((1, 2))}),
             (["b" * 32], {"y": np.zeros((1, 5))}),
         ):
-            with pytest.raises(CacheError, match="every row needs the same outputs"):
+            with pytest.raises(CacheError, match="same outputs"):
                 writer.append(keys, outputs)
     assert FeatureCache(tmp_path).known_keys(STORE, "audio") == {"a" * 32}
 
@@ -239,11 +239,11 @@ def test_sequences_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with StoreWriter(tmp_path, STORE, "audio", {}) as writer:
         writer.append(["a" * 32], {"x": [good]})
         for sequences, message in (
-            ([good, good], "every row needs the same outputs"),
+            ([good, good], "same outputs"),
             ([good.astype(np.float32)], r"'3 float16'|T × 3 float16"),
             ([np.zeros((2, 4), np.float16)], "T × 3 float16"),
             (np.zeros((1, 3)), "T × 3 float16"),
-            ([good[:0]], r"'x' with sequences of the shapes \[\(0, 3\)\]; expected one array"),
+            ([good[:0]], r"'x'.* \[\(0, 3\)\].*frame"),
             ([good[0]], "at least one frame"),
             ([], "at least one frame"),
         ):
@@ -291,7 +291,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @both_kinds
 def test_a_full_disk_is_an_error_that_leaves_the_store_valid(small_disk: Path, kind: str) -> None:
-    with pytest.raises(CacheError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(CacheError, match=r"cannot be written .*No space"):
         write_rows(small_disk, range(N_ROWS * 100), kind, segment_rows=7)
     rows = rows_in(small_disk, kind)
     assert len(rows) >= 7

@@ -109,10 +109,10 @@ def test_a_constant_offset_does_not_matter(encoder):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"architecture": "resnet50"}, "holds a model of type 'resnet50'; expected timm's"),
-        ({"model_type": "clap"}, "holds a model of type 'clap'"),
-        ({}, "holds a model of type None"),
-        ("{", "cannot be read as JSON"),
+        ({"architecture": "resnet50"}, "'resnet50'.* timm"),
+        ({"model_type": "clap"}, "'clap'"),
+        ({}, "type None"),
+        ("{", "JSON"),
     ],
 )
 def test_another_models_config_is_refused(checkpoint, tmp_path, config, message):
@@ -126,7 +126,5 @@ def test_another_models_config_is_refused(checkpoint, tmp_path, config, message)
 def test_another_size_is_refused(state, tmp_path):
     state = {**state, "patch_embed.proj.weight": torch.zeros(768, 3, 16, 16)}
     torch.save(state, tmp_path / "three.bin")
-    with pytest.raises(
-        EncoderError, match=r"another model or size:(.|\n)*patch_embed\.proj\.weight"
-    ):
+    with pytest.raises(EncoderError, match=r"size:(?s:.*)patch_embed\.proj\.weight"):
         AudioMae.load(str(tmp_path / "three.bin"))

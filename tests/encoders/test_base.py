@@ -11,11 +11,11 @@ from xacle_stack.errors import EncoderError
 
 
 def test_an_info_must_make_sense() -> None:
-    with pytest.raises(EncoderError, match="declares no audio and no text outputs"):
+    with pytest.raises(EncoderError, match="no audio and no text"):
         EncoderInfo("nothing", "")
-    with pytest.raises(EncoderError, match="so its info needs sample_rate_hz"):
+    with pytest.raises(EncoderError, match="sample_rate_hz"):
         EncoderInfo("deaf", "", audio_outputs={"embedding": 3})
-    with pytest.raises(EncoderError, match="'My Encoder': a name is lower-case letters"):
+    with pytest.raises(EncoderError, match="'My Encoder'.* lower-case"):
         EncoderInfo("My Encoder", "", text_outputs={"embedding": 3})
 
 
@@ -68,7 +68,7 @@ def test_a_folder_is_hashed_by_names_and_contents(tmp_path: Path) -> None:
 
 
 def test_a_wrong_checkpoint_path_is_told() -> None:
-    with pytest.raises(EncoderError, match="encoder 'toy': no checkpoint at 'nowhere.npz'"):
+    with pytest.raises(EncoderError, match="'toy'.*'nowhere.npz'"):
         TOY.encoder.fingerprint("nowhere.npz")
 
 
@@ -77,15 +77,15 @@ def test_outputs_that_break_the_contract_are_told() -> None:
     good = {"embedding": np.ones((2, 6)), "level": np.zeros((2, 2))}
     checked = check_outputs(info, "audio", good, 2)
     assert checked["level"].dtype == np.float32
-    with pytest.raises(EncoderError, match=r"returned the audio outputs \['level'\]; its info"):
+    with pytest.raises(EncoderError, match=r"\['level'\]"):
         check_outputs(info, "audio", {"level": np.zeros((2, 2))}, 2)
     with pytest.raises(EncoderError, match=r"'level': expected shape \(3, 2\), got \(2, 2\)"):
         check_outputs(info, "audio", {"embedding": np.ones((3, 6)), "level": good["level"]}, 3)
     bad = np.ones((2, 6))
     bad[1] = np.nan, 0, 0, 0, 0, 0
-    with pytest.raises(EncoderError, match="'embedding', item 1 of a batch of 2: .* NaN or infini"):
+    with pytest.raises(EncoderError, match="'embedding', item 1 of a batch of 2: .* NaN"):
         check_outputs(info, "audio", {**good, "embedding": bad}, 2)
-    with pytest.raises(EncoderError, match="'embedding': a vector holds NaN or infinite"):
+    with pytest.raises(EncoderError, match="'embedding': .* NaN"):
         check_outputs(
             info, "audio", {name: bad[1:, : array.shape[1]] for name, array in good.items()}, 1
         )
@@ -94,7 +94,7 @@ def test_outputs_that_break_the_contract_are_told() -> None:
 def test_a_zero_vector_is_told_where_its_direction_counts() -> None:
     info = TOY.encoder.info
     outputs = {"embedding": np.eye(3, 6, k=-1), "level": np.zeros((3, 2))}
-    with pytest.raises(EncoderError, match="'embedding', item 0 of a batch of 3: a vector is zero"):
+    with pytest.raises(EncoderError, match="'embedding', item 0 of a batch of 3: .* zero"):
         check_outputs(info, "audio", outputs, 3)
     alone = replace(info, text_outputs={})
     assert not check_outputs(alone, "audio", outputs, 3)["embedding"][0].any()
@@ -112,28 +112,26 @@ def test_sequences_that_break_the_contract_are_told() -> None:
     (checked,) = check_outputs(info, "audio", {"frames": good}, 2).values()
     assert [(len(sequence), sequence.dtype) for sequence in checked] == [(2, "f2"), (5, "f2")]
     bad: dict[str, object] = {
-        "a list with one array for each of the 2 items is expected; got ndarray": np.ones(
-            (2, 4, 3)
-        ),
-        "a list with one array for each of the 2 items is expected; got 1": good[:1],
-        r"item 1 of a batch of 2: expected a sequence of shape \(n_frames, 3\) .* got \(5, 4\)": [
+        r"list.* 2 items .*got ndarray": np.ones((2, 4, 3)),
+        r"list.* 2 items .*got 1": good[:1],
+        r"item 1 of a batch of 2: .*\(n_frames, 3\) .* got \(5, 4\)": [
             good[0],
             np.ones((5, 4)),
         ],
-        r"item 0 of a batch of 2: expected .* at least one frame, got \(0, 3\)": [
+        r"item 0 of a batch of 2: .* one frame, got \(0, 3\)": [
             np.ones((0, 3)),
             good[1],
         ],
-        r"item 1 of a batch of 2: expected .* got \(3,\)": [good[0], np.ones(3)],
-        "item 0 of a batch of 2: frame 1 holds NaN, infinite": [
+        r"item 1 of a batch of 2: .* got \(3,\)": [good[0], np.ones(3)],
+        "item 0 of a batch of 2: frame 1 .*NaN": [
             np.array([[1, 1, 1], [1, 1, np.nan]]),
             good[1],
         ],
-        "item 1 of a batch of 2: frame 4 holds NaN, infinite values, or some that float16 cannot": [
+        "item 1 of a batch of 2: frame 4 .*float16": [
             good[0],
             good[1] + 1e5 * (np.arange(5) == 4)[:, None],
         ],
-        "item 1 of a batch of 2: not an array of numbers": [good[0], [["a", "b", "c"]]],
+        "item 1 of a batch of 2: .*array of numbers": [good[0], [["a", "b", "c"]]],
     }
     for message, sequences in bad.items():
         with pytest.raises(EncoderError, match=f"'e', audio output 'frames'.*{message}"):
@@ -142,7 +140,7 @@ def test_sequences_that_break_the_contract_are_told() -> None:
 
 def test_a_declared_sequence_must_make_sense() -> None:
     for sequences in ({"other": "float16"}, {"frames": "float64"}, {"embedding": "float16"}):
-        with pytest.raises(EncoderError, match="its info declares the sequence .* of type 'float"):
+        with pytest.raises(EncoderError, match="sequence .* 'float"):
             replace(frames_info(), audio_outputs={"frames": 3, "embedding": 3}, sequences=sequences)
 
 
@@ -166,7 +164,7 @@ def test_a_modality_that_is_not_there_is_told() -> None:
         def load(cls, checkpoint: str | None = None, device: str = "cpu") -> "Silent":
             return cls()
 
-    with pytest.raises(EncoderError, match="'silent' does not encode audio: it has no method"):
+    with pytest.raises(EncoderError, match="'silent'.* encode audio: "):
         Silent.load().encode_audio([])
-    with pytest.raises(EncoderError, match="'silent' does not encode text: it has no method"):
+    with pytest.raises(EncoderError, match="'silent'.* encode text: "):
         Silent.load().encode_text([])

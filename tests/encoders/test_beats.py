@@ -102,7 +102,7 @@ def save(path, checkpoint, **changes):
         ({"cfg": {**CONFIG, "finetuned_model": False}}, "pre-training only.* logits"),
         ({"cfg": {"encoder_layers": 12}}, "pre-training only"),
         ({"cfg": {**CONFIG, "predictor_class": 10}}, "10 classes and 768 dimensions; expected 527"),
-        ({"cfg": None}, r"it holds \['label_dict', 'model'\], expected 'cfg' and 'model'"),
+        ({"cfg": None}, r"\['label_dict', 'model'\].*'cfg'"),
     ],
 )
 def test_another_checkpoint_says_which_one_is_needed(tmp_path, checkpoint, changes, message):
@@ -114,7 +114,7 @@ def test_another_checkpoint_says_which_one_is_needed(tmp_path, checkpoint, chang
 def test_a_classifier_that_is_not_there_is_named(tmp_path, checkpoint):
     state = torch.load(checkpoint / FILE)["model"]
     path = save(tmp_path / "cut.pt", checkpoint, model={**state, "predictor.weight": torch.ones(3)})
-    with pytest.raises(EncoderError, match=r"another model or size:(.|\n)*predictor\.weight"):
+    with pytest.raises(EncoderError, match=r"size:(?s:.*)predictor\.weight"):
         Beats.load(path)
 
 

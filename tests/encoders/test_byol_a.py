@@ -151,23 +151,23 @@ def test_other_places_of_the_code(copy: EncoderChoice) -> None:
 
 
 def test_no_clone_another_clone_and_a_broken_clone_are_told(copy: EncoderChoice) -> None:
-    with pytest.raises(EncoderError, match=r"Get a clone of github.com/nttcslab/byol-a, "):
+    with pytest.raises(EncoderError, match="clone of github.com/nttcslab/byol-a"):
         EncoderChoice("byol-a", copy.checkpoint).load()
-    with pytest.raises(EncoderError, match="needs `code`, the folder of a clone of github.com"):
+    with pytest.raises(EncoderError, match="`code`, .*github.com"):
         get_encoder("byol-a").load(copy.checkpoint)
     script = Path(copy.code) / "v2" / "byol_a2" / "models.py"
     for change, message in {
         "import no_such_package": "package 'no_such_package', .*pip install torch",
-        "1 / 0": "cannot build its model from .*weights.pth: ZeroDivisionError",
-        "x = 1": "cannot build its model from .*AttributeError.*AudioNTT2022Encoder",
+        "1 / 0": "weights.pth: ZeroDivisionError",
+        "x = 1": "AttributeError.*AudioNTT2022Encoder",
     }.items():
         script.write_text(change)
         with pytest.raises(EncoderError, match=message):
             copy.load()
     script.unlink()
-    with pytest.raises(EncoderError, match="there is no .*v2/byol_a2/models.py. Name the folder"):
+    with pytest.raises(EncoderError, match="there is no .*v2/byol_a2/models.py"):
         copy.load()
-    with pytest.raises(EncoderError, match=r"no default checkpoint. Get AudioNTT2022.* folder v2"):
+    with pytest.raises(EncoderError, match="Get AudioNTT2022.* v2"):
         get_encoder("byol-a").find_checkpoint(None)
 
 
@@ -178,5 +178,5 @@ def test_another_width_is_told(copy: EncoderChoice) -> None:
         state["fc.3.bias"][:1024],
     )
     torch.save(state, copy.checkpoint)
-    with pytest.raises(EncoderError, match="belongs to another model or size:\n.*fc.3.weight"):
+    with pytest.raises(EncoderError, match=r"size:(?s:.*)fc\.3\.weight"):
         copy.load()

@@ -98,15 +98,15 @@ def test_weights_are_found_in_the_hubs_cache(hub: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "place", "message"),
     [
-        (OWN, None, r"'x': it has no default checkpoint. Get own.pt from its authors, .* x=PATH"),
-        (WEIGHTS, "no/such/file.pt", "'x': no checkpoint at 'no/such/file.pt'. Give an existing"),
+        (OWN, None, r"'x': .*Get own.pt .* x=PATH"),
+        (WEIGHTS, "no/such/file.pt", "'x': .*'no/such/file.pt'"),
         (
             WEIGHTS,
             "folder",
-            r"'folder' is not a checkpoint .*there is no config.json",
+            r"'folder'.* no config.json",
         ),
-        (WEIGHTS, None, r"organisation/model is not on this machine and HF_HUB_OFFLINE .*hf down"),
-        (WEIGHTS, "a/b", r"'x': a/b is not on this machine .* --checkpoint x=FOLDER"),
+        (WEIGHTS, None, r"organisation/model .*HF_HUB_OFFLINE .*`hf download organisation/model"),
+        (WEIGHTS, "a/b", r"'x': a/b .* --checkpoint x=FOLDER"),
     ],
     ids=["no default", "no file", "no checkpoint", "offline", "offline, named"],
 )
@@ -121,7 +121,7 @@ def test_what_is_not_there_is_said_with_what_to_fetch(
 
 def test_an_incomplete_snapshot_is_not_taken_for_the_weights(hub: Path) -> None:
     write_all(hub_snapshot(hub, "organisation/model"), "config.json")
-    with pytest.raises(EncoderError, match="organisation/model is not on this machine"):
+    with pytest.raises(EncoderError, match="organisation/model"):
         find_weights("x", WEIGHTS, None)
 
 
@@ -129,7 +129,7 @@ def test_a_tokenizer_is_found_beside_the_weights_or_on_the_hub(hub: Path, tmp_pa
     weights = write_all(tmp_path / "mine", "own.pt") / "own.pt"
     with pytest.raises(
         EncoderError,
-        match=r"'x', tokenizer: organisation/words is not .*words vocab.txt --local.* with the wei",
+        match=r"'x', tokenizer: organisation/words .*words vocab.txt --local",
     ):
         find_tokenizer("x", TOKENIZER, weights)
     hub_folder = write_all(hub_snapshot(hub, "organisation/words"), "vocab.txt", "README.md")
@@ -145,7 +145,7 @@ def test_a_tokenizer_is_part_of_what_decides_the_vectors(hub: Path, tmp_path: Pa
         info = EncoderInfo("x", "", text_outputs={"embedding": 1}, weights=OWN, tokenizer=TOKENIZER)
 
     weights = str(write_all(tmp_path / "mine", "own.pt") / "own.pt")
-    with pytest.raises(EncoderError, match="organisation/words is not on this machine"):
+    with pytest.raises(EncoderError, match="organisation/words"):
         Reader.find_checkpoint(weights)
     words = write_all(hub_snapshot(hub, "organisation/words"), "vocab.txt") / "vocab.txt"
     first = Reader.fingerprint(weights)
@@ -168,9 +168,9 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(hub: Path, monkeypatch) -> N
         raise ConnectionError("no route")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", no_network)
-    with pytest.raises(EncoderError, match=r"the hub cannot be reached \(ConnectionError\). Fetch"):
+    with pytest.raises(EncoderError, match=r"ConnectionError.*Fetch"):
         find_weights("x", WEIGHTS, None)
-    with pytest.raises(EncoderError, match="is not on this machine. Fetch"):
+    with pytest.raises(EncoderError, match="not on this machine.*Fetch"):
         find_weights("x", WEIGHTS, None, download=False)
     assert asked == ["organisation/model"]
 
@@ -199,7 +199,7 @@ def test_only_what_is_needed_is_downloaded(hub: Path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert find_weights("x", WEIGHTS, None) == hub
     del siblings[0]
-    with pytest.raises(EncoderError, match="on the hub .*there is no config"):
+    with pytest.raises(EncoderError, match=r"hub .* no config\.json"):
         find_weights("x", WEIGHTS, None)
 
 
@@ -219,7 +219,7 @@ class Payload:
 def test_a_file_with_code_is_refused_and_not_run(tmp_path: Path, capsys) -> None:
     torch = pytest.importorskip("torch")
     torch.save({"model": Payload()}, tmp_path / "evil.pt")
-    with pytest.raises(EncoderError, match=r"(?s)evil.pt holds more than tensors.*convert it"):
+    with pytest.raises(EncoderError, match=r"(?s)evil.pt .*than tensors.*convert it"):
         read_tensors("encoder 'x'", tmp_path / "evil.pt")
     (tmp_path / "old.pt").write_bytes(pickle.dumps(Payload()))
     with pytest.raises(EncoderError, match="old.pt"):
@@ -238,7 +238,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, suffix: str, damage: str) -> No
     assert list(read_tensors("encoder 'x'", path)) == ["a"]
     content = {"cut": path.read_bytes()[:-700], "empty": b"", "text": b"<html>Not found</html>"}
     path.write_bytes(content[damage])
-    with pytest.raises(EncoderError, match="cannot be read as weights .* fetch it again"):
+    with pytest.raises(EncoderError, match="weights .* fetch it again"):
         read_tensors("encoder 'x'", path)
 
 
@@ -268,7 +268,7 @@ def test_safetensors_whose_header_lies_are_refused(tmp_path: Path, content: byte
     pytest.importorskip("safetensors")
     path = tmp_path / "lies.safetensors"
     path.write_bytes(content)
-    with pytest.raises(EncoderError, match="lies.safetensors .* cannot be read as weights"):
+    with pytest.raises(EncoderError, match="lies.safetensors "):
         read_tensors("encoder 'x'", path)
 
 
@@ -278,14 +278,14 @@ def test_an_npz_with_objects_is_refused_and_not_run(tmp_path: Path, capsys) -> N
     np.savez(path, a=np.array([Payload()], dtype=object))
     with pytest.raises(EncoderError, match="evil.npz"):
         read_tensors("encoder 'x'", path)
-    with pytest.raises(EncoderError, match="evil.npz: not readable as an npz file of plain arrays"):
+    with pytest.raises(EncoderError, match="evil.npz: .*npz"):
         MiniWeights.read(path, 1, 1, 1)
     # An array that its header makes larger than any memory.
     np.savez(path, a=np.zeros(4))
     path.write_bytes(
         path.read_bytes().replace(b"(4,), }" + b" " * 12, b"(4" + b"0" * 12 + b",), }")
     )
-    with pytest.raises(EncoderError, match="evil.npz: not readable as an npz file of plain arrays"):
+    with pytest.raises(EncoderError, match="evil.npz: .*npz"):
         MiniWeights.read(path, 1, 1, 1)
     assert "code was run" not in capsys.readouterr().out
 
@@ -296,14 +296,14 @@ def test_a_checkpoint_that_never_ends_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "own.pt")
     (tmp_path / "zero.pt").symlink_to("/dev/zero")
     for path in (tmp_path / "own.pt", tmp_path / "zero.pt"):
-        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder"):
+        with pytest.raises(EncoderError, match=f"{path.name} .*file nor a folder"):
             read_tensors("encoder 'x'", path)
-        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder"):
+        with pytest.raises(EncoderError, match=f"{path.name} .*file nor a folder"):
             find_weights("x", OWN, str(path))
-        with pytest.raises(EncoderError, match=f"{path.name} is neither a file nor a folder"):
+        with pytest.raises(EncoderError, match=f"{path.name} .*file nor a folder"):
             TOY.encoder.fingerprint(str(path))
     # As one of a folder's files, too.
-    with pytest.raises(EncoderError, match="is not a checkpoint of it: there is no own.pt"):
+    with pytest.raises(EncoderError, match="no own.pt"):
         find_weights("x", OWN, str(tmp_path))
 
 
@@ -317,13 +317,13 @@ def test_every_key_is_accounted_for(tmp_path: Path) -> None:
 
     renamed = {"wight": good["weight"], "bias": good["bias"]}
     with pytest.raises(
-        EncoderError, match=r"(?s)1 of its .* missing, 1 are surplus.*: weight\n.*model: wight"
+        EncoderError, match=r"(?s)1 of its .*missing, 1 .*surplus.*: weight\n.*model: wight"
     ):
         load_exactly("encoder 'x'", model, renamed, path)
     load_exactly("encoder 'x'", model, renamed, path, may_miss=["w*ght"], may_ignore=["wi*"])
-    with pytest.raises(EncoderError, match="holds no tensors where its weights should be"):
+    with pytest.raises(EncoderError, match="no tensors"):
         load_exactly("encoder 'x'", model, {}, path)
-    with pytest.raises(EncoderError, match=r"(?s)another model or size:.*size mismatch for weight"):
+    with pytest.raises(EncoderError, match=r"size:(?s:.*)size mismatch for weight"):
         load_exactly("encoder 'x'", model, {**good, "weight": torch.zeros(3, 4)}, path)
 
 

@@ -31,20 +31,20 @@ def test_auto_takes_every_gpu_or_else_the_cpu(monkeypatch) -> None:
     assert resolve_devices("auto") == resolve_devices("cuda") == ("cuda:0", "cuda:1")
     assert resolve_devices("cuda:1") == ("cuda:1",)
     assert resolve_devices("cuda:1,cuda:0") == ("cuda:1", "cuda:0")
-    with pytest.raises(EncoderError, match="'cuda:2' is not there: PyTorch sees cuda:0, cuda:1"):
+    with pytest.raises(EncoderError, match=r"'cuda:2'.* cuda:0, cuda:1"):
         resolve_devices("cuda:2")
 
 
 def test_without_pytorch_there_is_the_cpu(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert resolve_devices("auto") == ("cpu",)
-    with pytest.raises(EncoderError, match="'cuda' is not there: PyTorch sees no CUDA device"):
+    with pytest.raises(EncoderError, match=r"'cuda'.* no CUDA"):
         resolve_devices("cuda")
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cpu,", "mps"])
 def test_an_unknown_device_is_named(device: str) -> None:
-    with pytest.raises(EncoderError, match="unknown device .* Expected auto, cpu, cuda"):
+    with pytest.raises(EncoderError, match="device .* auto, cpu, cuda"):
         resolve_devices(device)
 
 

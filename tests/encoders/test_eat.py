@@ -83,21 +83,19 @@ def test_changed_code_is_the_code_that_runs(encoder, checkpoint, tmp_path):
 def test_without_consent_nothing_is_run(checkpoint):
     with pytest.raises(EncoderError, match=r"--code eat=FOLDER"):
         EncoderChoice("eat", str(checkpoint)).load()
-    with pytest.raises(EncoderError, match=r"it needs `code`, a folder with the \.py files"):
+    with pytest.raises(EncoderError, match=r"`code`, .*\.py files"):
         Eat.load(str(checkpoint))
 
 
 def test_a_folder_without_the_code_says_what_is_missing(checkpoint, tmp_path):
-    with pytest.raises(
-        EncoderError, match=r"has no configuration_eat\.py\. Copy the \.py files of"
-    ):
+    with pytest.raises(EncoderError, match=r"configuration_eat\.py\. .*\.py files"):
         Eat.load(str(checkpoint), code=tmp_path)
 
 
 def test_code_that_fails_keeps_its_reason(checkpoint, tmp_path):
     write_code(tmp_path)
     (tmp_path / "eat_model.py").write_text("import no_such_package\n")
-    with pytest.raises(EncoderError, match="cannot be imported: ModuleNotFoundError: .*no_such_p"):
+    with pytest.raises(EncoderError, match="ModuleNotFoundError: .*'no_such_package'"):
         Eat.load(str(checkpoint), code=tmp_path)
 
 
@@ -112,9 +110,9 @@ def test_code_of_another_size_is_noticed(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (json.dumps({"model_type": "clap"}), "holds a model of type 'clap'; expected 'eat'"),
-        ("[1]", "holds a model of type None; expected 'eat'"),
-        ("{", "cannot be read as JSON"),
+        (json.dumps({"model_type": "clap"}), "'clap'.*'eat'"),
+        ("[1]", "None.*'eat'"),
+        ("{", "JSON"),
     ],
 )
 def test_another_models_config_is_refused(checkpoint, tmp_path, config, message):

@@ -67,9 +67,9 @@ class Code:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(optimizer=Code()), "holds more than tensors"),
-        (lambda c: c.update(state_dict={"wte.weight": torch.ones(3)}), "not one of LAION's own"),
-        (lambda c: c.update(state_dict=[1]), "holds a list under 'state_dict'"),
+        (lambda c: c.update(optimizer=Code()), "more than tensors"),
+        (lambda c: c.update(state_dict={"wte.weight": torch.ones(3)}), "LAION's"),
+        (lambda c: c.update(state_dict=[1]), "list under 'state_dict'"),
         (
             lambda c: c["state_dict"].pop("module.text_projection.2.bias"),
             "missing: text_projection.linear2.bias",
@@ -78,11 +78,11 @@ class Code:
             lambda c: c["state_dict"].update(
                 {"module.audio_branch.mel_conv1d.bias": torch.ones(3)}
             ),
-            "not of this model: audio_model.audio_encoder.mel_conv1d.bias",
+            r"audio_model\.audio_encoder\.mel_conv1d\.bias",
         ),
         (
             lambda c: c["state_dict"].pop("module.audio_branch.patch_embed.proj.weight"),
-            "another model or size",
+            "size",
         ),
     ],
 )

@@ -151,7 +151,7 @@ def test_the_clone_cannot_run_code_from_a_pickle(copy: EncoderChoice, tmp_path: 
             "state = torch.load(weight_file", f"state = torch.load({str(tmp_path / 'evil.pth')!r}"
         )
     )
-    with pytest.raises(EncoderError, match=r"(?s)cannot build its model .*Weights only load fail"):
+    with pytest.raises(EncoderError, match=r"(?s)Weights only load fail"):
         copy.load()
 
 
@@ -168,20 +168,20 @@ def test_the_folders_name_is_checked(copy: EncoderChoice, tmp_path: Path) -> Non
 
 
 def test_no_clone_another_clone_and_a_broken_clone_are_told(copy: EncoderChoice) -> None:
-    with pytest.raises(EncoderError, match=r"Get a clone of github.com/nttcslab/m2d, "):
+    with pytest.raises(EncoderError, match=r"clone of github.com/nttcslab/m2d"):
         EncoderChoice("m2d-clap", copy.checkpoint).load()
-    with pytest.raises(EncoderError, match="needs `code`, the folder of a clone of github.com"):
+    with pytest.raises(EncoderError, match=r"`code`, .*github.com"):
         get_encoder("m2d-clap").load(copy.checkpoint)
     script = script_path(copy)
     for change, message in {
-        "import no_such_package": r"package 'no_such_package', .*pip install timm einops nnAudio",
-        "1 / 0": "cannot build its model from .*checkpoint-30.pth: ZeroDivisionError",
+        "import no_such_package": r"'no_such_package'.*pip install timm einops nnAudio",
+        "1 / 0": "checkpoint-30.pth: ZeroDivisionError",
     }.items():
         script.write_text(change)
         with pytest.raises(EncoderError, match=message):
             copy.load()
     script.unlink()
-    with pytest.raises(EncoderError, match="there is no .*portable_m2d.py. Name the folder of"):
+    with pytest.raises(EncoderError, match=r"no .*portable_m2d.py"):
         copy.load()
 
 
@@ -197,15 +197,17 @@ def test_tensors_that_the_clone_leaves_random_are_named(copy: EncoderChoice) -> 
     for key in [key for key in content["model"] if ".audio_proj.norm." in key]:
         del content["model"][key]
     torch.save(content, copy.checkpoint)
-    with pytest.raises(EncoderError, match=r"(?s)2 of its tensors.*missing: audio_proj.norm.weig"):
+    with pytest.raises(
+        EncoderError, match=r"(?s)2 of its tensors.*missing: audio_proj\.norm\.weight"
+    ):
         copy.load()
     text = [key for key in content["model"] if key.startswith("text_encoder.")]
     content = {"model": {key: content["model"][key] for key in text}}
     torch.save(content, copy.checkpoint)
-    with pytest.raises(EncoderError, match="cannot build its model"):
+    with pytest.raises(EncoderError, match=r"portable_m2d\.py cannot build.*checkpoint"):
         copy.load()
 
 
 def test_weights_without_a_place_are_asked_for() -> None:
-    with pytest.raises(EncoderError, match=r"no default checkpoint. Get m2d_clap_vit_base.*v0.5.0"):
+    with pytest.raises(EncoderError, match=r"Get m2d_clap_vit_base.*v0.5.0"):
         get_encoder("m2d-clap").find_checkpoint(None)

@@ -161,11 +161,11 @@ def replaced(**changes):
     [
         ({"audio_map": None}, r"missing arrays \['audio_map'\]"),
         ({"bias": np.zeros(3)}, r"surplus arrays \['bias'\]"),
-        ({"caption_offset": np.zeros(3)}, r"'caption_offset' has shape \(3,\), expected \(64,\)"),
-        ({"caption_offset": np.full(64, np.nan)}, "'caption_offset' must hold finite"),
-        ({"caption_offset": np.zeros(64, dtype=int)}, "'caption_offset' must hold finite"),
-        ({"audio_scale": np.zeros(256)}, "'audio_scale' must be positive"),
-        ({"audio_scale": np.array([object()])}, "not readable as an npz file of plain arrays"),
+        ({"caption_offset": np.zeros(3)}, r"'caption_offset'.*\(3,\).*\(64,\)"),
+        ({"caption_offset": np.full(64, np.nan)}, "'caption_offset'.*finite"),
+        ({"caption_offset": np.zeros(64, dtype=int)}, "'caption_offset'.*finite"),
+        ({"audio_scale": np.zeros(256)}, "'audio_scale'.*positive"),
+        ({"audio_scale": np.array([object()])}, "npz"),
     ],
 )
 def test_wrong_arrays_are_named(tmp_path, changes, message):
@@ -179,7 +179,7 @@ def test_wrong_arrays_are_named(tmp_path, changes, message):
 def test_a_foreign_file_is_refused(tmp_path, content):
     path = tmp_path / "foreign.npz"
     path.write_bytes(content)
-    with pytest.raises(EncoderError, match=r"foreign\.npz: not readable as an npz file"):
+    with pytest.raises(EncoderError, match=r"foreign\.npz: .*npz"):
         MiniMel.load(str(path))
 
 
@@ -187,12 +187,12 @@ def test_another_encoders_weights_and_a_lone_array_are_refused(tmp_path):
     with pytest.raises(EncoderError, match="another encoder's weights"):
         MiniMel.load(str(MiniMod.find_checkpoint(None)))
     np.save(tmp_path / "lone.npy", np.zeros(3))
-    with pytest.raises(EncoderError, match="not readable as an npz file"):
+    with pytest.raises(EncoderError, match="not readable.*npz"):
         MiniMel.load(str(tmp_path / "lone.npy"))
 
 
 def test_a_missing_checkpoint_is_named():
-    with pytest.raises(EncoderError, match=r"no checkpoint at 'nowhere\.npz'"):
+    with pytest.raises(EncoderError, match=r"'nowhere\.npz'"):
         MiniMel.load("nowhere.npz")
 
 
@@ -263,5 +263,5 @@ def test_an_archive_that_unpacks_to_more_than_weights_is_not_unpacked(tmp_path: 
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("audio_map.npy", bytes(64 << 20))
     assert path.stat().st_size < 1 << 17
-    with pytest.raises(EncoderError, match=r"bomb\.npz: .*it unpacks to 67108864 bytes, more than"):
+    with pytest.raises(EncoderError, match=r"bomb\.npz: .* 67108864 bytes"):
         MiniMel.load(str(path))

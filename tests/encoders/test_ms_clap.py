@@ -123,15 +123,13 @@ def test_a_file_without_some_of_the_tensors_is_refused(pair: Pair, tmp_path: Pat
     state = torch.load(pair.path)["model"]
     partial = {k: v for k, v in state.items() if not k.startswith("caption_encoder.projection")}
     torch.save({"model": partial}, tmp_path / "weights.pth")
-    with pytest.raises(
-        EncoderError, match=r"(?s)4 of its tensors.*missing: caption_encoder.projection.linear1.we"
-    ):
+    with pytest.raises(EncoderError, match=r"(?s)4 of its tensors.*: caption_encoder\.projection"):
         choice.load()
     torch.save({"model": {}}, tmp_path / "weights.pth")
-    with pytest.raises(EncoderError, match="holds no tensors where its weights should be"):
+    with pytest.raises(EncoderError, match="no tensors"):
         choice.load()
     torch.save({"model": torch.zeros(3)}, tmp_path / "weights.pth")
-    with pytest.raises(EncoderError, match="holds a Tensor under 'model'; expected a dictionary"):
+    with pytest.raises(EncoderError, match="Tensor under 'model'"):
         choice.load()
     torch.save(state, tmp_path / "weights.pth")  # as converted by hand
     assert choice.load().info.name == pair.encoder.info.name

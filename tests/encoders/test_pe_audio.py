@@ -122,7 +122,7 @@ def test_weights_may_stand_in_several_files(
     again = PeAudio.load(str(tmp_path)).encode_audio(clips[:1])["embedding"]
     np.testing.assert_array_equal(again, encoder.encode_audio(clips[:1])["embedding"])
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(EncoderError, match="of its tensors are missing"):
+    with pytest.raises(EncoderError, match="tensors .*missing"):
         PeAudio.load(str(tmp_path))
 
 
@@ -130,5 +130,5 @@ def test_weights_may_stand_in_several_files(
 def test_a_configuration_without_its_parts_is_told(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text('{"model_type": "pe_audio_video"}')
-    with pytest.raises(EncoderError, match="no configuration of this model .KeyError"):
+    with pytest.raises(EncoderError, match="KeyError"):
         PeAudio.load(str(tmp_path))

@@ -80,7 +80,7 @@ def test_an_encoder_of_your_own(tmp_path: Path) -> None:
         get_encoder(f"{tmp_path}/nowhere.py:Mine")
     with pytest.raises(EncoderError, match="defines no 'Other'"):
         get_encoder(f"{TESTS}/toy_encoder.py:Other")
-    with pytest.raises(EncoderError, match="expected a subclass of xacle_stack.encoders.Encoder"):
+    with pytest.raises(EncoderError, match=r"xacle_stack\.encoders\.Encoder"):
         get_encoder(f"{TESTS}/toy_encoder.py:Sequence")
 
 
@@ -110,9 +110,9 @@ def test_a_view_is_an_encoder_of_its_own_in_the_cache() -> None:
 
 
 def test_a_view_that_is_not_there_is_told() -> None:
-    with pytest.raises(EncoderError, match="'mini-mel': there is no view -1; expected 0, 1, 2"):
+    with pytest.raises(EncoderError, match="'mini-mel'.* -1; .*0, 1, 2"):
         EncoderChoice("mini-mel", view=-1).info
-    with pytest.raises(EncoderError, match="'toy': there is no view 1; it makes none"):
+    with pytest.raises(EncoderError, match="'toy'.* view 1\\b"):
         replace(TOY, view=1).fingerprint()
 
 
@@ -138,10 +138,10 @@ def test_a_file_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     for content, message in {
         "def f(:": "cannot be imported: SyntaxError",
-        "import numpyy": "cannot be imported: ModuleNotFoundError: No module named 'numpyy'",
+        "import numpyy": "ModuleNotFoundError: .*'numpyy'",
         "from xacle_stack import EncoderInfo\nEncoderInfo(nom='x')": "imported: TypeError",
         "from xacle_stack import EncoderInfo\nEncoderInfo('x', '', {'e': 1}, {}, '16k')": (
-            "sample_rate_hz, a whole number above 0; got '16k'"
+            "sample_rate_hz.*'16k'"
         ),
     }.items():
         path.write_text(content)

@@ -102,13 +102,11 @@ def test_another_size_and_another_tokenizer_are_told(copy: Path) -> None:
     with pytest.raises(EncoderError, match="knows 699 tokens, the weights 700"):
         RobertaLarge.load(str(copy))
     (copy / "vocab.json").unlink()
-    with pytest.raises(
-        EncoderError, match=r"not a checkpoint of it: there is no tokenizer.json or vo"
-    ):
+    with pytest.raises(EncoderError, match=r"no tokenizer\.json or vocab\.json"):
         RobertaLarge.load(str(copy))
 
 
 def test_it_has_no_ears(encoder: RobertaLarge) -> None:
     assert not encoder.info.is_contrastive
-    with pytest.raises(EncoderError, match="'roberta-large' does not encode audio"):
+    with pytest.raises(EncoderError, match="'roberta-large'.* encode audio"):
         encoder.encode_audio([np.zeros(16_000, dtype=np.float32)])

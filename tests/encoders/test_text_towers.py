@@ -91,7 +91,7 @@ def test_another_models_or_a_damaged_tokenizer_is_told(
 ) -> None:
     files = tokenizer_files(tmp_path, tower)
     n_tokens = len(tower.read_tokenizer("x", transformers, files, 257 if tower is GPT2 else 141))
-    with pytest.raises(EncoderError, match=rf"x: .* knows {n_tokens} tokens, the weights 9: .* of"):
+    with pytest.raises(EncoderError, match=rf"x: .* {n_tokens} tokens, .*weights 9"):
         tower.read_tokenizer("x", transformers, files, 9)
     files = [path for path in files if path.name.startswith("vocab")]
     files[0].write_bytes(b"\xff\x00{")

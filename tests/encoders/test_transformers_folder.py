@@ -22,7 +22,7 @@ def test_a_configuration_is_read(tmp_path: Path) -> None:
     config = read_config("encoder 'e'", tmp_path, Config)
     assert config.double == 6
     check_settings("encoder 'e'", tmp_path, config, size=3)
-    with pytest.raises(EncoderError, match="another model of its type: size is 3, expected 4"):
+    with pytest.raises(EncoderError, match="size is 3, expected 4"):
         check_settings("encoder 'e'", tmp_path, config, size=4)
 
 
@@ -60,34 +60,34 @@ def test_real_configurations_lose_them_too(tmp_path: Path) -> None:
 )
 def test_what_no_model_has_is_told(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(EncoderError, match=f"config.json cannot be read as JSON: .*{message}"):
+    with pytest.raises(EncoderError, match=f"config.json .*JSON: .*{message}"):
         read_config("encoder 'e'", tmp_path, Config)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in a folder")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(EncoderError, match="larger than 67108864 bytes|not a regular file"):
+    with pytest.raises(EncoderError, match="67108864 bytes|regular file"):
         read_config("encoder 'e'", tmp_path, Config)
 
 
 def test_another_models_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "eye"}')
-    with pytest.raises(EncoderError, match="encoder 'e': .* a model of type 'eye'; expected 'ear'"):
+    with pytest.raises(EncoderError, match="'e': .*'eye'.*'ear'"):
         read_config("encoder 'e'", tmp_path, Config)
     for content in ("[]", "{}"):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises(EncoderError, match="a model of type None; expected 'ear'"):
+        with pytest.raises(EncoderError, match="None.*'ear'"):
             read_config("encoder 'e'", tmp_path, Config)
 
 
 def test_unusable_files_are_told(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match="config.json cannot be read as JSON: .*No such file"):
+    with pytest.raises(EncoderError, match="config.json .*No such file"):
         read_config("encoder 'e'", tmp_path, Config)
     (tmp_path / "config.json").write_text('{"model_type"')
-    with pytest.raises(EncoderError, match="config.json cannot be read as JSON"):
+    with pytest.raises(EncoderError, match="config.json .*JSON"):
         read_config("encoder 'e'", tmp_path, Config)
-    with pytest.raises(EncoderError, match="is a file; expected the folder that holds it together"):
+    with pytest.raises(EncoderError, match="is a file.*folder"):
         read_json("encoder 'e'", tmp_path / "config.json", "vocab.json")
     (tmp_path / "config.json").write_text('{"model_type": "ear"}')
     with pytest.raises(EncoderError, match=r"not a configuration .*KeyError: 'size'"):

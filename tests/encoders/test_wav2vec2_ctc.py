@@ -99,5 +99,5 @@ def test_another_vocabulary_is_told(folder: Path, tmp_path: Path) -> None:
     without_blank = {("_" if token == "<pad>" else token): n for token, n in numbers.items()}
     for vocabulary in (without_blank, {**numbers, "Ä": 32}, {**numbers, "Z": 30}, [], {}):
         (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
-        with pytest.raises(EncoderError, match="vocab.json is not this model's vocabulary.* 32"):
+        with pytest.raises(EncoderError, match=r"vocab\.json .* 32"):
             Wav2Vec2Ctc.load(str(tmp_path))

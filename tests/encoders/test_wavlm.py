@@ -65,7 +65,7 @@ def test_a_half_of_the_positional_weight_is_missed(folder: Path, tmp_path: Path)
     state = torch.load(folder / "pytorch_model.bin")
     del state["encoder.pos_conv_embed.conv.weight_g"]
     torch.save(state, tmp_path / "pytorch_model.bin")
-    with pytest.raises(EncoderError, match="2 of its tensors are missing, 1 are surplus"):
+    with pytest.raises(EncoderError, match="2 of its tensors .*missing, 1 .*surplus"):
         WavLM.load(str(tmp_path))
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from support import random_embeddings
 from threadpoolctl import threadpool_limits
 
 from xacle_stack._rows import BLOCK_ROWS
@@ -16,18 +17,8 @@ from xacle_stack.features import (
 from xacle_stack.pairs import Pairs
 
 
-def embeddings(seed: int, n_pairs: int = 40) -> PairEmbeddings:
-    rng = np.random.default_rng(seed)
-    spaces = {
-        name: tuple(rng.normal(size=(2, n_pairs, n_dims)).astype(np.float32))
-        for name, n_dims in {"one": 6, "two": 9}.items()
-    }
-    auxiliary = {"tags:logits": rng.normal(size=(n_pairs, 3)).astype(np.float32)}
-    return PairEmbeddings(spaces, auxiliary, [f"{seed}-{row}" for row in range(n_pairs)])
-
-
 def test_families_are_phi_with_auxiliary_and_agreement() -> None:
-    source = embeddings(0)
+    source = random_embeddings(0)
     builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3)
     table = builder.fit_transform(source)
     assert {name: table.width(*blocks) for name, blocks in table.families.items()} == {
@@ -56,7 +47,7 @@ def test_families_are_phi_with_auxiliary_and_agreement() -> None:
 
 
 def test_what_is_learned_is_learned_in_fit_only() -> None:
-    train, test = embeddings(0), embeddings(1)
+    train, test = random_embeddings(0), random_embeddings(1)
     builder = FeatureBuilder(["one", "two"], n_components=3)
     train_table = builder.fit_transform(train)
     np.testing.assert_array_equal(builder.transform(train).values, train_table.values)
@@ -69,8 +60,10 @@ def test_what_is_learned_is_learned_in_fit_only() -> None:
 
 
 def test_alone_equals_together() -> None:
-    source = embeddings(2)
-    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit(embeddings(0))
+    source = random_embeddings(2)
+    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit(
+        random_embeddings(0)
+    )
     together = builder.transform(source).values
     for row in (0, 17):
         alone = PairEmbeddings(
@@ -107,7 +100,7 @@ def test_rows_have_the_same_bits_in_every_block(n_components: int, dtype: str, r
 
 
 def test_an_auxiliary_is_one_block_that_families_share() -> None:
-    source = embeddings(0)
+    source = random_embeddings(0)
     table = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit_transform(source)
     parts = ("audio", "text", "product", "difference", "square")
     sizes = {name: table.width(name) for name in table.blocks}
@@ -136,10 +129,10 @@ def test_an_auxiliary_is_one_block_that_families_share() -> None:
 
 
 def test_a_table_keeps_what_it_was_made_with() -> None:
-    builder = FeatureBuilder(["one"], n_components=2).fit(embeddings(0))
-    table = builder.transform(embeddings(1))
+    builder = FeatureBuilder(["one"], n_components=2).fit(random_embeddings(0))
+    table = builder.transform(random_embeddings(1))
     before = table.values
-    builder.fit(embeddings(2))
+    builder.fit(random_embeddings(2))
     np.testing.assert_array_equal(table.values, before)
 
 
@@ -152,10 +145,10 @@ def test_bad_rows_are_counted_in_the_whole_table() -> None:
     builder = FeatureBuilder(["one"], ["tags:logits", "asr:words"], n_components=1).fit(source)
     row = BLOCK_ROWS + 77
     for array, value, message in (
-        (a, 0, f"space 'one': audio embeddings: 1 of .* the first is row {row}"),
-        (b, np.nan, f"space 'one': text embeddings: 1 of .* the first is row {row}"),
-        (logits, np.inf, f"auxiliary 'tags:logits': row {row} and 0 more not finite"),
-        (words[1], -1, f"auxiliary 'asr:words': text words: .* the first is row {row}"),
+        (a, 0, f"space 'one': audio .*1 of .* row {row}"),
+        (b, np.nan, f"space 'one': text .*1 of .* row {row}"),
+        (logits, np.inf, f"auxiliary 'tags:logits': row {row} and 0 "),
+        (words[1], -1, f"auxiliary 'asr:words': text .* row {row}"),
     ):
         kept = array[row].copy()
         array[row] = value
@@ -168,22 +161,6 @@ def test_bad_rows_are_counted_in_the_whole_table() -> None:
         with pytest.raises(FeatureError, match=message):
             builder.fit(source)
         array[row] = kept
-
-
-def test_parts_of_embeddings_are_their_rows() -> None:
-    source = embeddings(0)
-    for rows in (slice(4, 9), [3, 3, 39], np.array([-1]), slice(0, 0), []):
-        part = source.take(rows)
-        assert part.pair_ids == tuple(
-            np.array(source.pair_ids)[rows].tolist() if len(part.pair_ids) else []
-        )
-        for name in ("one", "two"):
-            if len(part.pair_ids):
-                np.testing.assert_array_equal(part.audio(name), source.audio(name)[rows])
-                np.testing.assert_array_equal(part.text(name), source.text(name)[rows])
-            assert part.shape_of(name, "text") == part.text(name).shape
-    with pytest.raises(IndexError):
-        source.take([40])
 
 
 def test_words_contribute_their_overlap() -> None:
@@ -201,23 +178,23 @@ def test_words_contribute_their_overlap() -> None:
     with pytest.raises(FeatureError, match=r"auxiliary 'speech:words': text words: .* row 7"):
         builder.fit(source)
     of_clips = PairEmbeddings({"one": one}, {"speech:words": words[0]})
-    with pytest.raises(UnknownNameError, match="no embeddings called 'speech:words'"):
+    with pytest.raises(UnknownNameError, match="'speech:words'"):
         FeatureBuilder(["one"], ["speech:words"], n_components=2).fit(of_clips)
 
 
 def test_bad_settings_are_told() -> None:
-    source = embeddings(0)
+    source = random_embeddings(0)
     for settings, message in {
-        "spaces='one'": "spaces must be a list of encoder names, got 'one'",
-        "spaces=[]": r"spaces must be a list of encoder names, got \[\]",
-        "spaces=None": "spaces must be a list of encoder names, got None",
-        "spaces=[('one', 2)]": "spaces must be a list of encoder names",
-        "spaces=['agreement']": "no space may be called 'agreement': that is the family of the ag",
+        "spaces='one'": r"spaces .*'one'.*spaces=\['mini-mel'\]",
+        "spaces=[]": r"spaces .*\[\]",
+        "spaces=None": r"spaces .*None",
+        "spaces=[('one', 2)]": "spaces .*encoder names",
+        "spaces=['agreement']": "'agreement'.*another name",
         "spaces=['one'], auxiliary='tags:logits'": "'encoder:output', got 'tags:logits'. For one",
-        "spaces=['one'], auxiliary=None": "auxiliary must be a list of 'encoder:output', got None",
-        "spaces=['one', 'one']": r"the same thing twice: \['one'\]",
+        "spaces=['one'], auxiliary=None": "auxiliary .*None.*auxiliary=",
+        "spaces=['one', 'one']": r"twice: \['one'\]",
         "spaces=['one'], auxiliary=['tags', 'tags:embedding']": r"twice: \['tags/embedding'\]",
-        "spaces=['one'], auxiliary=['one:text']": r"like blocks of pair features: \['one/text'\]",
+        "spaces=['one'], auxiliary=['one:text']": r"pair features: \['one/text'\]",
         "spaces=['one'], n_components=0": "n_components must be .* 1 or more, got 0",
         "spaces=['one'], n_components=99": "n_components=99 needs as many .* 40 pairs with 31",
     }.items():
@@ -230,13 +207,13 @@ def test_bad_settings_are_told() -> None:
 
 
 def test_pairs_without_embeddings_are_told() -> None:
-    with pytest.raises(FeatureError, match=r"expected embeddings, cache.load\(pairs\) .*got Pairs"):
+    with pytest.raises(FeatureError, match=r"cache\.load\(pairs\) .*got Pairs"):
         FeatureBuilder(["one"]).fit(Pairs("train", ("a.wav",), (), ("rain",)))
 
 
 def test_another_size_than_in_fit_is_told() -> None:
-    builder = FeatureBuilder(["one"], n_components=2).fit(embeddings(0))
-    source = embeddings(0)
+    builder = FeatureBuilder(["one"], n_components=2).fit(random_embeddings(0))
+    source = random_embeddings(0)
     wider = PairEmbeddings({"one": (source.audio("two"), source.text("two"))})
     with pytest.raises(FeatureError, match="one: 46 pair features, 31 when fitted"):
         builder.transform(wider)
@@ -246,51 +223,8 @@ def test_another_size_than_in_fit_is_told() -> None:
     words = PairEmbeddings(
         {"one": (source.audio("one"),) * 2}, {"asr:words": (np.ones((40, 2)), np.ones((40, 3)))}
     )
-    with pytest.raises(FeatureError, match="auxiliary 'asr:words': audio words of shape"):
+    with pytest.raises(FeatureError, match=r"auxiliary 'asr:words': .*\(40, 2\).*\(40, 3\)"):
         FeatureBuilder(["one"], ["asr:words"]).fit(words)
-
-
-def test_arrays_of_different_lengths_are_told() -> None:
-    a = np.ones((4, 3))
-    with pytest.raises(FeatureError, match="every array needs one row a pair"):
-        PairEmbeddings({"one": (a, a[:3])})
-    with pytest.raises(FeatureError, match="every array needs one row a pair"):
-        PairEmbeddings({"one": (a, a)}, pair_ids=["x"])
-
-
-def test_spaces_and_auxiliaries_that_are_mixed_up_are_told() -> None:
-    a = np.ones((4, 3))
-    of_clips = "Vectors of clips alone go into auxiliary, as 'beats:embedding'"
-    for given, shape in (
-        (a, r"ndarray of shape \(4, 3\)"),
-        (a[:2], r"ndarray of shape \(2, 3\)"),
-        ((a,), r"tuple of shape \[\(4, 3\)\]"),
-        ((a, a, a), "tuple of shape"),
-        ((a, a[0]), r"tuple of shape \[\(4, 3\), \(3,\)\]"),
-    ):
-        with pytest.raises(FeatureError, match=rf"space 'beats': .* got a {shape}.*\. {of_clips}"):
-            PairEmbeddings({"beats": given})
-    with pytest.raises(
-        FeatureError, match="auxiliary 'beats': the name says no output. Write 'bea"
-    ):
-        PairEmbeddings({"one": (a, a)}, {"beats": a})
-    with pytest.raises(
-        FeatureError, match="'one:embedding': these are the clips of the space 'one'"
-    ):
-        PairEmbeddings({"one": (a, a)}, {"one:embedding": a})
-    # What is called by its encoder alone is its embedding.
-    rng = np.random.default_rng(0)
-    one, beats = tuple(rng.normal(size=(2, 9, 2))), rng.normal(size=(9, 3)).astype(np.float32)
-    source = PairEmbeddings({"one": one}, {"beats:embedding": beats})
-    for name in ("beats", "beats:embedding"):
-        table = FeatureBuilder(["one"], [name], n_components=1).fit_transform(source)
-        np.testing.assert_array_equal(table.family("one")[:, -3:], beats)
-    with pytest.raises(
-        UnknownNameError, match=r"'tags:embedding'.*without an output stands for it"
-    ):
-        FeatureBuilder(["one"], ["tags"]).fit(source)
-    two_sides = PairEmbeddings({"one": np.stack(one)})  # one array of both
-    np.testing.assert_array_equal(two_sides.text("one"), one[1])
 
 
 def test_an_auxiliary_row_that_is_not_finite_is_named() -> None:
@@ -304,7 +238,7 @@ def test_an_auxiliary_row_that_is_not_finite_is_named() -> None:
 
 def test_ids_stand_once_and_spaces_are_named_in_errors() -> None:
     a = np.random.default_rng(0).normal(size=(10, 3))
-    with pytest.raises(FeatureError, match="pair ids that stand twice:\n  - x"):
+    with pytest.raises(FeatureError, match=r"twice:(?s:.*)- x"):
         PairEmbeddings({"one": (a[:3], a[:3])}, pair_ids=["x", "y", "x"])
     with pytest.raises(FeatureError, match=r"space 'one': text embeddings: 10 of 10 rows"):
         FeatureBuilder(["one"], n_components=1).fit(PairEmbeddings({"one": (a, a * np.nan)}))
@@ -312,7 +246,7 @@ def test_ids_stand_once_and_spaces_are_named_in_errors() -> None:
     with pytest.raises(FeatureError, match=r"auxiliary 'tags:logits': expected shape"):
         FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(flat)
     huge = PairEmbeddings({"one": (a, a + 1)}, {"tags:logits": np.full((10, 1), 1e300)})
-    with pytest.raises(FeatureError, match="auxiliary 'tags:logits': row 0 and 9 more not finite"):
+    with pytest.raises(FeatureError, match="auxiliary 'tags:logits': row 0 and 9 "):
         FeatureBuilder(["one"], ["tags:logits"], n_components=1).fit(huge)
     one = PairEmbeddings({"one": (a[:1], a[1:2])})
     with pytest.raises(FeatureError, match="at least 2 pairs; there are 1 pairs"):
@@ -324,7 +258,7 @@ def test_blas_threads_change_no_byte() -> None:
     for n_threads in (1, 2):
         with threadpool_limits(n_threads):
             builder = FeatureBuilder(["one", "two"], n_components=3)
-            tables.append(builder.fit_transform(embeddings(0, 400)).values.tobytes())
+            tables.append(builder.fit_transform(random_embeddings(0, 400)).values.tobytes())
     assert tables[0] == tables[1]
 
 
@@ -338,14 +272,3 @@ def test_only_the_embeddings_of_the_rows_are_read() -> None:
     assert np.isfinite(table[good].values).all()
     with pytest.raises(FeatureError, match="space 'one': .* row 1"):
         table[[10, 11]].values
-
-
-def test_embeddings_are_indexed_by_rows(rng) -> None:
-    source = embeddings(0)
-    assert (len(source), source.shape) == (40, (40,))
-    for rows in ([3, 1], slice(5, 9), np.arange(40) % 7 == 0):
-        part = source[rows]
-        assert part.pair_ids == tuple(np.array(source.pair_ids)[rows])
-        np.testing.assert_array_equal(part.text("two"), source.text("two")[rows])
-    with pytest.raises(FeatureError, match=r"embeddings is indexed by its rows.*got 3\b"):
-        source[3]

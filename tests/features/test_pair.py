@@ -67,7 +67,7 @@ def test_a_row_without_direction_is_named(pairs, function, value: float) -> None
 
 def test_shapes_that_do_not_fit_are_told(pairs) -> None:
     a, b = pairs
-    with pytest.raises(FeatureError, match=r"shape \(7, 5\) but text embeddings of shape \(6, 5\)"):
+    with pytest.raises(FeatureError, match=r"\(7, 5\) but text .*\(6, 5\)"):
         pair_features(a, b[:6])
     with pytest.raises(FeatureError, match=r"audio embeddings: expected .* got shape \(5,\)"):
         pair_features(a[0], b[0])
@@ -108,7 +108,7 @@ def test_words_that_are_no_counts_are_told(bags) -> None:
         bad[4, 2] = value
         with pytest.raises(FeatureError, match=r"text words: 1 of 9 rows .* first is row 4"):
             lexical_overlap(audio, bad)
-    with pytest.raises(FeatureError, match=r"shape \(9, 12\) but text words of shape \(9, 11\)"):
+    with pytest.raises(FeatureError, match=r"\(9, 12\) but text .*\(9, 11\)"):
         lexical_overlap(audio, text[:, 1:])
     with pytest.raises(FeatureError, match=r"audio words: expected .* got shape \(12,\)"):
         lexical_overlap(audio[0], text[0])

@@ -43,8 +43,8 @@ def test_scores_are_best_linear_unbiased() -> None:
     np.testing.assert_allclose(found, solution, atol=1e-8)
     errors = np.diag(np.linalg.inv(left))[:n_pairs] * model.noise_variance_
     reliability = model.pair_variance_ / (model.pair_variance_ + errors)
-    in_order = model._rows(range(n_pairs))
-    np.testing.assert_allclose(model.uncertainty_[in_order], reliability * errors, rtol=1e-8)
+    uncertainty = by_pair(model, model.uncertainty_)
+    np.testing.assert_allclose(uncertainty, reliability * errors, rtol=1e-8)
     np.testing.assert_allclose(
         model.weights_for(range(n_pairs)), reliability / reliability.mean(), rtol=1e-8
     )
@@ -52,6 +52,10 @@ def test_scores_are_best_linear_unbiased() -> None:
 
 def by_listener(model: ListenerModel, values: np.ndarray) -> np.ndarray:
     return values[np.argsort(model.listener_ids_)]
+
+
+def by_pair(model: ListenerModel, values: np.ndarray) -> np.ndarray:
+    return values[np.argsort(model.pair_ids_)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_truth_is_recovered_better_than_by_the_mean(
         scores, plain = model.scores_for(range(300)), plain_means(data)
         assert squared_error(scores, data.truth) < 0.9 * squared_error(plain, data.truth)
         assert spearmanr(scores, data.truth)[0] > spearmanr(plain, data.truth)[0]
-        posterior = model.posterior_means_[model._rows(range(300))]
+        posterior = by_pair(model, model.posterior_means_)
         assert squared_error(posterior, data.truth) < squared_error(scores, data.truth)
 
 
@@ -293,13 +297,13 @@ def test_what_is_given_is_not_changed_and_settings_are_kept() -> None:
     [
         (["a", "b"], ["x", "y"], [1, np.nan], r"1 rating\(s\) are NaN .* row 1, of pair 'b'"),
         (["a", "b"], ["x", "y"], [np.inf, 1], "row 0, of pair 'a'"),
-        (["a", "b"], ["x", None], [1, 2], "row 1 has no listener id: None"),
-        (["a", "b"], ["x", ""], [1, 2], "row 1 has no listener id: ''"),
-        (["a", float("nan")], ["x", "y"], [1, 2], "row 1 has no pair id: nan"),
+        (["a", "b"], ["x", None], [1, 2], "row 1 .*listener id: None"),
+        (["a", "b"], ["x", ""], [1, 2], "row 1 .*listener id: ''"),
+        (["a", float("nan")], ["x", "y"], [1, 2], "row 1 .*pair id: nan"),
         (["a"], ["x", "y"], [1, 2], "1 pair ids, 2 listener ids and 2 ratings"),
         (["a", "b"], ["x", "y"], ["1", "2"], "ratings: expected one number"),
         (["a", "b"], ["x", "y"], [[1, 2]], r"shape \(1, 2\)"),
-        ([], [], np.empty(0), "no rating to learn from"),
+        ([], [], np.empty(0), "no rating"),
     ],
 )
 def test_bad_ratings_are_told(
@@ -310,14 +314,12 @@ def test_bad_ratings_are_told(
 
 
 def test_other_mistakes_are_told() -> None:
-    with pytest.raises(
-        PairsError, match=r"1 rating\(s\) lie outside score_range=\(0, 5\).*row 1: 9"
-    ):
+    with pytest.raises(PairsError, match=r"1 rating.* score_range=\(0, 5\).*row 1: 9"):
         ListenerModel(score_range=(0, 5)).fit(["a", "b"], ["x", "x"], [1, 9])
     model = ListenerModel().fit(["a", "a"], ["x", "y"], [1, 2])
     with pytest.raises(PairsError, match=r"2 pair\(s\) have no rating(.|\n)*'b'"):
         model.scores_for(["a", "b", "c"])
-    with pytest.raises(PairsError, match=r"expected a list of ids, got 'a'; write \['a'\]"):
+    with pytest.raises(PairsError, match=r"'a'.*\['a'\]"):
         model.weights_for("a")
     with pytest.raises(NotFittedError):
         ListenerModel().scores_for(["a"])

@@ -27,7 +27,7 @@ def test_a_card_is_plain_json_and_keeps_its_own_facts(tmp_path: Path) -> None:
     assert load_card(path)["format_version"] == 4
     load_model(path)
     for value in (float("nan"), object()):
-        with pytest.raises(ModelFileError, match="the card is not plain JSON"):
+        with pytest.raises(ModelFileError, match="plain JSON"):
             save_model(tmp_path / "new.skops", LinearRegression(), {"srcc": value})
     assert not (tmp_path / "new.skops").exists()
 
@@ -35,7 +35,7 @@ def test_a_card_is_plain_json_and_keeps_its_own_facts(tmp_path: Path) -> None:
 def test_a_model_is_found_by_its_card_and_others_are_named(tmp_path: Path) -> None:
     path = save_model(tmp_path / "models" / "head.skops", GroupedRidge())
     assert isinstance(load_model(path.with_suffix(".json")), GroupedRidge)
-    with pytest.raises(ModelFileError, match="There are other models: .*models/head.skops"):
+    with pytest.raises(ModelFileError, match="models/head.skops"):
         load_model(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -63,19 +64,20 @@ def test_a_round_trip_is_exact(fitted, tmp_path: Path, name: str) -> None:
 
 def test_another_process_predicts_the_same(fitted, tmp_path: Path) -> None:
     builder, stackers, source = fitted
-    X = builder.transform(source).values
-    np.save(tmp_path / "X.npy", X)
+    X = builder.transform(source)
+    (tmp_path / "X.pickle").write_bytes(pickle.dumps(X))
     for name, stacker in stackers.items():
         save_model(tmp_path / name, stacker)
     kept = json.dumps({name: sorted(vars(stacker)) for name, stacker in stackers.items()})
     code = """
-import json, sys, numpy as np
+import json, pickle, sys, numpy as np
 from pathlib import Path
 from xacle_stack import load_model
 folder = Path(sys.argv[1])
+X = pickle.loads((folder / "X.pickle").read_bytes())
 for name, kept in json.loads(sys.argv[2]).items():
     stacker = load_model(folder / name)
-    np.save(folder / name / "y.npy", stacker.predict(np.load(folder / "X.npy")))
+    np.save(folder / name / "y.npy", stacker.predict(X))
     assert sorted(vars(stacker)) == kept
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path), kept], check=True)
@@ -105,7 +107,7 @@ def test_a_changed_byte_is_refused(saved: Path, share: float) -> None:
     content = bytearray(saved.read_bytes())
     content[round(share * (len(content) - 1))] ^= 1
     saved.write_bytes(content)
-    with pytest.raises(ModelFileError, match="not the file that its card model.json describes"):
+    with pytest.raises(ModelFileError, match=r"card model\.json"):
         load_model(saved)
 
 
@@ -113,7 +115,7 @@ def test_a_model_and_the_card_of_another_fit_are_refused(tmp_path: Path) -> None
     save_model(tmp_path / "a.skops", GroupedRidge())
     save_model(tmp_path / "b.skops", LinearRegression())
     (tmp_path / "b.json").replace(tmp_path / "a.json")
-    with pytest.raises(ModelFileError, match=r"not the file that its card a.json describes"):
+    with pytest.raises(ModelFileError, match=r"card a\.json"):
         load_model(tmp_path / "a.skops")
 
 
@@ -123,7 +125,7 @@ def test_a_foreign_type_is_refused_before_it_is_built(tmp_path: Path) -> None:
     path = save_model(tmp_path / "model.skops", LinearRegression())
     skops.io.dump({"stacker": _Foreign()}, path)
     sign(path)
-    with pytest.raises(ModelFileError, match=r"refused.*Nothing of it was run") as caught:
+    with pytest.raises(ModelFileError, match=r"refused.*was run") as caught:
         load_model(path)
     assert "_Foreign" in str(caught.value)
 
@@ -142,7 +144,7 @@ def test_a_file_changed_to_call_the_shell_is_refused(saved: Path) -> None:
         stacker["__module__"], stacker["__class__"] = "os", "system"
 
     change_schema(saved, change)
-    with pytest.raises(ModelFileError, match=r"(?s)refused.*Nothing of it was run.*os.system"):
+    with pytest.raises(ModelFileError, match=r"(?s)refused.*was run.*os.system"):
         load_model(saved)
 
 
@@ -165,7 +167,7 @@ def test_a_call_smuggled_into_a_model_does_not_run(saved: Path, tmp_path: Path) 
         schema["content"]["content"]["meta"] = call
 
     change_schema(saved, smuggle)
-    with pytest.raises(ModelFileError, match=r"(?s)refused.*Nothing of it was run.*posix.system"):
+    with pytest.raises(ModelFileError, match=r"(?s)refused.*was run.*posix.system"):
         load_model(saved)
     assert not marker.exists()
     # The attempt is a real one: once the type is trusted, the call runs.
@@ -188,13 +190,13 @@ def test_a_listener_model_is_saved(tmp_path: Path, rng) -> None:
 
 def test_unusable_files_say_why(tmp_path: Path) -> None:
     model = GroupedRidge()
-    with pytest.raises(ModelFileError, match="model.skops: no such file. A saved model is"):
+    with pytest.raises(ModelFileError, match="model.skops: no such file"):
         load_model(tmp_path / "model.skops")
     path = save_model(tmp_path / "model.skops", model)
     content = path.read_bytes()
     for damaged in (b"", b"no zip at all", content[: len(content) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(ModelFileError, match="not readable as a saved model: it is not the"):
+        with pytest.raises(ModelFileError, match="not readable as a saved model: "):
             load_model(path)
         sign(path)
         with pytest.raises(ModelFileError, match=r"not readable as a saved model \("):
@@ -203,7 +205,7 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
     path.write_bytes(content)
     card = tmp_path / "model.json"
     card.write_text("{")
-    with pytest.raises(ModelFileError, match="not readable as JSON"):
+    with pytest.raises(ModelFileError, match="JSON"):
         load_model(path)
     card.unlink()
     with pytest.raises(ModelFileError, match="model.json: no such file"):

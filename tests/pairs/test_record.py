@@ -125,7 +125,7 @@ def test_pairs_of_a_reloaded_module_are_pairs(tmp_path: Path) -> None:
         del sys.modules["record_again"]
     pairs = again.Pairs("test", ["a"], [], ["rain"], None, Ratings(["a"], ["x"], [3]))
     assert not isinstance(pairs, Pairs)
-    with pytest.raises(CacheError, match="there is no cache here"):  # the next check
+    with pytest.raises(CacheError, match="cache"):  # the next check
         FeatureCache(tmp_path).load(pairs)
-    with pytest.raises(CacheError, match="expected the pairs that read_pairs returns, got list"):
+    with pytest.raises(CacheError, match=r"read_pairs.* list\b"):
         FeatureCache(tmp_path).load(["a"])

@@ -167,7 +167,7 @@ def test_a_caption_that_is_not_utf8_is_named(make_data: WriteData) -> None:
     name, _, score = lines[2].split(b",")
     lines[2] = b",".join([name, "ein Hund bellt im Gebüsch".encode("latin-1"), score])
     path.write_bytes(b"\n".join(lines))
-    with pytest.raises(PairsError, match=r"line 3: the caption of '00001.wav' is not UTF-8"):
+    with pytest.raises(PairsError, match=r"line 3: .*'00001.wav'.* UTF-8"):
         read_pairs(data, "train")
 
 
@@ -176,7 +176,7 @@ def test_a_caption_with_a_bare_comma_is_explained(make_data: WriteData) -> None:
     path = meta(data, "train_average")
     path.write_text(path.read_text().replace("a low", "a, low").replace("a high", "a, high"))
     path.write_text(path.read_text().replace("a middle", "a, middle").replace('"', ""))
-    with pytest.raises(PairsError, match=r"4 fields instead of 3; put a caption that holds commas"):
+    with pytest.raises(PairsError, match=r"4 fields .*3; .*commas"):
         read_pairs(data, "train")
 
 
@@ -184,7 +184,7 @@ def test_missing_columns_name_what_was_found(make_data: WriteData) -> None:
     data = make_data(train=3)
     path = meta(data, "train_average")
     write_csv(path, [["file", "caption", "average_score"], *read_rows(path)[1:]])
-    with pytest.raises(PairsError, match=r"lacks the column\(s\) 'wav_file_name' or .*'text'; it"):
+    with pytest.raises(PairsError, match=r"column.* 'wav_file_name' .*'text'"):
         read_pairs(data, "train")
 
 
@@ -215,11 +215,11 @@ def test_wrong_folders_get_a_hint(make_data: WriteData, tmp_path: Path) -> None:
     data = make_data(train=2)
     with pytest.raises(PairsError, match="no such folder"):
         read_pairs(tmp_path / "nowhere", "train")
-    with pytest.raises(PairsError, match=f"Did you mean '{data}'"):
+    with pytest.raises(PairsError, match=f"'{data}'"):
         read_pairs(data / "wav", "train")
-    with pytest.raises(PairsError, match=f"Did you mean '{data}'"):
+    with pytest.raises(PairsError, match=f"'{data}'"):
         read_pairs(tmp_path, "train")
-    with pytest.raises(PairsError, match=r"split 'test' is not here.*It holds: train.csv"):
+    with pytest.raises(PairsError, match=r"split 'test' .*train.csv"):
         read_pairs(data, "test")
     with pytest.raises(PairsError, match="unknown split 'eval'"):
         read_pairs(data, "eval")
@@ -230,10 +230,10 @@ def test_an_empty_file_and_an_empty_folder_are_told_apart(make_data: WriteData) 
     meta(data, "train").unlink()
     path = meta(data, "train_average")
     path.write_text(path.read_text().splitlines()[0])
-    with pytest.raises(PairsError, match="a header but no pairs"):
+    with pytest.raises(PairsError, match="no pairs"):
         read_pairs(data, "train")
     path.unlink()
-    with pytest.raises(PairsError, match="none of the files train_average.csv"):
+    with pytest.raises(PairsError, match=r"train_average\.csv"):
         list_splits(data)
 
 
@@ -295,7 +295,7 @@ def test_other_columns_may_stand_in_a_split_without_scores(
 def test_columns_that_mean_the_same_are_refused(make_data: WriteData) -> None:
     data = make_data(train=2)
     average_csv(data, "wav_file_name,text,text,average_score\n00000.wav,rain,wind,3\n")
-    with pytest.raises(PairsError, match="columns 'text' and 'text' mean the same. Keep one"):
+    with pytest.raises(PairsError, match="'text' and 'text' "):
         read_pairs(data, "train")
 
 
@@ -351,7 +351,7 @@ def test_files_that_are_no_such_csv_say_why(make_data: WriteData, content: str) 
 def test_a_utf16_file_is_recognised(make_data: WriteData) -> None:
     data = make_data(train=2)
     average_csv(data, "wav_file_name,text,average_score\n".encode("utf-16"))
-    with pytest.raises(PairsError, match=r"this file is UTF-16. Save it as UTF-8"):
+    with pytest.raises(PairsError, match=r"UTF-16.* UTF-8"):
         read_pairs(data, "train")
 
 
@@ -372,7 +372,7 @@ def test_a_file_has_one_name_within_its_split(make_data: WriteData, name: str) -
     data = make_data(train=2)
     damage(data, 1, 0, name)
     meta(data, "train").unlink()
-    with pytest.raises(PairsError, match="is not the plain name of a file in the split's wav"):
+    with pytest.raises(PairsError, match="plain name"):
         read_pairs(data, "train")
 
 
@@ -390,14 +390,14 @@ def test_mistakes_of_all_splits_are_told_together(make_data: WriteData) -> None:
     data = make_data(train=3, validation=3)
     for split in ("train", "validation"):
         (data / "wav" / split / "00001.wav").unlink()
-    with pytest.raises(PairsError, match=r"(?s)split 'train': 1 mistake.*'validation': 1 mistake"):
+    with pytest.raises(PairsError, match=r"(?s)'train': 1 mistake.*'validation': 1 mistake"):
         read_splits(data)
 
 
 def test_a_missing_wav_folder_is_one_mistake(make_data: WriteData) -> None:
     data = make_data(train=3)
     (data / "wav").rename(data / "sounds")
-    with pytest.raises(PairsError, match=r"1 mistake.*\n.*wav/train: no such folder of audio"):
+    with pytest.raises(PairsError, match=r"1 mistake.*\n.*wav/train: .*folder"):
         read_pairs(data, "train")
 
 
@@ -437,11 +437,11 @@ def test_a_csv_that_is_no_regular_file_is_not_waited_for(make_data: WriteData) -
     path = meta(data, "train_average")
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(PairsError, match="train_average.csv: this is not a regular file"):
+    with pytest.raises(PairsError, match=r"train_average\.csv: .*regular file"):
         read_pairs(data, "train")
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(PairsError, match="train_average.csv: this is not a regular file"):
+    with pytest.raises(PairsError, match=r"train_average\.csv: .*regular file"):
         read_pairs(data, "train")
 
 
@@ -504,9 +504,7 @@ def test_a_rating_of_another_caption_is_no_rating_of_the_pair(make_data: WriteDa
     meta(data, "train").write_text(
         "wav_file_name,text,score,listener_id\n00000.wav,rain,5,x\n00000.wav,snow,2,x\n"
     )
-    with pytest.raises(
-        PairsError, match="train.csv, line 3: '00000.wav' has the caption 'snow' he"
-    ):
+    with pytest.raises(PairsError, match="train.csv, line 3: '00000.wav' .*'snow'"):
         read_pairs(data, "train")
 
 
@@ -518,5 +516,5 @@ def test_a_numbered_id_that_is_another_files_name_is_refused(make_data: WriteDat
         data,
         "wav_file_name,text,average_score\n00000.wav,rain,5\n00000.wav,wind,2\n00000.wav#2,a,1\n",
     )
-    with pytest.raises(PairsError, match=r"names of other files here.*\n.*00000.wav#2"):
+    with pytest.raises(PairsError, match=r"other files .*\n.*00000.wav#2"):
         read_pairs(data, "train")

@@ -88,9 +88,7 @@ def test_neither_pickle_nor_copy_carries_lightgbms_text(fitted: BoostedTrees) ->
 
 def test_scores_beyond_float32_are_told(rng) -> None:
     X = rng.normal(size=(60, 3))
-    with pytest.raises(
-        StackingError, match=r"scores of up to .*e\+30\d leave the range of float32"
-    ):
+    with pytest.raises(StackingError, match=r"scores .*e\+30\d .*float32"):
         BoostedTrees(3).fit(X, X[:, 0] * 1e305)
 
 
@@ -113,17 +111,17 @@ def spoiled(fitted: BoostedTrees, name: str, place: object, value: object) -> Bo
     [
         ("split_feature_", 3, 4, "split_feature_ holds 4, expected numbers below 4"),
         ("split_feature_", 3, -1, "split_feature_ holds -1, expected 0 or more"),
-        ("left_child_", 1, 1, r"left_child_ leads from split 1 of a tree with 4 splits to 1;"),
-        ("left_child_", 2, 0, "to 0; expected a later split, or a leaf"),
-        ("right_child_", 0, 4, "right_child_ leads from split 0 of a tree with 4 splits to 4;"),
-        ("right_child_", 5, -6, "right_child_ leads from split 1 of a tree with 4 splits to -6"),
-        ("right_child_", slice(None), -1, "do not lead to each leaf once"),
-        ("left_child_", 0, -(2**63), "to -9223372036854775808; expected a later split"),
+        ("left_child_", 1, 1, r"left_child_ .*split 1 .* 4 splits to 1;"),
+        ("left_child_", 2, 0, "to 0;"),
+        ("right_child_", 0, 4, "right_child_ .*split 0 .* 4 splits to 4;"),
+        ("right_child_", 5, -6, "right_child_ .*split 1 .* 4 splits to -6"),
+        ("right_child_", slice(None), -1, "each leaf once"),
+        ("left_child_", 0, -(2**63), "to -9223372036854775808;"),
         ("n_leaves_", 0, 0, "n_leaves_ holds 0, expected 1 or more"),
         ("n_leaves_", 0, 4_000_000_000, "n_leaves_ holds 4000000000, expected numbers below"),
         ("n_leaves_", 0, 6, r"split_feature_ has shape \(16,\), expected \(17,\)"),
         ("threshold_", 0, np.nan, "threshold_ holds NaN"),
-        ("leaf_value_", 19, np.inf, "leaf_value_ holds NaN or infinity"),
+        ("leaf_value_", 19, np.inf, "leaf_value_ .*infinity"),
         ("gain_", 0, np.nan, "gain_ holds NaN"),
     ],
 )
@@ -140,9 +138,9 @@ def test_arrays_that_are_no_trees_never_reach_lightgbm(
     [
         ("threshold_", np.zeros(15), r"threshold_ has shape \(15,\), expected \(16,\)"),
         ("leaf_value_", np.zeros((20, 1)), r"leaf_value_ has shape \(20, 1\)"),
-        ("left_child_", np.zeros(16), "left_child_ is of type float64, expected whole numbers"),
-        ("split_feature_", np.zeros(16), "split_feature_ is of type float64, expected whole"),
-        ("n_leaves_", "five", "n_leaves_ is of type str, expected numbers"),
+        ("left_child_", np.zeros(16), "left_child_ .*float64.* whole numbers"),
+        ("split_feature_", np.zeros(16), "split_feature_ .*float64.* whole"),
+        ("n_leaves_", "five", "n_leaves_ .*type str"),
         ("gain_", np.zeros(3), r"gain_ has shape \(3,\), expected \(4,\)"),
     ],
 )
@@ -160,7 +158,7 @@ def test_a_pair_of_splits_that_lead_to_each_other_is_refused(fitted: BoostedTree
     model = copy.deepcopy(fitted)
     model.left_child_, model.right_child_ = model.left_child_.copy(), model.right_child_.copy()
     model.left_child_[:4], model.right_child_[:4] = [-1, 2, 1, -3], [-2, -5, -4, 3]
-    with pytest.raises(ModelFileError, match="from split 2 of a tree with 4 splits to 1"):
+    with pytest.raises(ModelFileError, match="split 2 .* 4 splits to 1"):
         model.predict(np.zeros((1, 4)))
 
 

@@ -128,9 +128,9 @@ def test_bad_input_is_told() -> None:
     with pytest.raises(StackingError, match="0 predictions for 0 scores"):
         MonotoneCalibration().fit(np.empty(0), np.empty(0))
     for bad in ([1.0, np.nan], [1.0, np.inf], ["a", "b"], [[1.0, 2.0], [3.0, 4.0]]):
-        with pytest.raises(StackingError, match="expected one finite number a pair, got shape"):
+        with pytest.raises(StackingError, match=r"one finite number a pair.*\d"):
             MonotoneCalibration().fit(bad, [1, 2])
-    with pytest.raises(StackingError, match="all weights are zero"):
+    with pytest.raises(StackingError, match="weights .*zero"):
         MonotoneCalibration().fit([1, 2], [1, 2], [0, 0])
 
 
@@ -149,7 +149,7 @@ def test_the_range_bounds_and_keeps_the_order(rng, low: float, high: float) -> N
 
 def test_scores_outside_the_range_are_counted() -> None:
     check_in_range(np.array([0.0, 10.0, 3.0]), 0, 10)
-    with pytest.raises(StackingError, match=r"2 scores lie outside score_range=\(0, 10\), the fir"):
+    with pytest.raises(StackingError, match=r"2 scores .* score_range=\(0, 10\)"):
         check_in_range(np.array([5.0, -0.1, 10.1]), 0, 10)
 
 

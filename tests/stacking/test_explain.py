@@ -194,12 +194,12 @@ def test_other_pairs_than_those_of_the_fit_are_refused(problem) -> None:
     turned = np.arange(60)[::-1]
     remedy = "Give explain the X, y, groups and sample_weight"
     for table, scores, changes, message in (
-        (X, changed, {}, f"y is not .* in row 7 it is 4.5, not {y[7]}. {remedy}"),
+        (X, changed, {}, f"y is not .* row 7 .* 4.5, not {y[7]}. {remedy}"),
         (X[turned], y, {}, f"X is not .*fitted on. {remedy}"),
         (X[turned], y[turned], {}, "y is not"),
         (X[:59], y[:59], {"groups": groups[:59], "sample_weight": np.arange(1, 60)}, "59 pairs to"),
         (X, y, {"groups": None}, "groups is not"),
-        (X, y, {"sample_weight": None}, "sample_weight is not .* in row 1 it is 1.0, not 2.0"),
+        (X, y, {"sample_weight": None}, "sample_weight is not .* row 1 .* 1.0, not 2.0"),
     ):
         with pytest.raises(StackingError, match=message):
             stacker.explain(table, scores, **{**given, **changes})

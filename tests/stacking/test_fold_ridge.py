@@ -240,5 +240,5 @@ def test_a_constant_target_is_predicted(rng, n_columns: int) -> None:
 
 def test_weights_that_leave_nothing_to_train_on_are_told(rng) -> None:
     X, fold_of = rng.normal(size=(12, 2)), np.arange(12) % 3
-    with pytest.raises(StackingError, match="all rows that one fold is trained on have weight 0"):
+    with pytest.raises(StackingError, match="one fold .* weight 0"):
         FoldRidge(table_from_array(X), None, fold_of, X, (fold_of == 0) * 1.0, rests(3))

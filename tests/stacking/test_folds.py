@@ -35,14 +35,14 @@ def test_seed_decides(rng: np.random.Generator) -> None:
 
 
 def test_too_few_groups_are_told() -> None:
-    with pytest.raises(StackingError, match=r"3 folds need at least 3 groups.* 6 with 2 groups"):
+    with pytest.raises(StackingError, match=r"3 folds .* 3 groups.* 6 .* 2 groups"):
         split_folds(6, list("aaabbb"), 3, 0)
-    with pytest.raises(StackingError, match="5 folds need at least 5 pairs, got n_samples = 4"):
+    with pytest.raises(StackingError, match="5 folds .* 5 pairs, .*n_samples = 4"):
         split_folds(4, None, 5, 0)
     for n_splits in (1, 2.0, "2", True):
-        with pytest.raises(StackingError, match="n_splits must be a whole number, 2 or more, got"):
+        with pytest.raises(StackingError, match=r"n_splits .* 2 .*got"):
             split_folds(4, None, n_splits, 0)
-    with pytest.raises(StackingError, match=r"one label for each of 4 pairs, got shape \(3,\)"):
+    with pytest.raises(StackingError, match=r"label.* 4 pairs.* \(3,\)"):
         split_folds(4, list("abc"), 2, 0)
 
 
@@ -69,17 +69,17 @@ def test_folds_without_a_weight_to_train_on_are_told() -> None:
 def test_groups_must_be_enough_to_choose_within() -> None:
     check_enough_groups(3, np.array([0, 1, 2]), 3)
     check_enough_groups(2, None, 4)
-    with pytest.raises(StackingError, match="2 folds need at least 4 groups .* in 3 groups"):
+    with pytest.raises(StackingError, match=r"2 folds .* 4 groups .* 3 groups"):
         check_enough_groups(2, np.array([0, 1, 2, 2]), 4)
 
 
 @pytest.mark.parametrize(
     ("n_splits", "labels", "remedy"),
     [
-        (5, None, "5 folds need at least 5 pairs, got n_samples = 3. Give more data or a smaller"),
-        (2, None, "2 folds need at least 4 pairs, got n_samples = 3. Give more data.$"),
-        (5, np.zeros(3, int), "in 1 groups. Give more data, a smaller n_splits or no groups.$"),
-        (2, np.zeros(3, int), "4 groups of pairs .* in 1 groups. Give more data or no groups.$"),
+        (5, None, "5 folds .* 5 pairs, .*n_samples = 3.* more data.* smaller"),
+        (2, None, r"2 folds .* 4 pairs, .*n_samples = 3\. Give more data\.$"),
+        (5, np.zeros(3, int), r"in 1 groups\. .*more data, .*n_splits .*no groups\.$"),
+        (2, np.zeros(3, int), r"4 groups .* in 1 groups\. .*more data or no groups\.$"),
     ],
 )
 def test_only_remedies_that_are_at_hand_are_named(n_splits: int, labels, remedy: str) -> None:
@@ -90,5 +90,5 @@ def test_only_remedies_that_are_at_hand_are_named(n_splits: int, labels, remedy:
 def test_two_folds_cannot_be_fewer() -> None:
     with pytest.raises(StackingError, match=r"2 pairs, got n_samples = 1 with 1 pairs\. Give"):
         split_folds(1, None, 2, 0)
-    with pytest.raises(StackingError, match=r"with 1 groups\. Give more data or no groups\.$"):
+    with pytest.raises(StackingError, match=r"1 groups\. .*more data or no groups\.$"):
         split_folds(4, list("aaaa"), 2, 0)

@@ -284,15 +284,15 @@ def test_bad_settings_are_told(rng, setting: str, value) -> None:
 )
 def test_blocks_that_do_not_cover_the_columns_are_told(rng, blocks) -> None:
     X, y = problem(rng, 20)
-    with pytest.raises(StackingError, match=r"blocks must cover the 6 columns once and in order"):
+    with pytest.raises(StackingError, match=r"blocks .* 6 columns once"):
         BlockGaussianProcess(blocks).fit(X, y)
 
 
 def test_bad_weights_are_told(rng) -> None:
     X, y = problem(rng, 20)
-    with pytest.raises(StackingError, match="all weights are zero"):
+    with pytest.raises(StackingError, match="weights .*zero"):
         BlockGaussianProcess().fit(X, y, np.zeros(20))
-    with pytest.raises(StackingError, match="one number for each of 20 pairs"):
+    with pytest.raises(StackingError, match="one number .* 20 pairs"):
         BlockGaussianProcess().fit(X, y, np.ones(19))
 
 
@@ -367,5 +367,5 @@ def test_a_kernel_that_learned_nothing_is_told(rng) -> None:
 def test_a_matrix_that_has_no_factor_is_told(rng, monkeypatch: pytest.MonkeyPatch) -> None:
     _, problem = likelihood(rng)
     monkeypatch.setattr(marginal_likelihood, "factor_upper", lambda matrix: False)
-    with pytest.raises(StackingError, match="the kernel matrix is singular: rows with very large"):
+    with pytest.raises(StackingError, match="singular.* smaller weights"):
         problem(problem.start)

@@ -42,15 +42,15 @@ def test_an_interrupt_of_a_learner_ends_the_stack(rng) -> None:
 @pytest.mark.parametrize(
     ("predicted", "message"),
     [
-        (lambda X: np.where(np.arange(len(X)) < 3, np.nan, 1), "NaN or infinity for 3 of the 20"),
-        (lambda X: np.full(len(X), np.inf), "NaN or infinity for 20 of the 20 pairs of a fold"),
+        (lambda X: np.where(np.arange(len(X)) < 3, np.nan, 1), "NaN .* 3 of the 20"),
+        (lambda X: np.full(len(X), np.inf), "infinity .* 20 of the 20 pairs"),
         (
             lambda X: np.ones((len(X), 2)),
             r"shape \(20, 2\) and type float64",
         ),
-        (lambda X: np.ones(len(X) - 1), r"shape \(19,\) .* expected numbers, of shape \(20,\)"),
-        (lambda X: np.ones((1, len(X))), r"an array of shape \(1, 20\)"),
-        (lambda X: 1.0, r"an array of shape \(\)"),
+        (lambda X: np.ones(len(X) - 1), r"\(19,\) .* \(20,\)"),
+        (lambda X: np.ones((1, len(X))), r"\(1, 20\)"),
+        (lambda X: 1.0, r"shape \(\)"),
         (lambda X: ["a"] * len(X), r"shape \(20,\) and type <U1"),
         (lambda X: [None] * len(X), r"shape \(20,\) and type object"),
     ],
@@ -79,23 +79,21 @@ def test_a_learner_that_fails_on_new_pairs_is_named(rng) -> None:
     stacker = Stacker(learners, random_state=0).fit(X, y)
     assert np.isfinite(stacker.predict(X)).all()
     X[3:5, 0] = 99
-    with pytest.raises(
-        StackingError, match="the learner 'strange' predicts NaN or infinity for 2 of 30"
-    ):
+    with pytest.raises(StackingError, match="'strange' .*NaN or infinity .* 2 of 30"):
         stacker.predict(X)
 
 
 @pytest.mark.parametrize(
     ("learners", "message"),
     [
-        ("paper", "'paper' is a preset: write preset='paper'"),
-        ("papr", r"learners must be a list of \(name, regressor\)"),
-        (3, "learners must be a list"),
-        (LinearRegression(), r"for example \[\('linear', LinearRegression\(\)\)\], got LinearReg"),
-        ([LinearRegression()], "learners must be a list"),
-        ([(LinearRegression(), "linear")], "learners must be a list"),
-        ({"linear": LinearRegression()}, "learners must be a list"),
-        ([], r"need different names and at least one, got \[\]"),
+        ("paper", "preset='paper'"),
+        ("papr", r"learners .*\(name, regressor\)"),
+        (3, "learners .*list"),
+        (LinearRegression(), r"\[\('linear', LinearRegression\(\)\)\], got LinearReg"),
+        ([LinearRegression()], "learners .*list"),
+        ([(LinearRegression(), "linear")], "learners .*list"),
+        ({"linear": LinearRegression()}, "learners .*list"),
+        ([], r"names .*one, got \[\]"),
         ([("a", LinearRegression()), ("a", LinearRegression())], r"got \['a', 'a'\]"),
     ],
 )

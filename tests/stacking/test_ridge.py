@@ -153,9 +153,9 @@ def test_degenerate_data(rng) -> None:
 def test_bad_settings_are_told(rng) -> None:
     X, y = rng.normal(size=(9, 2)), rng.normal(size=9)
     for penalties in ([], [0.0], [-1.0], [np.inf], [np.nan]):
-        with pytest.raises(StackingError, match="penalties must be numbers above 0"):
+        with pytest.raises(StackingError, match="penalties .*above 0"):
             GroupedRidge(penalties).fit(X, y)
-    with pytest.raises(StackingError, match="2 folds need at least 2 groups"):
+    with pytest.raises(StackingError, match="2 folds .* 2 groups"):
         GroupedRidge().fit(X, y, groups=["same"] * 9)
     with pytest.raises(ValueError, match="minimum of 2 is required"):
         GroupedRidge().fit(X[:1], y[:1])
@@ -164,16 +164,16 @@ def test_bad_settings_are_told(rng) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0] * 3, r"one number for each of 9 pairs, got shape \(3,\) of type float64"),
+        ([1.0] * 3, r"9 pairs.* \(3,\) .*float64"),
         ([[1.0]] * 9, r"got shape \(9, 1\)"),
         (["1"] * 9, r"of type <U1"),
         (
             [1.0] * 7 + [-1.0] * 2,
-            "2 weights are negative or not finite, the first is -1.0 in row 7",
+            "2 weights .*negative .* -1.0 in row 7",
         ),
-        ([1.0] * 8 + [np.nan], "1 weights are negative or not finite, the first is nan in row 8"),
-        ([np.inf] + [1.0] * 8, "the first is inf in row 0"),
-        ([0.0] * 9, "all weights are zero; nothing is left to train on"),
+        ([1.0] * 8 + [np.nan], "1 weights .*finite, .* nan in row 8"),
+        ([np.inf] + [1.0] * 8, "inf in row 0"),
+        ([0.0] * 9, "weights .*zero"),
     ],
 )
 def test_bad_weights_are_told(rng, weights, message: str) -> None:

@@ -186,7 +186,7 @@ def test_score_range_bends_the_predictions_inside(problem, preset: str) -> None:
     X, y, _ = problem(60)
     y = np.clip(y, 0, 10)
     given = {"preset": preset, "n_splits": 2, "random_state": 0}
-    new = X.values * 3
+    new = FeatureTable(X.values * 3, X.blocks, X.pair_ids, X.families)
     free = Stacker(**given, score_range=None).fit(X, y).predict(new)
     bounded = Stacker(**given, score_range=(0, 10)).fit(X, y).predict(new)
     np.testing.assert_array_equal(bounded, keep_in_range(free, 0, 10))
@@ -194,7 +194,7 @@ def test_score_range_bends_the_predictions_inside(problem, preset: str) -> None:
     assert 0 < bounded.min() < bounded.max() < 10
     if preset == "paper":
         assert free.min() < 0
-    with pytest.raises(StackingError, match=r"1 scores lie outside score_range=\(0, 10\).* row 4"):
+    with pytest.raises(StackingError, match=r"1 scores .*score_range=\(0, 10\).* row 4"):
         Stacker(score_range=(0, 10)).fit(X, np.where(np.arange(60) == 4, 11.0, y))
 
 
@@ -238,7 +238,8 @@ def test_a_table_of_values_is_a_table_that_makes_them(problem, preset: str) -> N
     eager = Stacker(preset=preset, n_splits=2, random_state=0).fit(made, y)
     assert eager.oof_predictions_.tobytes() == lazy.oof_predictions_.tobytes()
     assert eager.predict(X).tobytes() == lazy.predict(made).tobytes() == lazy.predict(X).tobytes()
-    np.testing.assert_allclose(lazy.predict(X.values), lazy.predict(X), rtol=1e-6)
+    held = FeatureTable(X.values, X.blocks, X.pair_ids, X.families)
+    np.testing.assert_allclose(lazy.predict(held), lazy.predict(X), rtol=1e-6)
     # As one family it is the array, where both have the same blocks.
     blocks = {str(column): slice(column, column + 1) for column in range(20)}
     one = FeatureTable(X.values[:, :20], blocks, X.pair_ids, {"all": tuple(blocks)})
@@ -351,8 +352,8 @@ def test_other_families_are_refused(problem) -> None:
     renamed = {f"new {name}": columns for name, columns in X.families.items()}
     with pytest.raises(StackingError, match="families {'new one'.*fitted on {'one"):
         stacker.predict(FeatureTable(X.values, X.blocks, X.pair_ids, renamed))
-    with pytest.raises(ValueError, match="features, but Stacker is expecting"):
-        stacker.predict(X.values[:, 1:])
+    with pytest.raises(ValueError, match="array without names.*FeatureTable"):
+        stacker.predict(X.values)
 
 
 def test_the_meta_regressor_gets_the_groups(problem) -> None:
@@ -377,11 +378,11 @@ def test_bad_data_are_told(problem, preset: str) -> None:
     X, y, _ = problem(60)
     stacker = Stacker(preset=preset)
     n_splits = {"best": 5, "paper": 3}[preset]
-    with pytest.raises(StackingError, match=f"{n_splits} folds need at least {n_splits} groups"):
+    with pytest.raises(StackingError, match=f"{n_splits} folds .* {n_splits} groups"):
         stacker.fit(X, y, groups=["a", "b"] * 30)
-    with pytest.raises(StackingError, match=r"at least \d pairs, got n_samples = 2\. Give more"):
+    with pytest.raises(StackingError, match=r"\d pairs, .*n_samples = 2\. .*more"):
         stacker.fit(X.values[:2], y[:2])
-    with pytest.raises(StackingError, match="one label for each of 60 pairs"):
+    with pytest.raises(StackingError, match="label.* 60 pairs"):
         stacker.fit(X, y, groups=["a", "b"])
     with pytest.raises(ValueError, match="requires y to be passed"):
         stacker.fit(X.values, None)
@@ -403,12 +404,12 @@ def test_bad_data_are_told(problem, preset: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (np.ones(3), r"one number for each of 60 pairs, got shape \(3,\) of type float64"),
+        (np.ones(3), r"60 pairs.* \(3,\) .*float64"),
         (np.ones((60, 1)), r"got shape \(60, 1\)"),
-        (-np.ones(60), "60 weights are negative or not finite, the first is -1.0 in row 0"),
-        (np.full(60, np.nan), "60 weights are negative or not finite, the first is nan in row 0"),
-        (np.zeros(60), "all weights are zero; nothing is left to train on"),
-        (np.eye(60)[4], "trained on have weight 0: only 1 of 60 rows have one above 0. Give more"),
+        (-np.ones(60), "60 weights .*negative .* -1.0 in row 0"),
+        (np.full(60, np.nan), "60 weights .*finite, .* nan in row 0"),
+        (np.zeros(60), "weights .*zero"),
+        (np.eye(60)[4], "weight 0: only 1 of 60 rows .*more"),
     ],
 )
 def test_bad_weights_are_told(problem, preset: str, weights, message: str) -> None:
@@ -435,18 +436,18 @@ def test_learners_that_take_no_weights_are_told(problem) -> None:
 def test_bad_settings_are_told(problem) -> None:
     X, y, _ = problem(60)
     for given, message in (
-        ({"preset": "worst"}, r"preset must be one of \['best', 'paper'\], got 'worst'"),
-        ({"target": "ranks"}, r"target must be one of \['score', 'rank'\], got 'ranks'"),
-        ({"n_splits": 2.5}, "n_splits must be a whole number, 2 or more, got 2.5"),
-        ({"n_components": "8"}, "n_components must be a whole number, 1 or more, got '8'"),
-        ({"preset": "paper", "penalties": "x"}, "penalties must be numbers above 0 .* got 'x'"),
-        ({"score_range": (10, 0)}, r"higher bound, both finite, got \(10, 0\)"),
-        ({"score_range": "wide"}, r"score_range must be one of \['auto'\], got 'wide'"),
-        ({"learners": []}, "need different names and at least one"),
+        ({"preset": "worst"}, r"preset .*\['best', 'paper'\].* 'worst'"),
+        ({"target": "ranks"}, r"target .*\['score', 'rank'\].* 'ranks'"),
+        ({"n_splits": 2.5}, "n_splits .* 2 .*got 2.5"),
+        ({"n_components": "8"}, "n_components .* 1 .*got '8'"),
+        ({"preset": "paper", "penalties": "x"}, "penalties .*above 0 .* got 'x'"),
+        ({"score_range": (10, 0)}, r"score_range .*\(10, 0\)"),
+        ({"score_range": "wide"}, r"score_range .*\['auto'\].* 'wide'"),
+        ({"learners": []}, "names .*one"),
     ):
         with pytest.raises(StackingError, match=message):
             Stacker(**given).fit(X, y)
-    with pytest.raises(StackingError, match=r"2 folds need at least 4 groups .* 4 different capt"):
+    with pytest.raises(StackingError, match=r"2 folds .* 4 groups "):
         Stacker(n_splits=2).fit(X, y, groups=["a", "b", "c"] * 20)
     for preset in PRESETS:
         stacker = Stacker(preset=preset, n_splits=2, random_state=0)
@@ -455,13 +456,13 @@ def test_bad_settings_are_told(problem) -> None:
 
 def test_pairs_without_scores_or_labels_are_told(problem) -> None:
     X, y, _ = problem(60)
-    with pytest.raises(StackingError, match="no scores to fit on: y is None"):
+    with pytest.raises(StackingError, match="no scores .*y is None"):
         Stacker().fit(X, None)
     groups = [str(row // 2) for row in range(60)]
     for nothing in (None, float("nan")):
-        with pytest.raises(StackingError, match="1 pairs have no label, the first is row 7"):
+        with pytest.raises(StackingError, match="1 pairs .*no label.* row 7"):
             Stacker().fit(X, y, groups=[*groups[:7], nothing, *groups[8:]])
-    with pytest.raises(StackingError, match="expected one label for each of 60 pairs"):
+    with pytest.raises(StackingError, match="label.* 60 pairs"):
         Stacker().fit(X, y, groups=3)
 
 
@@ -472,7 +473,9 @@ def test_a_table_with_its_blocks_changed_is_refused(problem) -> None:
     names[:2] = names[1::-1]
     blocks = dict(zip(names, X.blocks.values(), strict=True))
     swapped = FeatureTable(X.values, blocks, X.pair_ids, X.families)
-    with pytest.raises(StackingError, match="features of the blocks"):
+    with pytest.raises(
+        StackingError, match=r"'one/text': 4, 'one/audio'.* {'one/audio': 4, 'one/text'"
+    ):
         stacker.predict(swapped)
 
 
@@ -533,11 +536,11 @@ def test_names_of_learners_must_differ_and_work_as_parameters(rng) -> None:
     X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
     one = LinearRegression()
     for given, told in (
-        ({"learners": [("a", one)], "added_learners": [("a", one)]}, "share the name 'a'"),
-        ({"added_learners": [("boosting", one)]}, "'best' has a learner 'boosting'"),
+        ({"learners": [("a", one)], "added_learners": [("a", one)]}, "name 'a'"),
+        ({"added_learners": [("boosting", one)]}, "'best' .*'boosting'"),
         ({"added_learners": [("meta", one)]}, "called 'meta'"),
         ({"learners": [("a__b", one)]}, "called 'a__b'"),
-        ({"added_learners": one}, "added_learners must be a list"),
+        ({"added_learners": one}, "added_learners .*list"),
     ):
         with pytest.raises(StackingError, match=told):
             Stacker(**given).fit(X, y)
@@ -617,13 +620,13 @@ def of_a_file(problem):
         (lambda s: setattr(s, "blocks_", {"one/audio": slice(0, 4)}), "covers 4 of"),
         (lambda s: setattr(s, "n_jobs", 10**9), "n_jobs is 1000000000"),
         (lambda s: setattr(s, "oof_predictions_", np.ones((60, 2))), "oof_predictions_ has shape"),
-        (lambda s: setattr(s, "training_", 3), "training_ is no dict of"),
+        (lambda s: setattr(s, "training_", 3), "training_ .*dict"),
         (lambda s: s.level0_models_.append(Idle()), "level0_models_ has a Idle"),
         (
             lambda s: s.level0_models_.append(
                 FittedLearner("x", ("score",), raw_view(("loud",)), [1])
             ),
-            "sees blocks that there are not: 'loud'",
+            "'loud'",
         ),
         (lambda s: setattr(s.compression_, "mean_", np.ones(2)), "compression_.mean_ has shape"),
     ],
@@ -698,22 +701,22 @@ def test_a_learner_that_fails_is_named_with_where_and_why(rng) -> None:
     for stacker, message in (
         (
             Stacker([*linear, ("odd", Failing(fault))]),
-            f"{who} could not be fitted on the 40 rows",
+            f"{who} .*fitted on the 40 rows",
         ),
         (
             Stacker([("odd", Failing(fault, in_fit=False))]),
-            f"{who} could not predict the 20 rows of fold 0: KeyError: 'no such thing'",
+            f"{who} .* 20 rows of fold 0: KeyError: 'no such thing'",
         ),
-        (Stacker(linear, Failing(fault)), r"the learner 'meta' \(Failing\) could not be fitted"),
+        (Stacker(linear, Failing(fault)), r"'meta' \(Failing\) .*fitted"),
     ):
         with pytest.raises(StackingError, match=message) as told:
             stacker.fit(X, y)
         assert told.value.__cause__ is fault
     stacker = Stacker([("odd", Failing(fault, in_fit=False, on_rows=60))], random_state=0).fit(X, y)
-    with pytest.raises(StackingError, match="the learner 'odd' could not predict 60 pairs: KeyErr"):
+    with pytest.raises(StackingError, match="'odd' .*predict 60 pairs: KeyError"):
         stacker.predict(X)
     stacker = Stacker(linear, Failing(fault, in_fit=False), random_state=0).fit(X, y)
-    with pytest.raises(StackingError, match=r"'meta' \(Failing\) could not predict 60 pairs: KeyE"):
+    with pytest.raises(StackingError, match=r"'meta' \(Failing\) .*predict 60 pairs: KeyError"):
         stacker.predict(X)
 
 

@@ -132,7 +132,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious", encoding="utf-8")
-    with pytest.raises(FileExistsError, match=r"not an empty folder.*Give another name") as caught:
+    with pytest.raises(FileExistsError, match=r"empty folder.*another name") as caught:
         write_demo(tmp_path, 20)
     assert isinstance(caught.value, XacleStackError)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

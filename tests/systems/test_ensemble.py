@@ -53,7 +53,7 @@ def test_bad_systems_are_told(combine: object) -> None:
         combine([])
     with pytest.raises(StackingError, match=r"arrays of shape \[\(1, 2\)\]"):
         combine([[[1, 2]]])
-    with pytest.raises(StackingError, match="system 1 has nan in row 2"):
+    with pytest.raises(StackingError, match="system 1 .*nan in row 2"):
         combine([[1, 2, 3], [4, 5, np.nan]])
 
 
@@ -67,5 +67,5 @@ def test_bad_weights_are_told(weights: object) -> None:
 
 @pytest.mark.parametrize("score_range", [(10, 0), (5, 5), (0, np.inf), 10])
 def test_a_bad_score_range_is_told(score_range: object) -> None:
-    with pytest.raises(StackingError, match="score_range must be a lower and a higher bound"):
+    with pytest.raises(StackingError, match="score_range .*bound"):
         rank_average([[1, 2, 3]], score_range=score_range)

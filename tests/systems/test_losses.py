@@ -139,7 +139,7 @@ def test_score_weights_need_a_known_kind_and_scores_in_range() -> None:
     with pytest.raises(StackingError, match="score_weighting .*got True"):
         score_weights([1.0], True)
     assert score_weights([1.0], np.int64(1)) == score_weights([1.0], 1)
-    with pytest.raises(StackingError, match="1 scores lie outside 0–10, the first is -3.0 in row"):
+    with pytest.raises(StackingError, match="1 scores .* 0–10, .* -3.0 in row"):
         score_weights([1.0, -3.0], 1)
     assert score_weights([1.0, -3.0], 0).tolist() == [1, 1]
 
@@ -152,7 +152,7 @@ def test_class_balance_is_the_effective_number_of_scores(rng) -> None:
     np.testing.assert_allclose(class_balance_weights(y), expected / expected.mean(), rtol=1e-12)
     np.testing.assert_array_equal(class_balance_weights(y, beta=0.0), np.ones(200))
     assert class_balance_weights([1.0, 0.0, 1.5], beta=0.5)[2] > 1  # 1 belongs to the bin below
-    with pytest.raises(StackingError, match="beta must be 0 or more and below 1, got 1"):
+    with pytest.raises(StackingError, match=r"beta .*got 1\b"):
         class_balance_weights(y, beta=1)
 
 

@@ -183,9 +183,7 @@ def test_an_array_is_one_frame_and_a_caption_of_equal_lengths(rng) -> None:
     for n_columns in (7, 8):
         with pytest.raises(ValueError, match=r"\(4, 3\) when fitted|expecting 7 features"):
             model.predict(np.zeros((5, n_columns)))
-    with pytest.raises(
-        StackingError, match=r"\(4, 4\) dimensions, \(4, 3\) when fitted.*PairSequences"
-    ):
+    with pytest.raises(StackingError, match=r"\(4, 4\) .*\(4, 3\) when fitted.*PairSequences"):
         clone(QUICK).fit(X, y, eval_set=(np.zeros((9, 7)), np.arange(9.0)))
     model.fit(np.zeros((30, 7)), y, eval_set=(np.zeros((9, 7)), np.arange(9.0)))
     assert model.widths_ == [(4, 4)]
@@ -196,10 +194,10 @@ def test_an_array_is_one_frame_and_a_caption_of_equal_lengths(rng) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden": 0}, "hidden must be a whole number, 1 or more, got 0"),
-        ({"mlp": 0}, "mlp must be a whole number, 1 or more, got 0"),
-        ({"dropout": 1}, "dropout must be 0 or more and below 1, got 1"),
-        ({"weight_decay": -1}, "weight_decay must be a finite number, 0 or more, got -1"),
+        ({"hidden": 0}, r"hidden .*got 0\b"),
+        ({"mlp": 0}, r"mlp .*got 0\b"),
+        ({"dropout": 1}, r"dropout .*got 1\b"),
+        ({"weight_decay": -1}, r"weight_decay .*got -1\b"),
     ],
 )
 def test_settings_are_checked(problem, settings, message: str) -> None:
@@ -211,7 +209,7 @@ def test_bad_input(problem) -> None:
     X, y = problem(30)
     with pytest.raises(StackingError, match="29 scores for 30 pairs"):
         clone(QUICK).fit(X, y[:29])
-    with pytest.raises(StackingError, match="no scores to fit on"):
+    with pytest.raises(StackingError, match="no scores"):
         clone(QUICK).fit(X, None)
     model = clone(QUICK).set_params(epochs=1).fit(X, y)
     with pytest.raises(StackingError, match=r"\(4, 3\) dimensions, \(3, 3\) when fitted"):

@@ -53,22 +53,22 @@ def test_a_setting_of_the_class_is_no_attribute_of_a_network(saved: Path, tmp_pa
     path = changed(saved, tmp_path, "hidden", 10**9)
     name = type(load_model(saved)).__name__
     add_attribute(path, name, "_sizes", {**node("ListNode", "builtins.list", [])})
-    with pytest.raises(ModelFileError, match="an attribute '_sizes', which its class has"):
+    with pytest.raises(ModelFileError, match="attribute '_sizes'"):
         load_model(path)
 
 
 @pytest.mark.parametrize(
     ("saved", "name", "value", "message"),
     [
-        (NETWORKS[1], "widths_", 3, "widths_ is 3, expected a pair of lengths for each"),
-        (NETWORKS[1], "spaces_", 3, "spaces_ is 3, expected a tuple of names"),
+        (NETWORKS[1], "widths_", 3, "widths_ is 3"),
+        (NETWORKS[1], "spaces_", 3, "spaces_ is 3"),
         (NETWORKS[1], "deviation_", np.ones((5, 1)), r"deviation_ has shape \(5, 1\)"),
         (NETWORKS[1], "calibration_", 3, "calibration_ is a int"),
         (
             NETWORKS[2],
             "n_layers",
             3,
-            r"n_layers: 3 parts, but weights_ has 1 called encoder.layers",
+            r"n_layers: 3 parts, .* 1 .*encoder\.layers",
         ),
         (NETWORKS[2], "n_layers", 10**9, "n_layers: 1000000000 parts"),
         (NETWORKS[2], "n_layers", 1.0, "n_layers: 1.0 parts"),
@@ -88,9 +88,9 @@ def test_parts_that_a_network_lacks_are_refused(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("widths_", [(4, 4)] * 2, "widths_ is .* expected a pair of lengths for each"),
+        ("widths_", [(4, 4)] * 2, r"widths_ is \[\(4, 4\), \(4, 4\)\]"),
         ("widths_", [(4, 10**9)], "1000000000"),
-        ("spaces_", ("a", 3), "spaces_ is .* expected a tuple of names"),
+        ("spaces_", ("a", 3), r"spaces_ is \('a', 3\)"),
     ],
 )
 def test_vectors_that_no_table_has_are_refused(
@@ -113,7 +113,7 @@ def test_weights_of_another_type_are_refused(saved: Path) -> None:
     model = load_model(saved)
     name = next(name for name, array in model.weights_.items() if array.dtype == np.float32)
     model.weights_[name] = model.weights_[name].astype(np.float64)
-    with pytest.raises(ModelFileError, match=r"weights_\[.*\] is no array of float32"):
+    with pytest.raises(ModelFileError, match=r"weights_\[.*\] .*float32"):
         model.predict(X)
 
 
@@ -135,7 +135,7 @@ def test_a_gate_checks_what_it_holds(tmp_path: Path) -> None:
     path = save_model(tmp_path / "gate.skops", GatedRegressor(CosineRegressor()).fit(X, Y))
     load_model(path)
     set_attribute(path, "GatedRegressor", "mean_", "low")
-    with pytest.raises(ModelFileError, match="GatedRegressor: mean_ is of type str"):
+    with pytest.raises(ModelFileError, match="GatedRegressor: mean_ .*str"):
         load_model(path)
     set_attribute(path, "GatedRegressor", "mean_", 0.5)
     set_attribute(path, "CosineRegressor", "calibration_", 3)

@@ -22,17 +22,17 @@ def test_the_cosine_is_timms() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be a whole number, 1 or more, got 0"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number"),
-        ({"plateau_patience": -1}, "plateau_patience must be a whole number, 0 or more, got -1"),
-        ({"weight_decay": -1e-4}, "weight_decay must be a finite number, 0 or more, got -0.0001"),
-        ({"weight_decay": True}, "weight_decay must be a finite number, 0 or more, got True"),
-        ({"warmup_epochs": -1}, "warmup_epochs must be a finite number, 0 or more, got -1"),
-        ({"final_learning_rate": np.nan}, "final_learning_rate must be a finite number, 0 or"),
-        ({"patience": 0}, "patience must be a whole number, 1 or more, got 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be a finite number above 0, got -1.0"),
-        ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
-        ({"schedule": "step"}, r"schedule must be one of \['cosine', 'plateau'\]"),
+        ({"epochs": 0}, r"epochs .*got 0\b"),
+        ({"batch_size": 2.5}, "batch_size .*got 2.5"),
+        ({"plateau_patience": -1}, "plateau_patience .*got -1"),
+        ({"weight_decay": -1e-4}, "weight_decay .*got -0.0001"),
+        ({"weight_decay": True}, "weight_decay .*got True"),
+        ({"warmup_epochs": -1}, "warmup_epochs .*got -1"),
+        ({"final_learning_rate": np.nan}, "final_learning_rate .*got nan"),
+        ({"patience": 0}, r"patience .*got 0\b"),
+        ({"learning_rate": -1.0}, "learning_rate .*above 0, got -1.0"),
+        ({"optimizer": "sgd"}, r"optimizer .*\['lars', 'adam'\].* 'sgd'"),
+        ({"schedule": "step"}, r"schedule .*\['cosine', 'plateau'\].* 'step'"),
     ],
 )
 def test_settings_are_checked(settings, message: str) -> None:

@@ -221,12 +221,12 @@ def test_it_is_a_learner_of_the_stack(problem) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "l1"}, r"loss must be one of \['mse', 'listnet', 'pairwise'\], got 'l1'"),
-        ({"n_dims": 0}, "n_dims must be a whole number, 1 or more, got 0"),
-        ({"hidden": 0}, "hidden must be a whole number, 1 or more, got 0"),
-        ({"dropout": -0.1}, "dropout must be 0 or more and below 1, got -0.1"),
-        ({"weight_decay": -0.1}, "weight_decay must be a finite number, 0 or more, got -0.1"),
-        ({"warmup_epochs": -1}, "warmup_epochs must be a finite number, 0 or more, got -1"),
+        ({"loss": "l1"}, r"loss .*\['mse', 'listnet', 'pairwise'\].* 'l1'"),
+        ({"n_dims": 0}, r"n_dims .*got 0\b"),
+        ({"hidden": 0}, r"hidden .*got 0\b"),
+        ({"dropout": -0.1}, "dropout .*got -0.1"),
+        ({"weight_decay": -0.1}, "weight_decay .*got -0.1"),
+        ({"warmup_epochs": -1}, "warmup_epochs .*got -1"),
         ({"spaces": []}, r"spaces .* got \[\]"),
         ({"spaces": "near"}, "spaces .* got 'near'"),
         ({"spaces": [slice(0, 3)]}, "spaces .* got .*slice"),

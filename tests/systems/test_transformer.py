@@ -109,10 +109,10 @@ def test_the_defaults_are_the_published_configuration() -> None:
     encoder = 2 * (4 * 768**2 + 4 * 768 + 2 * 4 * 768**2 + 5 * 768 + 4 * 768)
     n_parameters = encoder + 2 * 768 + 768 * 512 + 512 + 512 + 1
     assert sum(p.numel() for p in network.parameters()) == n_parameters
-    plan = TransformerRegressor()._plan()
-    assert (plan.optimizer, plan.batch_size, plan.epochs) == ("lars", 128, 100)
-    assert (plan.learning_rate, plan.final_learning_rate) == (3e-4, 1e-7)
-    assert (plan.warmup_epochs, plan.weight_decay, plan.patience) == (5, 0, None)
+    model = TransformerRegressor()
+    assert (model.optimizer, model.batch_size, model.epochs) == ("lars", 128, 100)
+    assert (model.learning_rate, model.final_learning_rate) == (3e-4, 1e-7)
+    assert (model.warmup_epochs, model.weight_decay, model.patience) == (5, 0, None)
     first, second = network.encoder.layers
     assert torch.equal(first.linear1.weight, second.linear1.weight)
     assert network.mlp[3].weight.std().item() == pytest.approx(0.01, rel=0.2)
@@ -230,11 +230,11 @@ def test_a_failed_fit_leaves_nothing_fitted(problem, monkeypatch) -> None:
 
 def test_scores_without_weight_train_nothing(problem) -> None:
     X, y = problem(40)
-    with pytest.raises(StackingError, match="has the weight 0 in the loss.* score_weighting=0, 1"):
+    with pytest.raises(StackingError, match="weight 0 .* score_weighting=0, 1"):
         quick(score_weighting=3).fit(X, y / 5)
     # One score has a weight, but its row is not trained on.
     high = np.where(np.arange(40) == 7, 9.0, y / 5)
-    with pytest.raises(StackingError, match="every row that is trained on has the weight 0"):
+    with pytest.raises(StackingError, match="every row .* weight 0"):
         quick(score_weighting=3).fit(X, high, sample_weight=np.arange(40) != 7)
     assert quick(score_weighting=3, epochs=1).fit(X, y, eval_set=(X, y / 5)).best_epoch_ == 1
 
@@ -345,7 +345,7 @@ def test_a_bar_counts_epochs(problem, capsys) -> None:
     shown = capsys.readouterr().err
     assert "TransformerRegressor" in shown
     assert "2/2" in shown
-    assert "validation SRCC" in shown
+    assert "SRCC" in shown
     quick(epochs=2).fit(X, y)
     assert capsys.readouterr().err == ""
 
@@ -353,19 +353,19 @@ def test_a_bar_counts_epochs(problem, capsys) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_heads": 4}, "n_heads must divide the vectors' length 6, got 4"),
-        ({"n_heads": 1.5}, "n_heads must be a whole number, 1 or more, got 1.5"),
-        ({"n_layers": 0}, "n_layers must be a whole number, 1 or more, got 0"),
-        ({"feedforward": 0}, "feedforward must be a whole number, 1 or more, got 0"),
-        ({"hidden": 0}, "hidden must be a whole number, 1 or more, got 0"),
-        ({"weight_decay": -0.1}, "weight_decay must be a finite number, 0 or more, got -0.1"),
-        ({"warmup_epochs": -1}, "warmup_epochs must be a finite number, 0 or more, got -1"),
-        ({"dropout": 1.0}, "dropout must be 0 or more and below 1, got 1.0"),
+        ({"n_heads": 4}, r"n_heads .* 6, got 4\b"),
+        ({"n_heads": 1.5}, "n_heads .*got 1.5"),
+        ({"n_layers": 0}, r"n_layers .*got 0\b"),
+        ({"feedforward": 0}, r"feedforward .*got 0\b"),
+        ({"hidden": 0}, r"hidden .*got 0\b"),
+        ({"weight_decay": -0.1}, "weight_decay .*got -0.1"),
+        ({"warmup_epochs": -1}, "warmup_epochs .*got -1"),
+        ({"dropout": 1.0}, "dropout .*got 1.0"),
         ({"score_weighting": 5}, r"\[0, 1, 2, 3\], got 5"),
-        ({"validation_fraction": 0}, "validation_fraction must lie between 0 and 1, got 0"),
-        ({"optimizer": "sgd"}, r"optimizer must be one of \['lars', 'adam'\], got 'sgd'"),
-        ({"precision": "half"}, r"precision must be one of \['float32', 'bfloat16'\], got 'half'"),
-        ({"learning_rate": 1e30}, "not finite after its first epoch"),
+        ({"validation_fraction": 0}, r"validation_fraction .*got 0\b"),
+        ({"optimizer": "sgd"}, r"optimizer .*\['lars', 'adam'\].* 'sgd'"),
+        ({"precision": "half"}, r"precision .*\['float32', 'bfloat16'\].* 'half'"),
+        ({"learning_rate": 1e30}, "finite .*first epoch"),
     ],
 )
 def test_settings_are_checked(problem, settings, message: str) -> None:
@@ -388,7 +388,7 @@ def test_settings_are_checked_without_data_and_without_pytorch(monkeypatch) -> N
 def test_two_vectors_of_different_lengths_are_told(problem) -> None:
     X, y = problem(30)
     table = FeatureTable(X, {"a/audio": slice(0, 5), "a/text": slice(5, 12)})
-    with pytest.raises(StackingError, match="5 columns and the caption's 7.*ProjectionHead"):
+    with pytest.raises(StackingError, match="5 columns .* 7.*ProjectionHead"):
         quick().fit(table, y)
 
 
@@ -403,11 +403,11 @@ def test_scores_off_the_scale_need_no_weighting(problem) -> None:
     ("fit", "message"),
     [
         ({"eval_set": "X"}, r"eval_set: expected a pair \(X, y\)"),
-        ({"eval_set": (np.zeros((9, 12)), None)}, "eval_set has no scores, .* then 10% of the"),
+        ({"eval_set": (np.zeros((9, 12)), None)}, "eval_set .*no scores, .* 10%"),
         ({"eval_set": (np.zeros((9, 12)), np.zeros(8))}, "eval_set: 8 scores for 9 pairs"),
-        ({"groups": ["a", "b"]}, r"one label for each of 30 pairs, got shape \(2,\)"),
-        ({"sample_weight": np.ones(7)}, "sample_weight: expected one number for each of 30 pairs"),
-        ({"sample_weight": np.eye(30)[0]}, "only one weight is above zero; give two or more"),
+        ({"groups": ["a", "b"]}, r"label.* 30 pairs.* \(2,\)"),
+        ({"sample_weight": np.ones(7)}, "sample_weight: .* 30 pairs"),
+        ({"sample_weight": np.eye(30)[0]}, "one weight .*above zero"),
         ({"sample_weight": np.full(30, -1.0)}, "sample_weight: 30 weights are negative"),
     ],
 )

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.table import Column, Table
+from rich.table import Table
 
 from xacle_stack.cli.show import console
 from xacle_stack.errors import XacleStackError
 
 if TYPE_CHECKING:
-    from xacle_stack.encoders import Encoder
+    from xacle_stack.encoders import Encoder, EncoderInfo
 
 
 def encoders(
@@ -32,41 +32,20 @@ def encoders(
         extras = {info.extra for info in infos if info.extra and not info.is_installed}
         console.print(",".join(sorted(extras)), end="")
         return
-    table = Table(
-        Column("encoder", no_wrap=True),
-        Column("audio", overflow="fold"),
-        Column("text", overflow="fold"),
-        "kHz",
-        "window",
-        Column("licence", overflow="fold"),
-        "installed",
-        "checkpoint",
-        box=box.SIMPLE_HEAD,
-    )
+    table = Table("encoder", "kHz", "window", "installed", "checkpoint", box=box.SIMPLE_HEAD)
     notes = []
     for name in encoder_names():
         encoder = get_encoder(name)
         info = encoder.info
-        audio, text = (
-            ", ".join(
-                f"{output} {'T × ' if output in info.sequences else ''}{n_dims}"
-                for output, n_dims in info.outputs(m).items()
-            )
-            or "–"
-            for m in ("audio", "text")
-        )
         is_here = info.weights is None or _is_here(encoder)
         table.add_row(
             name,
-            audio,
-            text,
             "–" if info.sample_rate_hz is None else f"{info.sample_rate_hz / 1000:g}",
             "any" if info.window_s is None else f"{info.window_s:.3g} s",
-            info.licence,
             "yes" if info.is_installed else "no",
             "built in" if info.weights is None else "found" if is_here else "not found",
         )
-        note = f"{name}: {info.summary.rstrip('.')}."
+        note = f"{name}: {info.summary.rstrip('.')}. {_outputs(info)} Licence: {info.licence}."
         if not info.is_installed:
             note += f" Install: pip install 'xacle-stack[{info.extra}]'."
         if info.weights is not None and not is_here:
@@ -76,6 +55,18 @@ def encoders(
         notes.append(note)
     console.print(table)
     console.print("\n".join(notes), soft_wrap=True)
+
+
+def _outputs(info: "EncoderInfo") -> str:
+    """Return what an encoder makes of clips and of captions, with the numbers of dimensions."""
+    sides = []
+    for outputs in (info.audio_outputs, info.text_outputs):
+        sizes = [
+            f"{output} {'T × ' if output in info.sequences else ''}{n_dims}"
+            for output, n_dims in outputs.items()
+        ]
+        sides.append(", ".join(sizes) or "none")
+    return f"Clips: {sides[0]}. Captions: {sides[1]}."
 
 
 def _is_here(encoder: "type[Encoder]") -> bool:

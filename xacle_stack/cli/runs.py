@@ -25,6 +25,12 @@ def run_and_print(
     """Run an experiment and print its table; what is finished is told where it is stopped."""
     from xacle_stack.experiment import run_experiment
 
+    if (out / "results.csv").exists():
+        console.print(
+            f"The results of an earlier run in {out} are replaced as soon as the first system of "
+            "this run is finished; --out names another folder.",
+            soft_wrap=True,
+        )
     results: list[Result] = []
     n_finished = 0
     try:

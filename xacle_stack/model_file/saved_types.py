@@ -70,6 +70,8 @@ _OWN_FILES = (
 _REMEDIES = {
     "lightgbm.": "Use xacle_stack.BoostedTrees in place of LightGBM's estimators.",
     "numpy.random.": "Give a whole number as random_state.",
+    "xacle_stack.": "A class of this library that may be saved has a method check_state, and its "
+    "full name is in SAVED_TYPES of its package.",
     "sklearn.ensemble.": "Use xacle_stack.BoostedTrees in place of scikit-learn's trees.",
     "sklearn.tree.": "Use xacle_stack.BoostedTrees in place of scikit-learn's trees.",
     "sklearn.svm.": "Use sklearn.kernel_ridge.KernelRidge(kernel='rbf') in place of kernel SVMs.",

@@ -244,6 +244,7 @@ def label_points(
     shown = [plain_text(short_name(name, MAX_NAME_CHARS)) for name in names]
     figure_of(ax).draw_without_rendering()  # settles the size of the axes
     offsets = _offsets_beside(ax, points, shown)
+    pixels_per_point = figure_of(ax).dpi / _POINTS_PER_INCH
     colours = [GREY if index in muted else BLACK for index in range(len(names))]
     if offsets is None:
         _label_at_the_right(ax, points, shown, colours)
@@ -252,8 +253,8 @@ def label_points(
         ax.annotate(
             name,
             point,
-            xytext=offset,
-            textcoords="offset pixels",
+            xytext=(offset[0] / pixels_per_point, offset[1] / pixels_per_point),
+            textcoords="offset points",  # at any resolution that the figure is saved with
             fontsize=FONT_SIZE,
             color=colour,
             va="bottom",

@@ -35,8 +35,9 @@ class Result:
         The system's name.
     split : str
     kind : str
-        What the system is: ``"stack"``, ``"cosine"`` and the other kinds of a recipe, ``"file"``
-        for a file of predictions, ``"published"`` for a row of the literature.
+        What the system is: ``"stack"``, ``"cosine"`` and the other kinds of a recipe, ``"rank
+        ensemble"`` and ``"mean ensemble"`` for averages, ``"file"`` for a file of predictions,
+        ``"published"`` for a row of the literature.
     evaluation : Evaluation
         The four metrics with their intervals; the means over the seeds if there are several.
     n_seeds : int, default=1

@@ -1,6 +1,7 @@
 """The one table of results: for a terminal, as CSV, as Markdown and as HTML.
 
-To add a column, write a :class:`_Column` into :data:`_COLUMNS`.
+To add a column, write a :class:`_Column` into :data:`_COLUMNS`; the CSV holds every number of a
+:class:`Result` in full, and `to_csv` names them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _UNKNOWN = "–"
 _SHORT_NAME_WIDTH = 28
 _CHOSE_EPOCH_NOTE = (
     "† This system chose its epoch on this split, so its figures do not hold for unseen pairs."
+)
+_RANKS_NOTE = (
+    "An ensemble of ranks spreads its scores evenly over 0-10, so its MSE says little about it."
 )
 _NAN_NOTE = "nan: a correlation is undefined where all human or all predicted scores are equal."
 
@@ -230,6 +234,8 @@ def _notes(results: Sequence[Result]) -> list[str]:
         notes.append(_CHOSE_EPOCH_NOTE)
     if any(math.isnan(float(result.evaluation.srcc)) for result in results):
         notes.append(_NAN_NOTE)
+    if any(result.kind == "rank ensemble" for result in results):
+        notes.append(_RANKS_NOTE)
     reference = reference_of(results)
     if reference is not None:
         notes.append(

@@ -656,8 +656,16 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         if isinstance(X, FeatureTable):
             check_same_columns(X, self.families_, self.blocks_)
             return X
-        values = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return FeatureTable(values, self.blocks_, families=self.families_)
+        table = table_from_array(
+            validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        )
+        if table.blocks != self.blocks_ or table.families != self.families_:
+            raise StackingError(
+                "X is an array without names, but the stacker was fitted on a FeatureTable of the "
+                f"families {list(self.families_)}. Give the table of its FeatureBuilder: in an "
+                "array nobody can tell whether the columns are in the same order."
+            )
+        return table
 
 
 def _takes_tables(estimator: BaseEstimator) -> bool:

@@ -2,7 +2,9 @@
 
 Each kind is one class: what it takes from the cache (`builder`) and what is trained on it
 (`regressor`).  A recipe gives them names.  What is no field of the class is a parameter of the
-estimator, whose constructor has the default::
+estimator, whose constructor has the default.  A new kind needs its class in :data:`AnySpec`, and
+its estimator in `SAVED_TYPES` of this package; paths of encoders in its settings are made absolute
+by `recipe_file`, which knows the names of those settings::
 
     [systems.trust-your-clap]
     kind = "transformer"
@@ -392,6 +394,8 @@ def mistakes_in(
             )
     for name, system in systems.items():
         if isinstance(system, EnsembleSpec):
+            if len(set(system.of)) < len(system.of):
+                mistakes.append(f"systems.{name}: {list(system.of)} names a system twice")
             mistakes += [
                 f"systems.{name}: {member!r} is no system to average; there are {trained}"
                 for member in system.of

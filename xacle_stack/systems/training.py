@@ -230,7 +230,7 @@ class _Run:
                     break
                 bar.update()
                 rank = f"{self.best[0]:.4f}" if math.isfinite(self.best[0]) else "undefined"
-                bar.set_postfix_str(f"validation SRCC {rank}")
+                bar.set_postfix_str(f"SRCC {rank}")
                 if self._is_out_of_patience():
                     break
         except KeyboardInterrupt as interrupt:
