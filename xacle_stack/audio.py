@@ -58,14 +58,7 @@ _UNKNOWN_LENGTH = 1 << 40
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A decoded audio file.
-
-    Attributes
-    ----------
-    samples : ndarray of shape (n_samples, n_channels)
-        float32.
-    sample_rate_hz : int
-    """
+    """A decoded audio file: float32 samples of shape (n_samples, n_channels), and their rate."""
 
     samples: FloatArray
     sample_rate_hz: int

@@ -35,13 +35,8 @@ def standardise(samples: FloatArray) -> FloatArray:
 def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], list[int]]:
     """Cut each clip into the fewest equal pieces of at most `longest` samples.
 
-    Returns
-    -------
-    pieces : list of ndarray
-        The pieces of the first clip, then of the second, and so on.  Lengths within a clip differ
-        by at most one sample.
-    counts : list of int
-        Number of pieces of each clip.
+    Returns the pieces of the first clip, then of the second, and so on, and the number of pieces of
+    each clip.  Lengths within a clip differ by at most one sample.
 
     Examples
     --------
@@ -64,14 +59,9 @@ def max_pieces(n_clips: int, n_samples: int, sample_rate_hz: int) -> int:
 
 
 def pad(pieces: Sequence[FloatArray], n_samples: int = 0) -> tuple[FloatArray, IntArray]:
-    """Stack pieces, padded with zeros to the longest of them and to at least `n_samples`.
+    """Stack pieces as float32, padded with zeros to the longest of them and to `n_samples`.
 
-    Returns
-    -------
-    stacked : ndarray of shape (n_pieces, n_longest)
-        float32.
-    lengths : ndarray of shape (n_pieces,)
-        Lengths before padding.
+    Returns the stack, of shape (n_pieces, n_longest), and the lengths before padding.
     """
     lengths = np.array([len(piece) for piece in pieces])
     stacked = np.zeros((len(pieces), max(n_samples, *lengths)), dtype=np.float32)
@@ -104,16 +94,9 @@ def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
 def masked_statistics(frames: Tensor, n_frames: Tensor) -> Tensor:
     """Return mean, standard deviation and maximum over the first frames of each row.
 
-    Parameters
-    ----------
-    frames : tensor of shape (n_pieces, n_longest, n_dims)
-    n_frames : tensor of shape (n_pieces,)
-        Number of valid frames in each row, at least one; the others are ignored.
-
-    Returns
-    -------
-    statistics : tensor of shape (n_pieces, 3 * n_dims)
-        float32.  The deviation is the population's, so that a single frame gives 0.
+    The frames have the shape (n_pieces, n_longest, n_dims); of each row the first `n_frames`, at
+    least one, are valid.  The statistics have the shape (n_pieces, 3 * n_dims), float32.  The
+    deviation is the population's, so that a single frame gives 0.
     """
     import torch
 
@@ -127,19 +110,9 @@ def masked_statistics(frames: Tensor, n_frames: Tensor) -> Tensor:
 
 
 def merge_statistics(statistics: Tensor, n_frames: Tensor, counts: Sequence[int]) -> Tensor:
-    """Combine the statistics of the pieces of each clip.
+    """Combine what :func:`masked_statistics` returns for the pieces of each clip.
 
-    Parameters
-    ----------
-    statistics : tensor of shape (n_pieces, 3 * n_dims)
-        See :func:`masked_statistics`.
-    n_frames : tensor of shape (n_pieces,)
-    counts : sequence of int
-        Number of pieces of each clip.
-
-    Returns
-    -------
-    merged : tensor of shape (n_clips, 3 * n_dims)
+    `counts` holds the number of pieces of each clip; the result has a row for each clip.
     """
     import torch
 

@@ -64,12 +64,9 @@ class TorchEncoder(Encoder):
 
         Parameters
         ----------
-        checkpoint : str, optional
-            A file, folder or hub id; None for the default.
-        device : str, default="cpu"
+        checkpoint, device, code
+            See :meth:`Encoder.load`.
         precision : {"float32", "bfloat16", "float16"}, default="float32"
-        code : Path, optional
-            The folder of the model's own code, for an encoder that declares ``info.code``.
 
         Raises
         ------
@@ -194,11 +191,7 @@ def split_rows(rows: FloatArray, max_rows: int) -> list[FloatArray]:
 def by_length(clips: Sequence[FloatArray]) -> Iterator[tuple[IntArray, FloatArray]]:
     """Group clips of equal length, for models whose result padding would change.
 
-    Yields
-    ------
-    indices : ndarray of shape (n_group,)
-        Indices into `clips`.
-    stacked : ndarray of shape (n_group, n_samples)
+    Yields the indices of a group and its clips, stacked to the shape (n_group, n_samples).
     """
     lengths = np.array([len(clip) for clip in clips])
     for length in np.unique(lengths):
@@ -215,17 +208,10 @@ def in_order(groups: Sequence[tuple[IntArray, Tensor]]) -> Tensor:
 
 
 def pooled_statistics(frames: Tensor) -> Tensor:
-    """Return mean, standard deviation and maximum over time, concatenated.
+    """Return mean, deviation and maximum over time, shape (n_clips, 3 * n_dims), float32.
 
-    Parameters
-    ----------
-    frames : tensor of shape (n_clips, n_frames, n_dims)
-        Without padding.
-
-    Returns
-    -------
-    statistics : tensor of shape (n_clips, 3 * n_dims)
-        float32.  The deviation is the population's, so that a single frame gives 0.
+    The frames have the shape (n_clips, n_frames, n_dims), without padding.  The deviation is the
+    population's, so that a single frame gives 0.
     """
     import torch
 
