@@ -38,15 +38,9 @@ _CHUNK = 50
 
 @dataclass(frozen=True, eq=False)
 class Cca:
-    """Canonical directions of two views.
+    """Canonical directions of two views, the most correlated first.
 
-    Attributes
-    ----------
-    x_mean, y_mean : ndarray of shape (n_x,), (n_y,)
-    x_map, y_map : ndarray of shape (n_x, n_dims), (n_y, n_dims)
-        Columns give variates of unit (regularised) variance, the most correlated first.
-    correlations : ndarray of shape (n_dims,)
-        In [0, 1], descending.
+    Columns of the maps give variates of unit (regularised) variance; the correlations are in [0, 1].
     """
 
     x_mean: FloatArray
