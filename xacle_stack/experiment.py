@@ -266,7 +266,6 @@ class _Task:
         return self.recipe.seeds if spec.seeds is None else spec.seeds
 
     def _fit(self, name: str, spec: SystemSpec, seed: int, fits: _Fits) -> Scorer:
-        """Train with one seed."""
         start = time.perf_counter()
         names = self.recipe.cache_names
         builder = spec.builder(names, self.recipe.builder())
@@ -306,7 +305,6 @@ class _Task:
         return self.groups[key]
 
     def _score(self, scorer: Scorer, fits: _Fits) -> None:
-        """Score every split."""
         start = time.perf_counter()
         for split, cached in self.cached.items():
             fits.scores.setdefault(split, []).append(scorer.score(cached))
@@ -393,7 +391,6 @@ def _averaged(spec: EnsembleSpec, fits: Mapping[str, _Fits]) -> _Fits:
 
 
 def _random_states(regressor: Any) -> dict[str, Any]:
-    """Return the seeds of an estimator and of those in it, by parameter."""
     return _parameters_called("random_state", regressor)
 
 

@@ -34,7 +34,7 @@ _REMEDIES = {
 
 @contextmanager
 def disk_errors(path: Path, action: str) -> Iterator[None]:
-    """Turn an OSError of an action (read, listed, deleted) into a CacheError that says what to do."""
+    """Turn an OSError of an action, such as "read", into a CacheError that says what to do."""
     try:
         yield
     except CacheError:

@@ -40,7 +40,7 @@ _CHUNK = 50
 class Cca:
     """Canonical directions of two views, the most correlated first.
 
-    Columns of the maps give variates of unit (regularised) variance; the correlations are in [0, 1].
+    Columns of the maps give variates of unit (regularised) variance.
     """
 
     x_mean: FloatArray
