@@ -93,16 +93,12 @@ def run_experiment(
 
     Parameters
     ----------
-    data : Path
-        The folder of the data set.
+    data, store, out : Path
+        The folders of the data set, of the cached embeddings and of the results.
     recipe : Recipe
     systems : mapping of str to SystemSpec or EnsembleSpec
         The first is the reference that the others are compared with:
         :attr:`Recipe.stack_systems` or :attr:`Recipe.compared_systems`.
-    store : Path
-        The folder of the cached embeddings.
-    out : Path
-        The folder of the results.
     n_jobs : int, default=1
     progress : bool, default=False
 

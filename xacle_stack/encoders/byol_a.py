@@ -26,7 +26,6 @@ from xacle_stack.encoders.torch_encoder import (
     Tensor,
     TorchEncoder,
     by_length,
-    split_rows,
 )
 from xacle_stack.encoders.users_code import build_with_script, find_script
 from xacle_stack.errors import EncoderError
@@ -122,12 +121,11 @@ class ByolA(TorchEncoder):
         # A clip shorter than a window of the spectrogram would have no frame.
         pieces = [np.pad(piece, (0, max(0, N_FFT - len(piece)))) for piece in pieces]
         frames: dict[int, Tensor] = {}
-        for indices, stacked in by_length(pieces):
-            max_rows = max_pieces(len(clips), stacked.shape[1], SAMPLE_RATE_HZ)
-            parts = split_rows(stacked.astype(np.float32, copy=False), max_rows)
-            for rows, part in zip(np.array_split(indices, len(parts)), parts, strict=True):
-                encoded = self.model["network"](self._log_mel(part)).float()
-                frames.update(zip(rows.tolist(), encoded, strict=True))
+        for indices, stacked in by_length(
+            pieces, lambda n: max_pieces(len(clips), n, SAMPLE_RATE_HZ)
+        ):
+            encoded = self.model["network"](self._log_mel(stacked)).float()
+            frames.update(zip(indices.tolist(), encoded, strict=True))
         ends = np.cumsum(counts)
         by_clip = [
             torch.cat([frames[piece] for piece in range(end - count, end)])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xacle_stack._optional import require, stand_ins
 from xacle_stack._types import FloatArray, IntArray
@@ -183,20 +184,24 @@ def in_float32(front_end: Any) -> None:
     front_end.forward = forward_in_float32
 
 
-def split_rows(rows: FloatArray, max_rows: int) -> list[FloatArray]:
+def split_rows(rows: NDArray[Any], max_rows: int) -> list[NDArray[Any]]:
     """Split rows into the fewest nearly equal parts of at most `max_rows`."""
     return np.array_split(rows, math.ceil(len(rows) / max_rows))
 
 
-def by_length(clips: Sequence[FloatArray]) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Group clips of equal length, for models whose result padding would change.
+def by_length(
+    clips: Sequence[FloatArray], max_rows: Callable[[int], int]
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Yield batches of clips of equal length, for models whose result padding would change.
 
-    Yields the indices of a group and its clips, stacked to the shape (n_group, n_samples).
+    A batch is the indices of its clips and the clips as float32 of shape (n_batch, n_samples); it
+    has at most ``max_rows(n_samples)`` rows.
     """
     lengths = np.array([len(clip) for clip in clips])
-    for length in np.unique(lengths):
-        indices = np.flatnonzero(lengths == length)
-        yield indices, np.stack([clips[index] for index in indices])
+    for length in np.unique(lengths).tolist():
+        for indices in split_rows(np.flatnonzero(lengths == length), max_rows(length)):
+            stacked = np.stack([clips[index] for index in indices])
+            yield indices, stacked.astype(np.float32, copy=False)
 
 
 def in_order(groups: Sequence[tuple[IntArray, Tensor]]) -> Tensor:
