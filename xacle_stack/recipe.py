@@ -51,9 +51,8 @@ from pydantic import (
 )
 
 from xacle_stack.encoders import WORDS, EncoderChoice, Precision, read_fingerprints
-from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
-from xacle_stack.recipe_file import read_settings, recipe_path
+from xacle_stack.recipe_file import mistakes_error, read_settings, recipe_path
 from xacle_stack.stacking import Stacker
 from xacle_stack.systems.specs import (
     AnySpec,
@@ -295,9 +294,7 @@ def _validated(settings: Mapping[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(settings)
     except ValidationError as error:
         mistakes = [_mistake(found["loc"], found["msg"]) for found in error.errors()]
-        raise RecipeError(
-            f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
-        ) from None
+        raise mistakes_error(source, mistakes) from None
 
 
 def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -360,9 +357,7 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
                 "does not count alike; give the output another name"
             )
     if mistakes:
-        raise RecipeError(
-            f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
-        )
+        raise mistakes_error(source, mistakes)
     return recipe
 
 

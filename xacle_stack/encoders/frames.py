@@ -8,14 +8,16 @@ So memory is bounded for any clips.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.encoders.torch_encoder import Tensor, in_order
 
+T = TypeVar("T")
 LONGEST_S = 30
 USUAL_S = 10
 
@@ -45,6 +47,12 @@ def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], li
     """
     parts = [np.array_split(clip, math.ceil(len(clip) / longest)) for clip in clips]
     return [piece for pieces in parts for piece in pieces], [len(pieces) for pieces in parts]
+
+
+def of_each_clip(found: Mapping[int, T], counts: Sequence[int]) -> list[list[T]]:
+    """Return what was found of the pieces that :func:`cut` returned, clip by clip."""
+    pieces = (found[number] for number in range(sum(counts)))
+    return [list(islice(pieces, count)) for count in counts]
 
 
 def max_pieces(n_clips: int, n_samples: int, sample_rate_hz: int) -> int:
@@ -134,21 +142,11 @@ def pool_frames(
     get_frames: Callable[[Sequence[FloatArray]], tuple[Tensor, Tensor]],
     spread: float = 1.25,
 ) -> Tensor:
-    """Return mean, standard deviation and maximum over each clip's frames.
+    """Return mean, deviation and maximum over each clip's frames, shape (n_clips, 3 * n_dims).
 
-    Parameters
-    ----------
-    clips : sequence of ndarray of shape (n_samples,)
-    sample_rate_hz : int
-    get_frames : callable
-        Takes pieces and returns their frames and the numbers of valid frames, as
-        :func:`masked_statistics` takes them.
-    spread : float, default=1.25
-        The largest ratio of the longest to the shortest piece in a batch.
-
-    Returns
-    -------
-    statistics : tensor of shape (n_clips, 3 * n_dims)
+    `get_frames` takes pieces and returns their frames and the numbers of valid frames, as
+    :func:`masked_statistics` takes them.  `spread` is the largest ratio of the longest to the
+    shortest piece in a batch.
     """
     pieces, counts = cut(clips, LONGEST_S * sample_rate_hz)
     statistics, n_frames = [], []

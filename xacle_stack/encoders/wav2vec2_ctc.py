@@ -27,6 +27,7 @@ from xacle_stack.encoders.frames import (
     masked_statistics,
     max_pieces,
     merge_statistics,
+    of_each_clip,
     pad,
     receptive_field,
     standardise,
@@ -119,11 +120,7 @@ class Wav2Vec2Ctc(TorchEncoder):
         n_frames = torch.tensor([len(read[index].best) for index in range(len(pieces))])
         pooled = in_order(statistics)
         pooled = merge_statistics(pooled, n_frames.to(pooled.device), counts)
-        ends = np.cumsum(counts)
-        heard = [
-            self._describe([read[index] for index in range(end - count, end)])
-            for count, end in zip(counts, ends, strict=True)
-        ]
+        heard = [self._describe(of_clip) for of_clip in of_each_clip(read, counts)]
         return {
             "pooled": pooled,
             "transcript": torch.tensor([values for values, _ in heard]),
