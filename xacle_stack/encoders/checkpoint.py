@@ -78,13 +78,9 @@ class Weights:
         names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
         return [path / name for name in self.choose(names)]
 
-    def file(self, path: Path, index: int = 0) -> Path:
-        """Return `path` if it is a file, else the folder's needed file with that index."""
-        if path.is_file():
-            return path
-        names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
-        only = Weights((self.files[index],))
-        return path / only.choose(names)[0]
+    def file(self, path: Path) -> Path:
+        """Return `path` if it is a file, else the first of the folder's needed files."""
+        return Weights(self.files[:1]).files_in(path)[0]
 
 
 def find_weights(

@@ -30,7 +30,7 @@ from xacle_stack.encoders.checkpoint import (
     state_dict_in,
 )
 from xacle_stack.encoders.masks import MASKS, hidden_parts
-from xacle_stack.encoders.text_towers import BERT, tokenise
+from xacle_stack.encoders.text_towers import BERT
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
     Tensor,
@@ -146,10 +146,7 @@ class M2dClap(TorchEncoder):
         return {EMBEDDING: torch.stack([vectors.mean(dim=0) for vectors in embedded])}
 
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        ids, mask = tokenise(self.tokenizer, captions, MAX_TOKENS)
-        frames = self.model["text"](
-            input_ids=self._on_device(ids), attention_mask=self._on_device(mask)
-        )[0]
+        frames = self.model["text"](**self._tokens(captions, MAX_TOKENS))[0]
         return {EMBEDDING: frames[:, 0]}
 
 

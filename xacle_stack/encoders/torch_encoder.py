@@ -19,6 +19,7 @@ from xacle_stack._optional import require, stand_ins
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.audio import fixed_windows
 from xacle_stack.encoders.base import Encoder, Output, Precision
+from xacle_stack.encoders.text_towers import tokenise
 from xacle_stack.errors import EncoderError
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
@@ -149,6 +150,11 @@ class TorchEncoder(Encoder):
         if self.device == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _tokens(self, captions: Sequence[str], max_tokens: int) -> dict[str, Tensor]:
+        """Return what a text tower takes for captions; see :func:`tokenise`."""
+        ids, mask = tokenise(self.tokenizer, captions, max_tokens)
+        return {"input_ids": self._on_device(ids), "attention_mask": self._on_device(mask)}
 
     def _mean_over_windows(
         self,
