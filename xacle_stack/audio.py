@@ -58,14 +58,7 @@ _UNKNOWN_LENGTH = 1 << 40
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A decoded audio file.
-
-    Attributes
-    ----------
-    samples : ndarray of shape (n_samples, n_channels)
-        float32.
-    sample_rate_hz : int
-    """
+    """A decoded audio file: float32 samples of shape (n_samples, n_channels), and their rate."""
 
     samples: FloatArray
     sample_rate_hz: int
@@ -189,10 +182,8 @@ def clip_from_samples(samples: ArrayLike, sample_rate_hz: int | None, name: str 
             f"sample and at most {MAX_CHANNELS} channels."
         )
     n_channels = array.shape[1]
-    max_samples = _max_samples(rate, n_channels)
-    if len(array) > max_samples:
-        found = f"it holds {len(array)}"
-        raise AudioError(_too_long(name, found, n_channels, rate, max_samples))
+    if len(array) > _max_samples(rate, n_channels):
+        raise _too_long(name, f"it holds {len(array)}", n_channels, rate)
     # The mean over channels depends on the memory layout in its last bit.
     clip = Clip(np.ascontiguousarray(array), rate)
     _check_samples(name, clip.samples, rate)
@@ -307,16 +298,14 @@ def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> Flo
     max_samples = _max_samples(rate, file.channels)
     is_known = n_promised < _UNKNOWN_LENGTH
     if is_known and n_promised > max_samples:
-        found = f"its header promises {n_promised}"
-        raise AudioError(_too_long(path, found, file.channels, rate, max_samples))
+        raise _too_long(path, f"its header promises {n_promised}", file.channels, rate)
     buffer = np.empty((max(1, _BLOCK_SAMPLES // file.channels), file.channels), dtype=np.float32)
     blocks: list[FloatArray] = []
     n_decoded = 0
     while len(block := file.read(out=buffer)):
         n_decoded += len(block)
         if n_decoded > max_samples:
-            found = f"it holds more than {max_samples}"
-            raise AudioError(_too_long(path, found, file.channels, rate, max_samples))
+            raise _too_long(path, f"it holds more than {max_samples}", file.channels, rate)
         blocks.append(block.copy())
     slack = 0 if mp3 is None else mp3.slack
     if is_known and n_decoded < n_promised - slack:
@@ -346,8 +335,9 @@ def _max_samples(rate: int, n_channels: int) -> int:
     return min(MAX_DURATION_S * rate, MAX_SAMPLES // n_channels)
 
 
-def _too_long(name: Path | str, found: str, n_channels: int, rate: int, max_samples: int) -> str:
-    return (
+def _too_long(name: Path | str, found: str, n_channels: int, rate: int) -> AudioError:
+    max_samples = _max_samples(rate, n_channels)
+    return AudioError(
         f"{name}: too long: {found} samples a channel. A clip of {n_channels} channel(s) at "
         f"{rate} Hz may hold {max_samples} ({max_samples / rate:.0f} s). Cut it into "
         "shorter clips, or copy it again if it is not that long."

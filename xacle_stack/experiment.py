@@ -93,16 +93,12 @@ def run_experiment(
 
     Parameters
     ----------
-    data : Path
-        The folder of the data set.
+    data, store, out : Path
+        The folders of the data set, of the cached embeddings and of the results.
     recipe : Recipe
     systems : mapping of str to SystemSpec or EnsembleSpec
         The first is the reference that the others are compared with:
         :attr:`Recipe.stack_systems` or :attr:`Recipe.compared_systems`.
-    store : Path
-        The folder of the cached embeddings.
-    out : Path
-        The folder of the results.
     n_jobs : int, default=1
     progress : bool, default=False
 
@@ -240,20 +236,20 @@ class _Task:
         order = sorted(systems.items(), key=lambda item: isinstance(item[1], EnsembleSpec))
         with progress_bar("fitting", n_fits, "fits", shown=self.progress) as bar:
             for name, spec in order:
+                first: Scorer | None = None
                 if isinstance(spec, EnsembleSpec):
                     fits[name] = _averaged(spec, fits)
                 else:
                     fits[name] = _Fits(
                         spec.kind, chose_epoch_on_validation=spec.chooses_epoch_on_validation
                     )
-                    first: Scorer | None = None
                     for seed in range(self._n_seeds(spec)):
                         scorer = self._fit(name, spec, seed, fits[name])
                         self._score(scorer, fits[name])
-                        first = scorer if first is None else first
+                        first = first or scorer
                         bar.update()
                 results = self._results(name, fits[name], fits[reference])
-                if not isinstance(spec, EnsembleSpec) and first is not None:
+                if first is not None:
                     self._save(name, first, results, is_reference=name == reference)
                 self._write_scores(name, fits[name], is_reference=name == reference)
                 yield results
@@ -261,12 +257,12 @@ class _Task:
     def _n_seeds(self, spec: AnySpec) -> int:
         if isinstance(spec, EnsembleSpec):
             return 0
-        if not _random_states(spec.regressor(self.recipe.cache_names, self.recipe.new_stacker())):
+        regressor = spec.regressor(self.recipe.cache_names, self.recipe.new_stacker())
+        if not _parameters_called("random_state", regressor):
             return 1
         return self.recipe.seeds if spec.seeds is None else spec.seeds
 
     def _fit(self, name: str, spec: SystemSpec, seed: int, fits: _Fits) -> Scorer:
-        """Train with one seed."""
         start = time.perf_counter()
         names = self.recipe.cache_names
         builder = spec.builder(names, self.recipe.builder())
@@ -274,7 +270,7 @@ class _Task:
         regressor = spec.regressor(names, stacker)
         seeded = {
             key: int(stacker.random_state if value is None else value) + seed
-            for key, value in _random_states(regressor).items()
+            for key, value in _parameters_called("random_state", regressor).items()
         }
         shown = dict.fromkeys(_parameters_called("verbose", regressor), self.progress)
         if isinstance(regressor, Stacker):
@@ -306,7 +302,6 @@ class _Task:
         return self.groups[key]
 
     def _score(self, scorer: Scorer, fits: _Fits) -> None:
-        """Score every split."""
         start = time.perf_counter()
         for split, cached in self.cached.items():
             fits.scores.setdefault(split, []).append(scorer.score(cached))
@@ -378,26 +373,25 @@ def _averaged(spec: EnsembleSpec, fits: Mapping[str, _Fits]) -> _Fits:
     """Average the seeds of systems side by side; one with fewer seeds begins again."""
     members = [fits[name] for name in spec.of]
     n_seeds = max(len(member.fit_s) for member in members)
-    combined = _Fits(f"{spec.method} ensemble")
     method = rank_average if spec.method == "rank" else average
-    for split in members[0].scores:
-        combined.scores[split] = [
-            method([m.scores[split][seed % len(m.scores[split])] for m in members])
-            for seed in range(n_seeds)
-        ]
-    combined.fit_s = [sum(float(np.mean(member.fit_s)) for member in members)] * n_seeds
-    combined.score_ms = [sum(float(np.mean(member.score_ms)) for member in members)] * n_seeds
-    combined.n_parameters = sum(member.n_parameters for member in members)
-    combined.chose_epoch_on_validation = any(m.chose_epoch_on_validation for m in members)
-    return combined
-
-
-def _random_states(regressor: Any) -> dict[str, Any]:
-    """Return the seeds of an estimator and of those in it, by parameter."""
-    return _parameters_called("random_state", regressor)
+    return _Fits(
+        f"{spec.method} ensemble",
+        {
+            split: [
+                method([m.scores[split][seed % len(m.scores[split])] for m in members])
+                for seed in range(n_seeds)
+            ]
+            for split in members[0].scores
+        },
+        fit_s=[sum(float(np.mean(member.fit_s)) for member in members)] * n_seeds,
+        score_ms=[sum(float(np.mean(member.score_ms)) for member in members)] * n_seeds,
+        n_parameters=sum(member.n_parameters for member in members),
+        chose_epoch_on_validation=any(m.chose_epoch_on_validation for m in members),
+    )
 
 
 def _parameters_called(name: str, estimator: Any) -> dict[str, Any]:
+    """Return the parameters of this name of an estimator and of those in it."""
     return {
         key: value
         for key, value in clone(estimator).get_params(deep=True).items()

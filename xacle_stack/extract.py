@@ -15,9 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -57,8 +55,6 @@ DECODE_WINDOW = 32
 # A clip decoded ahead keeps at most so much resampled audio.  A longer clip is decoded again
 # in its turn, because its header does not tell its length for sure.
 MAX_AHEAD_BYTES = 8 << 20
-
-Item = TypeVar("Item")
 
 
 @dataclass
@@ -132,10 +128,14 @@ def extract_embeddings(
     devices = resolve_devices(device)
     fingerprints = read_fingerprints(encoders)
     splits = list(pairs)
-    captions = unique(caption for split in splits for caption in split.captions)
-    captions.sort(key=lambda caption: (len(caption), caption))
-    clips = unique(path for split in splits for path in split.audio_paths)
-    clips.sort(key=clip_duration)
+    captions = sorted(
+        {caption for split in splits for caption in split.captions},
+        key=lambda caption: (len(caption), caption),
+    )
+    # Clips of equal duration stay in the order in which they first come.
+    clips = sorted(
+        dict.fromkeys(path for split in splits for path in split.audio_paths), key=clip_duration
+    )
     shares = [
         _Share(
             root,
@@ -313,9 +313,10 @@ def _decode_ahead(paths: Sequence[Path], tasks: Sequence[_Task], n_jobs: int) ->
     """Decode in threads and in order, at most two windows ahead of the consumer."""
     # joblib's generator alone would decode the whole data set during the first batch.
     running: Iterable[_Decoded] = ()
-    for window in _batches(paths, DECODE_WINDOW):
+    for start in range(0, len(paths), DECODE_WINDOW):
         started = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-            delayed(_decode)(path, tasks, MAX_AHEAD_BYTES) for path in window
+            delayed(_decode)(path, tasks, MAX_AHEAD_BYTES)
+            for path in paths[start : start + DECODE_WINDOW]
         )
         yield from running
         running = started
@@ -338,14 +339,3 @@ def _decode(path: Path, tasks: Sequence[_Task], max_bytes: float = math.inf) -> 
     except (MemoryError, RuntimeError, ValueError) as error:  # the resampler's
         reason = str(error) or type(error).__name__
         return _Decoded(path, status, failure=f"{path}: cannot be resampled ({reason}).")
-
-
-def unique(items: Iterable[Item]) -> list[Item]:
-    """Return the distinct items in the order in which they first come."""
-    return list(dict.fromkeys(items))
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

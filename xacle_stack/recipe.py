@@ -51,9 +51,8 @@ from pydantic import (
 )
 
 from xacle_stack.encoders import WORDS, EncoderChoice, Precision, read_fingerprints
-from xacle_stack.errors import RecipeError, bullet_list
 from xacle_stack.features import FeatureBuilder
-from xacle_stack.recipe_file import read_settings, recipe_path
+from xacle_stack.recipe_file import mistakes_error, read_settings, recipe_path
 from xacle_stack.stacking import Stacker
 from xacle_stack.systems.specs import (
     AnySpec,
@@ -235,10 +234,6 @@ class Recipe(BaseModel):
         }
         return smaller.model_copy(update=places)
 
-    def origin(self) -> dict[str, object]:
-        """Return what a model's card says of the embeddings that it was fitted on."""
-        return {"recipe": self.model_dump(mode="json"), "fingerprints": self.fingerprints()}
-
     def builder(self) -> FeatureBuilder:
         """Return an unfitted builder for all spaces of the recipe."""
         return FeatureBuilder(
@@ -299,9 +294,7 @@ def _validated(settings: Mapping[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(settings)
     except ValidationError as error:
         mistakes = [_mistake(found["loc"], found["msg"]) for found in error.errors()]
-        raise RecipeError(
-            f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
-        ) from None
+        raise mistakes_error(source, mistakes) from None
 
 
 def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -364,9 +357,7 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
                 "does not count alike; give the output another name"
             )
     if mistakes:
-        raise RecipeError(
-            f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
-        )
+        raise mistakes_error(source, mistakes)
     return recipe
 
 

@@ -123,9 +123,14 @@ def check_values(settings: object, source: str) -> None:
     """
     strange = [*_strange_values(settings)]
     if strange:
-        raise RecipeError(
-            f"{source}: {len(strange)} mistake(s) in the recipe:\n{bullet_list(strange)}"
-        )
+        raise mistakes_error(source, strange)
+
+
+def mistakes_error(source: str, mistakes: list[str]) -> RecipeError:
+    """Return the error that lists a recipe's mistakes."""
+    return RecipeError(
+        f"{source}: {len(mistakes)} mistake(s) in the recipe:\n{bullet_list(mistakes)}"
+    )
 
 
 def _strange_values(settings: object) -> Iterator[str]:

@@ -440,19 +440,13 @@ def _n_numbers(model: Any) -> int:
         return int(model.size) if model.dtype.kind == "f" else 0
     if isinstance(model, float):
         return 1
-    if isinstance(model, dict):
-        return sum(map(_n_numbers, model.values()))
-    if isinstance(model, list | tuple):
-        return sum(map(_n_numbers, model))
+    if isinstance(model, dict | list | tuple):
+        return sum(map(_n_numbers, model.values() if isinstance(model, dict) else model))
     if type(model).__module__.partition(".")[0] not in {"xacle_stack", "sklearn"}:
         return 0
     settings = model.get_params(deep=False) if hasattr(model, "get_params") else {}
-    learned = [
-        value
-        for name, value in vars(model).items()
-        if name not in _EVIDENCE and name not in settings
-    ]
-    return _n_numbers(learned)
+    unused = _EVIDENCE | settings.keys()
+    return _n_numbers([value for name, value in vars(model).items() if name not in unused])
 
 
 def _facts(path: Path | str, card: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -269,13 +269,6 @@ class CachedSequences:
     ``sequences[10:20]`` is a list of such arrays.  Only these are read from the cache and
     verified.  They have the bits and the type that were stored, and belong to the caller.
 
-    Parameters
-    ----------
-    pairs : CachedPairs
-    encoder : str
-    modality : {"audio", "text"}
-    output : str
-
     Attributes
     ----------
     n_dims : int

@@ -34,14 +34,7 @@ _REMEDIES = {
 
 @contextmanager
 def disk_errors(path: Path, action: str) -> Iterator[None]:
-    """Turn an OSError of the disk into a CacheError that says what to do.
-
-    Parameters
-    ----------
-    path : Path
-        The file or folder that the action was tried on.
-    action : {"read", "listed", "deleted"}
-    """
+    """Turn an OSError of an action, such as "read", into a CacheError that says what to do."""
     try:
         yield
     except CacheError:
@@ -53,10 +46,7 @@ def disk_errors(path: Path, action: str) -> Iterator[None]:
 def list_folder(folder: Path) -> list[Path]:
     """Return the contents of a folder, sorted by name; a missing folder is empty.
 
-    Raises
-    ------
-    CacheError
-        If the folder cannot be listed, where `Path.glob` would find nothing.
+    CacheError if the folder cannot be listed, where `Path.glob` would find nothing.
     """
     try:
         return sorted(folder.iterdir())

@@ -19,10 +19,7 @@ _REMEDY = (
 def read_facts(folder: Path) -> dict[str, object]:
     """Return what the fingerprint of the store in a folder was made from.
 
-    Raises
-    ------
-    CacheError
-        If the file is missing, cannot be read or holds something else.
+    CacheError if the file is missing, cannot be read or holds something else.
     """
     path = folder / FINGERPRINT_FILE
     try:
@@ -49,13 +46,7 @@ def facts_fault(folder: Path) -> str | None:
 
 
 def write_facts(folder: Path, encoder: str, facts: Mapping[str, object]) -> None:
-    """Write the record, unless there is already a sound one.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the folder cannot be written.
-    """
+    """Write the record, unless there is already a sound one; OSError if it cannot be written."""
     if facts_fault(folder) is not None:
         content = json.dumps({"encoder": encoder, **facts}, indent=2, sort_keys=True) + "\n"
         path = folder / FINGERPRINT_FILE

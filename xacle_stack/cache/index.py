@@ -23,17 +23,9 @@ _PIECE_SEQUENCES = 16
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Every content key of one modality of a store, with its segment and row.
+    """Every content key of one modality of a store, sorted and once, with its segment and row.
 
-    Attributes
-    ----------
-    folder : Path
-    paths : sequence of Path
-        The segments' files.
-    keys : ndarray of shape (n_keys,)
-        Sorted, without duplicates.
-    segments, rows : ndarray of shape (n_keys,)
-        The segment, as an index into `paths`, and the row in it.
+    A segment is an index into `paths`.
     """
 
     folder: Path
@@ -88,15 +80,8 @@ class Index:
 class Locations:
     """The segment and row of each item of a list, and the reading from there.
 
-    It needs eight bytes for each item, a tenth of what the index needs.
-
-    Attributes
-    ----------
-    folder : Path
-    paths : sequence of Path
-    segments : ndarray of shape (n_items,)
-        Index into `paths`; -1 for an item without a row in the store.
-    rows : ndarray of shape (n_items,)
+    It needs eight bytes for each item, a tenth of what the index needs.  A segment is an index into
+    `paths`; -1 stands for an item without a row in the store.
     """
 
     folder: Path
@@ -129,17 +114,7 @@ class Locations:
         return self._segment(int(self.segments[items[0]]), output).row_shape
 
     def read(self, items: range | IntArray, output: str) -> FloatArray:
-        """Return the vectors of some items, all of which have a row.
-
-        Parameters
-        ----------
-        items : range or ndarray of int
-        output : str
-
-        Returns
-        -------
-        values : ndarray of shape (n_items, n_dims)
-        """
+        """Return the vectors of some items, all of which have a row, shape (n_items, n_dims)."""
         if not len(items):
             raise _no_pairs()
         segments, rows = self.segments[_selector(items)], self.rows[_selector(items)]
@@ -174,18 +149,7 @@ class Locations:
         return lengths
 
     def read_sequences(self, items: range | IntArray, output: str) -> list[FloatArray]:
-        """Return the sequences of some items, all of which have a row.
-
-        Parameters
-        ----------
-        items : range or ndarray of int
-        output : str
-
-        Returns
-        -------
-        sequences : list of ndarray of shape (n_frames, n_dims)
-            In the order of the items; no two of them share memory.
-        """
+        """Return the sequences of some items, all of which have a row; no two share memory."""
         segments, rows = self.segments[_selector(items)], self.rows[_selector(items)]
         sequences: dict[int, FloatArray] = {}
         for wanted in _pieces(segments, rows, _PIECE_SEQUENCES):

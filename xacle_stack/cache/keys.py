@@ -63,14 +63,8 @@ class AudioKeys:
     def remember(self, path: Path, key: str, before: FileStatus | None) -> str:
         """Note the key of a file that was decoded, and return it.
 
-        Parameters
-        ----------
-        path : Path
-        key : str
-            The content key of the decoded clip.
-        before : FileStatus or None
-            The file's status before it was decoded.  A file that has changed meanwhile is not
-            remembered.
+        `before` is the file's status before it was decoded.  A file that has changed meanwhile is
+        not remembered.
         """
         if before is not None and before == file_status(path):
             self._memo(path.parent)[path.name] = (before, key)

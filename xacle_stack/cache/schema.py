@@ -99,21 +99,10 @@ def segment_image(
     outputs: Mapping[str, Rows],
     generation: int = 0,
 ) -> bytes:
-    """Return the bytes of a segment file.
+    """Return the bytes of a segment file with the layout of the module's docstring.
 
     The file is built in memory and written at once, so a full disk or a signal cannot interrupt
     HDF5 in the middle of its work.
-
-    Parameters
-    ----------
-    store : StoreId
-    modality : {"audio", "text"}
-    keys : ndarray of shape (n_rows,)
-        Content keys.
-    outputs : mapping of str to ndarray of shape (n_rows, n_dims), or Sequences
-        float32; sequences keep their type.
-    generation : int, default=0
-        See the module's docstring.
     """
     sequences = any(isinstance(rows, Sequences) for rows in outputs.values())
     image = io.BytesIO()

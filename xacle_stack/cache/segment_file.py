@@ -78,13 +78,7 @@ class StoredSequences:
 class Segment:
     """An open segment whose structure was checked.
 
-    Attributes
-    ----------
-    n_bytes : int
-        Size of the file.
-    generation : int
-        0, or for a merged segment one more than the highest generation of its sources.
-    outputs : mapping of str to Dataset or StoredSequences
+    Its generation is 0, or for a merged segment one more than the highest of its sources.
     """
 
     n_bytes: int

@@ -35,26 +35,10 @@ _FRAMES = "/frames"
 
 
 class SegmentRows:
-    """Rows of one output of one segment.
+    """Rows of one output of one segment: of single vectors, or of ``"<name>/frames"``.
 
-    Parameters
-    ----------
-    path : Path
-        The segment.
-    output : str
-        An output whose rows are single vectors, or ``"<name>/frames"``.
-
-    Attributes
-    ----------
-    row_shape : tuple of int
-    dtype : dtype
-
-    Raises
-    ------
-    UnknownNameError
-        If the segment has no such output.
-    CacheError
-        If its rows are sequences, or the segment is gone or damaged.
+    UnknownNameError if the segment has no such output; CacheError if its rows are sequences, or the
+    segment is gone or damaged.
     """
 
     def __init__(self, path: Path, output: str) -> None:
@@ -70,19 +54,10 @@ class SegmentRows:
             )
 
     def read(self, rows: IntArray, out: FloatArray) -> None:
-        """Write rows into an array.
+        """Write rows into a C-contiguous array of the segment's type.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (n_rows,)
-            Ascending, without duplicates.
-        out : ndarray of shape (n_rows, *row_shape)
-            C-contiguous, of the segment's type.
-
-        Raises
-        ------
-        CacheError
-            If a checksum is wrong, or the file is gone or shorter than it was.
+        They are ascending, without duplicates.  CacheError if a checksum is wrong, or the file is
+        gone or shorter than it was.
         """
         verified = self._offsets[rows // self._chunk_rows] > 0
         fresh = np.flatnonzero(~verified)
@@ -134,27 +109,10 @@ class SegmentRows:
 
 
 class SegmentSequences:
-    """Rows of one output of one segment, if the rows are sequences.
+    """Rows of one output of one segment, if the rows are sequences; `lengths` are in frames.
 
-    Parameters
-    ----------
-    path : Path
-        The segment.
-    output : str
-
-    Attributes
-    ----------
-    frame_shape : tuple of int
-    dtype : dtype
-    lengths : ndarray of shape (n_rows,)
-        Number of frames in each row.
-
-    Raises
-    ------
-    UnknownNameError
-        If the segment has no such output.
-    CacheError
-        If its rows are single vectors, or the segment is gone or damaged.
+    UnknownNameError if the segment has no such output; CacheError if its rows are single vectors,
+    or the segment is gone or damaged.
     """
 
     def __init__(self, path: Path, output: str) -> None:
@@ -173,15 +131,7 @@ class SegmentSequences:
     def read(self, rows: IntArray) -> list[FloatArray]:
         """Return sequences, arrays of shape (n_frames, *frame_shape) of the segment's type.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (n_rows,)
-            Ascending, without duplicates.
-
-        Raises
-        ------
-        CacheError
-            If a checksum is wrong, or the file is gone or shorter than it was.
+        Rows and errors as in :meth:`SegmentRows.read`.
         """
         lengths = self.lengths[rows]
         frames = np.empty((int(lengths.sum()), *self.frame_shape), dtype=self.dtype)

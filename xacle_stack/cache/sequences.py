@@ -14,14 +14,9 @@ from xacle_stack._types import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Sequences of vectors.
+    """Sequences of vectors: sequence ``i`` is ``frames[offsets[i]:offsets[i + 1]]``.
 
-    Attributes
-    ----------
-    frames : ndarray of shape (n_frames, n_dims)
-        The vectors of the first sequence, then those of the second, and so on.
-    offsets : ndarray of shape (n_sequences + 1,)
-        Sequence ``i`` is ``frames[offsets[i]:offsets[i + 1]]``.
+    The frames have the shape (n_frames, n_dims), the offsets (n_sequences + 1,).
     """
 
     frames: FloatArray

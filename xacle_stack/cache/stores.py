@@ -10,13 +10,7 @@ _STORE_FOLDER = re.compile(r".+-[0-9a-f]{16}")
 
 
 def list_stores(root: Path, encoder: str | None = None) -> list[StoreId]:
-    """Return the stores of one encoder, or of all, sorted by name.
-
-    Raises
-    ------
-    CacheError
-        If the folder cannot be listed.
-    """
+    """Return the stores of one encoder, or of all, sorted by name; CacheError if that fails."""
     found = [StoreId.from_folder(path.name) for path in list_folder(root) if _is_store(path)]
     return [store for store in found if encoder in (None, store.encoder)]
 

@@ -29,10 +29,7 @@ _MERGED_BYTES = 256 << 20
 def segment_fault(path: Path) -> str | None:
     """Read every byte of a segment and return what is wrong with it; None if it is sound.
 
-    Raises
-    ------
-    SegmentGoneError
-        If another process has deleted it.
+    SegmentGoneError if another process has deleted it.
     """
     try:
         with segment_errors(path):
@@ -50,19 +47,10 @@ def segment_fault(path: Path) -> str | None:
 
 @dataclass
 class _Batch:
-    """Segments that are merged into one.
+    """Segments, in descending order, that are merged into one.
 
-    Attributes
-    ----------
-    paths : list of Path
-        In descending order.
-    parts : list
-        Their rows that no earlier segment has.
-    untouched : Path or None
-        The segment that alone holds all rows of the batch, if there is one.
-    generation : int
-        The highest generation of the segments.
-    n_bytes : int
+    `parts` are their rows that no earlier segment has, `untouched` the segment that alone holds all
+    rows of the batch, if there is one, and `generation` the highest of the segments.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -80,12 +68,9 @@ def merge_segments(folder: Path, store: StoreId, modality: str) -> None:
     So segments are ordered by generation and name, and a segment is deleted only if all of its rows
     are in higher segments.  Of all segments with a row the highest therefore remains.
 
-    Raises
-    ------
-    SegmentGoneError
-        If another process deletes a segment meanwhile; what has been merged is complete.
-    CacheError
-        If a segment is damaged or the disk is full; segments that were not rewritten remain.
+    SegmentGoneError if another process deletes a segment meanwhile; what has been merged is
+    complete.  CacheError if a segment is damaged or the disk is full; segments that were not
+    rewritten remain.
     """
     remove_stale_partials(folder)
     seen: set[bytes] = set()

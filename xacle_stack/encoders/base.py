@@ -167,11 +167,7 @@ class EncoderInfo:
 class Fingerprint:
     """All that decides an encoder's vectors; its digest names the store.
 
-    Attributes
-    ----------
-    encoder : str
-    facts : mapping
-        JSON-serialisable facts, such as the hash of the checkpoint and the library versions.
+    The facts can be stored as JSON, such as the hash of the checkpoint and library versions.
     """
 
     encoder: str

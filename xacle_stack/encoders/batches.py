@@ -46,23 +46,9 @@ def encoder_errors(name: str, method: str) -> Iterator[None]:
 def encode_batch(
     encoder: Encoder, modality: Modality, items: Sequence[object]
 ) -> dict[str, Output]:
-    """Encode clips or captions and check the outputs against the encoder's contract.
+    """Encode clips or captions, and check the outputs against the encoder's contract.
 
-    Parameters
-    ----------
-    encoder : Encoder
-    modality : {"audio", "text"}
-    items : sequence of ndarray of shape (n_samples,), or of str
-
-    Returns
-    -------
-    outputs : dict of str to ndarray of shape (n_items, n_dims), or to a list of ndarray
-        See :func:`~xacle_stack.encoders.outputs.check_outputs`.
-
-    Raises
-    ------
-    EncoderError
-        If the encoder's code raises anything, or what it returns breaks the contract.
+    EncoderError if the encoder's code raises anything, or what it returns breaks the contract.
     """
     method = encoder.encode_audio if modality == "audio" else encoder.encode_text
     with encoder_errors(encoder.info.name, f"encode_{modality}"):
@@ -73,22 +59,10 @@ def encode_batch(
 def failing_items(
     encoder: Encoder, modality: Modality, items: Mapping[str, object], error: XacleStackError
 ) -> dict[str, str]:
-    """Return the items of a failed batch that also fail alone, with the reasons.
+    """Return the items of a failed batch that also fail alone, by key, with the reasons.
 
-    Parameters
-    ----------
-    encoder : Encoder
-    modality : {"audio", "text"}
-    items : mapping of str to ndarray of shape (n_samples,), or to str
-        Clips or captions by content key.
-    error : XacleStackError
-        The error of the whole batch.
-
-    Raises
-    ------
-    XacleStackError
-        `error`, if the encoder itself is at fault: no item fails alone, or every item does and so
-        does a probe that any encoder should take.
+    Raises `error`, that of the whole batch, if the encoder itself is at fault: no item fails alone,
+    or every item does and so does a probe that any encoder should take.
     """
     reasons = {}
     for key, item in items.items():
@@ -115,7 +89,7 @@ class BatchQueue:
     """Collects the items of one encoder and modality, and encodes them batch by batch.
 
     An item that fails alone leaves its batch, and the others wait until the batch is full again.
-    So the batches are the same with and without it.
+    So the batches are the same with and without it.  `failures` holds the reasons by key.
 
     Parameters
     ----------
@@ -130,11 +104,6 @@ class BatchQueue:
         Returns the loaded encoder.  It is called before each batch.
     store : callable
         Takes the keys and the outputs of a batch that was encoded.
-
-    Attributes
-    ----------
-    failures : dict of str to str
-        The keys of the items that failed, and why.
     """
 
     def __init__(

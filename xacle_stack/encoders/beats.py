@@ -29,7 +29,6 @@ from xacle_stack.encoders.torch_encoder import (
     TorchEncoder,
     by_length,
     in_order,
-    split_rows,
 )
 from xacle_stack.errors import EncoderError
 
@@ -110,13 +109,12 @@ class Beats(TorchEncoder):
 
         windows = [_cut(clip) for clip in clips]
         pooled = []
-        for indices, stacked in by_length([window for group in windows for window in group]):
+        for indices, stacked in by_length(
+            [window for group in windows for window in group],
             # Attention needs memory for the square of the length, so fewer long clips go together.
-            max_rows = max(1, int(len(clips) * min(1.0, _USUAL / stacked.shape[1]) ** 2))
-            embedded = [
-                self._mean_token(self._on_device(part)) for part in split_rows(stacked, max_rows)
-            ]
-            pooled.append((indices, torch.cat(embedded)))
+            lambda n_samples: max(1, int(len(clips) * min(1.0, _USUAL / n_samples) ** 2)),
+        ):
+            pooled.append((indices, self._mean_token(self._on_device(stacked))))
         # A clip's windows have one length, so their mean is the mean over all tokens.
         by_clip = in_order(pooled).split([len(group) for group in windows])
         means = torch.stack([vectors.mean(dim=0) for vectors in by_clip])

@@ -20,13 +20,12 @@ import numpy as np
 from xacle_stack._types import FloatArray
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors, state_dict_in
-from xacle_stack.encoders.frames import LONGEST_S, cut, max_pieces
+from xacle_stack.encoders.frames import LONGEST_S, cut, max_pieces, of_each_clip
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
     Tensor,
     TorchEncoder,
     by_length,
-    split_rows,
 )
 from xacle_stack.encoders.users_code import build_with_script, find_script
 from xacle_stack.errors import EncoderError
@@ -122,17 +121,12 @@ class ByolA(TorchEncoder):
         # A clip shorter than a window of the spectrogram would have no frame.
         pieces = [np.pad(piece, (0, max(0, N_FFT - len(piece)))) for piece in pieces]
         frames: dict[int, Tensor] = {}
-        for indices, stacked in by_length(pieces):
-            max_rows = max_pieces(len(clips), stacked.shape[1], SAMPLE_RATE_HZ)
-            parts = split_rows(stacked.astype(np.float32, copy=False), max_rows)
-            for rows, part in zip(np.array_split(indices, len(parts)), parts, strict=True):
-                encoded = self.model["network"](self._log_mel(part)).float()
-                frames.update(zip(rows.tolist(), encoded, strict=True))
-        ends = np.cumsum(counts)
-        by_clip = [
-            torch.cat([frames[piece] for piece in range(end - count, end)])
-            for count, end in zip(counts, ends, strict=True)
-        ]
+        for indices, stacked in by_length(
+            pieces, lambda n: max_pieces(len(clips), n, SAMPLE_RATE_HZ)
+        ):
+            encoded = self.model["network"](self._log_mel(stacked)).float()
+            frames.update(zip(indices.tolist(), encoded, strict=True))
+        by_clip = [torch.cat(of_clip) for of_clip in of_each_clip(frames, counts)]
         pooled = [frames.mean(dim=0) + frames.amax(dim=0) for frames in by_clip]
         return {FRAMES: by_clip, EMBEDDING: torch.stack(pooled)}
 

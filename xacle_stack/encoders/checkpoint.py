@@ -78,40 +78,19 @@ class Weights:
         names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
         return [path / name for name in self.choose(names)]
 
-    def file(self, path: Path, index: int = 0) -> Path:
-        """Return `path` if it is a file, else the folder's needed file with that index."""
-        if path.is_file():
-            return path
-        names = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
-        only = Weights((self.files[index],))
-        return path / only.choose(names)[0]
+    def file(self, path: Path) -> Path:
+        """Return `path` if it is a file, else the first of the folder's needed files."""
+        return Weights(self.files[:1]).files_in(path)[0]
 
 
 def find_weights(
     encoder: str, weights: Weights, checkpoint: str | None, *, download: bool = True
 ) -> Path:
-    """Return the file or folder of an encoder's weights, downloading it if needed.
+    """Return the file or folder of an encoder's weights, downloading what is missing if it may.
 
-    Parameters
-    ----------
-    encoder : str
-        For messages.
-    weights : Weights
-    checkpoint : str or None
-        A hub id, folder or file; None for the default.
-    download : bool, default=True
-        Whether missing files may be downloaded.
-
-    Returns
-    -------
-    path : Path
-
-    Raises
-    ------
-    EncoderError
-        If there is no such checkpoint or it lacks files; the message says what to fetch.
-    MissingExtraError
-        If the hub's client is needed and not installed.
+    `checkpoint` is a hub id, folder or file; None stands for the default.  EncoderError if there is
+    no such checkpoint or it lacks files; the message says what to fetch.  MissingExtraError if the
+    hub's client is needed and not installed.
     """
     source = weights.hub_id if checkpoint is None else checkpoint
     if source is None:
@@ -150,28 +129,10 @@ def check_is_file_or_folder(what: str, path: Path) -> None:
 def find_tokenizer(
     encoder: str, tokenizer: Weights, weights: Path, *, download: bool = True
 ) -> list[Path]:
-    """Return a tokenizer's files, which lie beside the weights or come from the hub.
+    """Return a tokenizer's files, which are in one folder: beside the weights, or from the hub.
 
-    Parameters
-    ----------
-    encoder : str
-        For messages.
-    tokenizer : Weights
-        Names of files, without folders, and their repository on the hub.
-    weights : Path
-        The file or folder that :func:`find_weights` returned.
-    download : bool, default=True
-        Whether missing files may be downloaded.
-
-    Returns
-    -------
-    files : list of Path
-        They are in one folder.
-
-    Raises
-    ------
-    EncoderError
-        If they are neither beside the weights nor to be had from the hub.
+    `weights` is the file or folder that :func:`find_weights` returned.  EncoderError if the files
+    are not to be had from either.
     """
     folder = weights if weights.is_dir() else weights.parent
     beside = [file.name for file in folder.iterdir() if file.is_file()]
@@ -246,22 +207,9 @@ def find_on_hub(
 def read_tensors(what: str, path: Path) -> dict[str, Any]:
     """Read a file of weights without running code from it.
 
-    Parameters
-    ----------
-    what : str
-        For messages, such as ``"encoder 'beats'"``.
-    path : Path
-        ``.safetensors``, or anything that ``torch.load(weights_only=True)`` reads.
-
-    Returns
-    -------
-    content : dict
-        Tensors by name; for a pickle, the dictionary that was saved.
-
-    Raises
-    ------
-    EncoderError
-        If the file is damaged, holds no weights, or would need code to be run.
+    It may be ``.safetensors``, or anything that ``torch.load(weights_only=True)`` reads.  Returns
+    tensors by name; for a pickle, the dictionary that was saved.  EncoderError if the file is
+    damaged, holds no weights, or would need code to be run.
     """
     torch = require("torch", extra="encoders", purpose=what)
     if path.exists():
@@ -299,13 +247,7 @@ def _damaged(what: str, path: Path, error: Exception) -> str:
 
 
 def state_dict_in(what: str, content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-    """Return the state dict under a key of a checkpoint, or the checkpoint if it lacks the key.
-
-    Raises
-    ------
-    EncoderError
-        If the value is not a mapping.
-    """
+    """Return the state dict under a key of a checkpoint, or the checkpoint if it lacks the key."""
     state = content.get(key, content)
     if not isinstance(state, Mapping):
         raise EncoderError(
@@ -324,24 +266,10 @@ def load_exactly(
     may_miss: Sequence[str] = (),
     may_ignore: Sequence[str] = (),
 ) -> None:
-    """Load a state dict into a model; missing and surplus keys are errors.
+    """Load a state dict into a model; EncoderError for missing or surplus keys and other shapes.
 
-    Parameters
-    ----------
-    what : str
-        For messages.
-    model : torch.nn.Module
-    state : mapping of str to tensor
-    path : Path
-        For messages.
-    may_miss, may_ignore : sequence of str
-        Patterns of keys that may be missing from the file or surplus in it, such as buffers that
-        the model computes and heads that it does not use.
-
-    Raises
-    ------
-    EncoderError
-        If keys are missing or surplus, or a shape differs; the message lists them.
+    The patterns `may_miss` and `may_ignore` are of keys that may be missing from the file or
+    surplus in it, such as buffers that the model computes and heads that it does not use.
     """
     tensors = {
         key: value

@@ -59,14 +59,9 @@ def resolve_devices(device: str) -> tuple[str, ...]:
 
 
 def automatic_batch_size(device: str, item_mb: int) -> int:
-    """Return how many clips to encode at once; devices of one kind give the same number.
+    """Return how many clips to encode at once, from the peak memory of one clip in MB.
 
-    Parameters
-    ----------
-    device : str
-        ``"cpu"`` or ``"cuda:0"``.
-    item_mb : int
-        Peak memory for one clip in MB.
+    Devices of one kind give the same number.
 
     Examples
     --------

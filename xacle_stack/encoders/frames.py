@@ -8,14 +8,16 @@ So memory is bounded for any clips.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.encoders.torch_encoder import Tensor, in_order
 
+T = TypeVar("T")
 LONGEST_S = 30
 USUAL_S = 10
 
@@ -35,13 +37,8 @@ def standardise(samples: FloatArray) -> FloatArray:
 def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], list[int]]:
     """Cut each clip into the fewest equal pieces of at most `longest` samples.
 
-    Returns
-    -------
-    pieces : list of ndarray
-        The pieces of the first clip, then of the second, and so on.  Lengths within a clip differ
-        by at most one sample.
-    counts : list of int
-        Number of pieces of each clip.
+    Returns the pieces of the first clip, then of the second, and so on, and the number of pieces of
+    each clip.  Lengths within a clip differ by at most one sample.
 
     Examples
     --------
@@ -50,6 +47,12 @@ def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], li
     """
     parts = [np.array_split(clip, math.ceil(len(clip) / longest)) for clip in clips]
     return [piece for pieces in parts for piece in pieces], [len(pieces) for pieces in parts]
+
+
+def of_each_clip(found: Mapping[int, T], counts: Sequence[int]) -> list[list[T]]:
+    """Return what was found of the pieces that :func:`cut` returned, clip by clip."""
+    pieces = (found[number] for number in range(sum(counts)))
+    return [list(islice(pieces, count)) for count in counts]
 
 
 def max_pieces(n_clips: int, n_samples: int, sample_rate_hz: int) -> int:
@@ -64,14 +67,9 @@ def max_pieces(n_clips: int, n_samples: int, sample_rate_hz: int) -> int:
 
 
 def pad(pieces: Sequence[FloatArray], n_samples: int = 0) -> tuple[FloatArray, IntArray]:
-    """Stack pieces, padded with zeros to the longest of them and to at least `n_samples`.
+    """Stack pieces as float32, padded with zeros to the longest of them and to `n_samples`.
 
-    Returns
-    -------
-    stacked : ndarray of shape (n_pieces, n_longest)
-        float32.
-    lengths : ndarray of shape (n_pieces,)
-        Lengths before padding.
+    Returns the stack, of shape (n_pieces, n_longest), and the lengths before padding.
     """
     lengths = np.array([len(piece) for piece in pieces])
     stacked = np.zeros((len(pieces), max(n_samples, *lengths)), dtype=np.float32)
@@ -104,16 +102,9 @@ def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
 def masked_statistics(frames: Tensor, n_frames: Tensor) -> Tensor:
     """Return mean, standard deviation and maximum over the first frames of each row.
 
-    Parameters
-    ----------
-    frames : tensor of shape (n_pieces, n_longest, n_dims)
-    n_frames : tensor of shape (n_pieces,)
-        Number of valid frames in each row, at least one; the others are ignored.
-
-    Returns
-    -------
-    statistics : tensor of shape (n_pieces, 3 * n_dims)
-        float32.  The deviation is the population's, so that a single frame gives 0.
+    The frames have the shape (n_pieces, n_longest, n_dims); of each row the first `n_frames`, at
+    least one, are valid.  The statistics have the shape (n_pieces, 3 * n_dims), float32.  The
+    deviation is the population's, so that a single frame gives 0.
     """
     import torch
 
@@ -127,19 +118,9 @@ def masked_statistics(frames: Tensor, n_frames: Tensor) -> Tensor:
 
 
 def merge_statistics(statistics: Tensor, n_frames: Tensor, counts: Sequence[int]) -> Tensor:
-    """Combine the statistics of the pieces of each clip.
+    """Combine what :func:`masked_statistics` returns for the pieces of each clip.
 
-    Parameters
-    ----------
-    statistics : tensor of shape (n_pieces, 3 * n_dims)
-        See :func:`masked_statistics`.
-    n_frames : tensor of shape (n_pieces,)
-    counts : sequence of int
-        Number of pieces of each clip.
-
-    Returns
-    -------
-    merged : tensor of shape (n_clips, 3 * n_dims)
+    `counts` holds the number of pieces of each clip; the result has a row for each clip.
     """
     import torch
 
@@ -161,21 +142,11 @@ def pool_frames(
     get_frames: Callable[[Sequence[FloatArray]], tuple[Tensor, Tensor]],
     spread: float = 1.25,
 ) -> Tensor:
-    """Return mean, standard deviation and maximum over each clip's frames.
+    """Return mean, deviation and maximum over each clip's frames, shape (n_clips, 3 * n_dims).
 
-    Parameters
-    ----------
-    clips : sequence of ndarray of shape (n_samples,)
-    sample_rate_hz : int
-    get_frames : callable
-        Takes pieces and returns their frames and the numbers of valid frames, as
-        :func:`masked_statistics` takes them.
-    spread : float, default=1.25
-        The largest ratio of the longest to the shortest piece in a batch.
-
-    Returns
-    -------
-    statistics : tensor of shape (n_clips, 3 * n_dims)
+    `get_frames` takes pieces and returns their frames and the numbers of valid frames, as
+    :func:`masked_statistics` takes them.  `spread` is the largest ratio of the longest to the
+    shortest piece in a batch.
     """
     pieces, counts = cut(clips, LONGEST_S * sample_rate_hz)
     statistics, n_frames = [], []

@@ -37,7 +37,7 @@ from xacle_stack.encoders.laion_mel import (
     log_mel,
 )
 from xacle_stack.encoders.laion_original import config_settings, read_original
-from xacle_stack.encoders.text_towers import ROBERTA, tokenise
+from xacle_stack.encoders.text_towers import ROBERTA
 from xacle_stack.encoders.torch_encoder import PRECISIONS, Tensor, TorchEncoder, in_order
 from xacle_stack.encoders.transformers_folder import check_settings, read_config, read_json
 from xacle_stack.errors import EncoderError
@@ -126,10 +126,7 @@ class _LaionClap(TorchEncoder):
         )
 
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        ids, mask = tokenise(self.tokenizer, captions, MAX_TOKENS)
-        pooled = self.model.text_model(
-            input_ids=self._on_device(ids), attention_mask=self._on_device(mask)
-        ).pooler_output
+        pooled = self.model.text_model(**self._tokens(captions, MAX_TOKENS)).pooler_output
         return {EMBEDDING: _normalise(self.model.text_projection(pooled))}
 
     def _log_mel(self, samples: Tensor) -> Tensor:

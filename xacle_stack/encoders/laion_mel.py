@@ -18,15 +18,10 @@ N_FRAMES = 1 + WINDOW // HOP
 
 
 def build_filters(audio_utils: Any, lowest_hz: float, highest_hz: float, scale: str) -> Tensor:
-    """Return the mel filters, shape (513, 64).
+    """Return the mel filters, shape (513, 64), made by ``transformers.audio_utils``.
 
-    Parameters
-    ----------
-    audio_utils : module
-        ``transformers.audio_utils``.
-    lowest_hz, highest_hz : float
-    scale : {"slaney", "htk"}
-        librosa's scale with filters of equal area, or torchaudio's with filters of equal height.
+    `scale` is "slaney", librosa's scale with filters of equal area, or "htk", torchaudio's with
+    filters of equal height.
     """
     import torch
 
@@ -43,18 +38,9 @@ def build_filters(audio_utils: Any, lowest_hz: float, highest_hz: float, scale: 
 
 
 def log_mel(samples: Tensor, mel_filters: Tensor) -> Tensor:
-    """Return the spectrogram of each row.
+    """Return the spectrogram of each row, shape (n_clips, 1 + n_samples // 480, 64).
 
-    Parameters
-    ----------
-    samples : tensor of shape (n_clips, n_samples)
-        float32 at 48 kHz.
-    mel_filters : tensor of shape (513, 64)
-
-    Returns
-    -------
-    spectrogram : tensor of shape (n_clips, 1 + n_samples // 480, 64)
-        Each row depends on its own samples only.
+    The samples are float32 at 48 kHz; each row depends on its own samples only.
     """
     import torch
 
@@ -72,14 +58,8 @@ def log_mel(samples: Tensor, mel_filters: Tensor) -> Tensor:
 def fuse(mel: Tensor) -> Tensor:
     """Return the four spectrograms that the model fuses: the whole clip and three chunks of it.
 
-    Parameters
-    ----------
-    mel : tensor of shape (n_clips, n_frames, 64)
-        At least 1,001 frames; with exactly 1,001 the four are equal.
-
-    Returns
-    -------
-    fused : tensor of shape (n_clips, 4, 1001, 64)
+    The shape (n_clips, n_frames, 64), with at least 1,001 frames, becomes (n_clips, 4, 1001, 64).
+    With exactly 1,001 frames the four are equal.
     """
     import torch
 

@@ -40,16 +40,7 @@ _UNUSED = re.compile(
 def read_original(what: str, path: Path) -> dict[str, Any]:
     """Return the tensors of such a file under the names of ``ClapModel``.
 
-    Parameters
-    ----------
-    what : str
-        For messages.
-    path : Path
-
-    Raises
-    ------
-    EncoderError
-        If the file is damaged, holds code, or is of another kind.
+    EncoderError if the file is damaged, holds code, or is of another kind.
     """
     torch = require("torch", extra="encoders", purpose=what)
     with torch.serialization.safe_globals(_numpy_numbers()):

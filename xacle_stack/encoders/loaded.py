@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Number
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import Clip, clip_duration, clip_from_samples, read_clip
-from xacle_stack.encoders.base import Encoder, EncoderInfo, Modality, Output
+from xacle_stack.encoders.base import Encoder, Modality, Output
 from xacle_stack.encoders.batches import BatchQueue, encoder_errors
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.encoders.registry import EncoderChoice
@@ -159,29 +159,18 @@ class LoadedEncoders:
                 f"encoders that are named more than once: {', '.join(repeated)}. Name each once: "
                 "its embeddings are returned under its name."
             )
-        return [
-            _Encoding(
-                choice.info, modality, self._device, self._batch_size, partial(self.get, choice)
-            )
-            for choice in choices
-        ]
+        return [_Encoding(self, choice, modality) for choice in choices]
 
 
 class _Encoding:
     """Collects the outputs of one encoder by the items' keys."""
 
-    def __init__(
-        self,
-        info: EncoderInfo,
-        modality: Modality,
-        device: str,
-        batch_size: int | None,
-        get_encoder: Callable[[], Encoder],
-    ) -> None:
-        self.sample_rate_hz = info.sample_rate_hz or 0  # 0 for an encoder of text
-        self.queue = BatchQueue(info, modality, device, batch_size, get_encoder, self._store)
-        self._info = info
-        self._outputs = info.outputs(modality)
+    def __init__(self, loaded: LoadedEncoders, choice: EncoderChoice, modality: Modality) -> None:
+        self._info = choice.info
+        self.sample_rate_hz = self._info.sample_rate_hz or 0  # 0 for an encoder of text
+        get_encoder, settings = partial(loaded.get, choice), (loaded._device, loaded._batch_size)
+        self.queue = BatchQueue(self._info, modality, *settings, get_encoder, self._store)
+        self._outputs = self._info.outputs(modality)
         self._rows: dict[str, dict[str, FloatArray]] = {name: {} for name in self._outputs}
 
     def __contains__(self, key: str) -> bool:

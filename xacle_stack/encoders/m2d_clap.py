@@ -30,7 +30,7 @@ from xacle_stack.encoders.checkpoint import (
     state_dict_in,
 )
 from xacle_stack.encoders.masks import MASKS, hidden_parts
-from xacle_stack.encoders.text_towers import BERT, tokenise
+from xacle_stack.encoders.text_towers import BERT
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
     Tensor,
@@ -38,7 +38,6 @@ from xacle_stack.encoders.torch_encoder import (
     by_length,
     in_float32,
     in_order,
-    split_rows,
 )
 from xacle_stack.encoders.users_code import build_with_script, find_script
 from xacle_stack.errors import EncoderError
@@ -141,20 +140,13 @@ class M2dClap(TorchEncoder):
         groups = []
         audio = self.model["audio"]
         with _masked(audio.to_spec, self.view):
-            for indices, stacked in by_length(pieces):
-                parts = [
-                    audio.encode_clap_audio(self._on_device(part))
-                    for part in split_rows(stacked.astype(np.float32, copy=False), len(clips))
-                ]
-                groups.append((indices, torch.cat(parts).float()))
+            for indices, stacked in by_length(pieces, lambda _: len(clips)):
+                groups.append((indices, audio.encode_clap_audio(self._on_device(stacked)).float()))
         embedded = in_order(groups).split(counts)
         return {EMBEDDING: torch.stack([vectors.mean(dim=0) for vectors in embedded])}
 
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        ids, mask = tokenise(self.tokenizer, captions, MAX_TOKENS)
-        frames = self.model["text"](
-            input_ids=self._on_device(ids), attention_mask=self._on_device(mask)
-        )[0]
+        frames = self.model["text"](**self._tokens(captions, MAX_TOKENS))[0]
         return {EMBEDDING: frames[:, 0]}
 
 

@@ -36,11 +36,9 @@ def hidden_parts(samples: FloatArray, view: int, n_bands: int, n_frames: int) ->
     Parameters
     ----------
     samples : ndarray of shape (n_samples,)
-        The clip.
     view : int
         Number of the view; 0 hides nothing.
     n_bands, n_frames : int
-        Size of the spectrogram.
 
     Returns
     -------

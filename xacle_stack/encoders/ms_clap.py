@@ -46,6 +46,26 @@ _WEIGHTS = {
 }
 
 
+def _info(year: str, window_s: float, tokens: str, tower: TextTower) -> EncoderInfo:
+    return EncoderInfo(
+        name=f"ms-clap-{year}",
+        summary=f"Microsoft CLAP {year}: one space for clips and captions, not normalised",
+        audio_outputs={EMBEDDING: N_DIMS},
+        text_outputs={EMBEDDING: N_DIMS},
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        window_s=window_s,
+        preprocessing=f"shorter clips repeated, mean over {window_s:.0f} s windows; {tokens}",
+        libraries=("msclap",),
+        weights=_WEIGHTS[year],
+        tokenizer=tower.tokenizer,
+        extra="msclap",
+        requires=("torch", "transformers", "msclap"),
+        precisions=PRECISIONS,
+        item_mb=200,
+        licence="MIT",
+    )
+
+
 class _MsClap(TorchEncoder):
     """The base of both versions; the projections and the audio tower are msclap's classes."""
 
@@ -143,23 +163,7 @@ class MsClap2023(_MsClap):
     small by one.  This is kept, because all published results of this model have it.
     """
 
-    info = EncoderInfo(
-        name="ms-clap-2023",
-        summary="Microsoft CLAP 2023: one space for clips and captions, not normalised",
-        audio_outputs={EMBEDDING: N_DIMS},
-        text_outputs={EMBEDDING: N_DIMS},
-        sample_rate_hz=SAMPLE_RATE_HZ,
-        window_s=7.0,
-        preprocessing="shorter clips repeated, mean over 7 s windows; 77 tokens, ! as padding",
-        libraries=("msclap",),
-        weights=_WEIGHTS["2023"],
-        tokenizer=GPT2.tokenizer,
-        extra="msclap",
-        requires=("torch", "transformers", "msclap"),
-        precisions=PRECISIONS,
-        item_mb=200,
-        licence="MIT",
-    )
+    info = _info("2023", 7.0, "77 tokens, ! as padding", GPT2)
     year = "2023"
     text_tower = GPT2
     max_tokens = 77
@@ -183,23 +187,7 @@ class MsClap2023(_MsClap):
 class MsClap2022(_MsClap):
     """CNN14 and BERT, windows of 5 s, not normalised."""
 
-    info = EncoderInfo(
-        name="ms-clap-2022",
-        summary="Microsoft CLAP 2022: one space for clips and captions, not normalised",
-        audio_outputs={EMBEDDING: N_DIMS},
-        text_outputs={EMBEDDING: N_DIMS},
-        sample_rate_hz=SAMPLE_RATE_HZ,
-        window_s=5.0,
-        preprocessing="shorter clips repeated, mean over 5 s windows; 100 tokens",
-        libraries=("msclap",),
-        weights=_WEIGHTS["2022"],
-        tokenizer=BERT.tokenizer,
-        extra="msclap",
-        requires=("torch", "transformers", "msclap"),
-        precisions=PRECISIONS,
-        item_mb=200,
-        licence="MIT",
-    )
+    info = _info("2022", 5.0, "100 tokens", BERT)
     year = "2022"
     text_tower = BERT
     max_tokens = 100

@@ -22,7 +22,6 @@ def check_outputs(
     modality : {"audio", "text"}
     outputs : mapping of str to ndarray, or to a list of ndarray
     n_items : int
-        Number of clips or captions that were encoded.
 
     Returns
     -------

@@ -22,7 +22,6 @@ from xacle_stack.encoders.torch_encoder import (
     TorchEncoder,
     by_length,
     in_order,
-    split_rows,
 )
 from xacle_stack.encoders.transformers_folder import check_model_type, read_json
 from xacle_stack.errors import EncoderError, MissingExtraError
@@ -132,12 +131,8 @@ class PeAudio(TorchEncoder):
         pieces, counts = cut(clips, LONGEST_S * _RATE_HZ)
         pieces = [_reflect(piece, math.prod(ratios)) for piece in pieces]
         groups = []
-        for indices, stacked in by_length(pieces):
-            parts = split_rows(stacked, max_pieces(len(clips), stacked.shape[1], _RATE_HZ))
-            embedded = [
-                self.model.get_audio_embeds(self._on_device(part)[:, None]) for part in parts
-            ]
-            groups.append((indices, torch.cat(embedded)))
+        for indices, stacked in by_length(pieces, lambda n: max_pieces(len(clips), n, _RATE_HZ)):
+            groups.append((indices, self.model.get_audio_embeds(self._on_device(stacked)[:, None])))
         by_clip = in_order(groups).float().split(counts)
         return {EMBEDDING: torch.stack([vectors.mean(dim=0) for vectors in by_clip])}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
-from xacle_stack.encoders.text_towers import ROBERTA, tokenise
+from xacle_stack.encoders.text_towers import ROBERTA
 from xacle_stack.encoders.torch_encoder import PRECISIONS, Tensor, TorchEncoder
 from xacle_stack.encoders.transformers_folder import check_settings, read_config
 
@@ -68,8 +68,5 @@ class RobertaLarge(TorchEncoder):
         return model, ROBERTA.read_tokenizer(what, transformers, files, config.vocab_size)
 
     def _embed_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        ids, mask = tokenise(self.tokenizer, captions, MAX_TOKENS)
-        frames = self.model(
-            input_ids=self._on_device(ids), attention_mask=self._on_device(mask)
-        ).last_hidden_state
+        frames = self.model(**self._tokens(captions, MAX_TOKENS)).last_hidden_state
         return {EMBEDDING: frames[:, 0]}

@@ -22,15 +22,7 @@ HEAD_DIMS = 64  # in all published sizes
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """The tokenizer of a kind of text tower.
-
-    Attributes
-    ----------
-    tokenizer_class : str
-        Name of a class of transformers.
-    tokenizer : Weights
-        Its files and their repository on the hub.
-    """
+    """The tokenizer of a kind of text tower: a class of transformers, and its files."""
 
     tokenizer_class: str
     tokenizer: Weights
@@ -38,17 +30,9 @@ class TextTokenizer:
     def read_tokenizer(
         self, what: str, transformers: Any, files: Sequence[Path], n_tokens: int
     ) -> Any:
-        """Read the tokenizer from its files and check that it belongs to the weights.
+        """Read the tokenizer from files in one folder and check that it belongs to the weights.
 
-        Parameters
-        ----------
-        what : str
-            For messages.
-        transformers : module
-        files : sequence of Path
-            They are in one folder.
-        n_tokens : int
-            Number of rows of the text tower's embeddings.
+        `n_tokens` is the number of rows of the text tower's embeddings.
         """
         folder = files[0].parent
         try:
@@ -71,13 +55,9 @@ class TextTokenizer:
 class TextTower(TextTokenizer):
     """A kind of text tower, with its tokenizer.
 
-    Attributes
-    ----------
-    build : callable
-        Takes the transformers module and a state dict, and returns a model of that size without
-        its weights.  A missing tensor stands for the size of the base model.
-    computed : tuple of str
-        Patterns of tables that the model computes and that older versions of transformers saved.
+    `build` takes the transformers module and a state dict, and returns a model of that size without
+    its weights; a missing tensor stands for the size of the base model.  `computed` are patterns of
+    tables that the model computes and that older versions of transformers saved.
     """
 
     build: Callable[[Any, Mapping[str, Any]], Any]
@@ -89,10 +69,6 @@ def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[Int
 
     Of a text with more than `max_tokens` tokens, the first ones and the last one, which marks the
     end, are kept.
-
-    Returns
-    -------
-    ids, mask : ndarray of shape (n_texts, n_longest)
     """
     rows = [
         row if len(row) <= max_tokens else [*row[: max_tokens - 1], row[-1]]

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xacle_stack._optional import require, stand_ins
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.audio import fixed_windows
 from xacle_stack.encoders.base import Encoder, Output, Precision
+from xacle_stack.encoders.text_towers import tokenise
 from xacle_stack.errors import EncoderError
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
@@ -64,12 +66,9 @@ class TorchEncoder(Encoder):
 
         Parameters
         ----------
-        checkpoint : str, optional
-            A file, folder or hub id; None for the default.
-        device : str, default="cpu"
+        checkpoint, device, code
+            See :meth:`Encoder.load`.
         precision : {"float32", "bfloat16", "float16"}, default="float32"
-        code : Path, optional
-            The folder of the model's own code, for an encoder that declares ``info.code``.
 
         Raises
         ------
@@ -152,6 +151,11 @@ class TorchEncoder(Encoder):
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
+    def _tokens(self, captions: Sequence[str], max_tokens: int) -> dict[str, Tensor]:
+        """Return what a text tower takes for captions; see :func:`tokenise`."""
+        ids, mask = tokenise(self.tokenizer, captions, max_tokens)
+        return {"input_ids": self._on_device(ids), "attention_mask": self._on_device(mask)}
+
     def _mean_over_windows(
         self,
         clips: Sequence[FloatArray],
@@ -186,24 +190,24 @@ def in_float32(front_end: Any) -> None:
     front_end.forward = forward_in_float32
 
 
-def split_rows(rows: FloatArray, max_rows: int) -> list[FloatArray]:
+def split_rows(rows: NDArray[Any], max_rows: int) -> list[NDArray[Any]]:
     """Split rows into the fewest nearly equal parts of at most `max_rows`."""
     return np.array_split(rows, math.ceil(len(rows) / max_rows))
 
 
-def by_length(clips: Sequence[FloatArray]) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Group clips of equal length, for models whose result padding would change.
+def by_length(
+    clips: Sequence[FloatArray], max_rows: Callable[[int], int]
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Yield batches of clips of equal length, for models whose result padding would change.
 
-    Yields
-    ------
-    indices : ndarray of shape (n_group,)
-        Indices into `clips`.
-    stacked : ndarray of shape (n_group, n_samples)
+    A batch is the indices of its clips and the clips as float32 of shape (n_batch, n_samples); it
+    has at most ``max_rows(n_samples)`` rows.
     """
     lengths = np.array([len(clip) for clip in clips])
-    for length in np.unique(lengths):
-        indices = np.flatnonzero(lengths == length)
-        yield indices, np.stack([clips[index] for index in indices])
+    for length in np.unique(lengths).tolist():
+        for indices in split_rows(np.flatnonzero(lengths == length), max_rows(length)):
+            stacked = np.stack([clips[index] for index in indices])
+            yield indices, stacked.astype(np.float32, copy=False)
 
 
 def in_order(groups: Sequence[tuple[IntArray, Tensor]]) -> Tensor:
@@ -215,17 +219,10 @@ def in_order(groups: Sequence[tuple[IntArray, Tensor]]) -> Tensor:
 
 
 def pooled_statistics(frames: Tensor) -> Tensor:
-    """Return mean, standard deviation and maximum over time, concatenated.
+    """Return mean, deviation and maximum over time, shape (n_clips, 3 * n_dims), float32.
 
-    Parameters
-    ----------
-    frames : tensor of shape (n_clips, n_frames, n_dims)
-        Without padding.
-
-    Returns
-    -------
-    statistics : tensor of shape (n_clips, 3 * n_dims)
-        float32.  The deviation is the population's, so that a single frame gives 0.
+    The frames have the shape (n_clips, n_frames, n_dims), without padding.  The deviation is the
+    population's, so that a single frame gives 0.
     """
     import torch
 

@@ -18,22 +18,9 @@ _FETCHES_CODE = ("attn_implementation", "auto_map", "quantization_config")
 def read_json(what: str, folder: Path, name: str) -> Any:
     """Read one JSON file of a checkpoint's folder.
 
-    Parameters
-    ----------
-    what : str
-        For messages, such as ``"encoder 'wavlm-large'"``.
-    folder : Path
-    name : str
-
-    Raises
-    ------
-    EncoderError
-        If `folder` is a file, or the file is missing, not JSON, or too large.
-
-    Notes
-    -----
-    Settings of ``config.json`` that can name code, such as ``_attn_implementation``, are left out,
-    because transformers would fetch that code from a hub and run it.
+    EncoderError if `folder` is a file, or the file is missing, not JSON, or too large.  Settings of
+    ``config.json`` that can name code, such as ``_attn_implementation``, are left out, because
+    transformers would fetch that code from a hub and run it.
     """
     if folder.is_file():
         raise EncoderError(
@@ -51,13 +38,7 @@ def read_json(what: str, folder: Path, name: str) -> Any:
 
 
 def _model_settings(value: Any, name: str = "") -> Any:
-    """Return settings and nested settings without those that can name code.
-
-    Raises
-    ------
-    ValueError
-        If a number is larger than in any supported model.
-    """
+    """Return settings without those that can name code; ValueError if a number is too large."""
     if isinstance(value, dict):
         return {
             key: _model_settings(one, key)
@@ -73,20 +54,9 @@ def _model_settings(value: Any, name: str = "") -> Any:
 
 
 def read_config(what: str, folder: Path, config_class: Any) -> Any:
-    """Read ``config.json`` into a transformers configuration after checking the model's type.
+    """Read ``config.json`` into an object of a class such as ``transformers.WavLMConfig``.
 
-    Parameters
-    ----------
-    what : str
-        For messages.
-    folder : Path
-    config_class : type
-        Such as ``transformers.WavLMConfig``.
-
-    Raises
-    ------
-    EncoderError
-        If the file is missing or damaged, or of another type of model.
+    EncoderError if the file is missing or damaged, or of another type of model.
     """
     settings = read_json(what, folder, "config.json")
     check_model_type(what, folder, settings, config_class.model_type)
@@ -100,13 +70,7 @@ def read_config(what: str, folder: Path, config_class: Any) -> Any:
 
 
 def check_model_type(what: str, folder: Path, settings: Any, *expected: str) -> str:
-    """Return the ``model_type`` of a ``config.json`` after checking it.
-
-    Raises
-    ------
-    EncoderError
-        If it is not one of the expected types; the message names both.
-    """
+    """Return the ``model_type`` of a ``config.json``; EncoderError if it is not an expected one."""
     found = settings.get("model_type") if isinstance(settings, dict) else None
     if found not in expected:
         raise EncoderError(
@@ -119,10 +83,7 @@ def check_model_type(what: str, folder: Path, settings: Any, *expected: str) -> 
 def check_settings(what: str, folder: Path, config: Any, **expected: object) -> None:
     """Check settings that distinguish a model from others of its type, such as its size.
 
-    Raises
-    ------
-    EncoderError
-        If a setting differs.
+    EncoderError if a setting differs.
     """
     wrong = [
         f"{name} is {getattr(config, name, None)!r}, expected {value!r}"

@@ -21,23 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_script(what: str, clone: Path, candidates: Sequence[str], description: str) -> Path:
-    """Return the first candidate that exists in the user's folder.
+    """Return the first candidate, a relative path, that exists in the folder that the user named.
 
-    Parameters
-    ----------
-    what : str
-        For messages, such as ``"encoder 'm2d-clap'"``.
-    clone : Path
-        The folder that the user named.
-    candidates : sequence of str
-        Paths relative to the folder, the usual one first.
-    description : str
-        What the folder should be, for messages.
-
-    Raises
-    ------
-    EncoderError
-        If none exists.
+    EncoderError if none does; the message says that the folder should be `description`.
     """
     script = next((clone / path for path in candidates if (clone / path).is_file()), None)
     if script is None:
@@ -50,24 +36,10 @@ def find_script(what: str, clone: Path, candidates: Sequence[str], description: 
 def build_with_script(
     what: str, script: Path, build: Callable[[ModuleType], Any], weights: Path, packages: str
 ) -> Any:
-    """Import a user's script and let it build its model.
+    """Import a user's script and let `build` make its model from the module.
 
-    Parameters
-    ----------
-    what : str
-        For messages.
-    script : Path
-    build : callable
-        Takes the imported module and returns the model.
-    weights : Path
-        For messages.
-    packages : str
-        The packages that the script imports, as arguments of pip, for messages.
-
-    Raises
-    ------
-    EncoderError
-        If the script lacks a package, or fails in any way.
+    EncoderError if the script lacks a package or fails in any way; the message names the weights
+    and the packages that it imports, as arguments of pip.
     """
     try:
         with _contained(script.parent):

@@ -27,6 +27,7 @@ from xacle_stack.encoders.frames import (
     masked_statistics,
     max_pieces,
     merge_statistics,
+    of_each_clip,
     pad,
     receptive_field,
     standardise,
@@ -37,7 +38,6 @@ from xacle_stack.encoders.torch_encoder import (
     TorchEncoder,
     by_length,
     in_order,
-    split_rows,
 )
 from xacle_stack.encoders.transformers_folder import check_settings, read_config, read_json
 from xacle_stack.errors import EncoderError
@@ -113,22 +113,14 @@ class Wav2Vec2Ctc(TorchEncoder):
         pieces = [pad([piece], shortest)[0][0] for piece in pieces]
         statistics: list[tuple[IntArray, Tensor]] = []
         read: dict[int, _Frames] = {}
-        for indices, stacked in by_length(pieces):
-            parts = split_rows(stacked, max_pieces(len(clips), stacked.shape[1], _RATE_HZ))
-            starts = np.cumsum([0, *map(len, parts)])
-            for start, part in zip(starts, parts, strict=False):
-                part_indices = indices[start : start + len(part)]
-                rows, frames = self._hear(part)
-                statistics.append((part_indices, rows))
-                read |= zip(part_indices.tolist(), frames, strict=True)
+        for indices, stacked in by_length(pieces, lambda n: max_pieces(len(clips), n, _RATE_HZ)):
+            rows, frames = self._hear(stacked)
+            statistics.append((indices, rows))
+            read |= zip(indices.tolist(), frames, strict=True)
         n_frames = torch.tensor([len(read[index].best) for index in range(len(pieces))])
         pooled = in_order(statistics)
         pooled = merge_statistics(pooled, n_frames.to(pooled.device), counts)
-        ends = np.cumsum(counts)
-        heard = [
-            self._describe([read[index] for index in range(end - count, end)])
-            for count, end in zip(counts, ends, strict=True)
-        ]
+        heard = [self._describe(of_clip) for of_clip in of_each_clip(read, counts)]
         return {
             "pooled": pooled,
             "transcript": torch.tensor([values for values, _ in heard]),

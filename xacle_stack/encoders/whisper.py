@@ -93,21 +93,10 @@ class Whisper(TorchEncoder):
 
 
 def log_mel(samples: Tensor, mel_filters: Tensor) -> Tensor:
-    """Return Whisper's log-mel spectrogram of each row.
+    """Return Whisper's log-mel spectrogram of each row, shape (n_clips, n_mels, n_samples // 160).
 
     It has frames of 25 ms every 10 ms under a Hann window, and the base-10 logarithm of power in
     mel bands, limited to 80 dB below the row's maximum and scaled by (x + 4) / 4.
-
-    Parameters
-    ----------
-    samples : tensor of shape (n_clips, n_samples)
-        float32 at 16 kHz.
-    mel_filters : tensor of shape (n_mels, 201)
-
-    Returns
-    -------
-    spectrogram : tensor of shape (n_clips, n_mels, n_samples // 160)
-        Each row depends on its own samples only.
     """
     import torch
 

@@ -73,23 +73,9 @@ class MiniEncoder(Encoder):
 
     @classmethod
     def load(cls, checkpoint: str | None = None, device: str = "cpu") -> Self:
-        """Read the weights.
+        """Read the weights from an npz file that ``fit.py`` wrote, by default the embedded one.
 
-        Parameters
-        ----------
-        checkpoint : str, optional
-            Path of an npz file that ``fit.py`` wrote; by default the embedded one.
-        device : str, default="cpu"
-            These encoders always run on the CPU.
-
-        Returns
-        -------
-        encoder : MiniEncoder
-
-        Raises
-        ------
-        EncoderError
-            If the file is missing or holds other arrays than expected.
+        They always run on the CPU.  EncoderError if the file is missing or holds other arrays.
 
         Examples
         --------

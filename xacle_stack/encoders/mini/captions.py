@@ -38,15 +38,7 @@ class CaptionReader:
     def buckets(self, caption: str) -> IntArray:
         """Return the buckets that a caption fills, in ascending order without duplicates.
 
-        Parameters
-        ----------
-        caption : str
-            Case and punctuation are ignored.
-
-        Returns
-        -------
-        buckets : ndarray of shape (n_filled,)
-            In 0 … n_buckets - 1; empty if no word of the caption remains.
+        Case and punctuation are ignored; there are none if no word of the caption remains.
 
         Examples
         --------

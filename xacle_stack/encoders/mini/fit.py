@@ -38,15 +38,9 @@ _CHUNK = 50
 
 @dataclass(frozen=True, eq=False)
 class Cca:
-    """Canonical directions of two views.
+    """Canonical directions of two views, the most correlated first.
 
-    Attributes
-    ----------
-    x_mean, y_mean : ndarray of shape (n_x,), (n_y,)
-    x_map, y_map : ndarray of shape (n_x, n_dims), (n_y, n_dims)
-        Columns give variates of unit (regularised) variance, the most correlated first.
-    correlations : ndarray of shape (n_dims,)
-        In [0, 1], descending.
+    Columns of the maps give variates of unit (regularised) variance.
     """
 
     x_mean: FloatArray
@@ -61,24 +55,10 @@ def fit_cca(
 ) -> Cca:
     """Find the directions of two views with the largest correlations.
 
-    Parameters
-    ----------
-    x, y : ndarray of shape (n, n_x), (n, n_y)
-        Row ``i`` of both describes the same thing.
-    n_dims : int
-        At most the smaller of ``n_x`` and ``n_y``.
-    ridge_x, ridge_y : float, default=0.0
-        Added to each view's covariance, as a share of its mean variance.
-
-    Returns
-    -------
-    cca : Cca
-        Each direction's sign is such that the largest entry of its ``x_map`` is positive.
-
-    Raises
-    ------
-    EncoderError
-        If the rows differ in number, or more directions are asked for than there are.
+    Row ``i`` of both describes the same thing.  A ridge is added to each view's covariance, as a
+    share of its mean variance.  Each direction's sign is such that the largest entry of its
+    ``x_map`` is positive.  EncoderError if the rows differ in number, or there are fewer directions
+    than asked for.
 
     Examples
     --------
@@ -113,20 +93,10 @@ def _covariance_root(centred: FloatArray, ridge: float) -> FloatArray:
 def fit_mini(
     n_scenes: int = N_SCENES, seed: int = 0, n_jobs: int | None = None
 ) -> dict[str, MiniWeights]:
-    """Fit the three spaces.
+    """Fit the three spaces; the weights are by encoder name.
 
-    Parameters
-    ----------
-    n_scenes : int, default=3000
-    seed : int, default=0
-    n_jobs : int, optional
-        Number of worker processes, as in joblib.  It does not change the result.
-
-    Returns
-    -------
-    weights : dict of str to MiniWeights
-        By encoder name.  Equal seeds give equal weights up to the rounding of the linear algebra
-        library.
+    Equal seeds give equal weights up to the rounding of the linear algebra library, with any number
+    of worker processes.
     """
     chunks = [range(i, min(i + _CHUNK, n_scenes)) for i in range(0, n_scenes, _CHUNK)]
     done = Parallel(n_jobs=n_jobs)(delayed(_render_chunk)(seed, chunk) for chunk in chunks)

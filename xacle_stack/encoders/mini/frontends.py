@@ -58,12 +58,7 @@ def mel_features(samples: FloatArray, view: int = 0) -> FloatArray:
 def mfcc_features(samples: FloatArray, view: int = 0) -> FloatArray:
     """Return the clip's coarse envelope: statistics of 16 MFCC and their first two derivatives.
 
-    Parameters
-    ----------
-    samples : ndarray of shape (n_samples,)
-        Mono at 16 kHz.
-    view : int, default=0
-        Number of the augmented view; 0 is the clip itself.
+    Parameters as in :func:`mel_features`.
 
     Returns
     -------
@@ -95,12 +90,7 @@ def mfcc_features(samples: FloatArray, view: int = 0) -> FloatArray:
 def modulation_features(samples: FloatArray, view: int = 0) -> FloatArray:
     """Return the clip's rhythm: the modulation spectrum of the level in 12 broad bands.
 
-    Parameters
-    ----------
-    samples : ndarray of shape (n_samples,)
-        Mono at 16 kHz.
-    view : int, default=0
-        Number of the augmented view; 0 is the clip itself.
+    Parameters as in :func:`mel_features`.
 
     Returns
     -------

@@ -20,18 +20,10 @@ _REMEDY = (
 
 @dataclass(frozen=True, eq=False)
 class MiniWeights:
-    """Two linear maps into one space.
+    """Two linear maps into one space, of a front end's features and of the buckets of n-grams.
 
-    Attributes
-    ----------
-    audio_centre, audio_scale : ndarray of shape (n_features,)
-        Mean and spread of the front end's features.
-    audio_map : ndarray of shape (n_features, n_dims)
-        Applies to standardised features.
-    caption_map : ndarray of shape (n_buckets, n_dims)
-        One row for each n-gram bucket.
-    caption_offset : ndarray of shape (n_dims,)
-        The negative of an average caption's image.
+    The features are standardised by `audio_centre` and `audio_scale`, their mean and spread;
+    `caption_offset` is the negative of an average caption's image.
     """
 
     audio_centre: FloatArray
@@ -62,16 +54,8 @@ class MiniWeights:
     def read(cls, path: Path, n_features: int, n_buckets: int, n_dims: int) -> Self:
         """Read a file that :meth:`save` wrote, without executing anything in it.
 
-        Parameters
-        ----------
-        path : Path
-        n_features, n_buckets, n_dims : int
-            The sizes of the encoder's front end, caption reader and space.
-
-        Raises
-        ------
-        EncoderError
-            If it is not an npz file, or its arrays are not the expected ones.
+        The sizes are those of the encoder's front end, caption reader and space.  EncoderError if
+        it is not an npz file, or its arrays are not the expected ones.
         """
         expected = {
             "audio_centre": (n_features,),
