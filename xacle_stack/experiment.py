@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 
 from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
@@ -394,7 +393,7 @@ def _parameters_called(name: str, estimator: Any) -> dict[str, Any]:
     """Return the parameters of this name of an estimator and of those in it."""
     return {
         key: value
-        for key, value in clone(estimator).get_params(deep=True).items()
+        for key, value in estimator.get_params(deep=True).items()
         if key.rpartition("__")[2] == name
     }
 

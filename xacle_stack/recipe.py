@@ -150,8 +150,7 @@ class Recipe(BaseModel):
     @property
     def stack_systems(self) -> Mapping[str, AnySpec]:
         """What `xacle-stack stack` fits: the stack of all spaces first, then the smaller ones."""
-        names = {space: EncoderChoice(space).encoder.info.name for space in self.spaces}
-        return stack_systems(self.spaces, self.subset_sizes, names)
+        return stack_systems(self.spaces, self.subset_sizes, self.cache_names.encoders)
 
     @property
     def compared_systems(self) -> Mapping[str, AnySpec]:

@@ -7,12 +7,12 @@ to its folder.
 import difflib
 import math
 import os
-import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xacle_stack._files import is_regular_file
 from xacle_stack._printable import printable_name
 from xacle_stack.errors import RecipeError, bullet_list
 
@@ -87,7 +87,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         If it is no TOML file, or holds control characters or numbers that no setting takes.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end
+        if not is_regular_file(path):  # a pipe may never end
             raise RecipeError(f"{path}: this is not a regular file. Give the path of a TOML file.")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

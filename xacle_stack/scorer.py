@@ -194,8 +194,9 @@ class Scorer:
             Whatever encoding and fitting raise.
         """
         builder = self.recipe.builder() if self.builder is None else clone(self.builder)
-        regressor = self.recipe.new_stacker(self.n_jobs)
-        if self.regressor is not None:
+        if self.regressor is None:
+            regressor = self.recipe.new_stacker(self.n_jobs)
+        else:
             regressor = clone(self.regressor)
         embeddings = self._embeddings(pairs, for_training=True)
         known: Pairs | None = getattr(embeddings, "pairs", None)

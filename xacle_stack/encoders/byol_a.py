@@ -20,7 +20,7 @@ import numpy as np
 from xacle_stack._types import FloatArray
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors, state_dict_in
-from xacle_stack.encoders.frames import LONGEST_S, cut, max_pieces, of_each_clip
+from xacle_stack.encoders.frames import LONGEST_S, cut, group_by_clip, max_pieces
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
     Tensor,
@@ -126,7 +126,7 @@ class ByolA(TorchEncoder):
         ):
             encoded = self.model["network"](self._log_mel(stacked)).float()
             frames.update(zip(indices.tolist(), encoded, strict=True))
-        by_clip = [torch.cat(of_clip) for of_clip in of_each_clip(frames, counts)]
+        by_clip = [torch.cat(clip_frames) for clip_frames in group_by_clip(frames, counts)]
         pooled = [frames.mean(dim=0) + frames.amax(dim=0) for frames in by_clip]
         return {FRAMES: by_clip, EMBEDDING: torch.stack(pooled)}
 

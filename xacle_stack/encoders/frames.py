@@ -49,7 +49,7 @@ def cut(clips: Sequence[FloatArray], longest: int) -> tuple[list[FloatArray], li
     return [piece for pieces in parts for piece in pieces], [len(pieces) for pieces in parts]
 
 
-def of_each_clip(found: Mapping[int, T], counts: Sequence[int]) -> list[list[T]]:
+def group_by_clip(found: Mapping[int, T], counts: Sequence[int]) -> list[list[T]]:
     """Return what was found of the pieces that :func:`cut` returned, clip by clip."""
     pieces = (found[number] for number in range(sum(counts)))
     return [list(islice(pieces, count)) for count in counts]

@@ -24,10 +24,10 @@ from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
 from xacle_stack.encoders.frames import (
     LONGEST_S,
     cut,
+    group_by_clip,
     masked_statistics,
     max_pieces,
     merge_statistics,
-    of_each_clip,
     pad,
     receptive_field,
     standardise,
@@ -120,7 +120,7 @@ class Wav2Vec2Ctc(TorchEncoder):
         n_frames = torch.tensor([len(read[index].best) for index in range(len(pieces))])
         pooled = in_order(statistics)
         pooled = merge_statistics(pooled, n_frames.to(pooled.device), counts)
-        heard = [self._describe(of_clip) for of_clip in of_each_clip(read, counts)]
+        heard = [self._describe(clip_frames) for clip_frames in group_by_clip(read, counts)]
         return {
             "pooled": pooled,
             "transcript": torch.tensor([values for values, _ in heard]),

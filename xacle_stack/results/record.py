@@ -122,13 +122,13 @@ class Result:
         """
         if len(scores) == 0:
             raise MetricError(f"{system!r} has no scores. Pass one array for each seed.")
-        evaluations = [evaluate(y_true, of_seed) for of_seed in scores]
+        evaluations = [evaluate(y_true, seed_scores) for seed_scores in scores]
         spread = np.std([float(e.srcc) for e in evaluations], ddof=1) if len(scores) > 1 else np.nan
         difference, better = None, math.nan
         if reference_scores is not None:
             matched = [
-                (of_seed, reference_scores[seed % len(reference_scores)])
-                for seed, of_seed in enumerate(scores)
+                (seed_scores, reference_scores[seed % len(reference_scores)])
+                for seed, seed_scores in enumerate(scores)
             ]
             difference = _mean_estimate([srcc_gain(y_true, own, other) for own, other in matched])
             better = float(np.mean([probability_better(y_true, *both) for both in matched]))
