@@ -72,7 +72,7 @@ def write_subset(data: Path, folder: Path, n_pairs: int) -> Path:
     for split in ("train", "validation"):
         pairs = read_pairs(data, split).take(range(n_pairs))
         (folder / "wav" / split).mkdir(parents=True)
-        for path in pairs.audio_paths:
+        for path in pairs.audio:
             (folder / "wav" / split / path.name).symlink_to(path.resolve())
         table = folder / "meta_data" / f"{split}_average.csv"
         table.parent.mkdir(exist_ok=True)

@@ -231,7 +231,7 @@ def test_networks_train_save_load_and_score(
     written = read_predictions(tmp_path / "out" / "scores-test-net.csv", test.ids)
     np.testing.assert_allclose(scorer.score(test), written, atol=0.006)
     if system.get("gate") != "batch":  # which depends on the pairs scored together
-        by_hand = scorer.score_clips(test.audio_paths[:3], test.captions[:3])
+        by_hand = scorer.score_clips(test.audio[:3], test.captions[:3])
         np.testing.assert_allclose(by_hand, scorer.score(test)[:3], rtol=1e-5)
 
 

@@ -11,7 +11,7 @@ import soundfile
 from support import BATCH_TOY, TOY, WriteData
 
 from xacle_stack import extract
-from xacle_stack.audio import Clip, read_clip
+from xacle_stack.audio import Clip, SampleSource, read_clip
 from xacle_stack.cache import CachedSequences, FeatureCache, StoreWriter
 from xacle_stack.encoders import EncoderChoice, batches, view_name
 from xacle_stack.errors import EncoderError
@@ -37,7 +37,7 @@ def test_the_cache_holds_what_the_encoder_returns(make_data: WriteData, tmp_path
     report = extract_embeddings([pairs], [TOY], tmp_path / "store")
     encoder = TOY.encoder.load()
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    clips = [read_clip(path).mono(8000) for path in pairs.audio_paths]
+    clips = [read_clip(path).mono(8000) for path in pairs.audio]
     np.testing.assert_array_equal(
         cached.audio("toy"), encoder.encode_audio(clips)["embedding"].astype(np.float32)
     )
@@ -46,6 +46,24 @@ def test_the_cache_holds_what_the_encoder_returns(make_data: WriteData, tmp_path
     )
     assert report.encoded == {("toy", "audio"): 20, ("toy", "text"): len(set(pairs.captions))}
     assert not report.failures
+
+
+def test_samples_in_memory_are_the_clips_of_files_with_them(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    pairs = read_pairs(make_data(test=4), "test")
+    clips = [read_clip(path) for path in pairs.audio]
+    sources = [
+        SampleSource(clip.samples, clip.sample_rate_hz, f"row {n}") for n, clip in enumerate(clips)
+    ]
+    in_memory = replace(pairs, audio=sources)
+    assert extract_embeddings([pairs], [TOY], tmp_path / "store").encoded["toy", "audio"] == 4
+    again = extract_embeddings([in_memory], [TOY], tmp_path / "store")
+    assert (again.encoded["toy", "audio"], again.reused["toy", "audio"]) == (0, 4)
+    cache = FeatureCache(tmp_path / "store")
+    np.testing.assert_array_equal(
+        cache.load(in_memory).audio("toy"), cache.load(pairs).audio("toy")
+    )
 
 
 def test_one_clip_under_several_captions(make_data: WriteData, tmp_path: Path) -> None:
@@ -72,11 +90,11 @@ def test_the_cache_holds_the_sequences_that_the_encoder_returns(
     make_data: WriteData, tmp_path: Path
 ) -> None:
     pairs = read_pairs(make_data(train=20), "train")
-    soundfile.write(pairs.audio_paths[3], np.full(30, 0.25), 8000)
+    soundfile.write(pairs.audio[3], np.full(30, 0.25), 8000)
     extract_embeddings([pairs], [FRAMES_TOY], tmp_path / "store")
     encoder = FRAMES_TOY.encoder.load()
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    clips = [read_clip(path).mono(8000) for path in pairs.audio_paths]
+    clips = [read_clip(path).mono(8000) for path in pairs.audio]
     frames = encoder.encode_audio(clips)["frames"]
     letters = encoder.encode_text(pairs.captions)["letters"]
     assert len({len(sequence) for sequence in letters}) > 1
@@ -132,7 +150,7 @@ def test_batches_and_workers_change_nothing(
 def test_bad_files_are_listed_and_the_others_kept(make_data: WriteData, tmp_path: Path) -> None:
     data = make_data(train=12)
     pairs = read_pairs(data, "train")
-    cut, text, empty, nan = pairs.audio_paths[1:5]
+    cut, text, empty, nan = pairs.audio[1:5]
     cut.write_bytes(cut.read_bytes()[:-500])
     text.write_text("this is a text file")
     empty.write_bytes(b"")
@@ -194,7 +212,7 @@ def failing_on_the_bad(
 
 def spoil(pairs: Pairs, *rows: int) -> list[Path]:
     """Make clips that an encoder fails on, each its own, and return their files."""
-    paths = [pairs.audio_paths[row] for row in rows]
+    paths = [pairs.audio[row] for row in rows]
     for n, path in enumerate(paths):
         soundfile.write(path, np.append(np.full(1599, n / 100), BAD), 8000)
     return paths
@@ -209,8 +227,8 @@ def test_clips_and_captions_that_an_encoder_fails_on_are_named_and_the_others_ke
     captions = (*pairs.captions[:11], "a bad caption")
     pairs = replace(pairs, captions=captions)
     bad = spoil(pairs, 2, 3, 7)
-    shutil.copy(bad[0], pairs.audio_paths[8])
-    bad.append(pairs.audio_paths[8])
+    shutil.copy(bad[0], pairs.audio[8])
+    bad.append(pairs.audio[8])
     failing_on_the_bad(BATCH_TOY.encoder, monkeypatch, error)
     for _ in range(2):
         report = extract_embeddings([pairs], [BATCH_TOY], tmp_path / "store", batch_size=batch_size)
@@ -234,14 +252,12 @@ def test_a_clip_that_fails_leaves_the_bytes_of_the_others_alone_even_after_an_in
 ) -> None:
     pairs = read_pairs(make_data(train=20), "train")
     bad = spoil(pairs, 4, 5, 13)
-    good = pairs.take([row for row in range(20) if pairs.audio_paths[row] not in bad])
+    good = pairs.take([row for row in range(20) if pairs.audio[row] not in bad])
     # All captions, but only the good clips.
     monkeypatch.setattr("xacle_stack.extract.clip_duration", lambda path: path not in bad)
     pairs_without = replace(
         pairs,
-        audio_paths=tuple(
-            pairs.audio_paths[0] if path in bad else path for path in pairs.audio_paths
-        ),
+        audio=tuple(pairs.audio[0] if path in bad else path for path in pairs.audio),
     )
     extract_embeddings([pairs_without], [BATCH_TOY], tmp_path / "expected", batch_size=3)
     failing_on_the_bad(BATCH_TOY.encoder, monkeypatch)
@@ -341,7 +357,7 @@ def test_long_clips_are_not_kept_ahead_and_wait_in_smaller_batches(
 
 def test_silence_is_encoded(make_data: WriteData, tmp_path: Path) -> None:
     pairs = read_pairs(make_data(train=3), "train")
-    soundfile.write(pairs.audio_paths[0], np.zeros(8000), 8000)
+    soundfile.write(pairs.audio[0], np.zeros(8000), 8000)
     assert not extract_embeddings([pairs], [TOY], tmp_path / "store").failures
     assert np.isfinite(FeatureCache(tmp_path / "store").load(pairs).audio("toy")).all()
 
@@ -468,7 +484,7 @@ def test_views_are_encoded_by_one_model_beside_the_plain_clips(
     cached = FeatureCache(tmp_path / "store").load(pairs)
     np.testing.assert_array_equal(cached.audio("mini-mel"), before)
     views = [cached.audio(view_name("mini-mel", view)) for view in (0, 1, 2)]
-    clips = [read_clip(path).mono(16_000) for path in pairs.audio_paths]
+    clips = [read_clip(path).mono(16_000) for path in pairs.audio]
     for number, found in enumerate(views):
         expected = load().with_view(number).encode_audio(clips)["embedding"]
         np.testing.assert_array_equal(found, expected)

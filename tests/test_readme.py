@@ -57,7 +57,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = write_demo(folder / "data" / "demo", n_pairs=120)
     fill_cache(data, read_recipe("mini"), folder / "features/store", n_jobs=1, progress=False)
     # The clip that the README scores is one of the larger demo.
-    clip = read_pairs(data, "test").audio_paths[0]
+    clip = read_pairs(data, "test").audio[0]
     shutil.copyfile(clip, data / "wav" / "test" / "00750.wav")
     return folder
 

@@ -95,7 +95,7 @@ def test_another_process_gives_the_same_scores_from_files_and_from_memory(
 ) -> None:
     scorer = Scorer(recipe, store=tmp_path / "store").fit(train)
     path = scorer.save(tmp_path / "mine.skops")
-    clips, texts = list(map(str, train.audio_paths[:3])), list(train.captions[:3])
+    clips, texts = list(map(str, train.audio[:3])), list(train.captions[:3])
     code = f"""
 import json
 from xacle_stack import Scorer
@@ -122,15 +122,15 @@ print(json.dumps(Scorer.load({str(path)!r}).score_clips({clips!r}, {texts!r}).to
 def test_tensors_are_scored_like_arrays(train: Pairs, tmp_path: Path, recipe: Recipe) -> None:
     torch = pytest.importorskip("torch")
     scorer = Scorer(recipe, store=tmp_path / "store").fit(train)
-    samples, rate = soundfile.read(train.audio_paths[0], dtype="float32")
+    samples, rate = soundfile.read(train.audio[0], dtype="float32")
     scores = scorer.score_clips(torch.from_numpy(samples), "rain", sample_rate_hz=rate)
-    np.testing.assert_array_equal(scores, scorer.score_clips([train.audio_paths[0]], ["rain"]))
+    np.testing.assert_array_equal(scores, scorer.score_clips([train.audio[0]], ["rain"]))
 
 
 def test_clips_that_cannot_be_scored_are_told(saved: Path, train: Pairs, tmp_path: Path) -> None:
     scorer = Scorer.load(saved)
     with pytest.raises(PairsError, match=r"clips: 2, texts: 3"):
-        scorer.score_clips(train.audio_paths[:2], ["a", "b", "c"])
+        scorer.score_clips(train.audio[:2], ["a", "b", "c"])
     with pytest.raises(PairsError, match=r"clips: 0.*one clip or more"):
         scorer.score_clips([], "rain")
     with pytest.raises(AudioError, match="sample_rate_hz"):

@@ -10,6 +10,7 @@ import hashlib
 import operator
 import stat
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,12 +95,60 @@ class Clip:
         return resampled if len(resampled) else mixed[:1]
 
 
-def read_clip(path: Path | str) -> Clip:
+class ClipSource(ABC):
+    """A sound that is no file of its own, such as an array or a row of a data set.
+
+    It stands wherever the path of an audio file may stand, and is hashed by identity.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+
+    Attributes
+    ----------
+    content_key : str or None
+        That of the clip, once it is known, so that it is not decoded again for it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.content_key: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @abstractmethod
+    def read(self) -> Clip:
+        """Return the clip; an AudioError says why it cannot be used."""
+
+    @abstractmethod
+    def duration_s(self) -> float:
+        """Return the duration in seconds as far as it is known without decoding, else 0."""
+
+
+class SampleSource(ClipSource):
+    """Samples in memory; parameters and errors are those of :func:`clip_from_samples`."""
+
+    def __init__(self, samples: ArrayLike, sample_rate_hz: int | None, name: str = "clip") -> None:
+        super().__init__(name)
+        self._clip = clip_from_samples(samples, sample_rate_hz, name)
+
+    def read(self) -> Clip:
+        """Return the clip."""
+        return self._clip
+
+    def duration_s(self) -> float:
+        """Return the duration in seconds."""
+        return self._clip.duration_s
+
+
+def read_clip(path: Path | str | ClipSource) -> Clip:
     """Decode one audio file.
 
     Parameters
     ----------
-    path : path-like
+    path : path-like or ClipSource
         Any format that libsndfile reads.
 
     Returns
@@ -123,6 +172,8 @@ def read_clip(path: Path | str) -> Clip:
     without that header, an ogg cut between two pages, and truncated files of other formats are
     taken as shorter clips.
     """
+    if isinstance(path, ClipSource):
+        return path.read()
     path = Path(path)
     _check_is_file(path)
     try:
@@ -223,8 +274,10 @@ def _as_floats(name: str, samples: Any) -> FloatArray:
     )
 
 
-def clip_duration(path: Path) -> float:
+def clip_duration(path: Path | ClipSource) -> float:
     """Return the duration in seconds that a header states; 0 for a file that is unusable."""
+    if isinstance(path, ClipSource):
+        return path.duration_s()
     try:
         _check_is_file(path)
         check_number_of_chunks(path)

@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack._workers import GoesOn, StoppedError, run_side_by_side, stop_unless
-from xacle_stack.audio import clip_duration, read_clip
+from xacle_stack.audio import ClipSource, clip_duration, read_clip
 from xacle_stack.cache import (
     AudioKeys,
     FeatureCache,
@@ -67,14 +67,14 @@ class ExtractionReport:
         Number of new rows by encoder name and modality.
     reused : Counter of (str, str)
         Number of rows that were already in the cache.
-    failures : dict of Path or str to str
+    failures : dict of Path, ClipSource or str to str
         The files that could not be decoded and the clips and captions that an encoder failed on,
         with the reasons.
     """
 
     encoded: Counter[tuple[str, str]] = field(default_factory=Counter)
     reused: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failures: dict[Path | str, str] = field(default_factory=dict)
+    failures: dict[Path | ClipSource | str, str] = field(default_factory=dict)
 
 
 def extract_embeddings(
@@ -134,7 +134,7 @@ def extract_embeddings(
     )
     # Clips of equal duration stay in the order in which they first come.
     clips = sorted(
-        dict.fromkeys(path for split in splits for path in split.audio_paths), key=clip_duration
+        dict.fromkeys(path for split in splits for path in split.audio), key=clip_duration
     )
     shares = [
         _Share(
@@ -165,7 +165,7 @@ class _Share:
 
     root: Path
     fingerprints: Mapping[EncoderChoice, Fingerprint]
-    clips: Sequence[Path]
+    clips: Sequence[Path | ClipSource]
     captions: Sequence[str]
     device: str
     batch_size: int | None
@@ -301,7 +301,7 @@ def _encode_clips(
 class _Decoded:
     """A file's content key, and its samples at all rates that encoders still need."""
 
-    path: Path
+    path: Path | ClipSource
     status: FileStatus | None
     key: str = ""
     samples: Mapping[int, FloatArray] = field(default_factory=dict)
@@ -309,7 +309,9 @@ class _Decoded:
     is_long: bool = False  # its samples were not kept
 
 
-def _decode_ahead(paths: Sequence[Path], tasks: Sequence[_Task], n_jobs: int) -> Iterator[_Decoded]:
+def _decode_ahead(
+    paths: Sequence[Path | ClipSource], tasks: Sequence[_Task], n_jobs: int
+) -> Iterator[_Decoded]:
     """Decode in threads and in order, at most two windows ahead of the consumer."""
     # joblib's generator alone would decode the whole data set during the first batch.
     running: Iterable[_Decoded] = ()
@@ -323,7 +325,9 @@ def _decode_ahead(paths: Sequence[Path], tasks: Sequence[_Task], n_jobs: int) ->
     yield from running
 
 
-def _decode(path: Path, tasks: Sequence[_Task], max_bytes: float = math.inf) -> _Decoded:
+def _decode(
+    path: Path | ClipSource, tasks: Sequence[_Task], max_bytes: float = math.inf
+) -> _Decoded:
     status = file_status(path)
     try:
         clip = read_clip(path)

@@ -21,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from xacle_stack._types import FloatArray
+from xacle_stack.audio import ClipSource
 from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import LoadedEncoders
 from xacle_stack.errors import AudioError, EncoderError, ModelFileError, PairsError, bullet_list
@@ -421,7 +422,7 @@ class Scorer:
 
 def _listed_clips(audio: Any) -> list[Any]:
     """Return clips as a list: a path or the samples of one clip are one clip."""
-    if isinstance(audio, str | PathLike):
+    if isinstance(audio, str | PathLike | ClipSource):
         return [audio]
     shape = tuple(getattr(audio, "shape", ()))
     holds_paths = getattr(getattr(audio, "dtype", None), "kind", "") in ("O", "U", "S")

@@ -91,7 +91,7 @@ def test_encoder_names_may_hold_hyphens(make_data: WriteData, tmp_path: Path, rn
 def test_a_clip_that_broke_since_is_named(make_data: WriteData, tmp_path: Path, rng) -> None:
     pairs = read_pairs(make_data(train=4), "train")
     fill_store(tmp_path / "store", pairs, rng)
-    pairs.audio_paths[2].write_text("no audio any more")
+    pairs.audio[2].write_text("no audio any more")
     with pytest.raises(AudioError, match=r"1 audio file\(s\) cannot be used"):
         FeatureCache(tmp_path / "store").load(pairs)
 

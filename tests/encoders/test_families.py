@@ -366,7 +366,7 @@ def test_what_the_baseline_needs_is_cached(written, make_data: WriteData, tmp_pa
     frames = cached.audio_sequences("byol-a")
     assert frames.lengths.tolist() == [5] * 12  # 0.2 s
     encoder = choices[0].load()
-    clips = [read_clip(path).mono(16_000) for path in pairs.audio_paths]
+    clips = [read_clip(path).mono(16_000) for path in pairs.audio]
     for found, sequence in zip(frames[:], encoder.encode_audio(clips)["frames"], strict=True):
         np.testing.assert_allclose(found, sequence, rtol=2e-3, atol=1e-4)
     assert not extract_embeddings([pairs], choices, tmp_path / "store").encoded

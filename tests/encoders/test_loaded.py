@@ -50,7 +50,7 @@ def write_recordings(folder: Path, pairs: Pairs, subtype: str, n_channels: int) 
     """Replace the clips of some pairs by noise and return it, lengths and rates differing."""
     rng = np.random.default_rng(3)
     recordings = []
-    for n, path in enumerate(pairs.audio_paths):
+    for n, path in enumerate(pairs.audio):
         samples = rng.uniform(-0.9, 0.9, size=(3000 + 70 * (n % 7), n_channels))
         if subtype == "PCM_16":
             samples = np.round(samples * 32768).astype(np.int16)
@@ -87,7 +87,7 @@ def test_files_give_the_bits_that_the_cache_returns(
     make_data: WriteData, tmp_path: Path, encoders: LoadedEncoders
 ) -> None:
     pairs = read_pairs(make_data(train=20), "train")
-    paths = [str(path) if n % 2 else path for n, path in enumerate(pairs.audio_paths)]
+    paths = [str(path) if n % 2 else path for n, path in enumerate(pairs.audio)]
     assert_equal_to_the_cache(encoders, paths, None, pairs, tmp_path / "store")
 
 

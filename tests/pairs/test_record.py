@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xacle_stack.audio import SampleSource
 from xacle_stack.cache import FeatureCache
 from xacle_stack.errors import CacheError, PairsError
 from xacle_stack.pairs import Pairs, Ratings, record
@@ -17,7 +18,7 @@ def given(**changed: Any) -> Pairs:
     fields = {
         "split": "test",
         "ids": ["a", "b"],
-        "audio_paths": ["a.wav", Path("b.wav")],
+        "audio": ["a.wav", Path("b.wav")],
         "captions": ["rain", "wind"],
         "scores": [0, 10],
         "ratings": Ratings(["a"], ["x"], [3]),
@@ -28,7 +29,7 @@ def given(**changed: Any) -> Pairs:
 def test_lists_and_text_paths_become_what_read_pairs_gives() -> None:
     pairs = given()
     assert (pairs.ids, pairs.captions) == (("a", "b"), ("rain", "wind"))
-    assert pairs.audio_paths == (Path("a.wav"), Path("b.wav"))
+    assert pairs.audio == (Path("a.wav"), Path("b.wav"))
     assert pairs.scores is not None
     assert (pairs.scores.dtype, pairs.scores.tolist()) == (np.float64, [0, 10])
     assert pairs.ratings is not None
@@ -59,11 +60,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"captions": ["rain"]}, "captions: 1 value(s), but ids has 2; expected as many"),
     ({"captions": ()}, "captions: 0 value(s), but ids has 2; expected as many"),
     ({"captions": None}, "captions: expected a sequence of str, got None"),
-    ({"audio_paths": ["a.wav"]}, "audio_paths: 1 value(s), but ids has 2"),
-    ({"audio_paths": "a.wav"}, "audio_paths: expected a sequence of paths, got 'a.wav'"),
-    ({"audio_paths": ["a.wav", 3]}, "audio_paths, row 1: 3 is not the path of a file"),
-    ({"audio_paths": ["a.wav", ""]}, "audio_paths, row 1: '' is not the path of a file"),
-    ({"audio_paths": ["a.wav", "b\0"]}, r"audio_paths, row 1: 'b\x00' is not the path of a file"),
+    ({"audio": ["a.wav"]}, "audio: 1 value(s), but ids has 2"),
+    ({"audio": "a.wav"}, "audio: expected a sequence of paths, got 'a.wav'"),
+    ({"audio": ["a.wav", 3]}, "audio, row 1: 3 is not the path of a file"),
+    ({"audio": ["a.wav", ""]}, "audio, row 1: '' is not the path of a file"),
+    ({"audio": ["a.wav", "b\0"]}, r"audio, row 1: 'b\x00' is not the path of a file"),
     ({"scores": [1, float("nan")]}, "scores, row 1: nan; expected a number from 0 to 10"),
     ({"scores": [-0.1, 3]}, "scores, row 0: -0.1; expected a number from 0 to 10"),
     ({"scores": [1, 10.5]}, "scores, row 1: 10.5; expected a number from 0 to 10"),
@@ -88,7 +89,7 @@ def test_a_mistake_names_its_field_and_row(changed: dict[str, Any], message: str
 
 def test_mistakes_of_all_fields_are_told_at_once() -> None:
     with pytest.raises(PairsError, match=r"split 'test': 3 mistake\(s\)"):
-        given(captions=["rain", 1], scores=[11, 2], audio_paths=["a.wav"])
+        given(captions=["rain", 1], scores=[11, 2], audio=["a.wav"])
 
 
 def test_ratings_are_checked_likewise() -> None:
@@ -129,3 +130,19 @@ def test_pairs_of_a_reloaded_module_are_pairs(tmp_path: Path) -> None:
         FeatureCache(tmp_path).load(pairs)
     with pytest.raises(CacheError, match=r"read_pairs.* list\b"):
         FeatureCache(tmp_path).load(["a"])
+
+
+def test_columns_and_sounds_in_memory_follow_their_pairs() -> None:
+    hum = SampleSource(np.sin(np.arange(800)), 8000, name="hum")
+    pairs = given(audio=["a.wav", hum], columns={"system": ["A", "B"], "n": [1, None]})
+    part = pairs.take([1])
+    assert part.audio == (hum,)
+    assert part.columns == {"system": ("B",), "n": (None,)}
+    assert str(hum) == "hum"
+
+
+def test_columns_have_a_value_for_each_pair() -> None:
+    with pytest.raises(PairsError, match=r"column 'system': 1 value\(s\), but ids has 2"):
+        given(columns={"system": ["A"]})
+    with pytest.raises(PairsError, match="columns: expected a mapping"):
+        given(columns=["system"])

@@ -28,7 +28,7 @@ def test_reads_averages_and_ratings_in_file_order(make_data: WriteData) -> None:
     assert pairs.captions == tuple(row[1] for row in rows)
     assert pairs.scores is not None
     assert pairs.scores.tolist() == [float(row[2]) for row in rows]
-    assert pairs.audio_paths[3] == data / "wav" / "train" / pairs.ids[3]
+    assert pairs.audio[3] == data / "wav" / "train" / pairs.ids[3]
     assert pairs.ratings is not None
     assert len(pairs.ratings) == 4 * 8
     assert pairs.ratings.listener_ids[:4] == ("L0", "L1", "L2", "L3")
@@ -470,7 +470,7 @@ def test_a_file_under_several_captions_gives_numbered_ids(make_data: WriteData) 
     )
     pairs = read_pairs(data, "train")
     assert pairs.ids == ("00000.wav#1", "00001.wav", "00000.wav#2")
-    assert [path.name for path in pairs.audio_paths] == ["00000.wav", "00001.wav", "00000.wav"]
+    assert [path.name for path in pairs.audio] == ["00000.wav", "00001.wav", "00000.wav"]
     assert pairs.captions == ("rain", "wind", "a dog")
     assert pairs.ratings is not None
     assert pairs.ratings.pair_ids == ("00000.wav#2", "00001.wav", "00000.wav#1")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xacle_stack._files import read_small_file, write_atomically
-from xacle_stack.audio import DECODING_VERSION, read_clip
+from xacle_stack.audio import DECODING_VERSION, ClipSource, read_clip
 from xacle_stack.errors import AudioError, bullet_list
 
 logger = logging.getLogger(__name__)
@@ -24,12 +24,14 @@ FileStatus = tuple[int, int, int, int]
 _Memo = dict[str, tuple[FileStatus, str]]  # file name -> status, content key
 
 
-def file_status(path: Path) -> FileStatus | None:
+def file_status(path: Path | ClipSource) -> FileStatus | None:
     """Return a file's size, times and inode, which change with its content; None without a file.
 
     The time of change and the inode distinguish files that an archive unpacked with equal sizes
     and equal modification times.
     """
+    if isinstance(path, ClipSource):
+        return None
     try:
         status = path.stat()
     except OSError:
@@ -55,25 +57,29 @@ class AudioKeys:
         self._memos: dict[Path, _Memo] = {}
         self._changed: set[Path] = set()
 
-    def known(self, path: Path) -> str | None:
+    def known(self, path: Path | ClipSource) -> str | None:
         """Return the key of a file that has not changed since it was decoded; None otherwise."""
+        if isinstance(path, ClipSource):
+            return path.content_key
         status, key = self._memo(path.parent).get(path.name, (None, None))
         return key if status is not None and status == file_status(path) else None
 
-    def remember(self, path: Path, key: str, before: FileStatus | None) -> str:
+    def remember(self, path: Path | ClipSource, key: str, before: FileStatus | None) -> str:
         """Note the key of a file that was decoded, and return it.
 
         `before` is the file's status before it was decoded.  A file that has changed meanwhile is
         not remembered.
         """
-        if before is not None and before == file_status(path):
+        if isinstance(path, ClipSource):
+            path.content_key = key
+        elif before is not None and before == file_status(path):
             self._memo(path.parent)[path.name] = (before, key)
             self._changed.add(path.parent)
             if time.monotonic() - self._saved_at >= self._save_seconds:
                 self.save()
         return key
 
-    def look_up(self, paths: Sequence[Path]) -> list[str]:
+    def look_up(self, paths: Sequence[Path | ClipSource]) -> list[str]:
         """Return the keys of files, decoding those that are new.
 
         Raises

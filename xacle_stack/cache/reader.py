@@ -124,7 +124,7 @@ class FeatureCache:
             If there is no cache.  Rows that are missing are reported when they are read.
         """
         # Checks attributes, because a notebook that reloads edited modules has another class Pairs.
-        if not all(hasattr(pairs, name) for name in ("split", "ids", "audio_paths", "captions")):
+        if not all(hasattr(pairs, name) for name in ("split", "ids", "audio", "captions")):
             raise CacheError(
                 f"expected the pairs that read_pairs returns, got {type(pairs).__name__}: "
                 f"{pairs!r}."
@@ -135,7 +135,7 @@ class FeatureCache:
                 "name the folder of an existing one."
             )
         keys = {
-            "audio": np.array(AudioKeys(self.root).look_up(pairs.audio_paths), dtype=KEY_DTYPE),
+            "audio": np.array(AudioKeys(self.root).look_up(pairs.audio), dtype=KEY_DTYPE),
             "text": np.array([text_key(caption) for caption in pairs.captions], dtype=KEY_DTYPE),
         }
         return CachedPairs(self.root, pairs, keys, dict(fingerprints or {}))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from xacle_stack._types import FloatArray
-from xacle_stack.audio import Clip, clip_duration, clip_from_samples, read_clip
+from xacle_stack.audio import Clip, ClipSource, clip_duration, clip_from_samples, read_clip
 from xacle_stack.encoders.base import Encoder, Modality, Output
 from xacle_stack.encoders.batches import BatchQueue, encoder_errors
 from xacle_stack.encoders.device import resolve_devices
@@ -74,14 +74,14 @@ class LoadedEncoders:
 
     def encode_clips(
         self,
-        clips: Sequence[Path | str | ArrayLike],
+        clips: Sequence[Path | str | ClipSource | ArrayLike],
         sample_rate_hz: int | Sequence[int | None] | None = None,
     ) -> Embeddings:
         """Encode clips with every encoder that takes audio.
 
         Parameters
         ----------
-        clips : sequence of path-like, array-like or tensor
+        clips : sequence of path-like, ClipSource, array-like or tensor
             Audio files, or samples as :func:`~xacle_stack.audio.clip_from_samples` takes them.
         sample_rate_hz : int, or sequence of int of length n_clips, optional
             The sampling rate of the samples.  Files have their own.
@@ -206,8 +206,9 @@ def _joined(
 
 
 def _contents(
-    clips: Sequence[Path | str | ArrayLike], sample_rate_hz: int | Sequence[int | None] | None
-) -> tuple[dict[int, Path | Clip], dict[int, str]]:
+    clips: Sequence[Path | str | ClipSource | ArrayLike],
+    sample_rate_hz: int | Sequence[int | None] | None,
+) -> tuple[dict[int, Path | ClipSource | Clip], dict[int, str]]:
     """Return the usable clips by index, files still unread, and why others cannot be used."""
     if isinstance(clips, str | bytes | os.PathLike) or any(map(_is_number, clips)):
         raise AudioError(
@@ -224,11 +225,14 @@ def _contents(
             f"sample_rate_hz: {len(rates)} rates for {len(clips)} clips; expected one whole number "
             "for all clips, or one for each."
         )
-    contents: dict[int, Path | Clip] = {}
+    contents: dict[int, Path | ClipSource | Clip] = {}
     failures: dict[int, str] = {}
     for index, (clip, rate) in enumerate(zip(clips, rates, strict=True)):
         if isinstance(clip, str | os.PathLike):
             contents[index] = Path(clip)
+            continue
+        if isinstance(clip, ClipSource):
+            contents[index] = clip
             continue
         try:
             contents[index] = clip_from_samples(clip, rate, _name(clip, index))
@@ -241,12 +245,12 @@ def _is_number(clip: object) -> bool:
     return clip is None or isinstance(clip, Number) or getattr(clip, "ndim", 1) == 0
 
 
-def _duration_s(content: Path | Clip) -> float:
-    return clip_duration(content) if isinstance(content, Path) else content.duration_s
+def _duration_s(content: Path | ClipSource | Clip) -> float:
+    return content.duration_s if isinstance(content, Clip) else clip_duration(content)
 
 
 def _name(clip: object, index: int) -> str:
-    return str(clip) if isinstance(clip, str | os.PathLike) else f"clip {index}"
+    return str(clip) if isinstance(clip, str | os.PathLike | ClipSource) else f"clip {index}"
 
 
 def _one_or_all(summary: str, reasons: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from xacle_stack._types import FloatArray
+from xacle_stack.audio import ClipSource
 from xacle_stack.errors import PairsError, bullet_list
 
 MIN_SCORE, MAX_SCORE = 0.0, 10.0
@@ -57,23 +58,26 @@ class Ratings:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """The pairs of one split, in the order of their CSV file.
+    """The pairs of one split, in the order of their table.
 
     Any sequences are accepted, also of paths as text, and converted to the types below.
 
     Attributes
     ----------
     split : str
+        The name of the set that they are, such as ``"test"``.
     ids : tuple of str
         Distinct ids, usually the names of the audio files.
-    audio_paths : tuple of Path
-        Empty if only the captions of the pairs are used.
+    audio : tuple of Path or ClipSource
+        The clips.  Empty if only the captions of the pairs are used.
     captions : tuple of str
         Texts that are not blank.
     scores : ndarray of shape (n_pairs,), optional
         Mean human scores from 0 to 10; None for a split without scores.
     ratings : Ratings, optional
         None if there is no per-listener file.
+    columns : mapping of str to tuple
+        What else their table says of them: a value for each pair, by the name of the column.
 
     Raises
     ------
@@ -83,21 +87,25 @@ class Pairs:
 
     split: str
     ids: tuple[str, ...]
-    audio_paths: tuple[Path, ...]
+    audio: tuple[Path | ClipSource, ...]
     captions: tuple[str, ...]
     scores: FloatArray | None = None
     ratings: Ratings | None = None
+    columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         mistakes: list[str] = []
         if not (isinstance(self.split, str) and self.split):
             mistakes.append(f"split: {reprlib.repr(self.split)}; expected a name such as 'test'")
         ids = _texts("ids", self.ids, mistakes)
-        audio_paths = _paths("audio_paths", self.audio_paths, mistakes)
+        audio = _clips("audio", self.audio, mistakes)
         captions = _texts("captions", self.captions, mistakes)
-        for field, values in (("audio_paths", audio_paths), ("captions", captions)):
-            if len(values) != len(ids) and (values or field == "captions"):
-                mistakes.append(_wrong_length(field, values, ids, "ids"))
+        columns = _columns(self.columns, mistakes)
+        parts = {"audio": audio, "captions": captions}
+        parts |= {f"column {name!r}": values for name, values in columns.items()}
+        for part, values in parts.items():
+            if len(values) != len(ids) and (values or part != "audio"):
+                mistakes.append(_wrong_length(part, values, ids, "ids"))
         rows: dict[str, int] = {}
         for row, pair_id in enumerate(ids):
             if (first := rows.setdefault(pair_id, row)) != row:
@@ -108,7 +116,7 @@ class Pairs:
         if self.ratings is not None:
             mistakes += _rating_mistakes(self.ratings, rows)
         _raise(f"Pairs of the split {self.split!r}", mistakes)
-        _store(self, ids=ids, audio_paths=audio_paths, captions=captions, scores=scores)
+        _store(self, ids=ids, audio=audio, captions=captions, scores=scores, columns=columns)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,9 +135,12 @@ class Pairs:
         _store(
             part,
             ids=tuple(self.ids[row] for row in rows),
-            audio_paths=tuple(self.audio_paths[row] for row in rows) if self.audio_paths else (),
+            audio=tuple(self.audio[row] for row in rows) if self.audio else (),
             captions=tuple(self.captions[row] for row in rows),
             scores=None if self.scores is None else self.scores[list(rows)],
+            columns={
+                name: tuple(values[row] for row in rows) for name, values in self.columns.items()
+            },
         )
         if self.ratings is not None:
             kept = set(part.ids)
@@ -146,8 +157,8 @@ class Pairs:
 
 
 def _store(record: Pairs | Ratings, **fields: object) -> None:
-    for field, value in fields.items():
-        object.__setattr__(record, field, value)
+    for name, value in fields.items():
+        object.__setattr__(record, name, value)
 
 
 def _raise(what: str, mistakes: Sequence[str]) -> None:
@@ -183,10 +194,23 @@ def _texts(field: str, values: object, mistakes: list[str]) -> tuple[str, ...]:
     return tuple(map(str, items))
 
 
-def _paths(field: str, values: object, mistakes: list[str]) -> tuple[Path, ...]:
+def _columns(values: object, mistakes: list[str]) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(values, Mapping):
+        mistakes.append(f"columns: expected a mapping of names to values, got {values!r:.200}")
+        return {}
+    return {
+        str(name): _items(f"column {name!r}", "values", column, mistakes)
+        for name, column in values.items()
+    }
+
+
+def _clips(field: str, values: object, mistakes: list[str]) -> tuple[Path | ClipSource, ...]:
     items = _items(field, "paths", values, mistakes)
-    paths = []
+    clips: list[Path | ClipSource] = []
     for row, value in enumerate(items):
+        if isinstance(value, ClipSource):
+            clips.append(value)
+            continue
         is_path = isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)
         if not is_path or not os.fspath(value) or "\0" in os.fspath(value):
             mistakes.append(
@@ -194,8 +218,8 @@ def _paths(field: str, values: object, mistakes: list[str]) -> tuple[Path, ...]:
                 "str or a Path"
             )
             value = ""
-        paths.append(value if isinstance(value, Path) else Path(value))
-    return tuple(paths)
+        clips.append(value if isinstance(value, Path) else Path(value))
+    return tuple(clips)
 
 
 def _scores(values: object, n_rows: int, rows: str, mistakes: list[str]) -> FloatArray:

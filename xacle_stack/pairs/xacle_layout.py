@@ -123,7 +123,7 @@ def read_pairs(data: Path | str, split: str) -> Pairs:
         ids = numbered_ids([file for file, _ in rows])
     except PairsError as error:
         mistakes.append(str(error))
-    audio_paths = _find_audio(data / "wav" / split, rows, mistakes)
+    audio = _find_audio(data / "wav" / split, rows, mistakes)
     if mistakes:
         raise PairsError(
             f"{data}, split {split!r}: {len(mistakes)} mistake(s). Mend them and run again:\n"
@@ -135,7 +135,7 @@ def read_pairs(data: Path | str, split: str) -> Pairs:
     return Pairs(
         split=split,
         ids=ids,
-        audio_paths=audio_paths,
+        audio=audio,
         captions=tuple(caption for _, caption in rows),
         scores=None if scores[0] is None else np.array(scores, dtype=np.float64),
         ratings=None if ratings is None else _with_ids(ratings, dict(zip(rows, ids, strict=True))),
