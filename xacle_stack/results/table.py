@@ -6,7 +6,6 @@ To add a column, write a :class:`_Column` into :data:`_COLUMNS`; the CSV holds e
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from xacle_stack._files import write_atomically
 from xacle_stack._printable import printable_name, short_name
 from xacle_stack.metrics import METRICS, Estimate, format_number
 from xacle_stack.results.record import Result, by_split, reference_of
+from xacle_stack.results.text_table import TextTable, table_width
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -132,33 +132,15 @@ class ResultsTable:
 
     def to_markdown(self) -> str:
         """Return a section for each split."""
-        lines: list[str] = []
-        for split, results in by_split(self.results).items():
-            header, rows = _cells(results)
-            lines += [
-                f"## {_title(split, results)}",
-                "",
-                *(
-                    "| " + " | ".join(map(_markdown_cell, cells)) + " |"
-                    for cells in (header, ["---"] * len(header), *rows)
-                ),
-                "",
-            ]
-            for note in _notes(results):
-                lines += [note, ""]
-        return "\n".join(lines)
+        return "\n".join(f"{table.to_markdown()}\n" for table in self._text_tables())
 
     def to_html(self) -> str:
         """Return a table for each split, without styles."""
-        parts: list[str] = []
+        return "\n".join(table.to_html() for table in self._text_tables())
+
+    def _text_tables(self) -> Iterator[TextTable]:
         for split, results in by_split(self.results).items():
-            header, rows = _cells(results)
-            parts += ["<table>", f"<caption>{html.escape(_title(split, results))}</caption>"]
-            parts += [f"<thead>{_html_row('th', header)}</thead>", "<tbody>"]
-            parts += [_html_row("td", cells) for cells in rows]
-            parts += ["</tbody>", "</table>"]
-            parts += [f"<p>{html.escape(note)}</p>" for note in _notes(results)]
-        return "\n".join(parts)
+            yield TextTable(_title(split, results), *_cells(results), _notes(results))
 
     def _repr_html_(self) -> str:
         return self.to_html()
@@ -182,10 +164,10 @@ class ResultsTable:
             width = options.max_width
 
             yield Text(_title(split, results), style="bold")
-            if _rich_width(console, _rich_table(results, columns)) <= width:
+            if table_width(console, _rich_table(results, columns)) <= width:
                 yield _rich_table(results, columns)
             else:
-                is_short = _rich_width(console, _rich_table(results, metrics)) > width
+                is_short = table_width(console, _rich_table(results, metrics)) > width
                 yield _fitting_table(console, width, results, metrics, is_short)
                 while len(details) > 1 and not _fits_with_short_names(console, width, own, details):
                     details.pop()
@@ -310,7 +292,7 @@ def _fitting_table(
     is_short: bool = False,
 ) -> Table:
     """Return a table in which names are as long as the width allows."""
-    no_names = _rich_width(console, _rich_table(results, columns, is_short, max_name_width=1))
+    no_names = table_width(console, _rich_table(results, columns, is_short, max_name_width=1))
     n_left = width - no_names + len("system")
     return _rich_table(results, columns, is_short, max_name_width=max(len("system"), n_left))
 
@@ -319,12 +301,7 @@ def _fits_with_short_names(
     console: Console, width: int, results: Sequence[Result], columns: Sequence[_Column]
 ) -> bool:
     table = _rich_table(results, columns, max_name_width=_SHORT_NAME_WIDTH)
-    return _rich_width(console, table) <= width
-
-
-def _rich_width(console: Console, table: Table) -> int:
-    """Return how wide a table is where there is room for all of it."""
-    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    return table_width(console, table) <= width
 
 
 def _name_of_width(name: str, width: int) -> str:
@@ -335,21 +312,6 @@ def _name_of_width(name: str, width: int) -> str:
     while cell_len(shown) > width and len(shown) > 1:
         shown = short_name(name, len(shown) - 1)
     return shown
-
-
-def _markdown_cell(text: str) -> str:
-    r"""Return a text as one cell of a Markdown table, in which nothing of it is markup.
-
-    Examples
-    --------
-    >>> print(_markdown_cell("a|b <i>"))
-    a\|b &lt;i>
-    """
-    return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _csv_number(value: float | None) -> str:
