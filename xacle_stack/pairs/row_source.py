@@ -13,7 +13,7 @@ from typing import Any
 from xacle_stack._csv_table import MAX_MISTAKES, MAX_ROW_CHARS, MAX_ROWS, CsvTable
 from xacle_stack._files import is_regular_file
 from xacle_stack._optional import require
-from xacle_stack.errors import PairsError, bullet_list
+from xacle_stack.errors import MissingExtraError, PairsError, bullet_list
 
 # The content of a Parquet file, audio in its cells included, as it is in memory.
 MAX_PARQUET_BYTES = 4 << 30
@@ -184,8 +184,16 @@ def _why_no_object(error: Exception) -> str:
 
 
 def _open_parquet(path: Path) -> RowSource:
-    pyarrow = require("pyarrow", extra="tables", purpose=f"{path}: a Parquet file")
-    parquet = require("pyarrow.parquet", extra="tables", purpose=f"{path}: a Parquet file")
+    try:
+        pyarrow = require("pyarrow", extra="tables", purpose=f"{path}: a Parquet file")
+        parquet = require("pyarrow.parquet", extra="tables", purpose=f"{path}: a Parquet file")
+    except MissingExtraError:
+        raise
+    except ImportError as error:  # such as a pyarrow for a newer NumPy
+        raise PairsError(
+            f"{path}: the pyarrow that is installed cannot be used ({error}). Install one that "
+            "fits, or save the table as CSV."
+        ) from None
     try:
         with parquet.ParquetFile(path) as file:
             about = file.metadata
