@@ -86,12 +86,39 @@ class CsvTable:
         The header's spelling of each of our columns that the file has.
     error : type of XacleStackError
         The type of error that is raised.
+    delimiter : str
+        What separates the columns: a comma, or a tab.
     """
 
     path: Path
     header: tuple[str, ...]
     columns: Mapping[str, str]
     error: type[XacleStackError] = PairsError
+    delimiter: str = ","
+
+    @classmethod
+    def with_all_columns(
+        cls, path: Path, delimiter: str = ",", error: type[XacleStackError] = PairsError
+    ) -> Self:
+        """Read a file's header, whose names then are those of the columns.
+
+        Raises
+        ------
+        XacleStackError
+            If the file cannot be read as CSV.
+        """
+        first = next(_records(path, delimiter, error), None)
+        if first is None:
+            raise error(f"{path}: the file is empty. Expected a header and one row for each pair.")
+        header = tuple(name.strip() for name in first[1])
+        found = [mark for mark in ",;\t" if mark != delimiter and mark in header[0]]
+        if len(header) == 1 and found:
+            separators = {",": "commas", ";": ";", "\t": "tabs"}
+            raise error(
+                f"{path}: the columns are separated by {separators[found[0]]}. Save the file with "
+                f"{separators[delimiter]} between them."
+            )
+        return cls(path, header, {name: name for name in header if name}, error, delimiter)
 
     @classmethod
     def read(
@@ -118,15 +145,7 @@ class CsvTable:
         XacleStackError
             If the file cannot be read as CSV, or a column is missing or occurs twice.
         """
-        first = next(_records(path, error), None)
-        if first is None:
-            raise error(f"{path}: the file is empty. Expected a header and one row for each pair.")
-        header = tuple(name.strip() for name in first[1])
-        if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-            raise error(
-                f"{path}: the columns are separated by {';' if ';' in header[0] else 'tabs'}. "
-                "Save the file with commas between them."
-            )
+        header = cls.with_all_columns(path, error=error).header
         columns: dict[str, str] = {}
         missing: list[str] = []
         hints: list[str] = []
@@ -160,7 +179,7 @@ class CsvTable:
         Empty rows, which spreadsheets leave at the end, are skipped.
         """
         indices = {column: self.header.index(name) for column, name in self.columns.items()}
-        records = _records(self.path, self.error)
+        records = _records(self.path, self.delimiter, self.error)
         next(records)
         for line, fields in records:
             where = f"{self.path.name}, line {line}"
@@ -192,7 +211,9 @@ def _hints(header: tuple[str, ...], spellings: tuple[str, ...]) -> Iterator[str]
                 return
 
 
-def _records(path: Path, error: type[XacleStackError]) -> Iterator[tuple[int, list[str]]]:
+def _records(
+    path: Path, delimiter: str, error: type[XacleStackError]
+) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not empty, with the number of its last line."""
     begun, n_chars = 1, 0
 
@@ -223,7 +244,7 @@ def _records(path: Path, error: type[XacleStackError]) -> Iterator[tuple[int, li
                 raise error(f"{path}: this file is UTF-16. Save it as UTF-8.")
         # Bytes that are not UTF-8 become surrogates, so that an error can name their line.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(lines(), strict=True, skipinitialspace=True)
+            reader = csv.reader(lines(), delimiter=delimiter, strict=True, skipinitialspace=True)
             for number, fields in enumerate(reader):
                 if number > MAX_ROWS:
                     raise error(f"{path}: more than {MAX_ROWS:,} rows. Divide the file.")

@@ -1,7 +1,8 @@
 """Decodes audio files, mixes them down, resamples them and fits them to fixed windows.
 
 All functions are deterministic, without random crops or dither.  Samples are float32, full scale is
-±1.  The formats are those of libsndfile (wav, flac, ogg, mp3, …).
+±1.  libsndfile reads wav, flac, ogg, mp3 and others; PyAV, if it is installed, reads the sound of
+m4a, mp4, webm and other containers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from xacle_stack._audio_source import (
     check_number_of_chunks,
     mp3_source,
 )
+from xacle_stack._container_audio import container_format, open_container
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import AudioError
 
@@ -35,7 +37,7 @@ from xacle_stack.errors import AudioError
 AUDIO_VERSION = "mean of channels, soxr HQ"
 # Raise it when some files are decoded to other samples or newly refused.  Remembered content keys
 # of an older version are not used.
-DECODING_VERSION = 2
+DECODING_VERSION = 3
 
 # Limits of one clip.  An hour of mono at 48 kHz takes 0.7 GB, and the most samples take 1 GiB.
 MAX_DURATION_S = 3600
@@ -149,7 +151,8 @@ def read_clip(path: Path | str | ClipSource) -> Clip:
     Parameters
     ----------
     path : path-like or ClipSource
-        Any format that libsndfile reads.
+        Any format that libsndfile reads; with the extra ``av`` also m4a, mp4, webm, mkv, avi and
+        others, of which the first stream of audio is taken.
 
     Returns
     -------
@@ -170,16 +173,21 @@ def read_clip(path: Path | str | ClipSource) -> Clip:
     the result.  A truncated wav, RF64, AIFF or flac is recognised by the length in its header, an
     ogg by an incomplete last page, an mp3 by the length in its Xing header.  A shortened mp3
     without that header, an ogg cut between two pages, and truncated files of other formats are
-    taken as shorter clips.
+    taken as shorter clips.  A truncated mp4 or m4a is recognised by the sizes of its boxes, a webm
+    or mkv by that of its segment.
     """
     if isinstance(path, ClipSource):
         return path.read()
     path = Path(path)
     _check_is_file(path)
     try:
-        with _opened(path) as (file, mp3):
-            samples = _decode(path, file, mp3)
-            rate = file.samplerate
+        format_name = container_format(path)
+        if format_name is None:
+            with _opened(path) as (file, mp3):
+                samples = _decode(path, file, mp3)
+                rate = file.samplerate
+        else:
+            samples, rate = _decode_container(path, format_name)
     except AudioError:
         raise
     # A damaged header may promise more samples than the memory can hold.
@@ -375,6 +383,24 @@ def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> Flo
     return np.concatenate(blocks) if blocks else buffer[:0]
 
 
+def _decode_container(path: Path, format_name: str) -> tuple[FloatArray, int]:
+    """Return all samples of a container's sound, shape (n_samples, n_channels), and their rate."""
+    with open_container(path, format_name) as sound:
+        rate, n_channels = sound.sample_rate_hz, sound.n_channels
+        _check_rate(path, rate, "Convert it to wav.")
+        if not 1 <= n_channels <= MAX_CHANNELS:
+            raise AudioError(f"{path}: its sound has {n_channels} channels. Convert it to wav.")
+        max_samples = _max_samples(rate, n_channels)
+        blocks = [np.empty((0, n_channels), dtype=np.float32)]
+        n_decoded = 0
+        for block in sound.blocks:
+            n_decoded += len(block)
+            if n_decoded > max_samples:
+                raise _too_long(path, f"it holds more than {max_samples}", n_channels, rate)
+            blocks.append(block)
+    return np.concatenate(blocks), rate
+
+
 def _check_rate(name: Path | str, rate: int, remedy: str) -> None:
     if not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
         raise AudioError(
@@ -422,8 +448,8 @@ def _why_unreadable(error: Exception) -> str:
         return f"cannot be read ({error.strerror}). Check the path and its permissions."
     reason = getattr(error, "error_string", str(error)).rstrip(". ")
     return (
-        f"not readable as audio ({reason}). Expected wav, flac, ogg or mp3; if it is another "
-        "format, convert it to wav first."
+        f"not readable as audio ({reason}). Expected wav, flac, ogg, mp3, m4a, mp4 or webm; if it "
+        "is another format, convert it to wav first."
     )
 
 

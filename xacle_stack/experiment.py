@@ -49,13 +49,17 @@ def fill_cache(
     recipe: Recipe,
     store: Path,
     *,
+    splits: Mapping[str, Pairs] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     n_jobs: int = 1,
     progress: bool = False,
 ) -> ExtractionReport:
-    """Encode every split of a data set with every encoder of a recipe; of train, views as well."""
-    splits = read_splits(data)
+    """Encode every split of a data set with every encoder of a recipe; of train, views as well.
+
+    `splits` are those of the data set, where they are read already.
+    """
+    splits = read_splits(data) if splits is None else splits
     encode = partial(
         extract_embeddings,
         root=store,
@@ -79,6 +83,7 @@ def run_experiment(
     store: Path,
     out: Path,
     *,
+    splits: Mapping[str, Pairs] | None = None,
     n_jobs: int = 1,
     progress: bool = False,
 ) -> Iterator[list[Result]]:
@@ -93,11 +98,14 @@ def run_experiment(
     Parameters
     ----------
     data, store, out : Path
-        The folders of the data set, of the cached embeddings and of the results.
+        The folder or table of the data set, and the folders of the cached embeddings and of the
+        results.
     recipe : Recipe
     systems : mapping of str to SystemSpec or EnsembleSpec
         The first is the reference that the others are compared with:
         :attr:`Recipe.stack_systems` or :attr:`Recipe.compared_systems`.
+    splits : mapping of str to Pairs, optional
+        Those of the data set, where they are read already.
     n_jobs : int, default=1
     progress : bool, default=False
 
@@ -122,7 +130,7 @@ def run_experiment(
     MissingExtraError
         If a system trains a network and what it needs is not installed.
     """
-    splits = read_splits(data)
+    splits = dict(read_splits(data) if splits is None else splits)
     train = splits.pop("train", None)
     if train is None or train.scores is None:
         raise PairsError(

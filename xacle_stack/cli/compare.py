@@ -7,6 +7,8 @@ import typer
 
 from xacle_stack.cli.options import (
     DEFAULT_STORE,
+    AudioColumn,
+    AudioRoot,
     Checkpoints,
     Code,
     Data,
@@ -14,7 +16,9 @@ from xacle_stack.cli.options import (
     PrecisionName,
     Quiet,
     Store,
+    TextColumn,
     chosen_recipe,
+    chosen_sets,
 )
 from xacle_stack.cli.runs import run_and_print
 
@@ -35,12 +39,20 @@ def compare(
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
     code: Code = None,
+    audio_column: AudioColumn = None,
+    text_column: TextColumn = None,
+    audio_root: AudioRoot = None,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
     """Train every system of a recipe on the train split and compare them on the others."""
+    from xacle_stack.pairs import data_name
+
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     if seeds is not None:
         settings = settings.with_seeds(seeds)
-    folder = out or Path("runs") / f"compare-{settings.name}-{data.resolve().name}"
-    run_and_print(data, settings, settings.compared_systems, store, folder, jobs=jobs, quiet=quiet)
+    folder = out or Path("runs") / f"compare-{settings.name}-{data_name(data)}"
+    splits = chosen_sets(data, audio_column, text_column, audio_root)
+    run_and_print(
+        data, splits, settings, settings.compared_systems, store, folder, jobs=jobs, quiet=quiet
+    )

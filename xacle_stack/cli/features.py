@@ -3,6 +3,8 @@
 from xacle_stack.cli.options import (
     DEFAULT_RECIPE,
     DEFAULT_STORE,
+    AudioColumn,
+    AudioRoot,
     BatchSize,
     Checkpoints,
     Code,
@@ -13,7 +15,9 @@ from xacle_stack.cli.options import (
     Quiet,
     RecipeName,
     Store,
+    TextColumn,
     chosen_recipe,
+    chosen_sets,
 )
 from xacle_stack.cli.show import console, error_console, noun, say_new_store, stop_on_failures
 
@@ -27,6 +31,9 @@ def features(
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
     code: Code = None,
+    audio_column: AudioColumn = None,
+    text_column: TextColumn = None,
+    audio_root: AudioRoot = None,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
@@ -34,12 +41,14 @@ def features(
     from xacle_stack.experiment import fill_cache
 
     settings = chosen_recipe(recipe, precision, checkpoint, code)
+    splits = chosen_sets(data, audio_column, text_column, audio_root)
     was_there = store.exists()
     try:
         report = fill_cache(
             data,
             settings,
             store,
+            splits=splits,
             device=device,
             batch_size=batch_size,
             n_jobs=jobs,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from xacle_stack.pairs import Pairs
     from xacle_stack.recipe import Recipe
 
 
@@ -15,8 +16,20 @@ def _some_jobs(jobs: int) -> int:
     return jobs
 
 
-DATA_HELP = "Folder in the XACLE layout: meta_data/ and wav/."
+DATA_HELP = "Folder in the XACLE layout, or a table: CSV, TSV, JSONL, Parquet."
 Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
+AudioColumn = Annotated[
+    str | None,
+    typer.Option("--audio-column", help="The table's column of clips, where its name is unclear."),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option("--text-column", help="The table's column of texts, where its name is unclear."),
+]
+AudioRoot = Annotated[
+    Path | None,
+    typer.Option("--audio-root", help="Where the table's paths start; default at its folder."),
+]
 RecipeName = Annotated[
     str,
     typer.Option(
@@ -61,6 +74,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 DEFAULT_RECIPE = "mini"
 DEFAULT_STORE = Path("features/store")
+
+
+def chosen_sets(
+    data: Path, audio_column: str | None, text_column: str | None, audio_root: Path | None
+) -> "dict[str, Pairs]":
+    """Read all sets of a folder or a table."""
+    from xacle_stack.pairs import read_splits
+
+    return read_splits(
+        data, audio_column=audio_column, text_column=text_column, audio_root=audio_root
+    )
 
 
 def chosen_recipe(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xacle_stack.cli.show import console, error_console, print_results
 
 if TYPE_CHECKING:
+    from xacle_stack.pairs import Pairs
     from xacle_stack.recipe import Recipe
     from xacle_stack.results import Result
     from xacle_stack.systems.specs import AnySpec
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def run_and_print(
     data: Path,
+    splits: "Mapping[str, Pairs]",
     recipe: "Recipe",
     systems: Mapping[str, "AnySpec"],
     store: Path,
@@ -35,7 +37,7 @@ def run_and_print(
     n_finished = 0
     try:
         for found in run_experiment(
-            data, recipe, systems, store, out, n_jobs=jobs, progress=not quiet
+            data, recipe, systems, store, out, splits=splits, n_jobs=jobs, progress=not quiet
         ):
             results, n_finished = found, n_finished + 1
     except KeyboardInterrupt:

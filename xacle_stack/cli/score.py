@@ -9,12 +9,15 @@ from xacle_stack._printable import printable_name
 from xacle_stack.cli.options import (
     DATA_HELP,
     DEFAULT_STORE,
+    AudioColumn,
+    AudioRoot,
     Checkpoints,
     Code,
     Device,
     Jobs,
     Quiet,
     Store,
+    TextColumn,
     by_name,
 )
 from xacle_stack.cli.show import console, say_new_store
@@ -26,7 +29,10 @@ def score(
         Path, typer.Argument(help="A model that a run or Scorer.save wrote, or its folder.")
     ],
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
-    split: Annotated[str, typer.Option(help="Which split of the data folder.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Which set; default test in a folder, the only one in a table."),
+    ] = None,
     audio: Annotated[
         list[Path] | None, typer.Option(help="Score this clip ...; repeatable.")
     ] = None,
@@ -50,10 +56,13 @@ def score(
         int | None,
         typer.Option("--max-model-bytes", min=1, help="The largest model to read; default 4 GiB."),
     ] = None,
+    audio_column: AudioColumn = None,
+    text_column: TextColumn = None,
+    audio_root: AudioRoot = None,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
-    """Score a split of a data folder into a submission CSV, or single clips and captions.
+    """Score a set of a folder or a table into a CSV of predictions, or single clips and captions.
 
     The score of one clip is printed alone; those of several follow their clips, after a tab.
     """
@@ -66,7 +75,15 @@ def score(
     from xacle_stack.submission import write_predictions
 
     captions = _captions(audio, text) if audio and text else []
-    pairs = None if data is None else read_pairs(data, split)
+    pairs = None
+    if data is not None:
+        pairs = read_pairs(
+            data,
+            split or ("test" if data.is_dir() else None),
+            audio_column=audio_column,
+            text_column=text_column,
+            audio_root=audio_root,
+        )
     scorer = Scorer.load(
         model,
         recipe,
@@ -81,8 +98,8 @@ def score(
     if pairs is None:
         _print_scores(audio or [], scorer.score_clips(audio or [], captions).tolist())
         return
-    path, was_there = out or Path(f"scores-{split}.csv"), store.exists()
-    write_predictions(path, pairs.ids, scorer.score(pairs), split)
+    path, was_there = out or Path(f"scores-{pairs.split}.csv"), store.exists()
+    write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
     if not was_there:
         say_new_store(store)
     console.print(f"{len(pairs)} scores: {path}", soft_wrap=True)

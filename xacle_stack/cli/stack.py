@@ -8,6 +8,8 @@ import typer
 from xacle_stack.cli.options import (
     DEFAULT_RECIPE,
     DEFAULT_STORE,
+    AudioColumn,
+    AudioRoot,
     Checkpoints,
     Code,
     Data,
@@ -16,7 +18,9 @@ from xacle_stack.cli.options import (
     Quiet,
     RecipeName,
     Store,
+    TextColumn,
     chosen_recipe,
+    chosen_sets,
 )
 from xacle_stack.cli.runs import run_and_print
 
@@ -32,10 +36,18 @@ def stack(
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
     code: Code = None,
+    audio_column: AudioColumn = None,
+    text_column: TextColumn = None,
+    audio_root: AudioRoot = None,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
     """Fit the stack on the train split; print, and save, results for the other splits."""
+    from xacle_stack.pairs import data_name
+
     settings = chosen_recipe(recipe, precision, checkpoint, code)
-    folder = out or Path("runs") / f"{settings.name}-{data.resolve().name}"
-    run_and_print(data, settings, settings.stack_systems, store, folder, jobs=jobs, quiet=quiet)
+    folder = out or Path("runs") / f"{settings.name}-{data_name(data)}"
+    splits = chosen_sets(data, audio_column, text_column, audio_root)
+    run_and_print(
+        data, splits, settings, settings.stack_systems, store, folder, jobs=jobs, quiet=quiet
+    )

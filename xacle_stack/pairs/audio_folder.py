@@ -5,6 +5,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
@@ -32,7 +33,7 @@ class AudioFolder:
         Parameters
         ----------
         file : str
-            Path relative to the folder, with ``/`` between its parts.
+            Path relative to the folder, or absolute, with ``/`` between its parts.
         mistakes : list of str
             Gets a line if the file is missing, not a file, or not readable.
         """
@@ -40,7 +41,7 @@ class AudioFolder:
         try:
             mode = self._mode(path)
             if mode is None:
-                path = self._beside(file, _composed) or path
+                path = self._beside(file, composed) or path
                 mode = self._mode(path)
         except OSError as error:  # such as a name that is too long
             mistakes.append(f"{path}: cannot be accessed ({error.strerror})")
@@ -51,7 +52,8 @@ class AudioFolder:
                 or self._beside(file, _without_ending)
                 or self._beside(f"{file}.wav", _without_ending)
             )
-            hint = f"; did you mean {near.relative_to(self._root).as_posix()!r}?" if near else ""
+            shown = near if near is None or path == Path(file) else near.relative_to(self._root)
+            hint = f"; did you mean {shown.as_posix()!r}?" if shown else ""
             mistakes.append(f"{path}: no such audio file{hint}")
         elif stat.S_ISDIR(mode):
             mistakes.append(f"{path}: this is a folder, not an audio file")
@@ -71,8 +73,12 @@ class AudioFolder:
 
     def _beside(self, file: str, simplify: _Simplify) -> Path | None:
         """Return the only file with the same simplified name as `file`, if there is one."""
-        path = self._root
-        for part in PurePosixPath(file).parts:
+        whole = PurePosixPath(file)
+        path = Path(whole.anchor) if whole.is_absolute() else self._root
+        for part in whole.relative_to(whole.anchor).parts:
+            if part == "..":
+                path /= part
+                continue
             names = self._listing(path, simplify).get(simplify(part), [])
             if part in names:
                 names = [part]
@@ -84,18 +90,20 @@ class AudioFolder:
     def _listing(self, folder: Path, simplify: _Simplify) -> dict[str, list[str]]:
         if (folder, simplify) not in self._listings:
             listing: dict[str, list[str]] = {}
-            for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
-                listing.setdefault(simplify(name), []).append(name)
+            with suppress(OSError):  # what cannot be listed has no names to offer
+                for name in sorted(path.name for path in folder.iterdir()):
+                    listing.setdefault(simplify(name), []).append(name)
             self._listings[folder, simplify] = listing
         return self._listings[folder, simplify]
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """Return a name in the Unicode form NFC."""
     return unicodedata.normalize("NFC", name)
 
 
 def _without_case(name: str) -> str:
-    return _composed(name).casefold()
+    return composed(name).casefold()
 
 
 def _without_ending(name: str) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.pairs.audio_folder import AudioFolder
 from xacle_stack.pairs.record import Pairs, Ratings
+from xacle_stack.pairs.row_source import TABLE_ENDINGS
 from xacle_stack.pairs.split_rows import (
     PairKey,
     PairRow,
@@ -62,8 +63,10 @@ def list_splits(data: Path | str) -> list[str]:
     return found
 
 
-def read_splits(data: Path | str) -> dict[str, "Pairs"]:
-    """Read all splits in a data folder.
+def read_splits(
+    data: Path | str, split: str | None = None, *, with_audio: bool = True
+) -> dict[str, Pairs]:
+    """Read all splits in a data folder, or one of them.
 
     Raises
     ------
@@ -71,9 +74,9 @@ def read_splits(data: Path | str) -> dict[str, "Pairs"]:
         With the mistakes of all splits.
     """
     splits, errors = {}, []
-    for split in list_splits(data):
+    for name in list_splits(data) if split is None else [split]:
         try:
-            splits[split] = read_pairs(data, split)
+            splits[name] = _read_split(Path(data), name, with_audio)
         except PairsError as error:
             errors.append(str(error))
     if errors:
@@ -81,29 +84,9 @@ def read_splits(data: Path | str) -> dict[str, "Pairs"]:
     return splits
 
 
-def read_pairs(data: Path | str, split: str) -> Pairs:
-    """Read and check one split.
-
-    Parameters
-    ----------
-    data : path-like
-        The folder that holds ``meta_data/`` and ``wav/``.
-    split : {"train", "validation", "test"}
-
-    Returns
-    -------
-    pairs : Pairs
-
-    Raises
-    ------
-    PairsError
-        With every mistake, of which at most 20 are shown: missing columns, audio files that are
-        missing or cannot be opened, repeated pairs, scores that are not numbers from 0 to 10,
-        empty captions, captions that are not UTF-8, ratings of unknown pairs.
-    """
+def _read_split(data: Path, split: str, with_audio: bool) -> Pairs:
     if split not in SPLITS:
         raise PairsError(f"unknown split {split!r}. Expected one of: {', '.join(SPLITS)}.")
-    data = Path(data)
     meta_data = _find_meta_data(data)
     average_csv, listener_csv = meta_data / f"{split}_average.csv", meta_data / f"{split}.csv"
     mistakes: list[str] = []
@@ -123,7 +106,7 @@ def read_pairs(data: Path | str, split: str) -> Pairs:
         ids = numbered_ids([file for file, _ in rows])
     except PairsError as error:
         mistakes.append(str(error))
-    audio = _find_audio(data / "wav" / split, rows, mistakes)
+    audio = _find_audio(data / "wav" / split, rows, mistakes) if with_audio else ()
     if mistakes:
         raise PairsError(
             f"{data}, split {split!r}: {len(mistakes)} mistake(s). Mend them and run again:\n"
@@ -167,13 +150,14 @@ def _find_meta_data(data: Path) -> Path:
         return meta_data
     if not data.exists():
         raise PairsError(
-            f"{data}: no such folder. Give the folder that holds meta_data/ and wav/; "
+            f"{data}: no such folder. Give the folder that holds meta_data/ and wav/, or a table; "
             "`xacle-stack demo FOLDER` makes an example."
         )
     near = [p.parent for p in (*data.glob("*/meta_data"), data.parent / "meta_data") if p.is_dir()]
     hint = f" Did you mean {str(near[0])!r}?" if near else ""
-    if not data.is_dir():
-        raise PairsError(f"{data}: this is a file. Give the folder that holds meta_data/ and wav/.")
+    tables = [str(p) for p in sorted(data.iterdir()) if p.suffix.casefold() in TABLE_ENDINGS]
+    if tables and not hint:
+        hint = f" Or give a table itself: {', '.join(tables[:3])}."
     raise PairsError(
         f"{data}: there is no folder meta_data/ in it. Give the folder that holds meta_data/ and "
         f"wav/ in the XACLE layout.{hint}"
