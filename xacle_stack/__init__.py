@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xacle_stack.stacking import BoostedTrees, Stacker
     from xacle_stack.submission import read_predictions, write_predictions
     from xacle_stack.systems import (
+        CosineMean,
         GatedRegressor,
         LSTMRegressor,
         ProjectionHeadRegressor,
@@ -72,6 +73,7 @@ _HOMES = {
     "save_model": "model_file",
     "read_predictions": "submission",
     "write_predictions": "submission",
+    "CosineMean": "systems",
     "GatedRegressor": "systems",
     "LSTMRegressor": "systems",
     "ProjectionHeadRegressor": "systems",
@@ -83,6 +85,7 @@ _HOMES = {
 __all__ = [
     "BoostedTrees",
     "CachedPairs",
+    "CosineMean",
     "Encoder",
     "EncoderChoice",
     "EncoderInfo",

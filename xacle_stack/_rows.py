@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from xacle_stack._types import IntArray
+from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import FeatureError
 
 T = TypeVar("T")
@@ -77,3 +77,20 @@ def picked(items: Sequence[T], rows: slice | IntArray) -> tuple[T, ...]:
     (('b', 'c'), ('c', 'a'))
     """
     return tuple(items[rows] if isinstance(rows, slice) else (items[row] for row in rows))
+
+
+def distinct_rows(arrays: Sequence[FloatArray]) -> tuple[IntArray, IntArray]:
+    """Return the first row of each different item, and the item of each row.
+
+    An item is what all arrays say of a row, to the last bit.  Items are in the order of their
+    bytes, whatever the order of the rows.
+
+    Examples
+    --------
+    >>> distinct_rows([np.array([[2.0], [1.0], [2.0]])])
+    (array([1, 0]), array([1, 0, 1]))
+    """
+    rows = np.ascontiguousarray(np.concatenate(arrays, axis=1))
+    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+    _, firsts, items = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return firsts, items

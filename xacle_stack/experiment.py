@@ -252,7 +252,7 @@ class _Task:
                     )
                     for seed in range(self._n_seeds(spec)):
                         scorer = self._fit(name, spec, seed, fits[name])
-                        self._score(scorer, fits[name])
+                        self._score(scorer, fits[name], is_first=name == reference and not seed)
                         first = first or scorer
                         bar.update()
                 results = self._results(name, fits[name], fits[reference])
@@ -308,10 +308,13 @@ class _Task:
             self.groups[key] = fold_groups(self.train.pairs, self.recipe, regressor)
         return self.groups[key]
 
-    def _score(self, scorer: Scorer, fits: _Fits) -> None:
+    def _score(self, scorer: Scorer, fits: _Fits, *, is_first: bool) -> None:
+        for cached in self.cached.values() if is_first else ():  # all were trained on the same
+            scorer.check_novelty(cached)
         start = time.perf_counter()
         for split, cached in self.cached.items():
-            fits.scores.setdefault(split, []).append(scorer.score(cached))
+            scores = scorer.score(cached, check_novelty=False)
+            fits.scores.setdefault(split, []).append(scores)
         n_pairs = sum(map(len, self.cached.values()))
         fits.score_ms.append(1e3 * (time.perf_counter() - start) / max(n_pairs, 1))
         fits.n_parameters = scorer.n_parameters

@@ -26,8 +26,9 @@ from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import LoadedEncoders
 from xacle_stack.errors import AudioError, EncoderError, ModelFileError, PairsError, bullet_list
 from xacle_stack.extract import extract_embeddings
-from xacle_stack.features import PairEmbeddings
+from xacle_stack.features import FeatureBuilder, Novelty, PairEmbeddings, VectorBuilder
 from xacle_stack.features.embeddings import EmbeddingSource
+from xacle_stack.features.novelty import warn_of_novelty
 from xacle_stack.model_file import MAX_MODEL_BYTES, load_card, load_model, save_model
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.recipe import Recipe, read_recipe, recipe_from
@@ -35,6 +36,7 @@ from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
 from xacle_stack.recipe_file import check_values
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.calibration import keep_in_range
+from xacle_stack.systems.specs import LabelFreeSpec
 from xacle_stack.targets import fold_groups, training_targets
 
 DEFAULT_STORE = Path("features/store")
@@ -44,6 +46,7 @@ _EVIDENCE = frozenset(
     {
         *("oof_predictions_", "folds_", "training_", "cv_mse_", "gain_"),
         *("validation_srcc_", "validation_loss_"),
+        *("own_means_", "aucs_", "auc_"),
     }
 )
 _VIEW = re.compile(r".+\.view-\d+")
@@ -80,6 +83,10 @@ class Scorer:
         The fitted parts.
     fingerprints_ : dict of str to str
         What the encoders were: a scorer refuses embeddings of others.
+    novelty_ : Novelty or None
+        Measures how far pairs are from the training pairs.  None where nothing was learned from
+        ratings, the builder makes no vectors of clips and captions, or the parts were fitted by
+        themselves or by an earlier version.
 
     Examples
     --------
@@ -109,7 +116,39 @@ class Scorer:
         self.device = device
         self.n_jobs = n_jobs
         self.progress = progress
+        self.novelty_: Novelty | None = None
         self._encoders: LoadedEncoders | None = None
+
+    @classmethod
+    def label_free(cls, recipe: Recipe | Path | str = "mini", **settings: Any) -> Self:
+        """Return an unfitted scorer that needs no ratings: the mean of the spaces' cosines.
+
+        Its `fit` takes pairs without scores, as the reference of its scale; see
+        :class:`~xacle_stack.CosineMean`.
+
+        Parameters
+        ----------
+        recipe : Recipe, str or path-like
+            Its spaces are used.
+        **settings
+            The store, device, `n_jobs` and progress of the scorer.
+
+        Returns
+        -------
+        scorer : Scorer
+
+        Examples
+        --------
+        >>> from xacle_stack import read_pairs
+        >>> train, test = (read_pairs("data/demo", split) for split in ("train", "test"))
+        ...     # doctest: +SKIP
+        >>> Scorer.label_free("mini").fit(train).score(test)  # doctest: +SKIP
+        """
+        recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        spec, names = LabelFreeSpec(), recipe.cache_names
+        regressor = spec.regressor(names, recipe.new_stacker())
+        builder = spec.builder(names, recipe.builder())
+        return cls(recipe.for_scoring(spec), regressor, builder=builder, **settings)
 
     @classmethod
     def from_fitted(cls, recipe: Recipe | Path | str, builder: Any, regressor: Any) -> Self:
@@ -174,7 +213,7 @@ class Scorer:
         pairs : Pairs, CachedPairs or PairEmbeddings
         y : array-like of shape (n_pairs,), optional
             By default what the recipe trains with: the pairs' mean scores, or those of a listener
-            model, with its weights.
+            model, with its weights.  A regressor that needs no scores gets none.
         groups : array-like of shape (n_pairs,), "recipe" or None, default="recipe"
             Pairs with equal labels are held out together.  "recipe" stands for the captions where
             the recipe says so, which by default is where there are enough of them.  With None every
@@ -201,7 +240,10 @@ class Scorer:
             regressor = clone(self.regressor)
         embeddings = self._embeddings(pairs, for_training=True)
         known: Pairs | None = getattr(embeddings, "pairs", None)
-        if y is None:
+        needs_scores = _needs_scores(regressor)
+        if not needs_scores:
+            y, sample_weight = None, None
+        elif y is None:
             if known is None:
                 raise PairsError("there are no scores to fit on: give y.")
             targets = training_targets(known, self.recipe)
@@ -220,15 +262,20 @@ class Scorer:
             given["eval_set"] = (builder.transform(self._embeddings(others)), scores)
         self.builder_, self.regressor_ = builder, regressor
         self.fingerprints_ = self.recipe.fingerprints()
+        self.novelty_ = None
+        if needs_scores and isinstance(builder, FeatureBuilder | VectorBuilder):
+            self.novelty_ = Novelty(list(builder.spaces)).fit(embeddings)
         regressor.fit(table, y, **given)
         return self
 
-    def score(self, pairs: Pairs | EmbeddingSource) -> FloatArray:
+    def score(self, pairs: Pairs | EmbeddingSource, *, check_novelty: bool = True) -> FloatArray:
         """Return the scores of pairs; clips and captions are encoded once and kept in the store.
 
         Parameters
         ----------
         pairs : Pairs, CachedPairs or PairEmbeddings
+        check_novelty : bool, default=True
+            Whether to call `check_novelty` for the pairs.
 
         Returns
         -------
@@ -241,11 +288,43 @@ class Scorer:
             If a clip or caption could not be encoded.
         """
         self._check_is_fitted()
-        table = self.builder_.transform(self._embeddings(pairs))
+        embeddings = self._embeddings(pairs)
+        if check_novelty:
+            self.check_novelty(embeddings)
+        table = self.builder_.transform(embeddings)
         scores = np.asarray(self.regressor_.predict(table), np.float64)
         if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
             return scores  # it keeps its range by itself
         return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
+
+    def novelty(self, pairs: Pairs | EmbeddingSource) -> FloatArray | None:
+        """Return how far pairs are from those that the scorer was fitted on.
+
+        Parameters
+        ----------
+        pairs : Pairs, CachedPairs or PairEmbeddings
+
+        Returns
+        -------
+        novelty : ndarray of shape (n_pairs,), or None
+            0 or more; about one in a hundred pairs like those in training is above 1.  None if the
+            scorer has no `novelty_`.
+        """
+        self._check_is_fitted()
+        return None if self.novelty_ is None else self.novelty_.measure(self._embeddings(pairs))
+
+    def check_novelty(self, pairs: Pairs | EmbeddingSource) -> None:
+        """Log a warning if more than a tenth of the pairs have a novelty above 1.
+
+        Of fewer than ten pairs a single one is enough.
+
+        Parameters
+        ----------
+        pairs : Pairs, CachedPairs or PairEmbeddings
+        """
+        if self.novelty_ is not None:
+            embeddings = self._embeddings(pairs)
+            warn_of_novelty(self.novelty_.measure_sides(embeddings), embeddings.pair_ids)
 
     def score_clips(
         self,
@@ -332,6 +411,8 @@ class Scorer:
             "fingerprints": self.fingerprints_,
         }
         parts = {"builder": self.builder_, "regressor": self.regressor_}
+        if self.novelty_ is not None:
+            parts["novelty"] = self.novelty_
         return save_model(path, parts, facts, trusted=trusted)
 
     @classmethod
@@ -390,6 +471,7 @@ class Scorer:
         _check_fingerprints(path, fitted_on, installed, hint)
         scorer = cls(chosen, parts["regressor"], builder=parts["builder"], **settings)
         scorer.builder_, scorer.regressor_ = parts["builder"], parts["regressor"]
+        scorer.novelty_ = parts.get("novelty")
         scorer.fingerprints_ = installed
         return scorer
 
@@ -434,6 +516,12 @@ def _listed_clips(audio: Any) -> list[Any]:
     if shape and holds_paths:
         return audio.tolist()
     return [audio] if shape else list(audio)
+
+
+def _needs_scores(regressor: Any) -> bool:
+    """Return what a regressor's tags say; whoever has none needs scores."""
+    tags = getattr(regressor, "__sklearn_tags__", None)
+    return tags is None or bool(tags().target_tags.required)
 
 
 def _n_numbers(model: Any) -> int:
@@ -488,6 +576,11 @@ def _parts(path: Path | str, model: Any, trusted: Iterable[str | type]) -> dict[
                 f"{path}: its {part} is a {type(model[part]).__name__}, which has no place in a "
                 "scorer. Use a model that Scorer.save or `xacle-stack stack` wrote."
             )
+    if not isinstance(model.get("novelty"), Novelty | None):
+        raise ModelFileError(
+            f"{path}: its novelty is a {type(model['novelty']).__name__}, which has no place in a "
+            "scorer. Use a model that Scorer.save or `xacle-stack stack` wrote."
+        )
     return model
 
 

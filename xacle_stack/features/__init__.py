@@ -3,6 +3,7 @@
 from xacle_stack.features.agreement import agreement_features
 from xacle_stack.features.builder import FeatureBuilder
 from xacle_stack.features.embeddings import PairEmbeddings
+from xacle_stack.features.novelty import Novelty
 from xacle_stack.features.pair import cosine_similarity, lexical_overlap, pair_features
 from xacle_stack.features.pair_blocks import AGREEMENT
 from xacle_stack.features.sequences import PairSequences, SequenceBuilder
@@ -11,6 +12,7 @@ from xacle_stack.features.vectors import VectorBuilder
 # What a saved model may hold of this package.
 SAVED_TYPES = (
     "xacle_stack.features.builder.FeatureBuilder",
+    "xacle_stack.features.novelty.Novelty",
     "xacle_stack.features.sequences.SequenceBuilder",
     "xacle_stack.features.vectors.VectorBuilder",
 )
@@ -18,6 +20,7 @@ SAVED_TYPES = (
 __all__ = [
     "AGREEMENT",
     "FeatureBuilder",
+    "Novelty",
     "PairEmbeddings",
     "PairSequences",
     "SequenceBuilder",

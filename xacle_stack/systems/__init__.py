@@ -3,12 +3,14 @@
 from xacle_stack.systems.cosine import CosineRegressor
 from xacle_stack.systems.ensemble import average, rank_average
 from xacle_stack.systems.gate import GatedRegressor
+from xacle_stack.systems.label_free import CosineMean
 from xacle_stack.systems.lstm import LSTMRegressor
 from xacle_stack.systems.projection_head import ProjectionHeadRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
 
 __all__ = [
     "SAVED_TYPES",
+    "CosineMean",
     "CosineRegressor",
     "GatedRegressor",
     "LSTMRegressor",
@@ -22,6 +24,7 @@ __all__ = [
 SAVED_TYPES: tuple[str, ...] = tuple(
     f"{saved.__module__}.{saved.__qualname__}"
     for saved in (
+        CosineMean,
         CosineRegressor,
         GatedRegressor,
         LSTMRegressor,

@@ -29,6 +29,7 @@ from xacle_stack.features import FeatureBuilder, SequenceBuilder, VectorBuilder
 from xacle_stack.stacking import Stacker
 from xacle_stack.systems.cosine import CosineRegressor
 from xacle_stack.systems.gate import GatedRegressor
+from xacle_stack.systems.label_free import CosineMean
 from xacle_stack.systems.lstm import LSTMRegressor
 from xacle_stack.systems.projection_head import ProjectionHeadRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
@@ -194,6 +195,23 @@ class CosineSpec(SystemSpec):
         return CosineRegressor(names.encoders[self.space])
 
 
+class LabelFreeSpec(SystemSpec):
+    """The mean of the cosines of all spaces, or of some; it takes no ratings."""
+
+    kind: Literal["label-free"] = "label-free"
+    seeds: PositiveInt | None = 1
+    spaces: tuple[str, ...] = ()
+    estimator = CosineMean
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
+        """Return the vectors of the spaces."""
+        return VectorBuilder([names.encoders[s] for s in self.spaces] or list(features.spaces))
+
+    def regressor(self, names: CacheNames, stacker: Stacker) -> CosineMean:
+        """Return the mean of the cosines of all that the builder takes."""
+        return CosineMean(**self.parameters)
+
+
 class TransformerSpec(NetworkSpec):
     """Trust-your-CLAP: a Transformer over the two vectors of one space, behind its gate or not."""
 
@@ -259,7 +277,13 @@ class EnsembleSpec(BaseModel):
 
 
 AnySpec = Annotated[
-    StackSpec | CosineSpec | TransformerSpec | ProjectionHeadSpec | LSTMSpec | EnsembleSpec,
+    StackSpec
+    | CosineSpec
+    | LabelFreeSpec
+    | TransformerSpec
+    | ProjectionHeadSpec
+    | LSTMSpec
+    | EnsembleSpec,
     Field(discriminator="kind"),
 ]
 

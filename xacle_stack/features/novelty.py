@@ -1,0 +1,208 @@
+"""How far pairs are from those that a scorer was fitted on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from xacle_stack._rows import distinct_rows, row_blocks
+from xacle_stack._state_checks import check_numbers
+from xacle_stack._threads import one_thread
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import ModelFileError
+from xacle_stack.features.embeddings import EmbeddingSource
+
+logger = logging.getLogger(__name__)
+
+_SIDES = ("audio", "text")
+_MAX_ROWS = 2048  # training pairs that are read
+_EDGE = 0.99
+# Of training pairs with hardly any difference, everything else would be infinitely far away.
+_MIN_DISTANCE = 1e-2
+# A run with fewer pairs is warned of each one, a longer run only of more than the usual ones.
+_FEW_PAIRS = 10
+_MANY = 0.1
+
+
+class Novelty(BaseEstimator):
+    """How far a pair's clip and caption are from those of the training pairs.
+
+    In each space, a vector's distance is that to the nearest of some training vectors, all of unit
+    length, divided by the 99 % quantile of the training vectors' distances to the others.  A clip's
+    and a caption's figure is the mean over the spaces, and a pair's novelty the larger of the two,
+    divided by its 99 % quantile over training pairs.  So about one in a hundred pairs like those in
+    training is above 1.  What an encoder does not tell apart, its vectors do not show.
+
+    Parameters
+    ----------
+    spaces : sequence of str
+        Names of encoders that embed clips and captions in one space.
+    n_landmarks : int, default=512
+        The clips, and the captions, that are kept to compare with.
+    random_state : int, default=0
+        Seeds their choice.
+
+    Attributes
+    ----------
+    landmarks_ : dict of str to ndarray of shape (n_landmarks, n_dims)
+        The vectors that are kept, by ``"SPACE/audio"`` and ``"SPACE/text"``; float16.
+    edges_ : dict of str to float
+        The 99 % quantiles of the distances, by the same names.
+    edge_ : float
+        That of the pairs' figures.
+
+    References
+    ----------
+    Sun et al. 2022, arXiv:2204.06507, for distances to neighbours on the unit sphere.
+
+    Examples
+    --------
+    >>> from xacle_stack import PairEmbeddings
+    >>> rng = np.random.default_rng(0)
+    >>> near = PairEmbeddings({"mine": rng.normal(3, 1, size=(2, 200, 8))})
+    >>> far = PairEmbeddings({"mine": rng.normal(-3, 1, size=(2, 5, 8))})
+    >>> novelty = Novelty(["mine"]).fit(near)
+    >>> bool(novelty.measure(far).min() > 1 > np.median(novelty.measure(near)))
+    True
+    """
+
+    def __init__(
+        self, spaces: Sequence[str], n_landmarks: int = 512, random_state: int = 0
+    ) -> None:
+        self.spaces = spaces
+        self.n_landmarks = n_landmarks
+        self.random_state = random_state
+
+    def fit(self, X: EmbeddingSource, y: object = None) -> Self:
+        """Choose what is kept, and measure some training pairs by the others.
+
+        Parameters
+        ----------
+        X : CachedPairs or PairEmbeddings
+            Of more than 2,048 pairs, as many are drawn and read.
+        y : ignored
+
+        Returns
+        -------
+        self : Novelty
+        """
+        rng = np.random.default_rng(self.random_state)
+        n_pairs = len(X.pair_ids)
+        n_rows = min(n_pairs, _MAX_ROWS)
+        sample = X.take(np.sort(rng.choice(n_pairs, n_rows, replace=False)))
+        self.landmarks_: dict[str, FloatArray] = {}
+        self.edges_: dict[str, float] = {}
+        figures = []
+        for side in _SIDES:
+            vectors = {f"{space}/{side}": _units(sample, space, side) for space in self.spaces}
+            firsts, item = distinct_rows([*vectors.values()])
+            kept = rng.permutation(len(firsts))[: self.n_landmarks]
+            position = np.full(len(firsts), -1)
+            position[kept] = np.arange(len(kept))
+            figures.append(np.zeros(n_rows))
+            for name, values in vectors.items():
+                self.landmarks_[name] = values[firsts[kept]].astype(np.float16)
+                # Nothing is compared with itself, and no item counts more because it is repeated.
+                of_items = _nearest(values[firsts], self.landmarks_[name], position)
+                self.edges_[name] = _edge(of_items)
+                figures[-1] += of_items[item] / self.edges_[name] / len(self.spaces)
+        self.edge_ = _edge(np.max(figures, axis=0))
+        return self
+
+    def measure(self, X: EmbeddingSource) -> FloatArray:
+        """Return the novelty of pairs; each depends on its own pair only.
+
+        Parameters
+        ----------
+        X : CachedPairs or PairEmbeddings
+
+        Returns
+        -------
+        novelty : ndarray of shape (n_pairs,)
+            0 or more; above 1 is beyond the training pairs.
+        """
+        return self.measure_sides(X).max(axis=1)
+
+    def measure_sides(self, X: EmbeddingSource) -> FloatArray:
+        """Return the figures of clips and captions beside each other, shape (n_pairs, 2)."""
+        check_is_fitted(self)
+        figures = np.zeros((len(X.pair_ids), len(_SIDES)))
+        for rows in row_blocks(0, len(figures)):
+            part = X.take(rows)
+            for column, side in enumerate(_SIDES):
+                for space in self.spaces:
+                    name = f"{space}/{side}"
+                    distances = _nearest(_units(part, space, side), self.landmarks_[name])
+                    figures[rows, column] += distances / self.edges_[name]
+        return figures / (len(self.spaces) * self.edge_)
+
+    def check_state(self) -> None:
+        """Check what comes from a file; a ModelFileError says what does not fit together."""
+        names = {f"{space}/{side}" for side in _SIDES for space in self.spaces}
+        for what, found in (("landmarks_", self.landmarks_), ("edges_", self.edges_)):
+            if not isinstance(found, dict) or set(found) != names:
+                raise ModelFileError(f"{what} are not those of the spaces {self.spaces!r}.")
+        for name in names:
+            check_numbers(f"landmarks_[{name!r}]", self.landmarks_[name], (None, None))
+            check_numbers(f"edges_[{name!r}]", self.edges_[name], (), minimum=_MIN_DISTANCE)
+            if not self.landmarks_[name].size:
+                raise ModelFileError(f"landmarks_[{name!r}] is empty.")
+        check_numbers("edge_", self.edge_, (), minimum=_MIN_DISTANCE)
+
+
+def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
+    """Log a warning if many pairs, or some of a few, are beyond the training pairs.
+
+    Parameters
+    ----------
+    sides : ndarray of shape (n_pairs, 2)
+        What :meth:`Novelty.measure_sides` returned.
+    pair_ids : sequence of str
+    """
+    n_beyond, n_pairs = int((sides.max(axis=1) > 1).sum()), len(sides)
+    if n_beyond == 0 or (n_pairs >= _FEW_PAIRS and n_beyond <= _MANY * n_pairs):
+        return
+    row, side = np.unravel_index(sides.argmax(), sides.shape)
+    logger.warning(
+        "%d of %d pairs are farther from the training pairs than 99 in 100 of these are from each "
+        "other (novelty above 1), so their scores may mean little; the farthest is the %s of %r "
+        "(%.2f). Fit on rated pairs like these, or score without ratings: "
+        "Scorer.label_free(recipe), or xacle-stack score --method cosine.",
+        n_beyond,
+        n_pairs,
+        ("clip", "caption")[side],
+        pair_ids[row],
+        sides[row, side],
+    )
+
+
+def _units(X: EmbeddingSource, space: str, side: str) -> FloatArray:
+    """Return vectors of unit length, float32."""
+    vectors = np.asarray(X.audio(space) if side == "audio" else X.text(space), np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
+
+
+def _nearest(
+    vectors: FloatArray, landmarks: FloatArray, own: FloatArray | None = None
+) -> FloatArray:
+    """Return each row's distance to the nearest landmark but its `own`; -1 stands for none.
+
+    There is one product of a matrix and a vector for each row, so that its bits depend on that row
+    only.
+    """
+    with one_thread():
+        cosines = (vectors[:, np.newaxis] @ landmarks.astype(np.float32).T)[:, 0]
+    if own is not None:
+        is_landmark = own >= 0
+        cosines[is_landmark, own[is_landmark]] = -1 if len(landmarks) > 1 else 1
+    return np.sqrt(np.maximum(2 - 2 * cosines.max(axis=1).astype(np.float64), 0))
+
+
+def _edge(figures: FloatArray) -> float:
+    return max(float(np.quantile(figures, _EDGE)), _MIN_DISTANCE)
