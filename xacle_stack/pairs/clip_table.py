@@ -576,3 +576,30 @@ def _warn_of_scale(name: str, scores: Sequence[float]) -> None:
                 _SCALES[low, high],
             )
             return
+
+
+def read_system_scores(source: RowSource) -> dict[tuple[str, str], float]:
+    """Return the mean human score of each clip that a table names by its system and its id.
+
+    Raises
+    ------
+    PairsError
+        With every mistake, of which at most 20 are shown.
+    """
+    columns = _find_columns(source, TableOptions(with_audio=False), ("id", "system", "score"))
+    mistakes: list[str] = []
+    ratings: dict[tuple[str, str], list[float]] = {}
+    for where, record in source.rows(mistakes, None):
+        cells = {role: record.get(name) for role, name in columns.items()}
+        key = _name(where, "system", cells["system"], mistakes), _name(
+            where, "id", cells["id"], mistakes
+        )
+        score = _number(cells["score"])
+        if not MIN_SCORE <= score <= MAX_SCORE:
+            mistakes.append(
+                f"{where}: the score is {cells['score']!r}; expected a number from {MIN_SCORE:g} "
+                f"to {MAX_SCORE:g}"
+            )
+        ratings.setdefault(key, []).append(score)
+    _raise_if(source, mistakes)
+    return {key: math.fsum(scores) / len(scores) for key, scores in ratings.items()}
