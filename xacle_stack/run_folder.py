@@ -10,13 +10,15 @@ from xacle_stack.model_file import load_card
 from xacle_stack.pairs import SPLITS
 
 # Below the folder of a run.
-MODELS = "models"
+MODELS, REPORT = "models", "report"
 # What runs write, or wrote in earlier versions.  Other files are the user's, and they stay.
 _WRITTEN = (
     *("model.skops", "model.json", "results.csv", "results.md", "comparison.csv", "comparison.md"),
     *(f"scores-{split}{system}.csv" for split in SPLITS for system in ("", "-*")),
     *("srcc.png", "srcc-mse.png", "validation-test.png", "difference.png"),
     *(f"{MODELS}/*.skops", f"{MODELS}/*.json"),
+    f"{REPORT}/index.html",
+    *(f"{REPORT}/index_files/{part}/*" for part in ("audio", "plots", "spectrograms")),
 )
 
 

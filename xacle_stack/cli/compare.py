@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from xacle_stack.cli.options import (
+    DEFAULT_REPORT_AUDIO,
     DEFAULT_STORE,
     Checkpoints,
     Code,
@@ -13,6 +14,7 @@ from xacle_stack.cli.options import (
     Jobs,
     PrecisionName,
     Quiet,
+    ReportAudio,
     Store,
     chosen_recipe,
 )
@@ -35,6 +37,7 @@ def compare(
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
     code: Code = None,
+    report_audio: ReportAudio = DEFAULT_REPORT_AUDIO,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
@@ -43,4 +46,13 @@ def compare(
     if seeds is not None:
         settings = settings.with_seeds(seeds)
     folder = out or Path("runs") / f"compare-{settings.name}-{data.resolve().name}"
-    run_and_print(data, settings, settings.compared_systems, store, folder, jobs=jobs, quiet=quiet)
+    run_and_print(
+        data,
+        settings,
+        settings.compared_systems,
+        store,
+        folder,
+        report_audio=report_audio,
+        jobs=jobs,
+        quiet=quiet,
+    )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xacle_stack.cli.options import ReportAudioChoice
 from xacle_stack.cli.show import console, error_console, print_results
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def run_and_print(
     store: Path,
     out: Path,
     *,
+    report_audio: ReportAudioChoice,
     jobs: int,
     quiet: bool,
 ) -> None:
@@ -35,7 +37,14 @@ def run_and_print(
     n_finished = 0
     try:
         for found in run_experiment(
-            data, recipe, systems, store, out, n_jobs=jobs, progress=not quiet
+            data,
+            recipe,
+            systems,
+            store,
+            out,
+            n_jobs=jobs,
+            progress=not quiet,
+            report_audio=report_audio.value,
         ):
             results, n_finished = found, n_finished + 1
     except KeyboardInterrupt:
@@ -49,3 +58,5 @@ def run_and_print(
     if not results:
         console.print("No split but train has scores, so there is nothing to evaluate on.")
     console.print(f"Models, scores, tables and plots: {out}", soft_wrap=True)
+    if (page := out / "report" / "index.html").exists():
+        console.print(f"A page to look at and to listen to: {page}", soft_wrap=True)

@@ -7,6 +7,7 @@ import typer
 
 from xacle_stack.cli.options import (
     DEFAULT_RECIPE,
+    DEFAULT_REPORT_AUDIO,
     DEFAULT_STORE,
     Checkpoints,
     Code,
@@ -15,6 +16,7 @@ from xacle_stack.cli.options import (
     PrecisionName,
     Quiet,
     RecipeName,
+    ReportAudio,
     Store,
     chosen_recipe,
 )
@@ -32,10 +34,20 @@ def stack(
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
     code: Code = None,
+    report_audio: ReportAudio = DEFAULT_REPORT_AUDIO,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
     """Fit the stack on the train split; print, and save, results for the other splits."""
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     folder = out or Path("runs") / f"{settings.name}-{data.resolve().name}"
-    run_and_print(data, settings, settings.stack_systems, store, folder, jobs=jobs, quiet=quiet)
+    run_and_print(
+        data,
+        settings,
+        settings.stack_systems,
+        store,
+        folder,
+        report_audio=report_audio,
+        jobs=jobs,
+        quiet=quiet,
+    )

@@ -1,7 +1,9 @@
 """Results of systems: one record, one table and one style of plots."""
 
 from xacle_stack.results.plots import (
+    draw_plots,
     plot_difference,
+    plot_human_and_predicted,
     plot_srcc,
     plot_srcc_and_mse,
     plot_two_splits,
@@ -16,7 +18,9 @@ __all__ = [
     "Result",
     "ResultsTable",
     "by_split",
+    "draw_plots",
     "plot_difference",
+    "plot_human_and_predicted",
     "plot_srcc",
     "plot_srcc_and_mse",
     "plot_two_splits",

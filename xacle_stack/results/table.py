@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xacle_stack._csv_table import csv_text, not_a_formula
 from xacle_stack._files import write_atomically
@@ -84,6 +84,15 @@ _COLUMNS = (
 )
 
 
+class TableSection(NamedTuple):
+    """The table of one split: its title, its cells as they are shown, and notes below it."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
 class ResultsTable:
     """The results of systems as a table a split, the best system first, published rows below.
 
@@ -130,13 +139,18 @@ class ResultsTable:
                 rows.append(row)
         return csv_text(rows)
 
+    def sections(self) -> Iterator[TableSection]:
+        """Yield the table of each split."""
+        for split, results in by_split(self.results).items():
+            header, rows = _cells(results)
+            yield TableSection(_title(split, results), header, rows, _notes(results))
+
     def to_markdown(self) -> str:
         """Return a section for each split."""
         lines: list[str] = []
-        for split, results in by_split(self.results).items():
-            header, rows = _cells(results)
+        for title, header, rows, notes in self.sections():
             lines += [
-                f"## {_title(split, results)}",
+                f"## {title}",
                 "",
                 *(
                     "| " + " | ".join(map(_markdown_cell, cells)) + " |"
@@ -144,20 +158,19 @@ class ResultsTable:
                 ),
                 "",
             ]
-            for note in _notes(results):
+            for note in notes:
                 lines += [note, ""]
         return "\n".join(lines)
 
     def to_html(self) -> str:
         """Return a table for each split, without styles."""
         parts: list[str] = []
-        for split, results in by_split(self.results).items():
-            header, rows = _cells(results)
-            parts += ["<table>", f"<caption>{html.escape(_title(split, results))}</caption>"]
+        for title, header, rows, notes in self.sections():
+            parts += ["<table>", f"<caption>{html.escape(title)}</caption>"]
             parts += [f"<thead>{_html_row('th', header)}</thead>", "<tbody>"]
             parts += [_html_row("td", cells) for cells in rows]
             parts += ["</tbody>", "</table>"]
-            parts += [f"<p>{html.escape(note)}</p>" for note in _notes(results)]
+            parts += [f"<p>{html.escape(note)}</p>" for note in notes]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:

@@ -13,11 +13,11 @@
     { key: "text", label: "Caption", order: 1 },
     { key: "id", label: "Id", order: 1 },
     { key: "system", label: "System", order: 1 },
-    { key: "score", label: "Score", order: 1 },
+    { key: "score", label: "Score", order: 1, says: data.interval },
     { key: "width", label: "Interval width", order: -1 },
-    { key: "human", label: "Human", order: -1 },
-    { key: "dispute", label: "Dispute", order: -1 },
-    { key: "novelty", label: "Novelty", order: -1 },
+    { key: "human", label: "Human", order: -1, says: "mean human score" },
+    { key: "dispute", label: "Dispute", order: -1, says: data.dispute },
+    { key: "novelty", label: "Novelty", order: -1, says: "above 1, the pair is unlike those that the scorer was fitted on" },
   ].filter((column) => known(column.key));
   const lists = [
     { key: "score", order: 1, label: "Worst", says: "lowest score first" },
@@ -86,8 +86,7 @@
     const cell = element("td", { class: "score", "data-label": "Score" });
     cell.append(element("span", { class: "value" }, number(clip.score)), scale(clip));
     if (clip.width !== undefined) {
-      const share = data.confidence ? `${Math.round(100 * data.confidence)} % interval ` : "interval ";
-      cell.append(element("span", { class: "small" }, `${share}${number(clip.low)} to ${number(clip.high)}`));
+      cell.append(element("span", { class: "small" }, `${number(clip.low)} to ${number(clip.high)}`));
     }
     return cell;
   }
@@ -151,12 +150,10 @@
         continue;
       }
       const value = clip[key];
-      const cell = element("td", { "data-label": label, class: typeof value === "number" ? "number" : "" });
+      const cell = element("td", { "data-label": label, class: key });
+      if (value === undefined) cell.classList.add("unknown");
       cell.append(value === undefined ? "–" : typeof value === "number" ? number(value) : value);
-      if (key === "novelty" && value > 1) {
-        cell.classList.add("novel");
-        cell.title = "Unlike the pairs that the scorer was fitted on";
-      }
+      if (key === "novelty" && value > 1) cell.classList.add("novel");
       row.append(cell);
     }
     return row;
@@ -171,6 +168,7 @@
 
   function sortButton(column) {
     const button = element("button", { type: "button", class: "head" }, column.label);
+    if (column.says) button.title = column.says;
     button.addEventListener("click", () =>
       sortBy(column.key, state.key === column.key ? -state.order : column.order),
     );

@@ -123,7 +123,7 @@ def rank_lists(clips: Sequence[ClipEntry]) -> list[list[int]]:
     >>> rank_lists([ClipEntry("a", "rain", None, None, 7), ClipEntry("b", "a dog", None, None, 2)])
     [[1, 0], [0, 1]]
     """
-    keys = [
+    keys: list[list[float | None]] = [
         [-clip.score for clip in clips],
         [clip.score for clip in clips],
         [clip.width for clip in clips],

@@ -6,6 +6,8 @@ import struct
 import zlib
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import rfft
 
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import Clip
@@ -15,11 +17,14 @@ LOWEST_HZ, HIGHEST_HZ = 50.0, 16_000.0
 MIN_DB, MAX_DB = -90.0, -10.0  # a sine of full scale has 0 dB
 _WINDOW_S = 0.04
 _N_LEVELS = 64
+_BLOCK_SAMPLES = 1 << 21
 # From black over purple and orange to a light yellow, with a steadily growing lightness, so that it
 # can be read on a light and on a dark page and without colours.
 _COLOURS = np.array(
-    [(8, 8, 20), (45, 17, 88), (106, 28, 129), (164, 48, 125), (221, 74, 104)]
-    + [(248, 118, 92), (254, 175, 119), (252, 240, 190)],
+    [
+        *((8, 8, 20), (45, 17, 88), (106, 28, 129), (164, 48, 125)),
+        *((221, 74, 104), (248, 118, 92), (254, 175, 119), (252, 240, 190)),
+    ],
     dtype=float,
 )
 
@@ -49,20 +54,21 @@ def band_levels(clip: Clip) -> FloatArray:
     """
     samples = clip.samples.mean(axis=1)
     n_window = max(16, round(_WINDOW_S * clip.sample_rate_hz))
-    window = np.hanning(n_window + 2)[1:-1]
+    window = np.hanning(n_window + 2)[1:-1].astype(np.float32)
     padded = np.pad(samples, n_window // 2)  # the first and the last window are centred at the ends
     if len(padded) < n_window:
         padded = np.pad(padded, (0, n_window - len(padded)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, n_window)
     per_column = max(1, -(-len(samples) // (WIDTH * n_window)))
     starts = np.linspace(0, len(windows) - 1, WIDTH * per_column).astype(int)
-    weights = _band_weights(n_window, clip.sample_rate_hz)
-    columns = []
-    for column in starts.reshape(WIDTH, per_column):
-        spectrum = np.abs(np.fft.rfft(windows[column] * window)) ** 2
-        columns.append(weights @ spectrum.mean(axis=0))
+    n_columns = max(1, _BLOCK_SAMPLES // (per_column * n_window))  # at a time, of a long clip
+    powers = []
+    for some in np.split(starts.reshape(WIDTH, per_column), range(n_columns, WIDTH, n_columns)):
+        spectra = np.abs(rfft(windows[some] * window)) ** 2
+        powers.append(spectra.mean(axis=1))
+    bands = _band_weights(n_window, clip.sample_rate_hz) @ np.concatenate(powers).T
     full_scale = np.sum(window) ** 2 / 4
-    return 10 * np.log10(np.stack(columns, axis=1) / full_scale + 1e-12)
+    return 10 * np.log10(bands / full_scale + 1e-12)
 
 
 def _band_weights(n_window: int, sample_rate_hz: int) -> FloatArray:
@@ -75,7 +81,7 @@ def _band_weights(n_window: int, sample_rate_hz: int) -> FloatArray:
     return np.clip(shared, 0, None) / step
 
 
-def _png(pixels: FloatArray) -> bytes:
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     """Return pixels, which are numbers of colours, as a PNG file with a palette."""
     height, width = pixels.shape
     places = np.linspace(0, len(_COLOURS) - 1, _N_LEVELS)
@@ -86,7 +92,7 @@ def _png(pixels: FloatArray) -> bytes:
         for kind, content in (
             (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
             (b"PLTE", palette.round().astype(np.uint8).tobytes()),
-            (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+            (b"IDAT", zlib.compress(rows.tobytes())),
             (b"IEND", b""),
         )
     )

@@ -219,7 +219,7 @@ def _write_plots(report: Report, folder: Path) -> list[str]:
 def _data(report: Report, media: _Media) -> dict[str, Any]:
     """Return what the page's script shows; absent values are left out."""
     return {
-        "confidence": report.confidence,
+        "interval": f"with its {report.confidence:.0%} interval" if report.confidence else "",
         "dispute": report.dispute,
         "scale": f"{spectrograms.LOWEST_HZ:g} Hz to {spectrograms.HIGHEST_HZ / 1000:g} kHz",
         "clips": [_entry(entry, row, media) for row, entry in enumerate(report.clips)],
