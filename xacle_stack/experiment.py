@@ -40,7 +40,9 @@ from xacle_stack.results import (
     write_plots,
     write_tables,
 )
-from xacle_stack.run_folder import MODELS, RunFolder, data_digest
+from xacle_stack.results.page import AudioChoice
+from xacle_stack.results.page.run_page import write_run_page
+from xacle_stack.run_folder import MODELS, REPORT, RunFolder, data_digest
 from xacle_stack.scorer import Scorer
 from xacle_stack.stacking import Stacker
 from xacle_stack.submission import write_predictions
@@ -100,6 +102,7 @@ def run_experiment(
     n_folds: int = 5,
     n_jobs: int = 1,
     progress: bool = False,
+    report_audio: AudioChoice = "link",
 ) -> Iterator[list[Result]]:
     """Train every system on train; score the other splits, and evaluate where there are scores.
 
@@ -109,8 +112,9 @@ def run_experiment(
     Whenever a system is finished, `out` holds what is finished so far, and nothing of an earlier
     run: the scorer and the scores of the reference (``model.skops``, ``scores-SPLIT.csv``), those
     of every system (``models/NAME.skops``, ``scores-SPLIT-NAME.csv``), and the table of results
-    (``results.csv``, ``results.md``).  At the end there are plots as well.  A run that is killed
-    leaves the folder as it was after its last finished system.
+    (``results.csv``, ``results.md``).  At the end there are plots and a page
+    (``report/index.html``) as well.  A run that is killed leaves the folder as it was after its
+    last finished system.
 
     Parameters
     ----------
@@ -129,6 +133,8 @@ def run_experiment(
         Of the cross-validation; 0 for none.
     n_jobs : int, default=1
     progress : bool, default=False
+    report_audio : {"copy", "link", "none"}, default="link"
+        What the page plays; see :func:`~xacle_stack.results.page.write_page`.
 
     Yields
     ------
@@ -194,7 +200,22 @@ def run_experiment(
                 write_plots(results, run.draft)
             except MissingExtraError as error:
                 logger.warning("No plots: %s", error)
-            run.publish()
+        if splits:
+            # The first of the seeds, as in the files of scores.
+            scores = {
+                name: {split: fits[0] for split, fits in task.fits[name].scores.items()}
+                for name in systems
+            }
+            write_run_page(
+                [*results, *published] if results else [],
+                splits,
+                scores,
+                run.draft / REPORT,
+                title=f"{recipe.name} on {data.resolve().name}",
+                audio=report_audio,
+                opened_in=out / REPORT,
+            )
+        run.publish()
 
 
 def _checked_systems(
@@ -284,10 +305,11 @@ class _Task:
     n_jobs: int
     progress: bool
     groups: dict[Any, Sequence[str] | None] = field(default_factory=dict)
+    fits: dict[str, _Fits] = field(default_factory=dict)
 
     def run(self, systems: Mapping[str, AnySpec]) -> Iterator[list[Result]]:
         """Train, score and evaluate one system after the other; write its scorer and scores."""
-        fits: dict[str, _Fits] = {}
+        fits = self.fits
         reference = next(iter(systems))
         n_fits = sum(self._n_seeds(spec) for spec in systems.values())
         if self.folds is not None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,9 @@ def rate(
 
 
 def _gathered(
-    prompts: Any, generators: Mapping[str, Path | str] | Sequence[Path | str], text_column: str | None
+    prompts: Any,
+    generators: Mapping[str, Path | str] | Sequence[Path | str],
+    text_column: str | None,
 ) -> tuple[Pairs, dict[str, tuple[str, ...]]]:
     """Return the clips of all generators, and the prompts that each has no clip of."""
     if not generators:
@@ -289,7 +291,9 @@ def _human_scores(pairs: Pairs, ratings: Any) -> FloatArray | None:
         return pairs.scores
     known = read_system_scores(ratings)
     keys = list(zip(pairs.columns[SYSTEM], pairs.columns[PROMPT], strict=True))
-    strangers = [f"{prompt!r} of {system!r}" for system, prompt in known if (system, prompt) not in {*keys}]
+    strangers = [
+        f"{prompt!r} of {system!r}" for system, prompt in known if (system, prompt) not in {*keys}
+    ]
     if strangers:
         raise PairsError(
             f"{len(strangers)} rating(s) of clips that are not there:\n{bullet_list(strangers)}\n"

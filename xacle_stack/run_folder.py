@@ -11,7 +11,7 @@ from xacle_stack.errors import ModelFileError
 from xacle_stack.model_file import load_card
 
 # Below the folder of a run.
-MODELS = "models"
+MODELS, REPORT = "models", "report"
 # The list of the files that a run wrote.  Others in the folder are the user's, and they stay.
 WRITTEN = "written.txt"
 # What runs wrote in versions without that list.

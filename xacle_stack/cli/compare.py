@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from xacle_stack.cli.options import (
+    DEFAULT_REPORT_AUDIO,
     DEFAULT_STORE,
     AudioColumn,
     AudioRoot,
@@ -16,6 +17,7 @@ from xacle_stack.cli.options import (
     Jobs,
     PrecisionName,
     Quiet,
+    ReportAudio,
     Store,
     TextColumn,
     TrainSet,
@@ -46,6 +48,7 @@ def compare(
     audio_column: AudioColumn = None,
     text_column: TextColumn = None,
     audio_root: AudioRoot = None,
+    report_audio: ReportAudio = DEFAULT_REPORT_AUDIO,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
@@ -61,6 +64,7 @@ def compare(
         *(data, splits, settings, settings.compared_systems, store, folder),
         train=train,
         n_folds=cv,
+        report_audio=report_audio,
         jobs=jobs,
         quiet=quiet,
     )

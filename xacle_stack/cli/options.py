@@ -1,5 +1,6 @@
 """The options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +83,24 @@ Code = Annotated[
         help="Allow code of yours to be run for an encoder that needs it; repeatable.",
     ),
 ]
+
+
+class ReportAudioChoice(StrEnum):
+    """What the page of results plays."""
+
+    COPY = "copy"
+    LINK = "link"
+    NONE = "none"
+
+
+ReportAudio = Annotated[
+    ReportAudioChoice,
+    typer.Option(
+        "--report-audio",
+        help="What the page plays: copies beside it, links to the files of the data set, or none.",
+    ),
+]
+DEFAULT_REPORT_AUDIO = ReportAudioChoice.LINK
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 DEFAULT_RECIPE = "mini"

@@ -16,10 +16,7 @@ from xacle_stack.cli.options import (
     Quiet,
     Store,
     TextColumn,
-    by_name,
-    chosen_recipe,
 )
-from xacle_stack.cli.show import console, say_new_store
 
 
 def rate(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xacle_stack.cli.options import ReportAudioChoice
 from xacle_stack.cli.show import console, error_console, print_results
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def run_and_print(
     *,
     train: str | None,
     n_folds: int,
+    report_audio: ReportAudioChoice,
     jobs: int,
     quiet: bool,
 ) -> None:
@@ -46,6 +48,7 @@ def run_and_print(
             n_folds=n_folds,
             n_jobs=jobs,
             progress=not quiet,
+            report_audio=report_audio.value,
         ):
             results, n_finished = found, n_finished + 1
     except KeyboardInterrupt:
@@ -57,7 +60,13 @@ def run_and_print(
         raise
     print_results(results)
     if not results:
-        console.print("No set but the one fitted on has scores, and --cv is 0: nothing to evaluate.")
+        console.print(
+            "No set but the one fitted on has scores, and --cv is 0: nothing to evaluate."
+        )
     if any(result.split == CROSS_VALIDATION for result in results):
-        console.print("The models are fitted on all pairs; the figures are of fits without each fold.")
+        console.print(
+            "The models are fitted on all pairs; the figures are of fits without each fold."
+        )
     console.print(f"Models, scores, tables and plots: {out}", soft_wrap=True)
+    if (page := out / "report" / "index.html").exists():
+        console.print(f"A page to look at and to listen to: {page}", soft_wrap=True)

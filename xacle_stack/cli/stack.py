@@ -7,6 +7,7 @@ import typer
 
 from xacle_stack.cli.options import (
     DEFAULT_RECIPE,
+    DEFAULT_REPORT_AUDIO,
     DEFAULT_STORE,
     AudioColumn,
     AudioRoot,
@@ -18,6 +19,7 @@ from xacle_stack.cli.options import (
     PrecisionName,
     Quiet,
     RecipeName,
+    ReportAudio,
     Store,
     TextColumn,
     TrainSet,
@@ -43,6 +45,7 @@ def stack(
     audio_column: AudioColumn = None,
     text_column: TextColumn = None,
     audio_root: AudioRoot = None,
+    report_audio: ReportAudio = DEFAULT_REPORT_AUDIO,
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
@@ -59,6 +62,7 @@ def stack(
         *(data, splits, settings, settings.stack_systems, store, folder),
         train=train,
         n_folds=cv,
+        report_audio=report_audio,
         jobs=jobs,
         quiet=quiet,
     )

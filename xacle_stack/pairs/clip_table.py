@@ -591,8 +591,9 @@ def read_system_scores(source: RowSource) -> dict[tuple[str, str], float]:
     ratings: dict[tuple[str, str], list[float]] = {}
     for where, record in source.rows(mistakes, None):
         cells = {role: record.get(name) for role, name in columns.items()}
-        key = _name(where, "system", cells["system"], mistakes), _name(
-            where, "id", cells["id"], mistakes
+        key = (
+            _name(where, "system", cells["system"], mistakes),
+            _name(where, "id", cells["id"], mistakes),
         )
         score = _number(cells["score"])
         if not MIN_SCORE <= score <= MAX_SCORE:

@@ -2,7 +2,9 @@
 
 from xacle_stack.results.learning_curve import LearningCurve
 from xacle_stack.results.plots import (
+    draw_plots,
     plot_difference,
+    plot_human_and_predicted,
     plot_learning_curve,
     plot_srcc,
     plot_srcc_and_mse,
@@ -26,7 +28,9 @@ __all__ = [
     "Result",
     "ResultsTable",
     "by_split",
+    "draw_plots",
     "plot_difference",
+    "plot_human_and_predicted",
     "plot_learning_curve",
     "plot_srcc",
     "plot_srcc_and_mse",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from xacle_stack._files import name_in_files, path_in_errors
+from xacle_stack._optional import require
 from xacle_stack._printable import short_name
 from xacle_stack.errors import MetricError
 from xacle_stack.metrics import Estimate, format_number
 from xacle_stack.results.plot_style import (
+    BLUE,
     DPI,
     FONT_SIZE,
     GREY,
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH = 8.0  # inches, about the width of a README's column
+_PAIR_MARK: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "none"}
+_MIN_PAIRS_FOR_MEANS = 50
 
 
 def plot_srcc(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
@@ -211,12 +219,63 @@ def plot_learning_curve(results: Iterable[Result], *, ax: Axes | None = None) ->
     return ax
 
 
-def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
-    """Draw every plot that the results allow, and return the paths of the files.
+def plot_human_and_predicted(
+    human: ArrayLike, predicted: ArrayLike, *, split: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw each pair's predicted score against its human score.
 
-    These are ``srcc.png``, ``srcc-mse.png``, ``difference.png`` if there is a reference, if there
-    are two splits a plot of the one against the other, such as ``validation-test.png``, and
-    ``learning-curve.png`` if a learning curve was measured.
+    From 50 pairs on, there is also a mark for each tenth of them, in the order of the predicted
+    scores: the means of both scores.
+
+    Parameters
+    ----------
+    human, predicted : array-like of shape (n_pairs,)
+        From 0 to 10.
+    split : str, optional
+        The name of the pairs.
+    ax : Axes, optional
+        Where to draw; by default in a new figure.
+
+    Returns
+    -------
+    ax : Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> ax = plot_human_and_predicted([1, 5, 9], [2, 5, 7])
+    >>> ax.get_xlabel()
+    'human score (0-10)'
+    """
+    y_true, scores = np.asarray(human, dtype=float), np.asarray(predicted, dtype=float)
+    if ax is None:
+        (ax,) = new_axes(5.2, 5.0)
+    style_axes(ax, x_label="human score (0-10)", y_label="predicted score (0-10)")
+    ax.set_aspect("equal")
+    ax.set_xlim(-0.3, 10.3)
+    ax.set_ylim(-0.3, 10.3)
+    ax.plot([0, 10], [0, 10], color=GREY, linewidth=0.8, linestyle="--")
+    alpha = float(np.clip(10 / np.sqrt(max(len(scores), 1)), 0.08, 0.6))  # many marks overlap
+    ax.plot(y_true, scores, markersize=4, alpha=alpha, markeredgewidth=0, **_PAIR_MARK)
+    finding = "human and predicted scores"
+    if len(scores) >= _MIN_PAIRS_FOR_MEANS:
+        tenths = np.array_split(np.argsort(scores, kind="stable"), 10)
+        means = [(y_true[rows].mean(), scores[rows].mean()) for rows in tenths]
+        ax.plot(*zip(*means, strict=True), markersize=6, **SERIES_STYLES[1].settings())
+        finding += f"; {SERIES_STYLES[1].glyph} means of tenths of the pairs, by prediction"
+    set_finding(ax, f"{split}: {finding}" if split else finding)
+    return ax
+
+
+def draw_plots(results: Sequence[Result]) -> dict[str, Axes]:
+    """Draw every plot that the results allow; the keys are names for files.
+
+    These are ``srcc``, ``srcc-mse``, ``difference`` if there is a reference, if there are two
+    splits one such as ``validation-test``, and ``learning-curve`` if one was measured.
     """
     splits = by_split(results)
     panels = new_axes(
@@ -234,14 +293,31 @@ def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
         drawn["difference"] = plot_difference(results)
     if any(len(curve.srcc) > 1 for _, curve in with_learning_curve(results)):
         drawn["learning-curve"] = plot_learning_curve(results)
+    return drawn
+
+
+def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
+    """Write the plots of :func:`draw_plots` as PNG files, and return their paths."""
     paths = []
-    for name, ax in drawn.items():
+    for name, ax in draw_plots(results).items():
         path = out / f"{name}.png"
         with path_in_errors(path):
             path.unlink(missing_ok=True)  # a published folder may share the file
             figure_of(ax).savefig(path, dpi=DPI)
         paths.append(path)
     return paths
+
+
+def svg_of(ax: Axes) -> str:
+    """Return the whole figure that axes belong to as an SVG document without a background.
+
+    It has no date, so the same plot is always the same text.
+    """
+    matplotlib = require("matplotlib", extra="plots", purpose="drawing a plot")
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "xacle_stack"}):
+        figure_of(ax).savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
 
 
 def _plot_rows(

@@ -130,17 +130,20 @@ class ResultsTable:
                 rows.append(row)
         return csv_text(rows)
 
+    def tables(self) -> list[TextTable]:
+        """Return the table of each split."""
+        return [
+            TextTable(_title(split, results), *_cells(results), _notes(results))
+            for split, results in by_split(self.results).items()
+        ]
+
     def to_markdown(self) -> str:
         """Return a section for each split."""
-        return "\n".join(f"{table.to_markdown()}\n" for table in self._text_tables())
+        return "\n".join(f"{table.to_markdown()}\n" for table in self.tables())
 
     def to_html(self) -> str:
         """Return a table for each split, without styles."""
-        return "\n".join(table.to_html() for table in self._text_tables())
-
-    def _text_tables(self) -> Iterator[TextTable]:
-        for split, results in by_split(self.results).items():
-            yield TextTable(_title(split, results), *_cells(results), _notes(results))
+        return "\n".join(table.to_html() for table in self.tables())
 
     def _repr_html_(self) -> str:
         return self.to_html()

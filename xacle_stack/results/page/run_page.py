@@ -1,0 +1,140 @@
+"""The page of a run: its table, its plots, and the clips with the scores of the reference."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xacle_stack._printable import printable_name
+from xacle_stack._types import FloatArray
+from xacle_stack.errors import MissingExtraError
+from xacle_stack.pairs import Pairs
+from xacle_stack.results.page.record import ClipEntry, Plot, Report
+from xacle_stack.results.page.write import AudioChoice, write_page
+from xacle_stack.results.plots import draw_plots, plot_human_and_predicted, svg_of
+from xacle_stack.results.record import Result
+from xacle_stack.results.table import ResultsTable
+
+logger = logging.getLogger(__name__)
+
+_PLOT_TITLES = {
+    "srcc": "The SRCC of every system with its interval",
+    "srcc-mse": "The SRCC of every system against its mean squared error",
+    "validation-test": "The SRCC of every system on one split against that on the other",
+    "difference": "The difference of every system's SRCC to the reference's, with its interval",
+}
+
+
+def write_run_page(
+    results: Sequence[Result],
+    splits: Mapping[str, Pairs],
+    scores: Mapping[str, Mapping[str, FloatArray]],
+    folder: Path,
+    *,
+    title: str,
+    audio: AudioChoice = "link",
+    opened_in: Path | None = None,
+) -> Path:
+    """Write the page of a run.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    splits : mapping of str to Pairs
+        The pairs of each split that was scored.
+    scores : mapping of str to mapping of str to ndarray of shape (n_pairs,)
+        By system and split.  The first system is the reference, whose scores the clips have.
+    folder, audio, opened_in
+        See :func:`~xacle_stack.results.page.write_page`.
+    title : str
+
+    Returns
+    -------
+    page : Path
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    return write_page(
+        run_report(results, splits, scores, title=title), folder, audio=audio, opened_in=opened_in
+    )
+
+
+def run_report(
+    results: Sequence[Result],
+    splits: Mapping[str, Pairs],
+    scores: Mapping[str, Mapping[str, FloatArray]],
+    *,
+    title: str,
+) -> Report:
+    """Return what the page of a run shows; see :func:`write_run_page`."""
+    reference = next(iter(scores))
+    rated = any(pairs.scores is not None for pairs in splits.values())
+    clips = [
+        entry
+        for split, pairs in splits.items()
+        for entry in _clips(split, pairs, [of[split] for of in scores.values()], len(splits), rated)
+    ]
+    systems = f"{len(scores)} systems were" if len(scores) > 1 else "One system was"
+    summary = [
+        f"{systems} fitted on the train split. The clips have the scores of "
+        f"{printable_name(reference)}."
+    ]
+    spread = "the standard deviation of the systems' scores"
+    return Report(
+        title,
+        summary,
+        ResultsTable(results).tables(),
+        _plots(results, splits, scores[reference]),
+        clips,
+        dispute=Report.dispute if rated else spread,
+    )
+
+
+def _clips(
+    split: str, pairs: Pairs, scores: Sequence[FloatArray], n_splits: int, rated: bool
+) -> list[ClipEntry]:
+    spread = np.std(scores, axis=0) if len(scores) > 1 and not rated else None
+    systems = pairs.columns.get("system")
+    return [
+        ClipEntry(
+            pairs.ids[row],
+            pairs.captions[row],
+            None if systems is None else str(systems[row]),
+            pairs.audio[row] if pairs.audio else None,
+            float(scores[0][row]),
+            human=None if pairs.scores is None else float(pairs.scores[row]),
+            columns={
+                **({"split": split} if n_splits > 1 else {}),
+                **{n: values[row] for n, values in pairs.columns.items() if n != "system"},
+            },
+            dispute=None if spread is None else float(spread[row]),
+        )
+        for row in range(len(pairs))
+    ]
+
+
+def _plots(
+    results: Sequence[Result], splits: Mapping[str, Pairs], scores: Mapping[str, FloatArray]
+) -> list[Plot]:
+    if not results:
+        return []
+    try:
+        plots = [Plot(_PLOT_TITLES[name], svg_of(ax)) for name, ax in draw_plots(results).items()]
+        plots += [
+            Plot(
+                f"Human and predicted scores on {split}",
+                svg_of(plot_human_and_predicted(pairs.scores, scores[split], split=split)),
+            )
+            for split, pairs in splits.items()
+            if pairs.scores is not None
+        ]
+    except MissingExtraError as error:
+        logger.warning("No plots on the page: %s", error)
+        return []
+    return plots
