@@ -23,9 +23,9 @@ from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.pairs import Pairs, read_generated, read_pairs, read_prompts
 from xacle_stack.pairs.generated import read_system_scores
 from xacle_stack.results.generators import GeneratorComparison, compare_generators
-from xacle_stack.results.page import ClipEntry, Report, write_page
+from xacle_stack.results.page import AudioChoice, ClipEntry, Report, write_page
 from xacle_stack.results.scored import ScoredPairs
-from xacle_stack.run_folder import ResultsFolder
+from xacle_stack.run_folder import RunFolder
 from xacle_stack.scorer import Scorer
 
 logger = logging.getLogger(__name__)
@@ -75,28 +75,45 @@ class Rating:
 
     def report(self) -> Report:
         """Return what the page shows."""
-        scored, pairs = self.scored, _pairs_of(self.scored)
-        own = {SYSTEM, PROMPT}
+        scored, pairs = self.scored, self.pairs
         numbers = {"low": scored.low, "high": scored.high, "novelty": scored.novelty}
         numbers["human"] = self.human
+        others = {n: column for n, column in pairs.columns.items() if n not in (SYSTEM, PROMPT)}
         clips = [
             ClipEntry(
-                id=pairs.columns[PROMPT][row],
-                text=pairs.captions[row],
-                system=pairs.columns[SYSTEM][row],
-                audio=pairs.audio[row],
-                score=float(scored.scores[row]),
+                str(pairs.columns[PROMPT][row]),
+                pairs.captions[row],
+                str(pairs.columns[SYSTEM][row]),
+                pairs.audio[row],
+                float(scored.scores[row]),
                 **{name: _known(values, row) for name, values in numbers.items()},
                 columns={
-                    **{name: str(c[row]) for name, c in pairs.columns.items() if name not in own},
-                    **{name: f"{values[row]:.3f}" for name, values in scored.parts.items()},
+                    **{name: column[row] for name, column in others.items()},
+                    **{name: format_number(values[row]) for name, values in scored.parts.items()},
                 },
+                dispute=spread.get(pairs.columns[PROMPT][row]) if self.human is None else None,
             )
+            for spread in [{p.prompt: p.spread for p in self.comparison.prompts}]
             for row in range(len(pairs))
         ]
-        return Report("Generators compared", self.sentences(), self.comparison.tables(), [], clips)
+        among = "how far the generators' scores for the prompt are apart"
+        return Report(
+            "Generators compared",
+            self.sentences(),
+            self.comparison.tables(),
+            self._plots(),
+            clips,
+            confidence=scored.confidence,
+            dispute=among if self.human is None else Report.dispute,
+        )
 
-    def save(self, out: Path | str, *, audio: str = "copy") -> Path:
+    def save(
+        self,
+        out: Path | str,
+        *,
+        audio: AudioChoice = "copy",
+        max_clips: int | None = DEFAULT_MAX_CLIPS,
+    ) -> Path:
         """Write the page, ``scores.csv`` and ``summary.json`` into a folder.
 
         What an earlier report left there is replaced in one step; other files stay.
@@ -104,7 +121,7 @@ class Rating:
         Parameters
         ----------
         out : path-like
-        audio : {"copy", "link", "none"}
+        audio, max_clips
             See :func:`~xacle_stack.results.page.write_page`.
 
         Returns
@@ -115,16 +132,45 @@ class Rating:
         Raises
         ------
         ModelFileError
-            If the folder cannot be written.
+            If the folder cannot be written, or holds clips that were rated.
         """
         out = Path(out)
-        with ResultsFolder(out, _WRITTEN) as folder:
-            write_page(self.report(), folder.draft, audio=audio, final=out)
-            write_atomically(folder.draft / "scores.csv", self.scored.to_csv().encode())
+        with RunFolder(out, *self._clip_folders()) as run:
+            write_page(
+                self.report(), run.draft, audio=audio, max_clips=max_clips, opened_in=out
+            )
+            write_atomically(run.draft / "scores.csv", self.scored.to_csv().encode())
             text = json.dumps(self.summary(), indent=2, ensure_ascii=False)
-            write_atomically(folder.draft / "summary.json", text.encode())
-            folder.publish()
+            write_atomically(run.draft / "summary.json", f"{text}\n".encode())
+            run.publish()
         return out / "index.html"
+
+    @property
+    def pairs(self) -> Pairs:
+        """The clips that were rated."""
+        if self.scored.pairs is None:
+            raise PairsError("this Rating has scores without their pairs; rate() makes whole ones.")
+        return self.scored.pairs
+
+    def _clip_folders(self) -> list[Path]:
+        return [*dict.fromkeys(clip.parent for clip in self.pairs.audio if isinstance(clip, Path))]
+
+    def _plots(self) -> list[Plot]:
+        try:
+            plots = [
+                Plot(
+                    "The mean score of every generator, with its interval",
+                    svg_of(plot_generators(self.comparison)),
+                )
+            ]
+            if self.human is not None and not np.isnan(self.human).all():
+                rated = ~np.isnan(self.human)
+                ax = plot_human_and_predicted(self.human[rated], self.scored.scores[rated])
+                plots.append(Plot("Human and predicted scores", svg_of(ax)))
+        except MissingExtraError as error:
+            logger.warning("No plots on the page: %s", error)
+            return []
+        return plots
 
 
 def rate(
@@ -181,11 +227,11 @@ def rate(
     """
     pairs, missing = _gathered(prompts, generators, text_column)
     human = _human_scores(pairs, ratings)
-    scorer = Scorer.label_free("mini") if scorer is None else scorer
+    scorer = Scorer.label_free() if scorer is None else scorer
     is_relative = not scorer.can_score
     if is_relative:
         scorer.fit(pairs)
-    scored = scorer.score(pairs, interval=interval)
+    scored = scorer.assess(pairs, interval=interval if scorer.has_intervals else None)
     comparison = compare_generators(
         pairs.columns[SYSTEM],
         pairs.columns[PROMPT],
@@ -196,7 +242,37 @@ def rate(
         n_bootstrap=n_bootstrap,
         random_state=random_state,
     )
-    return Rating(scored, comparison, human, missing, scorer.facts(), _scale(scorer, is_relative))
+    return Rating(scored, comparison, human, missing, _facts(scorer), _scale(scorer, is_relative))
+
+
+def _facts(scorer: Scorer) -> dict[str, Any]:
+    """Return what scored the clips, so that others can compute the same figures."""
+    return {
+        "recipe": scorer.recipe.name,
+        "regressor": type(scorer.regressor_).__name__,
+        "checkpoints": {
+            choice.info.name: choice.checkpoint_label for choice in scorer.recipe.encoders
+        },
+        "fingerprints": dict(scorer.fingerprints_),
+    }
+
+
+def _scale(scorer: Scorer, is_relative: bool) -> str:
+    names = ", ".join(choice.info.name for choice in scorer.recipe.encoders)
+    if not isinstance(scorer.regressor_, CosineMean):
+        return f"The scores predict what listeners would say (0-10), by a model on {names}."
+    source = "the clips of this report, so they compare only within it" if is_relative else (
+        "a reference of other pairs"
+    )
+    return (
+        f"The scores are cosines of {names} without any ratings: 0 is the mean of mismatched clips "
+        f"and texts, 10 what the best matching twentieth reaches. The scale comes from {source}. "
+        "They do not predict what listeners would say."
+    )
+
+
+def _known(values: FloatArray | None, row: int) -> float | None:
+    return None if values is None or np.isnan(values[row]) else float(values[row])
 
 
 def _gathered(
