@@ -95,7 +95,12 @@ def score(
     captions = _captions(audio, text) if audio and text else []
     pairs = None if data is None else read_pairs(data, split)
     was_there = store.exists()
-    settings: dict[str, Any] = {"store": store, "device": device, "n_jobs": jobs, "progress": not quiet}
+    settings: dict[str, Any] = {
+        "store": store,
+        "device": device,
+        "n_jobs": jobs,
+        "progress": not quiet,
+    }
     if model is None:
         chosen = chosen_recipe(str(recipe), None, checkpoint, code)
         scorer = Scorer.label_free(chosen, **settings)
