@@ -50,6 +50,7 @@ RANKS = {
     "scorer": 11,
     "cross_validation": 12,
     "experiment": 13,
+    "rating": 12,
     "cli": 14,
 }
 # Within rank 0, nothing but errors and the safe form of names is imported.

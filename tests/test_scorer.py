@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ from xacle_stack.errors import (
     RecipeError,
     UnknownNameError,
 )
-from xacle_stack.features import FeatureBuilder, PairEmbeddings
+from xacle_stack.features import FeatureBuilder, PairEmbeddings, cosine_similarity
 from xacle_stack.pairs import Pairs, read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.stacking import GroupedRidge, Stacker
+from xacle_stack.systems import CosineMean
 
 SETTINGS = {"name": "mel", "spaces": ["mini-mel"], "features": {"n_components": 2}}
 
@@ -287,3 +289,69 @@ def test_a_scorer_is_made_of_this_librarys_parts(saved: Path, tmp_path: Path, pa
 def test_an_unknown_recipe_lists_those_there_are() -> None:
     with pytest.raises(RecipeError, match="papr.*'paper'"):
         Scorer("papr")
+
+
+def test_without_ratings_the_mean_of_the_cosines_scores(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    data = make_data(train=40, test=12)
+    train, test = (read_pairs(data, split) for split in ("train", "test"))
+    unrated = replace(train, scores=None, ratings=None)
+    scorer = Scorer.label_free("mini", store=tmp_path / "store").fit(unrated)
+    assert isinstance(scorer.regressor_, CosineMean)
+    scores = scorer.score(test)
+    assert ((scores > 0) & (scores < 10)).all()
+    cached = FeatureCache(tmp_path / "store").load(test)
+    expected = [cosine_similarity(cached.audio(s), cached.text(s)) for s in scorer.recipe.spaces]
+    cosines = scorer.regressor_.cosines(scorer.builder_.transform(cached))
+    np.testing.assert_array_equal(cosines, np.column_stack(expected))
+    # Ratings change nothing, and neither do the other pairs that are scored.
+    again = Scorer.label_free("mini", store=tmp_path / "store").fit(train)
+    np.testing.assert_array_equal(again.score(test), scores)
+    np.testing.assert_array_equal(scorer.score(test.take([3])), scores[3:4])
+    loaded = Scorer.load(scorer.save(tmp_path / "free.skops"), store=tmp_path / "store")
+    np.testing.assert_array_equal(loaded.score(test), scores)
+    assert loaded.novelty(test) is None
+
+
+def around(centre: float, n_pairs: int = 40) -> PairEmbeddings:
+    """Return pairs whose vectors have one direction in common."""
+    pairs = mini_mel(n_pairs)
+    vectors = centre + np.stack([pairs.audio("mini-mel"), pairs.text("mini-mel")])
+    return PairEmbeddings({"mini-mel": tuple(vectors)})
+
+
+def test_a_scorer_says_what_is_far_from_its_training_pairs(
+    recipe: Recipe, tmp_path: Path, caplog
+) -> None:
+    scorer = Scorer(recipe).fit(around(2), np.arange(40.0) / 4)
+    loaded = Scorer.load(scorer.save(tmp_path / "mine"))
+    for scored in (around(2), around(-2)):
+        np.testing.assert_array_equal(loaded.novelty(scored), scorer.novelty(scored))
+        # What is asked beside the scores changes none of them.
+        scores = loaded.score(scored, check_novelty=False)
+        np.testing.assert_array_equal(scores, scorer.score(scored, check_novelty=False))
+    scorer.score(around(2))
+    assert caplog.text == ""
+    assert (scorer.novelty(around(-2)) > 1).all()
+    np.testing.assert_array_equal(loaded.score(around(-2)), scores)
+    assert "40 of 40 pairs" in caplog.text
+    caplog.clear()
+    loaded.score(around(-2)[:1])
+    assert "1 of 1 pairs" in caplog.text
+
+
+def test_a_scorer_without_novelty_scores_in_silence(recipe: Recipe, tmp_path: Path, caplog) -> None:
+    scorer = Scorer(recipe).fit(around(2), np.arange(40.0) / 4)
+    parts = {"builder": scorer.builder_, "regressor": scorer.regressor_}
+    for novelty in ({}, {"novelty": None}):
+        card = {"recipe": recipe.model_dump(mode="json"), "fingerprints": scorer.fingerprints_}
+        path = save_model(tmp_path / "old.skops", parts | novelty, card)
+        old = Scorer.load(path)
+        assert old.novelty(around(-2)) is None
+        expected = scorer.score(around(-2), check_novelty=False)
+        np.testing.assert_array_equal(old.score(around(-2)), expected)
+    assert caplog.text == ""
+    save_model(path, {**parts, "novelty": GroupedRidge()}, card)
+    with pytest.raises(ModelFileError, match="its novelty is a GroupedRidge"):
+        Scorer.load(path)

@@ -19,14 +19,19 @@ import numpy as np
 
 from xacle_stack._files import write_atomically
 from xacle_stack._types import FloatArray
-from xacle_stack.errors import PairsError, bullet_list
+from xacle_stack.errors import MissingExtraError, PairsError, bullet_list
+from xacle_stack.metrics import format_number
 from xacle_stack.pairs import Pairs, read_generated, read_pairs, read_prompts
 from xacle_stack.pairs.generated import read_system_scores
 from xacle_stack.results.generators import GeneratorComparison, compare_generators
-from xacle_stack.results.page import AudioChoice, ClipEntry, Report, write_page
+from xacle_stack.results.page import AudioChoice, ClipEntry, Plot, Report, write_page
+from xacle_stack.results.page.write import DEFAULT_MAX_CLIPS
+from xacle_stack.results.plots import plot_generators, plot_human_and_predicted, svg_of
 from xacle_stack.results.scored import ScoredPairs
+from xacle_stack.results.text_table import TextTable
 from xacle_stack.run_folder import RunFolder
 from xacle_stack.scorer import Scorer
+from xacle_stack.systems.label_free import CosineMean
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,11 @@ class Rating:
     def sentences(self) -> list[str]:
         """Return what a reader should know beside the tables, a sentence or two each."""
         return [self.scale, *self.comparison.sentences()]
+
+    def tables(self) -> list[TextTable]:
+        """Return the tables that a terminal and the page show."""
+        texts = dict(zip(map(str, self.pairs.columns[PROMPT]), self.pairs.captions, strict=True))
+        return self.comparison.tables(texts)
 
     def summary(self) -> dict[str, Any]:
         """Return all figures as plain JSON."""
@@ -100,7 +110,7 @@ class Rating:
         return Report(
             "Generators compared",
             self.sentences(),
-            self.comparison.tables(),
+            self.tables(),
             self._plots(),
             clips,
             confidence=scored.confidence,
@@ -136,9 +146,7 @@ class Rating:
         """
         out = Path(out)
         with RunFolder(out, *self._clip_folders()) as run:
-            write_page(
-                self.report(), run.draft, audio=audio, max_clips=max_clips, opened_in=out
-            )
+            write_page(self.report(), run.draft, audio=audio, max_clips=max_clips, opened_in=out)
             write_atomically(run.draft / "scores.csv", self.scored.to_csv().encode())
             text = json.dumps(self.summary(), indent=2, ensure_ascii=False)
             write_atomically(run.draft / "summary.json", f"{text}\n".encode())
@@ -251,7 +259,7 @@ def _facts(scorer: Scorer) -> dict[str, Any]:
         "recipe": scorer.recipe.name,
         "regressor": type(scorer.regressor_).__name__,
         "checkpoints": {
-            choice.info.name: choice.checkpoint_label for choice in scorer.recipe.encoders
+            choice.info.name: choice.checkpoint_name for choice in scorer.recipe.encoders
         },
         "fingerprints": dict(scorer.fingerprints_),
     }
@@ -261,8 +269,10 @@ def _scale(scorer: Scorer, is_relative: bool) -> str:
     names = ", ".join(choice.info.name for choice in scorer.recipe.encoders)
     if not isinstance(scorer.regressor_, CosineMean):
         return f"The scores predict what listeners would say (0-10), by a model on {names}."
-    source = "the clips of this report, so they compare only within it" if is_relative else (
-        "a reference of other pairs"
+    source = (
+        "the clips of this report, so they compare only within it"
+        if is_relative
+        else ("a reference of other pairs")
     )
     return (
         f"The scores are cosines of {names} without any ratings: 0 is the mean of mismatched clips "

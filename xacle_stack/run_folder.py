@@ -38,8 +38,8 @@ class RunFolder:
         The folder of the results.
     data : Path
         The data set that they are about.
-    store : Path
-        The embeddings that they are made from.
+    others : Path
+        What they are made from as well, such as the store of embeddings.
 
     Attributes
     ----------
@@ -51,25 +51,25 @@ class RunFolder:
     ------
     ModelFileError
         If nothing can be written there, another run is writing, or the folder holds the results of
-        another data set, or the data set or the store itself; before anything is fitted.
+        another data set, or what they are made from; before anything is fitted.
     """
 
-    def __init__(self, out: Path, data: Path, store: Path) -> None:
+    def __init__(self, out: Path, data: Path, *others: Path) -> None:
         self.out = out
         self._data = data
-        self._store = store
+        self._others = others
         self._folder = FolderDraft(out)
         self.draft = self._folder.folder
 
     def __enter__(self) -> Self:
         if self.out.exists() and not self.out.is_dir():
             raise ModelFileError(f"{self.out}: this is a file. Give a folder with --out.")
-        for what, place in (("data set", self._data), ("store of embeddings", self._store)):
+        for place in (self._data, *self._others):
             # Another process may write there while the folder is replaced.
             if place.resolve().is_relative_to(self.out.resolve()):
                 raise ModelFileError(
-                    f"{self.out}: the {what} is in this folder, which would be replaced as a "
-                    "whole. Give a folder of its own with --out."
+                    f"{self.out}: {place} is in this folder, which would be replaced as a whole. "
+                    "Give a folder of its own with --out."
                 )
         try:
             self._folder.__enter__()

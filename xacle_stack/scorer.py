@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +24,14 @@ from xacle_stack._types import FloatArray
 from xacle_stack.audio import ClipSource
 from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import LoadedEncoders
-from xacle_stack.errors import AudioError, EncoderError, ModelFileError, PairsError, bullet_list
+from xacle_stack.errors import (
+    AudioError,
+    EncoderError,
+    ModelFileError,
+    PairsError,
+    StackingError,
+    bullet_list,
+)
 from xacle_stack.extract import extract_embeddings
 from xacle_stack.features import FeatureBuilder, Novelty, PairEmbeddings, VectorBuilder
 from xacle_stack.features.embeddings import EmbeddingSource
@@ -34,8 +41,10 @@ from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.recipe import Recipe, read_recipe, recipe_from
 from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
 from xacle_stack.recipe_file import check_values
+from xacle_stack.results.scored import ScoredPairs
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.calibration import keep_in_range
+from xacle_stack.systems import CosineMean
 from xacle_stack.systems.specs import LabelFreeSpec
 from xacle_stack.targets import fold_groups, training_targets
 
@@ -44,7 +53,7 @@ Clip = Any  # a path, or an array or tensor of samples
 # What a fitted estimator keeps as evidence, and does not score with.
 _EVIDENCE = frozenset(
     {
-        *("oof_predictions_", "folds_", "training_", "cv_mse_", "gain_"),
+        *("oof_predictions_", "oof_scores_", "folds_", "training_", "cv_mse_", "gain_"),
         *("validation_srcc_", "validation_loss_"),
         *("own_means_", "aucs_", "auc_"),
     }
@@ -190,6 +199,11 @@ class Scorer:
         return not isinstance(regressor, Stacker) or hasattr(regressor, "meta_")
 
     @property
+    def has_intervals(self) -> bool:
+        """Whether it knows how far its scores are off, as a fitted stack does."""
+        return self.can_score and hasattr(self.regressor_, "oof_scores_")
+
+    @property
     def n_parameters(self) -> int:
         """How many learned numbers it needs to score.
 
@@ -265,37 +279,111 @@ class Scorer:
         self.novelty_ = None
         if needs_scores and isinstance(builder, FeatureBuilder | VectorBuilder):
             self.novelty_ = Novelty(list(builder.spaces)).fit(embeddings)
-        regressor.fit(table, y, **given)
+        regressor.fit(table, y, **given)  # type: ignore[arg-type]  # None where none is needed
         return self
 
-    def score(self, pairs: Pairs | EmbeddingSource, *, check_novelty: bool = True) -> FloatArray:
+    @overload
+    def score(
+        self, pairs: Pairs | EmbeddingSource, *, check_novelty: bool = True
+    ) -> FloatArray: ...
+
+    @overload
+    def score(
+        self, pairs: Pairs | EmbeddingSource, *, interval: float, check_novelty: bool = True
+    ) -> ScoredPairs: ...
+
+    def score(
+        self,
+        pairs: Pairs | EmbeddingSource,
+        *,
+        interval: float | None = None,
+        check_novelty: bool = True,
+    ) -> FloatArray | ScoredPairs:
         """Return the scores of pairs; clips and captions are encoded once and kept in the store.
 
         Parameters
         ----------
         pairs : Pairs, CachedPairs or PairEmbeddings
+        interval : float, optional
+            How sure a prediction interval shall be, such as 0.9: that share of new pairs has its
+            human score between `low` and `high`.
         check_novelty : bool, default=True
-            Whether to call `check_novelty` for the pairs.
+            Whether to log a warning if many pairs are unlike the training pairs, as
+            `check_novelty` does.
 
         Returns
         -------
-        scores : ndarray of shape (n_pairs,)
-            In 0–10; each pair's score depends on that pair only.
+        scores : ndarray of shape (n_pairs,), or ScoredPairs
+            In 0–10; each pair's score depends on that pair only, and so does its interval.  With
+            `interval` it is what `assess` returns.
 
         Raises
         ------
         PairsError
             If a clip or caption could not be encoded.
+        StackingError
+            If the regressor has no intervals, or `interval` is not between 0 and 1.
         """
+        if interval is not None:
+            return self.assess(pairs, interval=interval, check_novelty=check_novelty)
         self._check_is_fitted()
         embeddings = self._embeddings(pairs)
         if check_novelty:
             self.check_novelty(embeddings)
         table = self.builder_.transform(embeddings)
-        scores = np.asarray(self.regressor_.predict(table), np.float64)
-        if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
-            return scores  # it keeps its range by itself
-        return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
+        return self._in_range(np.asarray(self.regressor_.predict(table), np.float64))
+
+    def assess(
+        self,
+        pairs: Pairs | EmbeddingSource,
+        *,
+        interval: float | None = None,
+        check_novelty: bool = True,
+    ) -> ScoredPairs:
+        """Return the scores of pairs with all that is known of them.
+
+        Parameters
+        ----------
+        pairs, interval, check_novelty
+            As in `score`; without `interval` the record has no `low` and `high`.
+
+        Returns
+        -------
+        scored : ScoredPairs
+            Scores, intervals, novelty, and of a label-free scorer the cosine of each space.
+
+        Raises
+        ------
+        PairsError
+            If a clip or caption could not be encoded.
+        StackingError
+            If there shall be intervals and the scorer has none; see `has_intervals`.
+        """
+        self._check_is_fitted()
+        embeddings = self._embeddings(pairs)
+        table = self.builder_.transform(embeddings)
+        regressor, known = self.regressor_, dict[str, Any]()
+        if self.novelty_ is not None:
+            sides = self.novelty_.measure_sides(embeddings)
+            known["novelty"] = sides.max(axis=1)
+            if check_novelty:
+                warn_of_novelty(sides, embeddings.pair_ids)
+        if interval is not None:
+            predicted, low, high = self._predict_interval(table, interval)
+            scores = self._in_range(predicted)
+            known["low"] = np.clip(low, MIN_SCORE, scores)
+            known["high"] = np.clip(high, scores, MAX_SCORE)
+            known["confidence"] = interval
+        elif isinstance(regressor, CosineMean):
+            cosines = regressor.cosines(table)
+            scores = self._in_range(regressor.combine(cosines))
+            known["parts"] = {
+                f"cosine of {name}": column
+                for name, column in zip(regressor.space_names, cosines.T, strict=True)
+            }
+        else:
+            scores = self._in_range(np.asarray(regressor.predict(table), np.float64))
+        return ScoredPairs(getattr(embeddings, "pairs", None), embeddings.pair_ids, scores, **known)
 
     def novelty(self, pairs: Pairs | EmbeddingSource) -> FloatArray | None:
         """Return how far pairs are from those that the scorer was fitted on.
@@ -474,6 +562,24 @@ class Scorer:
         scorer.novelty_ = parts.get("novelty")
         scorer.fingerprints_ = installed
         return scorer
+
+    def _in_range(self, scores: FloatArray) -> FloatArray:
+        if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
+            return scores  # it keeps its range by itself
+        return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
+
+    def _predict_interval(
+        self, table: Any, confidence: float
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        regressor = self.regressor_
+        if isinstance(regressor, Stacker):
+            return regressor.predict_interval(table, confidence)
+        raise StackingError(
+            f"a {type(regressor).__name__} has no prediction intervals: they need predictions of "
+            "training pairs by models that were not trained on them, which a Stacker has. Make it "
+            f"a stack of one learner: Scorer(recipe, Stacker([('one', {type(regressor).__name__}"
+            "(...))]))."
+        )
 
     def _check_is_fitted(self) -> None:
         if not self.can_score:

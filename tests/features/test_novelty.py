@@ -1,12 +1,17 @@
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from xacle_stack import load_model, save_model
+from xacle_stack.encoders import EncoderChoice, LoadedEncoders
 from xacle_stack.errors import ModelFileError
 from xacle_stack.features import Novelty, PairEmbeddings
 from xacle_stack.features.novelty import warn_of_novelty
+from xacle_stack.pairs import Pairs, read_pairs
+from xacle_stack.synth.demo import write_demo
 
 SPACES = ["one", "two"]
 
@@ -115,3 +120,49 @@ def test_a_run_is_warned_of_many(caplog, n_pairs: int, n_beyond: int, is_told: b
         assert told in caplog.text
         assert "the caption of 'p0' (1.75)" in caplog.text
         assert "label_free" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Novelty, LoadedEncoders, Pairs]:
+    """Return what is fitted on the demo data set, with the encoders that are its spaces."""
+    data = write_demo(tmp_path_factory.mktemp("demo") / "demo", n_jobs=-1)
+    train, test = (read_pairs(data, split) for split in ("train", "test"))
+    spaces = ["mini-mel", "mini-mfcc", "mini-mod"]
+    encoders = LoadedEncoders([EncoderChoice(space) for space in spaces], device="cpu")
+    return Novelty(spaces).fit(encoded(encoders, train.audio, train.captions)), encoders, test
+
+
+def encoded(
+    encoders: LoadedEncoders, audio: Sequence[object], captions: Sequence[str]
+) -> PairEmbeddings:
+    return PairEmbeddings.from_outputs(
+        encoders.encode_clips(audio, sample_rate_hz=16_000), encoders.encode_captions(captions)
+    )
+
+
+@pytest.mark.slow
+def test_captions_in_another_script_are_new_to_a_scorer_of_the_demo(demo) -> None:
+    fitted, encoders, test = demo
+    assert np.mean(fitted.measure(encoded(encoders, test.audio, test.captions)) > 1) < 0.1
+    captions = ["狗在叫", "собака лает", "xqzv jjkwp qqz", "quarterly revenue grew again"]
+    strange = fitted.measure_sides(encoded(encoders, test.audio[:4], captions))
+    assert (strange[:, 1] > 1).all()
+    assert (strange[:, 0] < 1.1).all()
+
+
+@pytest.mark.slow
+def test_noise_and_silence_are_measured(demo, rng) -> None:
+    fitted, encoders, test = demo
+    sounds = [0.1 * rng.normal(size=48_000), np.zeros(48_000)]
+    clips = fitted.measure_sides(encoded(encoders, sounds, test.captions[:2]))[:, 0]
+    assert np.isfinite(clips).all()  # the mini encoders hear them like sounds of the demo
+
+
+@pytest.mark.slow
+def test_real_recordings_are_farther_from_the_demo_than_its_own(demo, real_data: Path) -> None:
+    fitted, encoders, test = demo
+    real = read_pairs(real_data / "esc10", "validation").take(range(60))
+    own = fitted.measure(encoded(encoders, test.audio, test.captions))
+    assert np.mean(fitted.measure(encoded(encoders, real.audio, real.captions)) > 1) > np.mean(
+        own > 1
+    )

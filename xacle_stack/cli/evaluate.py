@@ -8,6 +8,7 @@ import typer
 from xacle_stack.cli.options import (
     DATA_HELP,
     DEFAULT_RECIPE,
+    DEFAULT_REPORT_AUDIO,
     DEFAULT_STORE,
     AudioColumn,
     AudioRoot,
@@ -109,6 +110,7 @@ def evaluate(
         *(place, rated, settings, {reference: spec}, store, folder),
         train=name,
         n_folds=cv,
+        report_audio=DEFAULT_REPORT_AUDIO,
         jobs=jobs,
         quiet=quiet,
     )

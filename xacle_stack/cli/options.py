@@ -104,6 +104,7 @@ DEFAULT_REPORT_AUDIO = ReportAudioChoice.LINK
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 DEFAULT_RECIPE = "mini"
+DEFAULT_INTERVAL = 0.9
 DEFAULT_STORE = Path("features/store")
 
 

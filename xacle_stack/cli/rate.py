@@ -1,11 +1,13 @@
 """``xacle-stack rate``: compare text-to-audio generators by the scores of their clips."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from xacle_stack.cli.label_free import read_reference
 from xacle_stack.cli.options import (
+    DEFAULT_INTERVAL,
     DEFAULT_RECIPE,
     DEFAULT_STORE,
     Checkpoints,
@@ -14,9 +16,14 @@ from xacle_stack.cli.options import (
     Jobs,
     PrecisionName,
     Quiet,
+    ReportAudio,
+    ReportAudioChoice,
     Store,
     TextColumn,
+    by_name,
+    chosen_recipe,
 )
+from xacle_stack.cli.show import console, say_new_store
 
 
 def rate(
@@ -55,10 +62,8 @@ def rate(
     below: Annotated[float, typer.Option(help="Report the share of clips below this score.")] = 5.0,
     interval: Annotated[
         float, typer.Option(help="How sure the interval of each clip's score shall be.")
-    ] = 0.9,
-    report_audio: Annotated[
-        str, typer.Option("--report-audio", help="copy: a folder to send; link; none.")
-    ] = "copy",
+    ] = DEFAULT_INTERVAL,
+    report_audio: ReportAudio = ReportAudioChoice.COPY,
     store: Store = DEFAULT_STORE,
     device: Device = "auto",
     precision: PrecisionName = None,
@@ -69,3 +74,55 @@ def rate(
     quiet: Quiet = False,
 ) -> None:
     """Score the clips of text-to-audio generators, compare the generators, and write a page."""
+    if model is not None and reference is not None:
+        raise typer.BadParameter(
+            "--reference is for the cosines of a --recipe; a model has its own scale."
+        )
+
+    from xacle_stack.rating import rate as rate_generators
+    from xacle_stack.scorer import Scorer
+
+    was_there = store.exists()
+    settings: dict[str, Any] = {
+        "store": store,
+        "device": device,
+        "n_jobs": jobs,
+        "progress": not quiet,
+    }
+    if model is None:
+        chosen = chosen_recipe(recipe or DEFAULT_RECIPE, precision, checkpoint, code)
+        scorer = Scorer.label_free(chosen, **settings)
+        if reference is not None:
+            scorer.fit(read_reference(reference))
+    else:
+        scorer = Scorer.load(
+            model,
+            recipe,
+            checkpoints=by_name(checkpoint, "--checkpoint"),
+            code=by_name(code, "--code"),
+            **settings,
+        )
+    rating = rate_generators(
+        prompts,
+        generators or (),
+        scorer,
+        ratings=ratings,
+        below=below,
+        interval=interval,
+        text_column=text_column,
+    )
+    page = rating.save(out, audio=report_audio.value)
+    for table in rating.tables():
+        console.print(table)
+    for sentence in rating.sentences():
+        console.print(sentence, soft_wrap=True)
+    if model is None and recipe is None:
+        console.print(
+            "The encoders of the recipe mini are small, for first steps. For real work name "
+            "another, such as --recipe singles; `xacle-stack encoders` lists the encoders.",
+            soft_wrap=True,
+        )
+    if not was_there:
+        say_new_store(store)
+    console.print(f"Scores: {out / 'scores.csv'}; figures: {out / 'summary.json'}", soft_wrap=True)
+    console.print(f"A page to look at and to listen to: {page}", soft_wrap=True)

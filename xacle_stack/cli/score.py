@@ -1,13 +1,16 @@
-"""``xacle-stack score``: score a split, or single clips and captions, with a saved scorer."""
+"""``xacle-stack score``: score a split, or single clips and captions, with a scorer or cosines."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
+from xacle_stack._files import name_in_files
 from xacle_stack._printable import printable_name
+from xacle_stack.cli.label_free import print_scale, read_reference
 from xacle_stack.cli.options import (
     DATA_HELP,
+    DEFAULT_INTERVAL,
     DEFAULT_STORE,
     AudioColumn,
     AudioRoot,
@@ -19,6 +22,7 @@ from xacle_stack.cli.options import (
     Store,
     TextColumn,
     by_name,
+    chosen_recipe,
 )
 from xacle_stack.cli.show import console, say_new_store
 from xacle_stack.errors import PairsError
@@ -26,8 +30,9 @@ from xacle_stack.errors import PairsError
 
 def score(
     model: Annotated[
-        Path, typer.Argument(help="A model that a run or Scorer.save wrote, or its folder.")
-    ],
+        Path | None,
+        typer.Argument(help="A model that a run or Scorer.save wrote, or its folder."),
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None,
     split: Annotated[
         str | None,
@@ -47,7 +52,28 @@ def score(
     store: Store = DEFAULT_STORE,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Needed if the model has an encoder from a Python file."),
+        typer.Option(
+            "--recipe",
+            help="With --method: whose encoders. With MODEL: needed if it has an encoder from a "
+            "Python file.",
+        ),
+    ] = None,
+    method: Annotated[
+        Literal["cosine"] | None,
+        typer.Option(
+            help="In place of MODEL, without ratings: the mean of the cosines of a recipe's spaces."
+        ),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            help="How sure the columns low and high shall be; default 0.9 for a table, none for "
+            "a folder, whose CSV has the challenge's form."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="With --method: pairs that the scale is learned from, laid out as DATA."),
     ] = None,
     device: Device = "auto",
     checkpoint: Checkpoints = None,
@@ -65,7 +91,16 @@ def score(
     """Score a set of a folder or a table into a CSV of predictions, or single clips and captions.
 
     The score of one clip is printed alone; those of several follow their clips, after a tab.
+    With --method cosine the CSV also has each space's own cosine.
     """
+    if (model is None) == (method is None):
+        raise typer.BadParameter("give either a MODEL, or --method cosine and a --recipe.")
+    if method is None and reference is not None:
+        raise typer.BadParameter("--reference is for --method cosine; a MODEL has its own scale.")
+    if method is not None and recipe is None:
+        raise typer.BadParameter("--method cosine needs --recipe, which names the encoders.")
+    if method is not None and audio and reference is None:
+        raise typer.BadParameter("--method cosine needs --reference to score single clips.")
     if bool(audio) != bool(text) or bool(audio) == (data is not None):
         raise typer.BadParameter("give either --data, or both --audio and --text, not all three.")
 
@@ -84,22 +119,40 @@ def score(
             text_column=text_column,
             audio_root=audio_root,
         )
-    scorer = Scorer.load(
-        model,
-        recipe,
-        checkpoints=by_name(checkpoint, "--checkpoint"),
-        code=by_name(code, "--code"),
-        store=store,
-        device=device,
-        n_jobs=jobs,
-        progress=not quiet,
-        max_bytes=max_model_bytes or MAX_MODEL_BYTES,
-    )
+    was_there = store.exists()
+    settings: dict[str, Any] = {
+        "store": store,
+        "device": device,
+        "n_jobs": jobs,
+        "progress": not quiet,
+    }
+    if model is None:
+        chosen = chosen_recipe(str(recipe), None, checkpoint, code)
+        scorer = Scorer.label_free(chosen, **settings)
+        own = pairs if reference is None else read_reference(reference)
+        scorer.fit(own)  # type: ignore[arg-type]  # without a reference there are pairs
+    else:
+        scorer = Scorer.load(
+            model,
+            recipe,
+            checkpoints=by_name(checkpoint, "--checkpoint"),
+            code=by_name(code, "--code"),
+            max_bytes=max_model_bytes or MAX_MODEL_BYTES,
+            **settings,
+        )
     if pairs is None:
         _print_scores(audio or [], scorer.score_clips(audio or [], captions).tolist())
         return
-    path, was_there = out or Path(f"scores-{pairs.split}.csv"), store.exists()
-    write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
+    path = out or Path(f"scores-{name_in_files(pairs.split)}.csv")
+    if data is not None and data.is_dir() and model is not None and interval is None:
+        write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
+    else:
+        if interval is None and scorer.has_intervals:
+            interval = DEFAULT_INTERVAL
+        scored = scorer.assess(pairs, interval=interval)
+        scored.write(path)
+        if model is None:
+            print_scale(scorer, scored, reference)
     if not was_there:
         say_new_store(store)
     console.print(f"{len(pairs)} scores: {path}", soft_wrap=True)

@@ -194,6 +194,13 @@ class EncoderChoice:
         return replace(info, name=view_name(info.name, self.view), text_outputs={})
 
     @property
+    def checkpoint_name(self) -> str:
+        """What users know the weights by: the hub id, the file or the folder."""
+        weights = self.info.weights
+        default = "built in" if weights is None else weights.hub_id or weights.source
+        return self.checkpoint or default
+
+    @property
     def unaugmented(self) -> "EncoderChoice":
         """The same encoder without augmentation; all views share its model."""
         return replace(self, view=0)

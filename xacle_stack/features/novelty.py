@@ -12,8 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from xacle_stack._rows import distinct_rows, row_blocks
 from xacle_stack._state_checks import check_numbers
-from xacle_stack._threads import one_thread
-from xacle_stack._types import FloatArray
+from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import ModelFileError
 from xacle_stack.features.embeddings import EmbeddingSource
 
@@ -24,6 +23,9 @@ _MAX_ROWS = 2048  # training pairs that are read
 _EDGE = 0.99
 # Of training pairs with hardly any difference, everything else would be infinitely far away.
 _MIN_DISTANCE = 1e-2
+# Rows that are multiplied at once, and by how much a product in float32 may be off.
+_TILE_ROWS = 128
+_ROUNDING = 1e-5
 # A run with fewer pairs is warned of each one, a longer run only of more than the usual ones.
 _FEW_PAIRS = 10
 _MANY = 0.1
@@ -188,20 +190,22 @@ def _units(X: EmbeddingSource, space: str, side: str) -> FloatArray:
     return np.ascontiguousarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
 
 
-def _nearest(
-    vectors: FloatArray, landmarks: FloatArray, own: FloatArray | None = None
-) -> FloatArray:
-    """Return each row's distance to the nearest landmark but its `own`; -1 stands for none.
-
-    There is one product of a matrix and a vector for each row, so that its bits depend on that row
-    only.
-    """
-    with one_thread():
-        cosines = (vectors[:, np.newaxis] @ landmarks.astype(np.float32).T)[:, 0]
-    if own is not None:
-        is_landmark = own >= 0
-        cosines[is_landmark, own[is_landmark]] = -1 if len(landmarks) > 1 else 1
-    return np.sqrt(np.maximum(2 - 2 * cosines.max(axis=1).astype(np.float64), 0))
+def _nearest(vectors: FloatArray, landmarks: FloatArray, own: IntArray | None = None) -> FloatArray:
+    """Return each row's distance to the nearest landmark but its `own`; -1 stands for none."""
+    landmarks = landmarks.astype(np.float32)
+    nearest = np.full(len(vectors), -np.inf)
+    for rows in row_blocks(0, len(vectors), _TILE_ROWS):
+        tile = vectors[rows]
+        cosines = tile @ landmarks.T
+        if own is not None and len(landmarks) > 1:
+            is_landmark = np.flatnonzero(own[rows] >= 0)
+            cosines[is_landmark, own[rows][is_landmark]] = -np.inf
+        # The last digits of the product depend on the other rows and on threads.  All that may be
+        # nearest are therefore multiplied again, row by row: the largest is the same in any tile.
+        near, columns = np.nonzero(cosines >= cosines.max(axis=1, keepdims=True) - _ROUNDING)
+        exact = np.einsum("nd,nd->n", tile[near], landmarks[columns])
+        np.maximum.at(nearest[rows], near, exact)
+    return np.sqrt(np.maximum(2 - 2 * nearest, 0))
 
 
 def _edge(figures: FloatArray) -> float:

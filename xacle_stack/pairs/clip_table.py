@@ -578,7 +578,7 @@ def _warn_of_scale(name: str, scores: Sequence[float]) -> None:
             return
 
 
-def read_system_scores(source: RowSource) -> dict[tuple[str, str], float]:
+def system_scores(source: RowSource) -> dict[tuple[str, str], float]:
     """Return the mean human score of each clip that a table names by its system and its id.
 
     Raises

@@ -8,7 +8,7 @@ from typing import Any
 
 from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.pairs.audio_folder import composed
-from xacle_stack.pairs.clip_table import TableOptions, read_sets
+from xacle_stack.pairs.clip_table import TableOptions, read_sets, system_scores
 from xacle_stack.pairs.record import Pairs
 from xacle_stack.pairs.row_source import open_rows
 
@@ -125,6 +125,23 @@ def read_generated(
     )
     found = set(rows)
     return Generated(pairs, tuple(i for row, i in enumerate(prompts.ids) if row not in found))
+
+
+def read_system_scores(ratings: Any) -> dict[tuple[str, str], float]:
+    """Read human scores of generated clips, by generator and prompt.
+
+    Parameters
+    ----------
+    ratings : path-like, frame, Dataset or list of dict
+        A table with the columns ``system``, ``id`` (of the prompt) and ``score``; several rows of a
+        clip count as their mean.
+
+    Raises
+    ------
+    PairsError
+        With every mistake, of which at most 20 are shown.
+    """
+    return system_scores(open_rows(ratings))
 
 
 def _clips_by_stem(folder: Path) -> dict[str, list[Path]]:

@@ -19,6 +19,7 @@ from xacle_stack.results.record import (
     reference_of,
     splits_with_scores,
 )
+from xacle_stack.results.scored import ScoredPairs
 from xacle_stack.results.table import ResultsTable, write_tables
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LearningCurve",
     "Result",
     "ResultsTable",
+    "ScoredPairs",
     "by_split",
     "draw_plots",
     "plot_difference",

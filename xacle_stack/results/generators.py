@@ -155,13 +155,13 @@ class GeneratorComparison:
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
-    def tables(self) -> list[TextTable]:
-        """Return the tables that a terminal and a page show."""
+    def tables(self, texts: Mapping[str, str] | None = None) -> list[TextTable]:
+        """Return the tables that a terminal and a page show; `texts` are those of the prompts."""
         tables = [self._generator_table()]
         if self.differences:
             tables.append(self._difference_table())
         if len(self.generators) > 1 and self.prompts:
-            tables.append(self._prompt_table())
+            tables.append(self._prompt_table(texts or {}))
         return tables
 
     def sentences(self) -> list[str]:
@@ -200,10 +200,10 @@ class GeneratorComparison:
             ],
         )
 
-    def _prompt_table(self) -> TextTable:
+    def _prompt_table(self, texts: Mapping[str, str]) -> TextTable:
         rows = [
             [
-                prompt.prompt,
+                _with_text(prompt.prompt, texts.get(prompt.prompt)),
                 _number(prompt.spread),
                 f"{prompt.best} {_number(prompt.best_score)}",
                 f"{prompt.worst} {_number(prompt.worst_score)}",
@@ -480,6 +480,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_text(prompt: str, text: str | None) -> str:
+    return prompt if text in (None, prompt) else f"{prompt}: {text}"
 
 
 def _number(value: float) -> str:

@@ -16,6 +16,7 @@ from xacle_stack._optional import require
 from xacle_stack._printable import short_name
 from xacle_stack.errors import MetricError
 from xacle_stack.metrics import Estimate, format_number
+from xacle_stack.results.generators import GeneratorComparison
 from xacle_stack.results.plot_style import (
     BLUE,
     DPI,
@@ -216,6 +217,27 @@ def plot_learning_curve(results: Iterable[Result], *, ax: Axes | None = None) ->
         )
     ax.margins(x=0.08)
     set_finding(ax, curve.finding)
+    return ax
+
+
+def plot_generators(comparison: GeneratorComparison, *, ax: Axes | None = None) -> Axes:
+    """Draw each generator's mean score with its interval.
+
+    The title names the best one, and whether it is clearly better than the next.  Everything else
+    is as in :func:`plot_srcc`.
+    """
+    shown = comparison.generators
+    if ax is None:
+        (ax,) = new_axes(_WIDTH, 1.3 + 0.24 * len(shown))
+    confidence = f"{comparison.confidence:.0%}"
+    style_axes(ax, x_label=f"mean score (0-10), {confidence} interval over prompts", grid="x")
+    draw_dot_rows(ax, [one.name for one in shown], {"": [one.mean for one in shown]})
+    names = [short_name(one.name, MAX_NAME_CHARS) for one in shown[:2]]
+    finding = f"{names[0]} has the highest mean score"
+    if comparison.differences:
+        is_clear = comparison.differences[0].is_clear
+        finding += f", {'' if is_clear else 'not '}clearly above {names[1]}"
+    set_finding(ax, finding)
     return ax
 
 

@@ -128,9 +128,10 @@ class CosineMean(RegressorMixin, BaseEstimator):
             If no clip and caption of different pairs can be put together, or all cosines are equal.
         """
         self.check_settings()
+        checked: Any = X
         if not isinstance(X, FeatureTable):
-            X = validate_data(self, X, dtype=_FLOAT_TYPES, ensure_min_samples=2)
-        vectors = read_vectors(self, X, self.spaces, reset=True)
+            checked = validate_data(self, X, dtype=_FLOAT_TYPES, ensure_min_samples=2)
+        vectors = read_vectors(self, checked, self.spaces, reset=True)
         clips, captions = _mismatched_rows(vectors, self.n_mismatched, self.random_state)
         own = _cosines(vectors)
         others = _cosines([(audio[clips], text[captions]) for audio, text in vectors])
