@@ -19,7 +19,7 @@ from xacle_stack.audio import read_clip
 from xacle_stack.errors import AudioError, bullet_list
 from xacle_stack.metrics import format_number
 from xacle_stack.results.page import spectrograms
-from xacle_stack.results.page.record import ClipEntry, Report, rank_lists
+from xacle_stack.results.page.record import ClipEntry, Report, Table, rank_lists
 from xacle_stack.results.page.sounds import copy_sound, link_to
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def write_page(
     text = environment.get_template("page.html.jinja").render(
         report=report,
         cell=_cell,
-        is_number=_is_number,
+        number_columns=_number_columns,
         plots=_write_plots(report, folder),
         media_note=media.note(),
         css=css,
@@ -203,7 +203,8 @@ class _Media:
         if 0 < n_pictures < n_clips:
             parts.append(f"{n_pictures:,} clips have spectrograms.")
         if self.failed:
-            parts.append(f"{len(self.failed):,} clips cannot be read.")
+            clips = "1 clip" if len(self.failed) == 1 else f"{len(self.failed):,} clips"
+            parts.append(f"{clips} cannot be read.")
         return " ".join(parts)
 
 
@@ -255,9 +256,13 @@ def _cell(value: object) -> str:
     return format_number(value) if isinstance(value, float) else str(value)
 
 
-def _is_number(value: object) -> bool:
-    """Return whether a cell goes to the right: a number, or a text that begins like one."""
-    return isinstance(value, int | float) or str(value)[:1] in tuple("0123456789+-−–")
+def _number_columns(table: Table) -> set[int]:
+    """Return the columns that hold numbers, or texts that begin like one."""
+    return {
+        column
+        for column, values in enumerate(zip(*table.rows, strict=True))
+        if all(str(value)[:1] in "0123456789.+-−–" for value in values)
+    }
 
 
 def _csp_hash(text: str) -> str:
