@@ -20,6 +20,7 @@ from xacle_stack.errors import AudioError, bullet_list
 from xacle_stack.results.page import spectrograms
 from xacle_stack.results.page.record import ClipEntry, Report, rank_lists
 from xacle_stack.results.page.sounds import copy_sound, link_to
+from xacle_stack.results.text_table import TextTable
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def write_page(
     )
     text = environment.get_template("page.html.jinja").render(
         report=report,
-        is_number=_is_number,
+        number_columns=_number_columns,
         plots=_write_plots(report, folder),
         media_note=media.note(),
         css=css,
@@ -201,7 +202,8 @@ class _Media:
         if 0 < n_pictures < n_clips:
             parts.append(f"{n_pictures:,} clips have spectrograms.")
         if self.failed:
-            parts.append(f"{len(self.failed):,} clips cannot be read.")
+            clips = "1 clip" if len(self.failed) == 1 else f"{len(self.failed):,} clips"
+            parts.append(f"{clips} cannot be read.")
         return " ".join(parts)
 
 
@@ -249,9 +251,13 @@ def _entry(entry: ClipEntry, row: int, media: _Media) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
-def _is_number(cell: str) -> bool:
-    """Return whether a cell goes to the right: its text begins like a number."""
-    return cell.startswith(tuple("0123456789.+-−–"))
+def _number_columns(table: TextTable) -> set[int]:
+    """Return the columns that hold numbers, or texts that begin like one."""
+    return {
+        column
+        for column, values in enumerate(zip(*table.rows, strict=True))
+        if all(value[:1] in "0123456789.+-−–" for value in values)
+    }
 
 
 def _csp_hash(text: str) -> str:
