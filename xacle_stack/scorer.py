@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +24,14 @@ from xacle_stack._types import FloatArray
 from xacle_stack.audio import ClipSource
 from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import LoadedEncoders
-from xacle_stack.errors import AudioError, EncoderError, ModelFileError, PairsError, bullet_list
+from xacle_stack.errors import (
+    AudioError,
+    EncoderError,
+    ModelFileError,
+    PairsError,
+    StackingError,
+    bullet_list,
+)
 from xacle_stack.extract import extract_embeddings
 from xacle_stack.features import PairEmbeddings
 from xacle_stack.features.embeddings import EmbeddingSource
@@ -33,6 +40,7 @@ from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.recipe import Recipe, read_recipe, recipe_from
 from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
 from xacle_stack.recipe_file import check_values
+from xacle_stack.results.scored import ScoredPairs
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.calibration import keep_in_range
 from xacle_stack.targets import fold_groups, training_targets
@@ -42,7 +50,7 @@ Clip = Any  # a path, or an array or tensor of samples
 # What a fitted estimator keeps as evidence, and does not score with.
 _EVIDENCE = frozenset(
     {
-        *("oof_predictions_", "folds_", "training_", "cv_mse_", "gain_"),
+        *("oof_predictions_", "oof_scores_", "folds_", "training_", "cv_mse_", "gain_"),
         *("validation_srcc_", "validation_loss_"),
     }
 )
@@ -223,29 +231,52 @@ class Scorer:
         regressor.fit(table, y, **given)
         return self
 
-    def score(self, pairs: Pairs | EmbeddingSource) -> FloatArray:
+    @overload
+    def score(self, pairs: Pairs | EmbeddingSource) -> FloatArray: ...
+
+    @overload
+    def score(self, pairs: Pairs | EmbeddingSource, *, interval: float) -> ScoredPairs: ...
+
+    def score(
+        self, pairs: Pairs | EmbeddingSource, *, interval: float | None = None
+    ) -> FloatArray | ScoredPairs:
         """Return the scores of pairs; clips and captions are encoded once and kept in the store.
 
         Parameters
         ----------
         pairs : Pairs, CachedPairs or PairEmbeddings
+        interval : float, optional
+            How sure a prediction interval shall be, such as 0.9: that share of new pairs has its
+            human score between `low` and `high`.
 
         Returns
         -------
-        scores : ndarray of shape (n_pairs,)
-            In 0–10; each pair's score depends on that pair only.
+        scores : ndarray of shape (n_pairs,), or ScoredPairs
+            In 0–10; each pair's score depends on that pair only, and so does its interval.  With
+            `interval` it is a record of scores and intervals.
 
         Raises
         ------
         PairsError
             If a clip or caption could not be encoded.
+        StackingError
+            If the regressor has no intervals, or `interval` is not between 0 and 1.
         """
         self._check_is_fitted()
-        table = self.builder_.transform(self._embeddings(pairs))
-        scores = np.asarray(self.regressor_.predict(table), np.float64)
-        if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
-            return scores  # it keeps its range by itself
-        return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
+        embeddings = self._embeddings(pairs)
+        table = self.builder_.transform(embeddings)
+        if interval is None:
+            return self._in_range(np.asarray(self.regressor_.predict(table), np.float64))
+        predicted, low, high = self._predict_interval(table, interval)
+        scores = self._in_range(predicted)
+        return ScoredPairs(
+            getattr(embeddings, "pairs", None),
+            embeddings.pair_ids,
+            scores,
+            np.clip(low, MIN_SCORE, scores),
+            np.clip(high, scores, MAX_SCORE),
+            interval,
+        )
 
     def score_clips(
         self,
@@ -392,6 +423,24 @@ class Scorer:
         scorer.builder_, scorer.regressor_ = parts["builder"], parts["regressor"]
         scorer.fingerprints_ = installed
         return scorer
+
+    def _in_range(self, scores: FloatArray) -> FloatArray:
+        if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
+            return scores  # it keeps its range by itself
+        return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
+
+    def _predict_interval(
+        self, table: Any, confidence: float
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        regressor = self.regressor_
+        if isinstance(regressor, Stacker):
+            return regressor.predict_interval(table, confidence)
+        raise StackingError(
+            f"a {type(regressor).__name__} has no prediction intervals: they need predictions of "
+            "training pairs by models that were not trained on them, which a Stacker has. Make it "
+            f"a stack of one learner: Scorer(recipe, Stacker([('one', {type(regressor).__name__}"
+            "(...))]))."
+        )
 
     def _check_is_fitted(self) -> None:
         if not self.can_score:

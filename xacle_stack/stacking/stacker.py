@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed, effective_n_jobs
@@ -22,7 +22,7 @@ from xacle_stack._progress import progress_bar
 from xacle_stack._rows import row_blocks
 from xacle_stack._state_checks import check_numbers, check_spans, check_width
 from xacle_stack._threads import one_thread
-from xacle_stack._types import FloatArray
+from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import (
     check_choice,
     check_positive_numbers,
@@ -55,6 +55,7 @@ from xacle_stack.stacking.folds import (
     split_folds,
 )
 from xacle_stack.stacking.inputs import check_same_columns, table_from_array
+from xacle_stack.stacking.intervals import ConformalInterval, check_confidence
 from xacle_stack.stacking.learners import (
     PRESETS,
     TARGETS,
@@ -134,6 +135,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     oof_predictions_ : ndarray of shape (n_pairs, n_level0)
         Level-0 predictions of the training pairs by models that were not trained on them, nor
         on any pair of their group.
+    oof_scores_ : ndarray of shape (n_pairs,)
+        Final scores of the training pairs by a meta-regressor that was not trained on them either:
+        it is trained once more without each fold.  Intervals are learned from them.
     level0_names_ : list of str
         The columns of `oof_predictions_`, ``"learner/target"``.
     level0_models_ : list of FittedLearner
@@ -294,17 +298,14 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             level0 = task.fit_all(plan)
             self.level0_models_ = [one.fitted for one in level0]
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
-            targets = TARGETS[self.target](scores, weights)
             meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
-            output_targets = [target for one in level0 for target in one.fitted.targets]
-            spreads = np.array([TARGETS[name](scores, weights).std() for name in output_targets])
-            evidence = zero_constant_columns(self.oof_predictions_, spreads)
-            with naming(f"the learner 'meta' ({type(meta).__name__})", "could not be fitted"):
-                self.meta_ = fit_estimator(meta, evidence, targets, labels, sample_weight)
-            self.calibration_ = None
-            if self.target != "score":
-                ranks = self.meta_.predict(self.oof_predictions_)
-                self.calibration_ = MonotoneCalibration().fit(ranks, scores, weights)
+            self.meta_, self.calibration_ = self._fit_meta(meta, task, slice(None), sample_weight)
+            self.oof_scores_: FloatArray = np.empty(len(scores))
+            for train, held_out in folds:
+                level1 = self._fit_meta(meta, task, train, sample_weight)
+                self.oof_scores_[held_out] = self._final_scores(
+                    self.oof_predictions_[held_out], *level1
+                )
         return self
 
     @property
@@ -314,18 +315,31 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             return self.n_splits
         return PRESETS["paper" if self.learners is not None else self.preset].n_splits
 
-    def predict(self, X: ArrayLike) -> FloatArray:
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> FloatArray: ...
+
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[True]) -> tuple[FloatArray, FloatArray]: ...
+
+    def predict(
+        self, X: ArrayLike, return_std: bool = False
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """Return the scores of pairs.
 
         Parameters
         ----------
         X : FeatureTable or array-like of shape (n_pairs, n_features)
             A table may be larger than memory: its rows are built a block at a time.
+        return_std : bool, default=False
+            Whether to return a standard deviation for each score, too.
 
         Returns
         -------
         scores : ndarray of shape (n_pairs,)
             On the scale of the training scores, within `score_range_` if there is one.
+        std : ndarray of shape (n_pairs,)
+            With `return_std`: the root mean square of what the scores of similar training pairs
+            were off, out-of-fold.  It includes the noise of the human scores.
 
         Raises
         ------
@@ -333,7 +347,46 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             If a FeatureTable has other families than the one given to `fit`, or a learner fails or
             predicts NaN or infinity.
         """
-        return self.meta_predict(self._predict_level0(X))
+        if not return_std:
+            return self.meta_predict(self._predict_level0(X))
+        interval = self._conformal_interval()
+        scores = self.meta_predict(self._predict_level0(X))
+        return scores, interval.deviation(scores)
+
+    def predict_interval(
+        self, X: ArrayLike, confidence: float = 0.9
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the scores of pairs, and the ends of their prediction intervals.
+
+        Parameters
+        ----------
+        X : FeatureTable or array-like of shape (n_pairs, n_features)
+        confidence : float, default=0.9
+            The share of new pairs whose human score is expected to lie in its interval.
+
+        Returns
+        -------
+        scores, low, high : ndarray of shape (n_pairs,)
+            Within `score_range_` if there is one.  Otherwise the ends are infinite if the stack was
+            trained on too few pairs to be so sure.
+
+        Raises
+        ------
+        StackingError
+            If `confidence` is not between 0 and 1, the stack was fitted by a version that kept no
+            `oof_scores_`, or for the reasons of `predict`.
+
+        See Also
+        --------
+        xacle_stack.stacking.intervals.ConformalInterval : How they are made.
+        """
+        check_confidence("confidence", confidence)
+        interval = self._conformal_interval()
+        scores = self.meta_predict(self._predict_level0(X))
+        low, high = interval.predict(scores, confidence)
+        if self.score_range_ is not None:
+            low, high = (np.clip(end, *self.score_range_) for end in (low, high))
+        return scores, low, high
 
     def transform(self, X: ArrayLike) -> FloatArray:
         """Return each level-0 learner's prediction, of shape (n_pairs, n_level0).
@@ -371,12 +424,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     def meta_predict(self, level0: FloatArray) -> FloatArray:
         """Return scores from level-0 predictions of shape (n_pairs, n_level0)."""
         check_is_fitted(self)
-        who = f"the learner 'meta' ({type(self.meta_).__name__})"
-        with one_thread(), naming(who, f"could not predict {len(level0)} pairs"):
-            scores: FloatArray = self.meta_.predict(level0)
-        if self.calibration_ is not None:
-            scores = self.calibration_.predict(scores)
-        return scores if self.score_range_ is None else keep_in_range(scores, *self.score_range_)
+        return self._final_scores(level0, self.meta_, self.calibration_)
 
     def explain(
         self,
@@ -456,6 +504,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         check_numbers("oof_predictions_", self.oof_predictions_, (None, len(names)))
         n_pairs = len(self.oof_predictions_)
         check_numbers("folds_", self.folds_, (n_pairs,))
+        if hasattr(self, "oof_scores_"):  # models of the same format may come from before it
+            check_numbers("oof_scores_", self.oof_scores_, (n_pairs,))
         shapes = {"y": n_pairs, "sample_weight": n_pairs, "groups": n_pairs, "X": None}
         if not isinstance(self.training_, dict) or set(self.training_) != set(shapes):
             raise ModelFileError(f"training_ is no dict of {sorted(shapes)}.")
@@ -541,6 +591,52 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
                 delayed(score)(rows) for rows in row_blocks(0, len(table), BLOCK_ROWS)
             )
         return predictions
+
+    def _fit_meta(
+        self,
+        meta: BaseEstimator,
+        task: Level0Task,
+        rows: slice | IntArray,
+        sample_weight: ArrayLike | None,
+    ) -> tuple[BaseEstimator, MonotoneCalibration | None]:
+        """Train the meta-regressor on the out-of-fold predictions of some rows."""
+        scores, weights, oof = task.scores[rows], task.weights[rows], self.oof_predictions_[rows]
+        output_targets = [name for learner in self.level0_models_ for name in learner.targets]
+        spreads = np.array([TARGETS[name](scores, weights).std() for name in output_targets])
+        given = None if sample_weight is None else np.asarray(sample_weight)[rows]
+        with naming(f"the learner 'meta' ({type(meta).__name__})", "could not be fitted"):
+            level1 = fit_estimator(
+                meta,
+                zero_constant_columns(oof, spreads),
+                TARGETS[self.target](scores, weights),
+                None if task.groups is None else task.groups[rows],
+                given,
+            )
+        if self.target == "score":
+            return level1, None
+        return level1, MonotoneCalibration().fit(level1.predict(oof), scores, weights)
+
+    def _final_scores(
+        self, level0: FloatArray, meta: BaseEstimator, calibration: MonotoneCalibration | None
+    ) -> FloatArray:
+        who = f"the learner 'meta' ({type(meta).__name__})"
+        with one_thread(), naming(who, f"could not predict {len(level0)} pairs"):
+            scores: FloatArray = meta.predict(level0)
+        if calibration is not None:
+            scores = calibration.predict(scores)
+        return scores if self.score_range_ is None else keep_in_range(scores, *self.score_range_)
+
+    def _conformal_interval(self) -> ConformalInterval:
+        check_is_fitted(self)
+        if not hasattr(self, "oof_scores_"):
+            raise StackingError(
+                "this stack was fitted by an earlier version, which did not keep how far its "
+                "out-of-fold scores are off, so it has no intervals. Fit it again."
+            )
+        facts = self.training_
+        return ConformalInterval().fit(
+            self.oof_scores_, facts["y"], self.folds_, facts["sample_weight"]
+        )
 
     def _announce_long_fit(self, table: FeatureTable, n_fits: int) -> None:
         n_jobs = 1 if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
