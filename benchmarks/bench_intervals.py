@@ -17,7 +17,7 @@ from report import real_data, report
 from scipy.stats import binomtest, spearmanr
 from sklearn.model_selection import GroupKFold, KFold
 
-from xacle_stack import FeatureBuilder, Pairs, PairEmbeddings, Stacker, read_pairs
+from xacle_stack import FeatureBuilder, PairEmbeddings, Pairs, Stacker, read_pairs
 from xacle_stack.cache import FeatureCache
 from xacle_stack.experiment import fill_cache
 from xacle_stack.metrics import Estimate

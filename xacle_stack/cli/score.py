@@ -1,7 +1,7 @@
 """``xacle-stack score``: score a split, or single clips and captions, with a saved scorer."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from xacle_stack.cli.options import (
 )
 from xacle_stack.cli.show import console, say_new_store
 from xacle_stack.errors import PairsError
+
+if TYPE_CHECKING:
+    from xacle_stack.scorer import Scorer
 
 
 def score(
@@ -42,6 +45,13 @@ def score(
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="Needed if the model has an encoder from a Python file."),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            help="How sure the ends of an interval shall be, such as 0.9; the CSV then has the "
+            "columns low and high, and those of the table."
+        ),
     ] = None,
     device: Device = "auto",
     checkpoint: Checkpoints = None,
@@ -79,10 +89,13 @@ def score(
         max_bytes=max_model_bytes or MAX_MODEL_BYTES,
     )
     if pairs is None:
-        _print_scores(audio or [], scorer.score_clips(audio or [], captions).tolist())
+        _print_scores(audio or [], scorer, captions, interval)
         return
     path, was_there = out or Path(f"scores-{split}.csv"), store.exists()
-    write_predictions(path, pairs.ids, scorer.score(pairs), split)
+    if interval is None:
+        write_predictions(path, pairs.ids, scorer.score(pairs), split)
+    else:
+        scorer.score(pairs, interval=interval).write(path)
     if not was_there:
         say_new_store(store)
     console.print(f"{len(pairs)} scores: {path}", soft_wrap=True)
@@ -104,8 +117,18 @@ def _captions(audio: list[Path], texts: list[str]) -> list[str]:
     return [text.strip() for text in (texts if len(texts) > 1 else texts * len(audio))]
 
 
-def _print_scores(clips: list[Path], scores: list[float]) -> None:
-    for clip, score in zip(clips, scores, strict=True):
+def _print_scores(
+    clips: list[Path], scorer: "Scorer", captions: list[str], interval: float | None
+) -> None:
+    if interval is None:
+        texts = [f"{score:.2f}" for score in scorer.score_clips(clips, captions).tolist()]
+    else:
+        scored = scorer.score_clips(clips, captions, interval=interval)
+        texts = [f"{score:.2f}" for score in scored.scores.tolist()]
+        if scored.low is not None and scored.high is not None:
+            ends = zip(texts, scored.low, scored.high, strict=True)
+            texts = [f"{text} [{low:.1f}, {high:.1f}]" for text, low, high in ends]
+    for clip, text in zip(clips, texts, strict=True):
         # A console would turn the tab into spaces.
         name = f"{printable_name(clip)}\t" if len(clips) > 1 else ""
-        typer.echo(f"{name}{score:.2f}")
+        typer.echo(f"{name}{text}")

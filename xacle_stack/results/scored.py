@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xacle_stack._csv_table import csv_text
+from xacle_stack._files import write_atomically
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.pairs import Pairs
@@ -80,16 +82,19 @@ class ScoredPairs:
     def to_csv(self) -> str:
         """Return one row for each pair, in its order; every number has four decimals.
 
-        The columns are ``id``, ``audio`` and ``text``, those that the pairs' own table has beside
-        them, then ``score``, ``low``, ``high``, ``novelty`` and the parts, as far as they are
-        known.  A column of the table that has the name of one of these is replaced; the others
-        are written unchanged, so a spreadsheet reads a text that begins with ``=`` as a formula.
+        The columns are ``id``, ``audio``, ``text``, ``human_score`` if there are some, those that
+        the pairs' own table has beside them, then ``score``, ``low``, ``high``, ``novelty`` and the
+        parts, as far as they are known.  A column of the table that has the name of one of these is
+        replaced; the others are written unchanged, so a spreadsheet reads a text that begins with
+        ``=`` as a formula.
         """
         columns: dict[str, list[str]] = {"id": list(self.pair_ids)}
         if self.pairs is not None:
             if self.pairs.audio:
                 columns["audio"] = [str(clip) for clip in self.pairs.audio]
             columns["text"] = list(self.pairs.captions)
+            if self.pairs.scores is not None:
+                columns["human_score"] = [f"{score:g}" for score in self.pairs.scores.tolist()]
             for name, values in self.pairs.columns.items():
                 columns.setdefault(name, [_cell(value) for value in values])
         for name, numbers in self._numbers().items():
@@ -99,6 +104,14 @@ class ScoredPairs:
                 f"{round(number, _DECIMALS) + 0.0:.{_DECIMALS}f}" for number in numbers.tolist()
             ]
         return csv_text([list(columns), *zip(*columns.values(), strict=True)])
+
+    def write(self, path: Path) -> None:
+        """Write the CSV; a PairsError says that this cannot be done."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, self.to_csv().encode())
+        except OSError as error:
+            raise PairsError(f"{path}: cannot be written: {error.strerror}.") from None
 
     def _numbers(self) -> dict[str, FloatArray]:
         """Return what is known of each pair, by the name of its column."""
