@@ -284,7 +284,7 @@ class Scorer:
 
     @overload
     def score(
-        self, pairs: Pairs | EmbeddingSource, *, check_novelty: bool = True
+        self, pairs: Pairs | EmbeddingSource, *, interval: None = None, check_novelty: bool = True
     ) -> FloatArray: ...
 
     @overload
@@ -414,13 +414,34 @@ class Scorer:
             embeddings = self._embeddings(pairs)
             warn_of_novelty(self.novelty_.measure_sides(embeddings), embeddings.pair_ids)
 
+    @overload
     def score_clips(
         self,
         audio: Clip | Sequence[Clip],
         texts: str | Sequence[str],
         *,
         sample_rate_hz: int | Sequence[int | None] | None = None,
-    ) -> FloatArray:
+        interval: None = None,
+    ) -> FloatArray: ...
+
+    @overload
+    def score_clips(
+        self,
+        audio: Clip | Sequence[Clip],
+        texts: str | Sequence[str],
+        *,
+        sample_rate_hz: int | Sequence[int | None] | None = None,
+        interval: float,
+    ) -> ScoredPairs: ...
+
+    def score_clips(
+        self,
+        audio: Clip | Sequence[Clip],
+        texts: str | Sequence[str],
+        *,
+        sample_rate_hz: int | Sequence[int | None] | None = None,
+        interval: float | None = None,
+    ) -> FloatArray | ScoredPairs:
         """Return the scores of clips that are at hand, against texts; nothing is kept.
 
         The encoders are loaded at the first call and stay in memory.  The scores are those that
@@ -434,11 +455,13 @@ class Scorer:
             One for each clip, or one for all of them.
         sample_rate_hz : int or sequence of int, optional
             The rate of the arrays: one for all, or one for each clip (None for a path).
+        interval : float, optional
+            As in `score`.
 
         Returns
         -------
-        scores : ndarray of shape (n_clips,)
-            In 0-10.
+        scores : ndarray of shape (n_clips,), or ScoredPairs
+            In 0-10; with `interval` a record of scores and intervals.
 
         Raises
         ------
@@ -463,7 +486,8 @@ class Scorer:
             self._encoders = LoadedEncoders(self.recipe.encoders, device=self.device)
         heard = self._encoders.encode_clips(clips, sample_rate_hz=sample_rate_hz)
         written = self._encoders.encode_captions(captions)
-        return self.score(PairEmbeddings.from_outputs(heard, written))
+        embeddings = PairEmbeddings.from_outputs(heard, written)
+        return self.score(embeddings, interval=interval)
 
     def save(
         self,

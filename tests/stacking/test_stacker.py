@@ -715,7 +715,7 @@ def test_a_learner_that_fails_is_named_with_where_and_why(rng) -> None:
     stacker = Stacker([("odd", Failing(fault, in_fit=False, on_rows=60))], random_state=0).fit(X, y)
     with pytest.raises(StackingError, match="'odd' .*predict 60 pairs: KeyError"):
         stacker.predict(X)
-    stacker = Stacker(linear, Failing(fault, in_fit=False), random_state=0).fit(X, y)
+    stacker = Stacker(linear, Failing(fault, in_fit=False, on_rows=60), random_state=0).fit(X, y)
     with pytest.raises(StackingError, match=r"'meta' \(Failing\) .*predict 60 pairs: KeyError"):
         stacker.predict(X)
 

@@ -1,7 +1,7 @@
 """``xacle-stack score``: score a split, or single clips and captions, with a scorer or cosines."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,6 +26,9 @@ from xacle_stack.cli.options import (
 )
 from xacle_stack.cli.show import console, say_new_store
 from xacle_stack.errors import PairsError
+
+if TYPE_CHECKING:
+    from xacle_stack.scorer import Scorer
 
 
 def score(
@@ -141,7 +144,7 @@ def score(
             **settings,
         )
     if pairs is None:
-        _print_scores(audio or [], scorer.score_clips(audio or [], captions).tolist())
+        _print_scores(audio or [], scorer, captions, interval)
         return
     path = out or Path(f"scores-{name_in_files(pairs.split)}.csv")
     if data is not None and data.is_dir() and model is not None and interval is None:
@@ -174,8 +177,18 @@ def _captions(audio: list[Path], texts: list[str]) -> list[str]:
     return [text.strip() for text in (texts if len(texts) > 1 else texts * len(audio))]
 
 
-def _print_scores(clips: list[Path], scores: list[float]) -> None:
-    for clip, score in zip(clips, scores, strict=True):
+def _print_scores(
+    clips: list[Path], scorer: "Scorer", captions: list[str], interval: float | None
+) -> None:
+    if interval is None:
+        texts = [f"{score:.2f}" for score in scorer.score_clips(clips, captions).tolist()]
+    else:
+        scored = scorer.score_clips(clips, captions, interval=interval)
+        texts = [f"{score:.2f}" for score in scored.scores.tolist()]
+        if scored.low is not None and scored.high is not None:
+            ends = zip(texts, scored.low, scored.high, strict=True)
+            texts = [f"{text} [{low:.1f}, {high:.1f}]" for text, low, high in ends]
+    for clip, text in zip(clips, texts, strict=True):
         # A console would turn the tab into spaces.
         name = f"{printable_name(clip)}\t" if len(clips) > 1 else ""
-        typer.echo(f"{name}{score:.2f}")
+        typer.echo(f"{name}{text}")
