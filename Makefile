@@ -18,8 +18,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 # A pip constraints file.
 CONSTRAINTS ?= constraints.txt
-# What `make test` installs of the pretrained encoders: all, or some of encoders,laion,msclap,beats,timm,pe
-EXTRAS ?= all
+# What `make test` installs of the pretrained encoders: all, or some of encoders,laion,msclap,beats,timm,pe;
+# and the package of Hugging Face's data sets
+EXTRAS ?= all,datasets
 # What `make test` runs: all, or some files and folders; tests with a marker or without one
 TESTS ?=
 MARKERS ?= not slow

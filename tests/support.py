@@ -1,10 +1,13 @@
 """What several test files share beside fixtures."""
 
 import csv
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
 from xacle_stack.cache import StoreId
@@ -47,6 +50,14 @@ def write_split(data: Path, split: str, n_pairs: int, seed: int) -> None:
         ratings += [[name, caption, score, f"L{i}"] for i, score in enumerate(scores)]
     write_csv(data / "meta_data" / f"{split}_average.csv", average)
     write_csv(data / "meta_data" / f"{split}.csv", ratings)
+
+
+def hf_dataset(columns: dict[str, list[Any]]) -> Any:
+    """Return a Hugging Face Dataset, where the package is installed and works."""
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what hashes its content
+        return datasets.Dataset.from_dict(columns)
 
 
 def random_embeddings(seed: int, n_pairs: int = 40) -> PairEmbeddings:
