@@ -82,7 +82,7 @@ def test_the_clips_at_the_top_of_the_lists_are_copied_first(tmp_path: Path) -> N
 
 def test_nothing_of_a_table_is_markup(tmp_path: Path) -> None:
     clip = ClipEntry(NASTY, NASTY, NASTY, None, 5.0, columns={NASTY: NASTY, "1": 2})
-    table = TextTable(NASTY, [NASTY, "n"], [[NASTY, 0.5]], [NASTY])
+    table = TextTable(NASTY, [NASTY, "n"], [[NASTY, "0.5"]], [NASTY])
     plot = Plot(NASTY, "<svg xmlns='http://www.w3.org/2000/svg'/>", NASTY)
     page = write_page(Report(NASTY, [NASTY], [table], [plot], [clip]), tmp_path)
     text = page.read_text("utf-8")
@@ -147,7 +147,7 @@ def test_a_new_page_replaces_the_old_one_and_leaves_what_is_not_its_own(tmp_path
 
 
 def test_a_page_without_clips_has_no_script(tmp_path: Path) -> None:
-    table = TextTable("results", ["system", "SRCC"], [["stack", 0.7341], ["other", "–"]])
+    table = TextTable("results", ["system", "SRCC"], [["stack", ".734"], ["other", "–"]])
     text = write_page(Report("t", tables=[table]), tmp_path).read_text("utf-8")
     assert "<script" not in text
     assert '<td class="number">.734</td>' in text
