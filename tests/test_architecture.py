@@ -48,8 +48,9 @@ RANKS = {
     "recipe": 9,
     "targets": 10,
     "scorer": 11,
-    "experiment": 12,
-    "cli": 13,
+    "cross_validation": 12,
+    "experiment": 13,
+    "cli": 14,
 }
 # Within rank 0, nothing but errors and the safe form of names is imported.
 ALLOWED_SIDEWAYS = {

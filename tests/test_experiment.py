@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from support import TESTS, TOY, WriteData, write_csv
 
 from xacle_stack import Scorer
 from xacle_stack.cache import CachedPairs, FeatureCache
+from xacle_stack.cross_validation import held_out_folds
 from xacle_stack.errors import CacheError, MissingExtraError, ModelFileError, PairsError
 from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.metrics import evaluate, probability_better, srcc
@@ -108,7 +110,7 @@ def test_a_stack_is_set_beside_those_of_fewer_spaces(
     out = tmp_path / "out"
     written = {path.replace("---", "-") for path in files(out)}
     assert written - {"srcc.png", "srcc-mse.png", "difference.png"} == {
-        *("model.skops", "model.json", "results.csv", "results.md"),
+        *("model.skops", "model.json", "results.csv", "results.md", "written.txt"),
         *(f"models/{name}.{ending}" for name in names for ending in ("skops", "json")),
         *(
             f"scores-{split}{system}.csv"
@@ -391,8 +393,8 @@ def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path) -> None:
         store, out = tmp_path / "store", tmp_path / "out"
         next(run_experiment(data, recipe, recipe.compared_systems, store, out))
 
-    with pytest.raises(PairsError, match=r"train split .*\['validation'\]"):
-        start(make_data("a", validation=10))
+    with pytest.raises(PairsError, match=r"'train', .*\['validation', 'test'\].* --train"):
+        start(make_data("a", validation=10, test=10))
     with pytest.raises(PairsError, match="'test' .*one pair"):
         start(make_data("b", train=10, validation=10, test=1))
     data = make_data("c", train=40, validation=10)
@@ -406,14 +408,79 @@ def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path) -> None:
         start(data)
 
 
-def test_without_scores_to_judge_by_only_the_reference_is_fitted(
+def test_without_scores_to_judge_by_systems_are_cross_validated(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    data, recipe = make_data(train=60, test=8), make_recipe(CHEAP)
+    (data / "meta_data" / "test.csv").unlink()
+    file = data / "meta_data" / "test_average.csv"
+    write_csv(file, [row[:2] for row in csv.reader(file.read_text().splitlines())])
+    results = run(data, recipe, tmp_path)
+    assert [(r.system, r.split, r.n_seeds) for r in results] == [
+        (name, "cross-validation", n) for name, n in (("linear", 2), ("cosine", 1), ("both", 2))
+    ]
+    out, train = tmp_path / "out", cached(recipe, data, tmp_path, "train")
+    folds = held_out_folds(train.pairs, recipe)
+    assert folds.groups == train.pairs.captions
+    linear, cosine, _ = results
+    scores = np.empty(60)
+    for rows, held_out in folds.rows:
+        part = train[rows]
+        fresh = load("cosine", recipe, tmp_path)
+        fresh.fit(part)
+        scores[held_out] = fresh.score(train[held_out])
+    assert cosine.evaluation == evaluate(train.pairs.scores, scores, groups=folds.groups)
+    assert cosine.evaluation.n_groups == len(set(train.pairs.captions))
+    written = read_predictions(out / "scores-cross-validation-cosine.csv", train.pair_ids)
+    np.testing.assert_allclose(written, scores, atol=0.006)
+    # What is saved is fitted on all pairs, and scores the set without scores.
+    everything = load("cosine", recipe, tmp_path)
+    again = Scorer(recipe, everything.regressor, builder=everything.builder).fit(train)
+    test = cached(recipe, data, tmp_path, "test")
+    np.testing.assert_array_equal(everything.score(test), again.score(test))
+    assert (out / "scores-test-cosine.csv").is_file()
+    assert load_card(out)["metrics"]["cross-validation"]["SRCC"][0] == linear.evaluation.srcc.value
+    curve = linear.learning_curve
+    assert curve.n_training_pairs == (24, 48)
+    assert cosine.learning_curve is None
+    assert (out / "learning-curve.csv").read_text() == curve.to_csv()
+    assert curve.finding in (out / "results.md").read_text()
+    assert {"learning-curve.png", "srcc.png"} <= set(files(out))
+
+
+def test_without_folds_only_the_reference_is_fitted(
     make_data: WriteData, tmp_path: Path, caplog
 ) -> None:
-    data = make_data(train=40)
-    assert run(data, make_recipe(CHEAP, seeds=1), tmp_path) == []
+    data, recipe = make_data(train=40), make_recipe(CHEAP, seeds=1)
+    fill_cache(data, recipe, tmp_path / "store")
+    steps = run_experiment(
+        *(data, recipe, recipe.compared_systems, tmp_path / "store", tmp_path / "out"), n_folds=0
+    )
+    assert list(steps) == [[]]
     assert "no split but train has scores" in caplog.text
     assert "'linear'" in caplog.text
     assert [path.stem for path in (tmp_path / "out" / "models").glob("*.skops")] == ["linear"]
+
+
+def test_sets_may_have_any_names(make_data: WriteData, tmp_path: Path) -> None:
+    data, recipe = make_data(train=40, validation=24, test=16), make_recipe(CHEAP, seeds=1)
+    old = {name: read_pairs(data, name) for name in ("train", "validation", "test")}
+    names = {"train": "rated by us", "validation": "AudioCaps/2", "test": "Clotho"}
+    sets = {new: replace(old[name], split=new) for name, new in names.items()}
+    places = (data, recipe, recipe.compared_systems, tmp_path / "store", tmp_path / "out")
+    fill_cache(data, recipe, tmp_path / "store")
+    with pytest.raises(PairsError, match=r"'train', .*'rated by us', 'AudioCaps/2'.*--train NAME"):
+        next(run_experiment(*places, splits=sets))
+    *_, results = run_experiment(*places, splits=sets, train="rated by us")
+    assert [r.split for r in results[:2]] == ["AudioCaps/2", "Clotho"]
+    expected = run(data, recipe, tmp_path / "again")
+    assert [r.evaluation for r in results] == [r.evaluation for r in expected]
+    written = set(files(tmp_path / "out"))
+    assert {"scores-audiocaps-2.csv", "scores-clotho-linear.csv"} <= written
+    assert "audiocaps-2-clotho.png" in written or find_spec("matplotlib") is None
+    sets["audiocaps 2"] = sets["AudioCaps/2"]
+    with pytest.raises(PairsError, match=r"'audiocaps 2' .*'AudioCaps/2' .*one file"):
+        next(run_experiment(*places, splits=sets, train="rated by us"))
 
 
 def test_an_epoch_is_chosen_on_a_validation_split_only_if_there_is_one(
@@ -439,13 +506,14 @@ def test_what_an_earlier_run_left_is_no_longer_there(
 ) -> None:
     run(data, make_recipe(CHEAP, seeds=1), tmp_path)
     out = tmp_path / "out"
-    (out / "comparison.csv").touch()  # of an earlier version
+    (out / "written.txt").unlink()  # as of an earlier version
+    (out / "comparison.csv").touch()
     (out / "notes.txt").touch()
     run(data, make_recipe({"cosine": CHEAP["cosine"]}), tmp_path)
     there = {name for name in files(out) if not name.endswith(".png")}
     assert there == {
         *("model.json", "model.skops", "models/cosine.json", "models/cosine.skops"),
-        *("notes.txt", "results.csv", "results.md"),
+        *("notes.txt", "results.csv", "results.md", "written.txt"),
         *("scores-test.csv", "scores-test-cosine.csv"),
         *("scores-validation.csv", "scores-validation-cosine.csv"),
     }

@@ -59,12 +59,12 @@ def test_a_strangers_recipe_ends_in_a_message(tmp_path: Path, what: str) -> None
 
 
 def test_a_name_with_separators_names_no_folder(tmp_path: Path) -> None:
-    from xacle_stack.systems.specs import file_name
+    from xacle_stack._files import name_in_files
 
     path = tmp_path / "strange.toml"
     path.write_text(GOOD + SYSTEM.format("../../x/.."))
     (name,) = read_recipe(path).systems
-    assert file_name(name) == "------x---"
+    assert name_in_files(name) == "------x---"
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

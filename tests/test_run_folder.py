@@ -33,9 +33,36 @@ def test_a_run_replaces_what_runs_wrote_and_keeps_what_users_put_there(tmp_path:
         write(run.draft, results_csv="2", models__b_skops="2")
         run.publish()
     assert names(out) == [
-        *("models/b.skops", "models/readme.md", "notes.txt", "results.csv", "scores.csv")
+        *("models/b.skops", "models/readme.md", "notes.txt", "results.csv", "scores.csv"),
+        "written.txt",
     ]
     assert (out / "results.csv").read_text() == "2"
+
+
+def test_files_that_only_look_like_those_of_a_run_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with run_folder(out) as run:
+        (run.draft / "scores-my set.csv").write_text("1")
+        run.publish()
+    write(out, models__mine_skops="mine")
+    (out / "scores-test-mine.csv").write_text("mine")
+    with run_folder(out) as run:
+        write(run.draft, results_csv="2")
+        run.publish()
+    assert names(out) == [
+        *("models/mine.skops", "results.csv", "scores-test-mine.csv", "written.txt")
+    ]
+
+
+def test_what_versions_without_a_list_wrote_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, results_csv="1", comparison_md="1", models__a_skops="1", notes_txt="mine")
+    (out / "scores-test-a.csv").write_text("1")
+    with run_folder(out) as run:
+        assert run.has_results
+        write(run.draft, results_csv="2")
+        run.publish()
+    assert names(out) == ["notes.txt", "results.csv", "written.txt"]
 
 
 def test_a_second_run_into_the_folder_is_told_to_wait(tmp_path: Path) -> None:
@@ -72,7 +99,7 @@ def test_a_full_disk_leaves_the_results_as_they_were(tmp_path: Path, monkeypatch
         pytest.raises(ModelFileError, match=r"out: .*No space.*unharmed"),
     ):
         run.publish()
-    assert names(tmp_path) == ["out/results.csv"]
+    assert names(tmp_path) == ["out/results.csv", "out/written.txt"]
 
 
 @pytest.mark.parametrize("inside", ["data set", "store of embeddings"])

@@ -4,13 +4,19 @@ import numpy as np
 import pytest
 
 from xacle_stack.errors import SubmissionError
-from xacle_stack.submission import predicted_ids, read_predictions, write_predictions
+from xacle_stack.submission import (
+    predicted_ids,
+    predicted_split,
+    read_predictions,
+    write_predictions,
+)
 
 IDS = ("b.wav", "a.wav", "c.wav")
 
 
 @pytest.mark.parametrize(
-    ("split", "column"), [("validation", "pred_score"), ("test", "prediction_score")]
+    ("split", "column"),
+    [("validation", "pred_score"), ("test", "prediction_score"), ("my set", "pred_score")],
 )
 def test_the_official_form(tmp_path: Path, split: str, column: str) -> None:
     path = tmp_path / "new" / "scores.csv"
@@ -26,6 +32,14 @@ def test_rows_are_matched_by_name(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("wav_file_name,pred_score\nc.wav,3\nb.wav,1\na.wav,2\n")
     assert read_predictions(path, IDS).tolist() == [1, 2, 3]
+
+
+def test_tables_of_scored_pairs_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("id,audio,text,score,low\nc.wav,c.wav,c,3,2\nb.wav,b,b,1,0\na.wav,a,a,2,1\n")
+    assert read_predictions(path, IDS).tolist() == [1, 2, 3]
+    assert predicted_ids(path) == ("c.wav", "b.wav", "a.wav")
+    assert predicted_split(path) == "pairs"
 
 
 def test_every_mismatch_is_told(tmp_path: Path) -> None:
@@ -75,8 +89,6 @@ def test_decimal_commas_and_double_ids_are_refused(tmp_path: Path) -> None:
         read_predictions(path, IDS)
     with pytest.raises(SubmissionError, match="repeated:\n  - a.wav"):
         write_predictions(path, ["a.wav", "a.wav"], [1, 2], "test")
-    with pytest.raises(SubmissionError, match="unknown split 'eval'"):
-        write_predictions(path, IDS, [1, 2, 3], "eval")
 
 
 def test_the_pairs_of_a_file(tmp_path: Path) -> None:

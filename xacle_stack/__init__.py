@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xacle_stack.audio import read_clip
     from xacle_stack.cache import CachedPairs, FeatureCache
+    from xacle_stack.cross_validation import CrossValidation, cross_validate
     from xacle_stack.encoders import Encoder, EncoderChoice, EncoderInfo
     from xacle_stack.errors import XacleStackError
     from xacle_stack.extract import extract_embeddings
@@ -44,6 +45,8 @@ _HOMES = {
     "read_clip": "audio",
     "CachedPairs": "cache",
     "FeatureCache": "cache",
+    "CrossValidation": "cross_validation",
+    "cross_validate": "cross_validation",
     "Encoder": "encoders",
     "EncoderChoice": "encoders",
     "EncoderInfo": "encoders",
@@ -83,6 +86,7 @@ _HOMES = {
 __all__ = [
     "BoostedTrees",
     "CachedPairs",
+    "CrossValidation",
     "Encoder",
     "EncoderChoice",
     "EncoderInfo",
@@ -106,6 +110,7 @@ __all__ = [
     "agreement_features",
     "average",
     "cosine_similarity",
+    "cross_validate",
     "evaluate",
     "extract_embeddings",
     "list_splits",

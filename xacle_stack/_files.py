@@ -31,6 +31,17 @@ def path_in_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def name_in_files(name: str) -> str:
+    """Return what a system or a set of pairs is called in the names of files.
+
+    Examples
+    --------
+    >>> name_in_files("Toy + mini/mel")
+    'toy---mini-mel'
+    """
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name).lower()
+
+
 def is_regular_file(path: Path) -> bool:
     """Return whether a path leads to a regular file; reading a pipe or a device may never end.
 

@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from xacle_stack._files import name_in_files
 from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
 from xacle_stack.cache import CachedPairs, FeatureCache
+from xacle_stack.cross_validation import (
+    HeldOutFolds,
+    held_out_folds,
+    measured_curve,
+    out_of_fold_scores,
+)
 from xacle_stack.errors import MissingExtraError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import srcc
@@ -25,6 +32,8 @@ from xacle_stack.model_file import check_can_be_saved
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe
 from xacle_stack.results import (
+    CROSS_VALIDATION,
+    LearningCurve,
     Result,
     published_for,
     splits_with_scores,
@@ -36,12 +45,13 @@ from xacle_stack.scorer import Scorer
 from xacle_stack.stacking import Stacker
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
-from xacle_stack.systems.specs import AnySpec, EnsembleSpec, SystemSpec, file_name
-from xacle_stack.targets import Targets, fold_groups, training_targets
+from xacle_stack.systems.specs import AnySpec, EnsembleSpec, SystemSpec
+from xacle_stack.targets import Targets, fold_groups, training_set, training_targets
 
 logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.skops"
+_MAX_FILE_NAME_BYTES = 255 - 20  # some room for the ending of a file that is being written
 
 
 def fill_cache(
@@ -50,6 +60,7 @@ def fill_cache(
     store: Path,
     *,
     splits: Mapping[str, Pairs] | None = None,
+    train: str | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     n_jobs: int = 1,
@@ -57,7 +68,7 @@ def fill_cache(
 ) -> ExtractionReport:
     """Encode every split of a data set with every encoder of a recipe; of train, views as well.
 
-    `splits` are those of the data set, where they are read already.
+    `splits` are those of the data set, where they are read already; `train` is the one to train on.
     """
     splits = read_splits(data) if splits is None else splits
     encode = partial(
@@ -69,8 +80,9 @@ def fill_cache(
         progress=progress,
     )
     report = encode(splits.values(), recipe.encoders)
-    if recipe.view_encoders and "train" in splits:
-        views = encode([splits["train"]], recipe.view_encoders)
+    train = train or ("train" if len(splits) > 1 else next(iter(splits)))
+    if recipe.view_encoders and train in splits:
+        views = encode([splits[train]], recipe.view_encoders)
         report.encoded += views.encoded
         report.reused += views.reused
     return report
@@ -84,10 +96,15 @@ def run_experiment(
     out: Path,
     *,
     splits: Mapping[str, Pairs] | None = None,
+    train: str | None = None,
+    n_folds: int = 5,
     n_jobs: int = 1,
     progress: bool = False,
 ) -> Iterator[list[Result]]:
     """Train every system on train; score the other splits, and evaluate where there are scores.
+
+    Where no other split has scores, the systems are evaluated by cross-validation on train.  Their
+    scorers are then fitted on all of train nevertheless.
 
     Whenever a system is finished, `out` holds what is finished so far, and nothing of an earlier
     run: the scorer and the scores of the reference (``model.skops``, ``scores-SPLIT.csv``), those
@@ -106,6 +123,10 @@ def run_experiment(
         :attr:`Recipe.stack_systems` or :attr:`Recipe.compared_systems`.
     splits : mapping of str to Pairs, optional
         Those of the data set, where they are read already.
+    train : str, optional
+        The split that is trained on: by default train, or the only one.
+    n_folds : int, default=5
+        Of the cross-validation; 0 for none.
     n_jobs : int, default=1
     progress : bool, default=False
 
@@ -120,8 +141,9 @@ def run_experiment(
         At the user's.  A network in training leaves its best state so far among the models, as
         ``NAME-interrupted.skops``, unless it would take the place of an earlier run's results.
     PairsError
-        If there is no train split with scores, a split is too small to evaluate on, or a system
-        would choose its epoch on a validation split without scores.
+        If there is no train split with scores, a split is too small to evaluate on, a system
+        would choose its epoch on a validation split without scores, or the names of splits and
+        systems would give two files one name.
     CacheError
         If embeddings are missing.
     ModelFileError
@@ -130,23 +152,25 @@ def run_experiment(
     MissingExtraError
         If a system trains a network and what it needs is not installed.
     """
-    splits = dict(read_splits(data) if splits is None else splits)
-    train = splits.pop("train", None)
-    if train is None or train.scores is None:
-        raise PairsError(
-            f"{data}: there is no train split with scores to fit on; the other splits are "
-            f"{list(splits)}."
-        )
-    scored = splits_with_scores(data, splits)
+    splits = read_splits(data) if splits is None else splits
+    train = training_set(splits, train, source=data)
+    pairs = splits[train]
+    splits = {split: others for split, others in splits.items() if split != train}
+    scored, folds = splits_with_scores(data, splits), None
+    if n_folds and not scored:
+        folds = held_out_folds(pairs, recipe, n_folds)
+        scored = {CROSS_VALIDATION: pairs}
     systems = _checked_systems(systems, scored, data, recipe)
+    _check_file_names({**splits, **scored}, systems, data)
     with RunFolder(out, data, store) as run:
         cache, fingerprints = FeatureCache(store), recipe.fingerprints()
         task = _Task(
             recipe,
-            cache.load(train, fingerprints),
-            training_targets(train, recipe),
-            {split: cache.load(pairs, fingerprints) for split, pairs in splits.items()},
+            cache.load(pairs, fingerprints),
+            training_targets(pairs, recipe),
+            {split: cache.load(others, fingerprints) for split, others in splits.items()},
             scored,
+            folds,
             run.draft,
             {"data": data_digest(data)},
             n_jobs,
@@ -207,6 +231,31 @@ def _checked_systems(
     return systems
 
 
+def _check_file_names(splits: Iterable[str], systems: Iterable[str], data: Path) -> None:
+    """Check that scores of no two splits and systems would be written to one file."""
+    pairs = [(split, system) for split in splits for system in (None, *systems)]
+    by_name: dict[str, tuple[str, str | None]] = {}
+    for split, system in pairs:
+        other = by_name.setdefault(_scores_file(split, system), (split, system))
+        if other != (split, system):
+            raise PairsError(
+                f"{data}: the scores of {system or 'the reference'!r} on the set {split!r} and of "
+                f"{other[1] or 'the reference'!r} on {other[0]!r} would be written to one file, "
+                f"{_scores_file(split, system)!r}. Give the set or the system another name."
+            )
+        if len(_scores_file(split, system).encode()) > _MAX_FILE_NAME_BYTES:
+            raise PairsError(
+                f"{data}: the name of the set {split!r} is too long for the name of a file. "
+                "Shorten it."
+            )
+
+
+def _scores_file(split: str, system: str | None) -> str:
+    """Return the file of a system's scores, or of the reference's for None."""
+    ending = "" if system is None else f"-{name_in_files(system)}"
+    return f"scores-{name_in_files(split)}{ending}.csv"
+
+
 @dataclass(eq=False)
 class _Fits:
     """What the fits of one system gave; each list has one entry a seed."""
@@ -217,6 +266,7 @@ class _Fits:
     score_ms: list[float] = field(default_factory=list)
     n_parameters: int = 0
     chose_epoch_on_validation: bool = False
+    learning_curve: LearningCurve | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +278,7 @@ class _Task:
     targets: Targets
     cached: Mapping[str, CachedPairs]
     scored: Mapping[str, Pairs]
+    folds: HeldOutFolds | None
     draft: Path
     facts: Mapping[str, Any]
     n_jobs: int
@@ -239,6 +290,8 @@ class _Task:
         fits: dict[str, _Fits] = {}
         reference = next(iter(systems))
         n_fits = sum(self._n_seeds(spec) for spec in systems.values())
+        if self.folds is not None:
+            n_fits = n_fits * (1 + len(self.folds)) + len(self.folds) * len(self.folds.parts())
         # Averages are made of what is finished.
         order = sorted(systems.items(), key=lambda item: isinstance(item[1], EnsembleSpec))
         with progress_bar("fitting", n_fits, "fits", shown=self.progress) as bar:
@@ -253,8 +306,17 @@ class _Task:
                     for seed in range(self._n_seeds(spec)):
                         scorer = self._fit(name, spec, seed, fits[name])
                         self._score(scorer, fits[name])
-                        first = first or scorer
                         bar.update()
+                        if self.folds is not None:
+                            scores = out_of_fold_scores(
+                                scorer, self.train, self.folds.rows, bar.update
+                            )
+                            fits[name].scores.setdefault(CROSS_VALIDATION, []).append(scores)
+                            if first is None and name == reference:
+                                fits[name].learning_curve = measured_curve(
+                                    scorer, self.train, self.folds, scores, bar.update
+                                )
+                        first = first or scorer
                 results = self._results(name, fits[name], fits[reference])
                 if first is not None:
                     self._save(name, first, results, is_reference=name == reference)
@@ -297,7 +359,7 @@ class _Task:
             )
         except KeyboardInterrupt:
             if scorer.can_score:  # the best epoch until then
-                scorer.save(self._model(f"{file_name(name)}-interrupted"), card=self.facts)
+                scorer.save(self._model(f"{name_in_files(name)}-interrupted"), card=self.facts)
             raise
         fits.fit_s.append(time.perf_counter() - start)
         return scorer
@@ -313,7 +375,7 @@ class _Task:
         for split, cached in self.cached.items():
             fits.scores.setdefault(split, []).append(scorer.score(cached))
         n_pairs = sum(map(len, self.cached.values()))
-        fits.score_ms.append(1e3 * (time.perf_counter() - start) / max(n_pairs, 1))
+        fits.score_ms.append(1e3 * (time.perf_counter() - start) / n_pairs if n_pairs else math.nan)
         fits.n_parameters = scorer.n_parameters
 
     def _results(self, name: str, fits: _Fits, reference: _Fits) -> list[Result]:
@@ -325,10 +387,12 @@ class _Task:
                 pairs.scores,
                 fits.scores[split],
                 reference_scores=None if fits is reference else reference.scores[split],
+                groups=None if self.folds is None else self.folds.groups,
                 fit_s=float(np.mean(fits.fit_s)),
-                score_ms=float(np.mean(fits.score_ms)),
+                score_ms=_or_none(float(np.mean(fits.score_ms))),
                 n_parameters=fits.n_parameters,
                 chose_epoch_here=split == "validation" and fits.chose_epoch_on_validation,
+                learning_curve=fits.learning_curve,
             )
             for split, pairs in self.scored.items()
         ]
@@ -337,7 +401,7 @@ class _Task:
         self, name: str, scorer: Scorer, results: Sequence[Result], *, is_reference: bool
     ) -> None:
         path = scorer.save(
-            self._model(file_name(name)), card={**self.facts, **self._card(scorer, results)}
+            self._model(name_in_files(name)), card={**self.facts, **self._card(scorer, results)}
         )
         if is_reference:
             for suffix in (".skops", ".json"):
@@ -370,10 +434,10 @@ class _Task:
 
     def _write_scores(self, name: str, fits: _Fits, *, is_reference: bool) -> None:
         for split, scores in fits.scores.items():
-            endings = [f"-{file_name(name)}", *([""] if is_reference else [])]
-            for ending in endings:
-                path = self.draft / f"scores-{split}{ending}.csv"
-                write_predictions(path, self.cached[split].pair_ids, scores[0], split)
+            scored = self.train if split == CROSS_VALIDATION else self.cached[split]
+            for system in [name, *([None] if is_reference else [])]:
+                path = self.draft / _scores_file(split, system)
+                write_predictions(path, scored.pair_ids, scores[0], split)
 
 
 def _averaged(spec: EnsembleSpec, fits: Mapping[str, _Fits]) -> _Fits:

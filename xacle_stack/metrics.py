@@ -3,8 +3,9 @@
 Conventions: SRCC is Spearman's correlation with average ranks for ties, LCC is Pearson's, KTAU
 is Kendall's tau-b, MSE the mean squared error on the scale of the scores.  A correlation with a
 constant is undefined: it is NaN, as in SciPy.  Intervals are percentile bootstrap intervals over
-pairs; two systems are compared on the same resamples.  Systems are ranked by SRCC, ties by LCC,
-then KTAU, then MSE.
+pairs, or over groups of pairs where `groups` are given: pairs of one caption are no independent
+evidence, and intervals over single pairs are too narrow for them.  Two systems are compared on the
+same resamples.  Systems are ranked by SRCC, ties by LCC, then KTAU, then MSE.
 
 Source: Okamoto et al., XACLE challenge 2026.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +155,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The four metrics of one system on one split."""
+    """The four metrics of one system on one split.
+
+    `n_groups` is the number of groups that the intervals are over, or None if they are over pairs.
+    """
 
     srcc: Estimate
     lcc: Estimate
@@ -162,6 +166,7 @@ class Evaluation:
     mse: Estimate
     n_pairs: int
     confidence: float
+    n_groups: int | None = None
 
     def as_dict(self) -> dict[str, Estimate]:
         """Metrics by their usual names, in the challenge's order."""
@@ -169,24 +174,35 @@ class Evaluation:
 
     def __repr__(self) -> str:
         lines = [f"{name:<5}{estimate}" for name, estimate in self.as_dict().items()]
-        lines.append(f"({self.n_pairs} pairs, {self.confidence:.0%} bootstrap intervals)")
+        lines.append(f"({self.basis})")
         return "\n".join(lines)
+
+    @property
+    def basis(self) -> str:
+        """What the figures and their intervals are made from, in words."""
+        pairs, intervals = f"{self.n_pairs:,} pairs", f"{self.confidence:.0%} bootstrap intervals"
+        if self.n_groups is None:
+            return f"{pairs}, {intervals}"
+        return f"{pairs} in {self.n_groups:,} groups, {intervals} over the groups"
 
 
 def evaluate(
     y_true: ArrayLike | None,
     y_pred: ArrayLike,
     *,
+    groups: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
     random_state: int = 0,
 ) -> Evaluation:
-    """Compute the four metrics with bootstrap intervals over pairs.
+    """Compute the four metrics with bootstrap intervals.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_pairs,)
         Human and predicted scores; row ``i`` of both belongs to pair ``i``.
+    groups : sequence of str of length n_pairs, optional
+        Pairs with equal labels, such as those of one caption, are resampled together.
     n_bootstrap : int, default=1000
         Number of resamples.  One in which a correlation is undefined is left out of that
         correlation's interval.
@@ -211,9 +227,10 @@ def evaluate(
     1.0
     """
     truth, predicted = _check(_existing(y_true), y_pred)
+    rows_of = _group_rows(len(truth), groups)
     resampled = _bootstrap(
         lambda rows: [metric(truth[rows], predicted[rows]) for metric in METRICS.values()],
-        len(truth),
+        rows_of,
         n_bootstrap,
         random_state,
     )
@@ -221,7 +238,12 @@ def evaluate(
     for column, (name, metric) in enumerate(METRICS.items()):
         low, high = _interval(resampled[:, column], confidence)
         estimates[name.lower()] = Estimate(metric(truth, predicted), low, high)
-    return Evaluation(**estimates, n_pairs=len(truth), confidence=confidence)
+    return Evaluation(
+        **estimates,
+        n_pairs=len(truth),
+        confidence=confidence,
+        n_groups=None if groups is None else len(rows_of),
+    )
 
 
 def srcc_gain(
@@ -229,6 +251,7 @@ def srcc_gain(
     y_pred: ArrayLike,
     y_reference: ArrayLike,
     *,
+    groups: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
     random_state: int = 0,
@@ -239,6 +262,8 @@ def srcc_gain(
     ----------
     y_true, y_pred, y_reference : array-like of shape (n_pairs,)
         Human scores, the system's and the other's; row ``i`` of all belongs to pair ``i``.
+    groups : sequence of str of length n_pairs, optional
+        Pairs with equal labels, such as those of one caption, are resampled together.
     n_bootstrap : int, default=1000
         Number of resamples; both systems see the same pairs in each.
     confidence : float, default=0.95
@@ -264,7 +289,7 @@ def srcc_gain(
     truth, predicted, reference = _check_both(y_true, y_pred, y_reference)
     resampled = _bootstrap(
         lambda rows: [srcc(truth[rows], system[rows]) for system in (predicted, reference)],
-        len(truth),
+        _group_rows(len(truth), groups),
         n_bootstrap,
         random_state,
     )
@@ -279,6 +304,7 @@ def probability_better(
     y_reference: ArrayLike,
     *,
     metric: str = "SRCC",
+    groups: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> float:
@@ -293,6 +319,8 @@ def probability_better(
         Human scores, the system's and the other's; row ``i`` of all belongs to pair ``i``.
     metric : {"SRCC", "LCC", "KTAU", "MSE"}, default="SRCC"
         An undefined one counts as the worst value, as in `rank_systems`.
+    groups : sequence of str of length n_pairs, optional
+        Pairs with equal labels, such as those of one caption, are resampled together.
     n_bootstrap : int, default=1000
         Number of resamples; both systems see the same pairs in each.
     random_state : int, default=0
@@ -321,7 +349,7 @@ def probability_better(
     compute = METRICS[metric]
     resampled = _bootstrap(
         lambda rows: [compute(truth[rows], system[rows]) for system in (predicted, reference)],
-        len(truth),
+        _group_rows(len(truth), groups),
         n_bootstrap,
         random_state,
     )
@@ -345,16 +373,40 @@ def rank_systems(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return sorted(evaluations, key=worst_first, reverse=True)
 
 
+def _group_rows(n_pairs: int, groups: Sequence[str] | None) -> Sequence[IntArray]:
+    """Return the rows of each group; without groups every row is one."""
+    labels: Sequence[object] = range(n_pairs) if groups is None else list(groups)
+    if len(labels) != n_pairs:
+        raise MetricError(f"{n_pairs} pairs but {len(labels)} labels of groups: give one a pair.")
+    rows: dict[object, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    if len(rows) < 2:
+        raise MetricError("all pairs are in one group: an interval over groups needs two or more.")
+    return [np.array(numbers, dtype=np.intp) for numbers in rows.values()]
+
+
 def _bootstrap(
-    compute: Callable[[IntArray], list[float]], n_pairs: int, n_bootstrap: int, random_state: int
+    compute: Callable[[IntArray], list[float]],
+    rows_of: Sequence[IntArray],
+    n_bootstrap: int,
+    random_state: int,
 ) -> FloatArray:
-    """Return what is computed from resampled rows, shape (n_bootstrap, n_values)."""
+    """Return what is computed from the rows of resampled groups, (n_bootstrap, n_values)."""
     if n_bootstrap < 1:
         raise MetricError(f"n_bootstrap must be 1 or more, got {n_bootstrap!r}.")
     rng = np.random.default_rng(random_state)
+    n_groups, rows = len(rows_of), np.concatenate(rows_of)
+
+    def resample() -> IntArray:
+        drawn = rng.integers(n_groups, size=n_groups)
+        if len(rows) == n_groups:
+            return rows[drawn]  # the same, but quicker
+        return np.concatenate([rows_of[group] for group in drawn])
+
     with warnings.catch_warnings():  # a resample may be constant, which SciPy warns of
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        return np.array([compute(rng.integers(n_pairs, size=n_pairs)) for _ in range(n_bootstrap)])
+        return np.array([compute(resample()) for _ in range(n_bootstrap)])
 
 
 def _interval(resampled: FloatArray, confidence: float) -> tuple[float, float]:

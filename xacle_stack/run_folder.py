@@ -1,20 +1,27 @@
 """The folder of a run's results: of one run, the old one or the new one, at every moment."""
 
 import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Self
 
+from xacle_stack._files import write_atomically
 from xacle_stack._folder_draft import FolderDraft
 from xacle_stack.errors import ModelFileError
 from xacle_stack.model_file import load_card
-from xacle_stack.pairs import SPLITS
 
 # Below the folder of a run.
 MODELS = "models"
-# What runs write, or wrote in earlier versions.  Other files are the user's, and they stay.
-_WRITTEN = (
+# The list of the files that a run wrote.  Others in the folder are the user's, and they stay.
+WRITTEN = "written.txt"
+# What runs wrote in versions without that list.
+_WRITTEN_BEFORE = (
     *("model.skops", "model.json", "results.csv", "results.md", "comparison.csv", "comparison.md"),
-    *(f"scores-{split}{system}.csv" for split in SPLITS for system in ("", "-*")),
+    *(
+        f"scores-{split}{system}.csv"
+        for split in ("train", "validation", "test")
+        for system in ("", "-*")
+    ),
     *("srcc.png", "srcc-mse.png", "validation-test.png", "difference.png"),
     *(f"{MODELS}/*.skops", f"{MODELS}/*.json"),
 )
@@ -88,7 +95,7 @@ class RunFolder:
     @property
     def has_results(self) -> bool:
         """Whether a run before has left results."""
-        return any(any(self.out.glob(pattern)) for pattern in _WRITTEN)
+        return any(map(self._earlier_files(), _files_below(self.out)))
 
     def publish(self) -> None:
         """Put what stands in the draft now into the place of the results; go on as often as needed.
@@ -99,12 +106,28 @@ class RunFolder:
             If that cannot be done; the results before are unharmed then.
         """
         try:
-            self._folder.publish(is_kept=_is_the_users)
+            written = sorted({WRITTEN, *(path.as_posix() for path in _files_below(self.draft))})
+            write_atomically(self.draft / WRITTEN, "".join(f"{x}\n" for x in written).encode())
+            is_earlier = self._earlier_files()
+            self._folder.publish(is_kept=lambda path: not is_earlier(path))
         except OSError as error:
             raise ModelFileError(
                 f"{self.out}: the results cannot be put there ({error.strerror}). Those of the run "
                 "before are unharmed. Make room or give permission, or give another --out."
             ) from None
+
+    def _earlier_files(self) -> Callable[[PurePath], bool]:
+        """Return what tells the files of an earlier run from the user's."""
+        listed = self.out / WRITTEN
+        if listed.is_file():
+            written = {
+                PurePath(line) for line in listed.read_text("utf-8", errors="replace").splitlines()
+            }
+            return written.__contains__
+        return lambda path: any(
+            len(path.parts) == len(PurePath(pattern).parts) and path.match(pattern)
+            for pattern in _WRITTEN_BEFORE
+        )
 
     def _check_data(self) -> None:
         for model in [self.out, *self.out.glob(f"{MODELS}/*.skops")]:
@@ -125,8 +148,5 @@ def data_digest(data: Path) -> str:
     return hashlib.blake2b(str(data.resolve()).encode(), digest_size=8).hexdigest()
 
 
-def _is_the_users(path: PurePath) -> bool:
-    return not any(
-        len(path.parts) == len(PurePath(pattern).parts) and path.match(pattern)
-        for pattern in _WRITTEN
-    )
+def _files_below(folder: Path) -> Iterator[PurePath]:
+    return (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())

@@ -1,8 +1,9 @@
 """Reads and writes predicted scores as CSV files in the challenge's form.
 
-The columns are ``wav_file_name,pred_score`` for validation and ``wav_file_name,prediction_score``
-for test; scores have two decimals.  Rows are matched by file name, never by position.  A file with
-several captions has several pairs, which are named by their ids ``FILE#1``, ``FILE#2`` …
+The columns are ``wav_file_name,prediction_score`` for test and ``wav_file_name,pred_score`` for any
+other set; scores have two decimals.  Files with the columns ``id`` and ``score`` are read as well.
+Rows are matched by id, never by position.  A file with several captions has several pairs, which
+are named by their ids ``FILE#1``, ``FILE#2`` …
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from xacle_stack._files import write_atomically
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import SubmissionError, bullet_list
 
-_ID = "wav_file_name"
-_SCORES = {"train": "pred_score", "validation": "pred_score", "test": "prediction_score"}
+_ID, _TEST_SCORE, _SCORE = "wav_file_name", "prediction_score", "pred_score"
+# The spellings that are read; `score` is that of tables of scored pairs.
+_IDS, _SCORES = (_ID, "id"), (_SCORE, _TEST_SCORE, "score")
 
 
 def write_predictions(
@@ -37,16 +39,15 @@ def write_predictions(
         with ``=`` as a formula.
     scores : array-like of shape (n_pairs,)
         Written with two decimals.
-    split : {"train", "validation", "test"}
+    split : str
+        The name of the set; that of "test" has another column of scores.
 
     Raises
     ------
     SubmissionError
-        If a score is not finite, an id is repeated, the lengths differ, the split is unknown, or
-        the file cannot be written.
+        If a score is not finite, an id is repeated, the lengths differ, or the file cannot be
+        written.
     """
-    if split not in _SCORES:
-        raise SubmissionError(f"unknown split {split!r}. Expected one of: {', '.join(_SCORES)}.")
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(pair_ids),):
         raise SubmissionError(f"{len(pair_ids)} pairs but scores of shape {scores.shape}.")
@@ -59,7 +60,8 @@ def write_predictions(
     path = Path(path)
     # Adding zero turns a rounded -0.00 into 0.00.
     texts = [f"{round(score, 2) + 0.0:.2f}" for score in scores.tolist()]
-    content = csv_text([(_ID, _SCORES[split]), *zip(pair_ids, texts, strict=True)])
+    column = _TEST_SCORE if split == "test" else _SCORE
+    content = csv_text([(_ID, column), *zip(pair_ids, texts, strict=True)])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content.encode())
@@ -73,7 +75,8 @@ def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
     Parameters
     ----------
     path : path-like
-        A CSV with the columns ``wav_file_name`` and ``pred_score`` or ``prediction_score``.
+        A CSV with the columns ``wav_file_name`` or ``id``, and ``pred_score``,
+        ``prediction_score`` or ``score``.
     pair_ids : sequence of str of length n_pairs
 
     Returns
@@ -125,17 +128,16 @@ def predicted_ids(path: Path | str) -> tuple[str, ...]:
 
 
 def predicted_split(path: Path | str) -> str:
-    """Return "validation" or "test", by the name of the column of scores."""
-    column = _open(path).columns["score"]
-    return next(split for split in ("validation", "test") if _SCORES[split] == column)
+    """Return "validation", "test" or "pairs", by the name of the column of scores."""
+    found = {_SCORE: "validation", _TEST_SCORE: "test"}
+    return found.get(_open(path).columns["score"], "pairs")
 
 
 def _open(path: Path | str) -> CsvTable:
     path = Path(path)
     if not path.exists():
         raise SubmissionError(f"{path}: no such file of predictions. Check the path.")
-    columns = {"id": (_ID,), "score": tuple(dict.fromkeys(_SCORES.values()))}
-    return CsvTable.read(path, columns, error=SubmissionError)
+    return CsvTable.read(path, {"id": _IDS, "score": _SCORES}, error=SubmissionError)
 
 
 def _no_pair(pair_id: str, expected: Collection[str]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xacle_stack._types import FloatArray
-from xacle_stack.errors import PairsError
+from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.listeners import ListenerModel
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.recipe import Recipe
@@ -69,24 +69,92 @@ def training_targets(pairs: Pairs, recipe: Recipe) -> Targets:
         ) from None
 
 
-def fold_groups(pairs: Pairs, recipe: Recipe, regressor: Any) -> Sequence[str] | None:
-    """Return what a regressor's folds keep together: the captions, or None for plain folds.
+def training_set(
+    splits: Mapping[str, Pairs], name: str | None = None, *, source: object = "the data"
+) -> str:
+    """Return which set is trained on: the one of that name, else train, else the only one.
 
-    A regressor that is no stacker holds a few captions out once, for which any number is enough.
+    Parameters
+    ----------
+    splits : mapping of str to Pairs
+    name : str, optional
+    source : object, default="the data"
+        What the error says of where the sets are from.
+
+    Raises
+    ------
+    PairsError
+        If there is no such set, several sets of which none is called train, or it has no scores.
     """
-    if recipe.stacker.group_by == "none":
+    chosen = name or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
+    if chosen in splits and splits[chosen].scores is not None:
+        return chosen
+    rated = [other for other, pairs in splits.items() if pairs.scores is not None]
+    problem = "it has no scores" if chosen in splits else "there is no such set"
+    raise PairsError(
+        f"{source}: the train set would be {chosen!r}, but {problem}. The sets with scores are "
+        f"{rated}. Name the one to fit on (--train NAME; in Python train=NAME)."
+    )
+
+
+def labels_to_hold_out(pairs: Pairs, group_by: str) -> Sequence[str] | None:
+    """Return each pair's label in the folds: its `group`, its caption, or None for plain folds.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    group_by : {"auto", "caption", "group", "none"}
+        "auto" takes the column `group` where the pairs have one.
+
+    Raises
+    ------
+    PairsError
+        If they have no column `group` and it is asked for, or a pair's `group` is blank.
+    """
+    if group_by == "none":
         return None
-    if not isinstance(regressor, Stacker):
+    column = pairs.columns.get("group")
+    if group_by == "caption" or (group_by == "auto" and column is None):
         return pairs.captions
-    n_captions = len(set(pairs.captions))
-    n_needed = MIN_CAPTIONS_A_FOLD * regressor.n_folds
-    if recipe.stacker.group_by == "auto" and n_captions < n_needed:
-        logger.warning(
-            "only %d different captions: too few to hold some of them out (that takes %d), so "
-            "plain folds are used; out-of-fold scores then speak of these captions only. "
-            'Set group_by = "caption" under [stacker] in the recipe to hold them out anyway.',
-            n_captions,
-            n_needed,
+    if column is None:
+        raise PairsError(
+            f'the set {pairs.split!r} has no column "group", which group_by = "group" under '
+            '[stacker] in the recipe asks for. Add the column, or set group_by = "caption".'
         )
+    labels = ["" if label is None or label != label else str(label).strip() for label in column]
+    blank = [pair_id for pair_id, label in zip(pairs.ids, labels, strict=True) if not label]
+    if blank:
+        raise PairsError(
+            f"the set {pairs.split!r}: {len(blank)} pair(s) have a blank group. Give each one a "
+            f"group; one outside all groups needs a group of its own:\n{bullet_list(blank)}"
+        )
+    return labels
+
+
+def fold_groups(
+    pairs: Pairs, recipe: Recipe, regressor: Any, *, warns: bool = True
+) -> Sequence[str] | None:
+    """Return what a regressor's folds keep together: groups or captions, or None for plain folds.
+
+    A regressor that is no stacker holds a few out once, for which any number is enough.
+    """
+    labels = labels_to_hold_out(pairs, recipe.stacker.group_by)
+    if labels is None or not isinstance(regressor, Stacker):
+        return labels
+    n_labels = len(set(labels))
+    n_needed = MIN_CAPTIONS_A_FOLD * regressor.n_folds
+    if recipe.stacker.group_by == "auto" and n_labels < n_needed:
+        if warns:
+            what = "captions" if labels is pairs.captions else "groups"
+            logger.warning(
+                "only %d different %s: too few to hold some of them out (that takes %d), so "
+                "plain folds are used; out-of-fold scores then speak of these %s only. "
+                'Set group_by = "%s" under [stacker] in the recipe to hold them out anyway.',
+                n_labels,
+                what,
+                n_needed,
+                what,
+                what.removesuffix("s"),
+            )
         return None
-    return pairs.captions
+    return labels

@@ -1,22 +1,33 @@
 """Results of systems: one record, one table and one style of plots."""
 
+from xacle_stack.results.learning_curve import LearningCurve
 from xacle_stack.results.plots import (
     plot_difference,
+    plot_learning_curve,
     plot_srcc,
     plot_srcc_and_mse,
     plot_two_splits,
     write_plots,
 )
 from xacle_stack.results.published import PUBLISHED, published_for
-from xacle_stack.results.record import Result, by_split, reference_of, splits_with_scores
+from xacle_stack.results.record import (
+    CROSS_VALIDATION,
+    Result,
+    by_split,
+    reference_of,
+    splits_with_scores,
+)
 from xacle_stack.results.table import ResultsTable, write_tables
 
 __all__ = [
+    "CROSS_VALIDATION",
     "PUBLISHED",
+    "LearningCurve",
     "Result",
     "ResultsTable",
     "by_split",
     "plot_difference",
+    "plot_learning_curve",
     "plot_srcc",
     "plot_srcc_and_mse",
     "plot_two_splits",

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xacle_stack._files import path_in_errors
+from xacle_stack._files import name_in_files, path_in_errors
 from xacle_stack._printable import short_name
 from xacle_stack.errors import MetricError
-from xacle_stack.metrics import Estimate
+from xacle_stack.metrics import Estimate, format_number
 from xacle_stack.results.plot_style import (
     DPI,
+    FONT_SIZE,
     GREY,
     MAX_NAME_CHARS,
     MUTED_STYLE,
@@ -25,7 +26,7 @@ from xacle_stack.results.plot_style import (
     set_finding,
     style_axes,
 )
-from xacle_stack.results.record import Result, by_split, reference_of
+from xacle_stack.results.record import Result, by_split, reference_of, with_learning_curve
 from xacle_stack.results.table import shown_name
 
 if TYPE_CHECKING:
@@ -168,11 +169,52 @@ def plot_two_splits(
     return ax
 
 
+def plot_learning_curve(results: Iterable[Result], *, ax: Axes | None = None) -> Axes:
+    """Draw the SRCC, with its interval, against the number of training pairs.
+
+    Shows the first result with a learning curve; a MetricError says that there is none.  Everything
+    else is as in :func:`plot_srcc`.
+    """
+    found = with_learning_curve(results)
+    if not found:
+        raise MetricError("no result has a learning curve to draw. cross_validate measures one.")
+    result, curve = found[0]
+    if ax is None:
+        (ax,) = new_axes(_WIDTH, 3.4)
+    confidence = f"{result.evaluation.confidence:.0%}"
+    style_axes(
+        ax,
+        x_label="training pairs (each step to the right doubles them)",
+        y_label=f"SRCC on held-out pairs,\n{confidence} bootstrap interval",
+    )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(curve.n_training_pairs, [f"{n:,}" for n in curve.n_training_pairs])
+    ax.minorticks_off()
+    style = SERIES_STYLES[0]
+    ax.plot(
+        curve.n_training_pairs, [e.value for e in curve.srcc], color=style.colour, linewidth=0.8
+    )
+    for n_pairs, estimate in zip(curve.n_training_pairs, curve.srcc, strict=True):
+        ax.plot([n_pairs] * 2, [estimate.low, estimate.high], color=style.colour, linewidth=1.6)
+        ax.plot(n_pairs, estimate.value, markersize=6, **style.settings())
+        ax.annotate(
+            format_number(estimate.value),
+            (n_pairs, estimate.value),
+            xytext=(7, -3),
+            textcoords="offset points",
+            fontsize=FONT_SIZE,
+        )
+    ax.margins(x=0.08)
+    set_finding(ax, curve.finding)
+    return ax
+
+
 def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
     """Draw every plot that the results allow, and return the paths of the files.
 
-    These are ``srcc.png``, ``srcc-mse.png``, ``validation-test.png`` if there are two splits, and
-    ``difference.png`` if there is a reference.
+    These are ``srcc.png``, ``srcc-mse.png``, ``difference.png`` if there is a reference, if there
+    are two splits a plot of the one against the other, such as ``validation-test.png``, and
+    ``learning-curve.png`` if a learning curve was measured.
     """
     splits = by_split(results)
     panels = new_axes(
@@ -183,9 +225,13 @@ def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
     drawn = {"srcc": plot_srcc(results), "srcc-mse": panels[0]}
     if len(splits) > 1:
         first, second, *_ = splits
-        drawn["validation-test"] = plot_two_splits(results, splits=(first, second))
+        drawn[f"{name_in_files(first)}-{name_in_files(second)}"] = plot_two_splits(
+            results, splits=(first, second)
+        )
     if reference_of(results) is not None:
         drawn["difference"] = plot_difference(results)
+    if with_learning_curve(results):
+        drawn["learning-curve"] = plot_learning_curve(results)
     paths = []
     for name, ax in drawn.items():
         path = out / f"{name}.png"

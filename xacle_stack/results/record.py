@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,8 +21,11 @@ from xacle_stack.metrics import (
     srcc_gain,
 )
 from xacle_stack.pairs import Pairs
+from xacle_stack.results.learning_curve import LearningCurve
 
 PUBLISHED_KIND = "published"
+# The split of a result on the training pairs, each scored by a fit without it.
+CROSS_VALIDATION = "cross-validation"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Result:
     chose_epoch_here : bool, default=False
         Whether the system chose its epoch on this split, so that its figures do not hold for
         unseen pairs.
+    learning_curve : LearningCurve, optional
+        How the SRCC grows with the training pairs, where that was measured.
     """
 
     system: str
@@ -73,6 +78,7 @@ class Result:
     score_ms: float | None = None
     n_parameters: int | None = None
     chose_epoch_here: bool = False
+    learning_curve: LearningCurve | None = None
 
     @classmethod
     def from_scores(
@@ -84,10 +90,12 @@ class Result:
         scores: Sequence[ArrayLike],
         *,
         reference_scores: Sequence[ArrayLike] | None = None,
+        groups: Sequence[str] | None = None,
         fit_s: float | None = None,
         score_ms: float | None = None,
         n_parameters: int | None = None,
         chose_epoch_here: bool = False,
+        learning_curve: LearningCurve | None = None,
     ) -> Self:
         """Evaluate a system's scores and compare them with the reference's.
 
@@ -101,7 +109,9 @@ class Result:
         reference_scores : sequence of array-like of shape (n_pairs,), optional
             The reference's scores.  Each seed of the system is compared with the reference's fit
             of the same number; where the reference has fewer, they are used in turn.
-        fit_s, score_ms, n_parameters, chose_epoch_here
+        groups : sequence of str of length n_pairs, optional
+            Pairs that intervals resample together; see :func:`xacle_stack.metrics.evaluate`.
+        fit_s, score_ms, n_parameters, chose_epoch_here, learning_curve
             See :class:`Result`.
 
         Raises
@@ -122,7 +132,7 @@ class Result:
         """
         if len(scores) == 0:
             raise MetricError(f"{system!r} has no scores. Pass one array for each seed.")
-        evaluations = [evaluate(y_true, seed_scores) for seed_scores in scores]
+        evaluations = [evaluate(y_true, seed_scores, groups=groups) for seed_scores in scores]
         spread = np.std([float(e.srcc) for e in evaluations], ddof=1) if len(scores) > 1 else np.nan
         difference, better = None, math.nan
         if reference_scores is not None:
@@ -130,8 +140,11 @@ class Result:
                 (seed_scores, reference_scores[seed % len(reference_scores)])
                 for seed, seed_scores in enumerate(scores)
             ]
-            difference = _mean_estimate([srcc_gain(y_true, own, other) for own, other in matched])
-            better = float(np.mean([probability_better(y_true, *both) for both in matched]))
+            gains = [srcc_gain(y_true, *both, groups=groups) for both in matched]
+            difference = _mean_estimate(gains)
+            better = float(
+                np.mean([probability_better(y_true, *both, groups=groups) for both in matched])
+            )
         return cls(
             system,
             split,
@@ -145,6 +158,7 @@ class Result:
             score_ms=score_ms,
             n_parameters=n_parameters,
             chose_epoch_here=chose_epoch_here,
+            learning_curve=learning_curve,
         )
 
     @property
@@ -156,11 +170,11 @@ class Result:
 def mean_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Return the means of the metrics and of the ends of their intervals, over seeds."""
     first = evaluations[0]
-    means = {
+    means: dict[str, Any] = {
         name.lower(): _mean_estimate([evaluation.as_dict()[name] for evaluation in evaluations])
         for name in first.as_dict()
     }
-    return Evaluation(**means, n_pairs=first.n_pairs, confidence=first.confidence)
+    return replace(first, **means)
 
 
 def by_split(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -182,6 +196,14 @@ def reference_of(results: Iterable[Result]) -> str | None:
     if all(result.difference is None for result in own):
         return None
     return next((result.system for result in own if result.difference is None), None)
+
+
+def with_learning_curve(results: Iterable[Result]) -> list[tuple[Result, LearningCurve]]:
+    """Return the result whose learning curve was measured, and the curve; empty if there is none.
+
+    A run measures it for its reference only.
+    """
+    return [(r, r.learning_curve) for r in results if r.learning_curve is not None][:1]
 
 
 def splits_with_scores(data: Path, splits: Mapping[str, Pairs]) -> dict[str, Pairs]:

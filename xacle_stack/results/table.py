@@ -17,7 +17,7 @@ from xacle_stack._csv_table import csv_text, not_a_formula
 from xacle_stack._files import write_atomically
 from xacle_stack._printable import printable_name, short_name
 from xacle_stack.metrics import METRICS, Estimate, format_number
-from xacle_stack.results.record import Result, by_split, reference_of
+from xacle_stack.results.record import Result, by_split, reference_of, with_learning_curve
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -197,8 +197,13 @@ class ResultsTable:
 
 
 def write_tables(results: Iterable[Result], out: Path) -> None:
-    """Write ``results.csv`` and ``results.md`` into an existing folder."""
+    """Write ``results.csv`` and ``results.md`` into an existing folder.
+
+    A learning curve is written to ``learning-curve.csv``.
+    """
     table = ResultsTable(results)
+    for _, curve in with_learning_curve(table.results):
+        write_atomically(out / "learning-curve.csv", curve.to_csv().encode())
     write_atomically(out / "results.csv", table.to_csv().encode())
     write_atomically(out / "results.md", table.to_markdown().encode())
 
@@ -222,8 +227,7 @@ def shown_name(result: Result) -> str:
 def _title(split: str, results: Sequence[Result]) -> str:
     evaluation = results[0].evaluation
     means = ", means over seeds" if any(result.n_seeds > 1 for result in results) else ""
-    interval = f"{evaluation.confidence:.0%} bootstrap intervals"
-    return f"{printable_name(split)}: {evaluation.n_pairs:,} pairs, {interval}{means}"
+    return f"{printable_name(split)}: {evaluation.basis}{means}"
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
@@ -240,6 +244,8 @@ def _notes(results: Sequence[Result]) -> list[str]:
             f"SRCC difference: the SRCC minus that of {printable_name(reference)}, from the same "
             "resamples of the pairs."
         )
+    for result, curve in with_learning_curve(results):
+        notes += [f"{shown_name(result)}: {curve.points}", curve.finding]
     return notes
 
 

@@ -24,6 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from sklearn.base import clone
 
+from xacle_stack._files import name_in_files
 from xacle_stack.errors import XacleStackError
 from xacle_stack.features import FeatureBuilder, SequenceBuilder, VectorBuilder
 from xacle_stack.stacking import Stacker
@@ -305,11 +306,6 @@ def stack_systems(
     return systems
 
 
-def file_name(system: str) -> str:
-    """Return what a system is called in the names of files."""
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in system).lower()
-
-
 def nearest(name: str, known: Collection[str]) -> str:
     """Return a hint at the known name that is most like a given one, if any is."""
     near = difflib.get_close_matches(name, sorted(known), n=1)
@@ -333,7 +329,7 @@ def mistakes_in(
         )
     by_file: dict[str, str] = {}
     for name in systems:
-        other = by_file.setdefault(file_name(name), name)
+        other = by_file.setdefault(name_in_files(name), name)
         if other != name:
             mistakes.append(
                 f"systems: the files of {other!r} and {name!r} would have the same name; "
