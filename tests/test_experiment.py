@@ -393,7 +393,7 @@ def test_what_is_missing_is_told(make_data: WriteData, tmp_path: Path) -> None:
         store, out = tmp_path / "store", tmp_path / "out"
         next(run_experiment(data, recipe, recipe.compared_systems, store, out))
 
-    with pytest.raises(PairsError, match=r"'train', .*\['validation', 'test'\].* --train"):
+    with pytest.raises(PairsError, match=r"'train', .*\['validation', 'test'\].*--train"):
         start(make_data("a", validation=10, test=10))
     with pytest.raises(PairsError, match="'test' .*one pair"):
         start(make_data("b", train=10, validation=10, test=1))

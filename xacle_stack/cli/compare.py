@@ -12,11 +12,13 @@ from xacle_stack.cli.options import (
     Checkpoints,
     Code,
     Data,
+    Folds,
     Jobs,
     PrecisionName,
     Quiet,
     Store,
     TextColumn,
+    TrainSet,
     chosen_recipe,
     chosen_sets,
 )
@@ -36,6 +38,8 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Fits of each system; default as in the recipe.")
     ] = None,
+    train: TrainSet = None,
+    cv: Folds = 5,
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
     code: Code = None,
@@ -54,5 +58,9 @@ def compare(
     folder = out or Path("runs") / f"compare-{settings.name}-{data_name(data)}"
     splits = chosen_sets(data, audio_column, text_column, audio_root)
     run_and_print(
-        data, splits, settings, settings.compared_systems, store, folder, jobs=jobs, quiet=quiet
+        *(data, splits, settings, settings.compared_systems, store, folder),
+        train=train,
+        n_folds=cv,
+        jobs=jobs,
+        quiet=quiet,
     )

@@ -16,6 +16,7 @@ from xacle_stack.cli.options import (
     RecipeName,
     Store,
     TextColumn,
+    TrainSet,
     chosen_recipe,
     chosen_sets,
 )
@@ -26,6 +27,7 @@ def features(
     data: Data,
     recipe: RecipeName = DEFAULT_RECIPE,
     store: Store = DEFAULT_STORE,
+    train: TrainSet = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     precision: PrecisionName = None,
@@ -49,6 +51,7 @@ def features(
             settings,
             store,
             splits=splits,
+            train=train,
             device=device,
             batch_size=batch_size,
             n_jobs=jobs,

@@ -36,6 +36,18 @@ RecipeName = Annotated[
         "--recipe", help="A recipe that comes with this library, by name, or a TOML file."
     ),
 ]
+TrainSet = Annotated[
+    str | None,
+    typer.Option("--train", help="The set to fit on; default train, or the only one."),
+]
+Folds = Annotated[
+    int,
+    typer.Option(
+        "--cv",
+        min=0,
+        help="Folds of the cross-validation, if no other set has scores; 0 for none.",
+    ),
+]
 Store = Annotated[Path, typer.Option("--store", help="Folder of the cached embeddings.")]
 Jobs = Annotated[
     int,

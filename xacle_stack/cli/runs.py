@@ -21,11 +21,14 @@ def run_and_print(
     store: Path,
     out: Path,
     *,
+    train: str | None,
+    n_folds: int,
     jobs: int,
     quiet: bool,
 ) -> None:
     """Run an experiment and print its table; what is finished is told where it is stopped."""
     from xacle_stack.experiment import run_experiment
+    from xacle_stack.results import CROSS_VALIDATION
 
     if (out / "results.csv").exists():
         console.print(
@@ -37,7 +40,12 @@ def run_and_print(
     n_finished = 0
     try:
         for found in run_experiment(
-            data, recipe, systems, store, out, splits=splits, n_jobs=jobs, progress=not quiet
+            *(data, recipe, systems, store, out),
+            splits=splits,
+            train=train,
+            n_folds=n_folds,
+            n_jobs=jobs,
+            progress=not quiet,
         ):
             results, n_finished = found, n_finished + 1
     except KeyboardInterrupt:
@@ -49,5 +57,7 @@ def run_and_print(
         raise
     print_results(results)
     if not results:
-        console.print("No split but train has scores, so there is nothing to evaluate on.")
+        console.print("No set but the one fitted on has scores, and --cv is 0: nothing to evaluate.")
+    if any(result.split == CROSS_VALIDATION for result in results):
+        console.print("The models are fitted on all pairs; the figures are of fits without each fold.")
     console.print(f"Models, scores, tables and plots: {out}", soft_wrap=True)

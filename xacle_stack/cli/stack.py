@@ -13,12 +13,14 @@ from xacle_stack.cli.options import (
     Checkpoints,
     Code,
     Data,
+    Folds,
     Jobs,
     PrecisionName,
     Quiet,
     RecipeName,
     Store,
     TextColumn,
+    TrainSet,
     chosen_recipe,
     chosen_sets,
 )
@@ -33,6 +35,8 @@ def stack(
         Path | None,
         typer.Option("--out", help="Folder of the results; default runs/RECIPE-DATA."),
     ] = None,
+    train: TrainSet = None,
+    cv: Folds = 5,
     precision: PrecisionName = None,
     checkpoint: Checkpoints = None,
     code: Code = None,
@@ -42,12 +46,19 @@ def stack(
     jobs: Jobs = -1,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the stack on the train split; print, and save, results for the other splits."""
+    """Fit the stack on the train split; print, and save, results for the other splits.
+
+    Where no other split has scores, the results are those of a cross-validation on train.
+    """
     from xacle_stack.pairs import data_name
 
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     folder = out or Path("runs") / f"{settings.name}-{data_name(data)}"
     splits = chosen_sets(data, audio_column, text_column, audio_root)
     run_and_print(
-        data, splits, settings, settings.stack_systems, store, folder, jobs=jobs, quiet=quiet
+        *(data, splits, settings, settings.stack_systems, store, folder),
+        train=train,
+        n_folds=cv,
+        jobs=jobs,
+        quiet=quiet,
     )

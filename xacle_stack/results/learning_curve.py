@@ -74,7 +74,7 @@ class LearningCurve:
         elif gain.high < 0:
             verdict = "it falls, so look at the ratings before you collect more"
         else:
-            verdict = "no clear change, so more ratings may bring little"
+            verdict = "the interval includes 0, so it is open whether more ratings help"
         return f"From {few:,} to {many:,} training pairs the SRCC changes by {gain:+}: {verdict}."
 
     @property
