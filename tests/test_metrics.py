@@ -93,6 +93,33 @@ def test_interval_is_scipys_percentile_bootstrap(rng: np.random.Generator) -> No
     assert found.high == pytest.approx(expected.high, abs=0.03)
 
 
+def test_groups_are_resampled_whole(rng: np.random.Generator) -> None:
+    truth = np.repeat(rng.normal(size=60), 4)
+    predicted = truth + np.repeat(rng.normal(size=60), 4) + 0.01 * rng.normal(size=240)
+    groups = [f"caption {row // 4}" for row in range(240)]
+    alone = [f"caption {row}" for row in range(240)]
+    plain, grouped = evaluate(truth, predicted), evaluate(truth, predicted, groups=groups)
+    assert evaluate(truth, predicted, groups=alone).srcc == plain.srcc
+    assert (grouped.n_groups, plain.n_groups) == (60, None)
+    for name, estimate in grouped.as_dict().items():
+        assert estimate.value == plain.as_dict()[name].value
+        width = plain.as_dict()[name].high - plain.as_dict()[name].low
+        # Four equal pairs tell as much as one, so the interval is twice as wide.
+        assert estimate.high - estimate.low == pytest.approx(2 * width, rel=0.25)
+    once = evaluate(truth[::4], predicted[::4])
+    assert grouped.srcc.low == pytest.approx(once.srcc.low, abs=0.01)
+    assert srcc_gain(truth, predicted, predicted, groups=groups).high == 0
+    assert probability_better(truth, truth, -truth, groups=groups) == 1
+    assert "240 pairs in 60 groups" in repr(grouped)
+
+
+def test_unusable_groups_are_told() -> None:
+    with pytest.raises(MetricError, match="3 pairs but 2 labels"):
+        evaluate([1, 2, 3], [1, 2, 3], groups=["a", "b"])
+    with pytest.raises(MetricError, match="one group"):
+        evaluate([1, 2, 3], [1, 2, 3], groups=["a", "a", "a"])
+
+
 def test_same_seed_same_interval(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(2, 40))
     assert evaluate(a, b, n_bootstrap=50) == evaluate(a, b, n_bootstrap=50)

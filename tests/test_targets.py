@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from xacle_stack import ListenerModel
 from xacle_stack.errors import PairsError
 from xacle_stack.pairs import Pairs, Ratings, read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
-from xacle_stack.targets import fold_groups, training_targets
+from xacle_stack.targets import fold_groups, labels_to_hold_out, training_set, training_targets
 
 
 def recipe_of(**settings: object) -> Recipe:
@@ -97,3 +98,35 @@ def test_a_stacker_with_more_folds_needs_more_captions() -> None:
     best = recipe_of().new_stacker()
     assert fold_groups(pairs_of(captions), recipe_of(), paper) == captions  # three folds
     assert fold_groups(pairs_of(captions), recipe_of(), best) is None  # five
+
+
+def test_the_column_group_goes_before_the_captions(caplog) -> None:
+    captions = tuple(f"caption {number}" for number in range(60))
+    column = tuple(number // 2 for number in range(60))
+    pairs = replace(pairs_of(captions), columns={"group": column})
+    groups = [str(number) for number in column]
+    assert labels_to_hold_out(pairs, "auto") == labels_to_hold_out(pairs, "group") == groups
+    assert labels_to_hold_out(pairs, "caption") == captions
+    assert labels_to_hold_out(pairs, "none") is None
+    stacker = recipe_of(stacker={"n_splits": 3}).new_stacker()
+    assert fold_groups(pairs, recipe_of(), stacker) == groups
+    few = pairs.take(range(40))
+    assert fold_groups(few, recipe_of(), stacker) is None
+    assert "only 20 different groups" in caplog.text
+    with pytest.raises(PairsError, match="'train' has no column .*group"):
+        labels_to_hold_out(pairs_of(captions), "group")
+
+
+def test_which_set_is_trained_on() -> None:
+    scored, hidden = pairs_of(("a", "b")), Pairs("x", ("a",), (), ("a",))
+    assert training_set({"x": hidden, "train": scored}) == "train"
+    assert training_set({"mine": scored}) == "mine"
+    assert training_set({"mine": scored, "other": hidden}, "mine") == "mine"
+    for sets, name, said in (
+        ({"mine": scored, "other": scored}, None, r"'train', .*\['mine', 'other'\]"),
+        ({"mine": scored, "other": hidden}, "other", r"'other', but it has no scores.*\['mine'\]"),
+        ({"mine": hidden}, None, r"'mine', but it has no scores.*\[\]"),
+        ({}, None, r"'train', but there is no such set"),
+    ):
+        with pytest.raises(PairsError, match=said):
+            training_set(sets, name)

@@ -1,5 +1,6 @@
 """The geometry of the plots: no name stands over a mark, an axis or another name."""
 
+import math
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -18,8 +19,10 @@ from xacle_stack.errors import MetricError
 from xacle_stack.metrics import Estimate, Evaluation
 from xacle_stack.results import (
     PUBLISHED,
+    LearningCurve,
     Result,
     plot_difference,
+    plot_learning_curve,
     plot_srcc,
     plot_srcc_and_mse,
     plot_two_splits,
@@ -101,6 +104,18 @@ def test_no_name_collides(plot, case: str) -> None:
     if plot is plot_two_splits and "one split" in case:
         pytest.skip("needs two splits")
     check_geometry(plot(CASES[case]))
+
+
+@pytest.mark.parametrize("change", [0.1, 0.0, -0.1, math.nan])
+def test_numbers_of_a_learning_curve_stand_beside_its_marks(change: float) -> None:
+    srcc = [0.5 + number * change for number in range(4)]
+    curve = LearningCurve(
+        (25, 50, 100, 200), tuple(Estimate(x, x - 0.1, x + 0.1) for x in srcc), None
+    )
+    result = replace(CASES["few"][0], learning_curve=curve)
+    check_geometry(plot_learning_curve([result]))
+    with pytest.raises(MetricError, match="cross_validate"):
+        plot_learning_curve(CASES["few"])
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.__name__)

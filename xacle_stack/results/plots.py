@@ -184,23 +184,25 @@ def plot_learning_curve(results: Iterable[Result], *, ax: Axes | None = None) ->
     confidence = f"{result.evaluation.confidence:.0%}"
     style_axes(
         ax,
-        x_label="training pairs (each step to the right doubles them)",
+        x_label="training pairs, on a logarithmic scale",
         y_label=f"SRCC on held-out pairs,\n{confidence} bootstrap interval",
     )
     ax.set_xscale("log", base=2)
     ax.set_xticks(curve.n_training_pairs, [f"{n:,}" for n in curve.n_training_pairs])
     ax.minorticks_off()
     style = SERIES_STYLES[0]
-    ax.plot(
-        curve.n_training_pairs, [e.value for e in curve.srcc], color=style.colour, linewidth=0.8
-    )
-    for n_pairs, estimate in zip(curve.n_training_pairs, curve.srcc, strict=True):
+    values = [estimate.value for estimate in curve.srcc]
+    ax.plot(curve.n_training_pairs, values, color=style.colour, linewidth=0.8)
+    following = [*values[1:], values[-1]]
+    for n_pairs, estimate, after in zip(curve.n_training_pairs, curve.srcc, following, strict=True):
+        if math.isnan(estimate.value):
+            continue
         ax.plot([n_pairs] * 2, [estimate.low, estimate.high], color=style.colour, linewidth=1.6)
         ax.plot(n_pairs, estimate.value, markersize=6, **style.settings())
         ax.annotate(
             format_number(estimate.value),
             (n_pairs, estimate.value),
-            xytext=(7, -3),
+            xytext=(7, -14 if after >= estimate.value else 6),  # beside the line to the next mark
             textcoords="offset points",
             fontsize=FONT_SIZE,
         )
@@ -230,7 +232,7 @@ def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
         )
     if reference_of(results) is not None:
         drawn["difference"] = plot_difference(results)
-    if with_learning_curve(results):
+    if any(len(curve.srcc) > 1 for _, curve in with_learning_curve(results)):
         drawn["learning-curve"] = plot_learning_curve(results)
     paths = []
     for name, ax in drawn.items():
