@@ -109,6 +109,41 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     assert str(segment) in done.stderr
 
 
+def test_a_few_ratings_are_cross_validated(
+    make_data: WriteData, tmp_path: Path, recipe: Path
+) -> None:
+    data = make_data(train=60)
+    table, moved = tmp_path / "ratings.csv", tmp_path / "moved.csv"
+    _, *rows = (data / "meta_data" / "train_average.csv").read_text().splitlines()
+    lines = [f"{data}/wav/train/{row}" for row in rows]
+    table.write_text("\n".join(["audio,text,score", *lines]))
+    store = ("--store", tmp_path / "store", "--quiet")
+    options = ("--recipe", recipe, *store)
+    done = run("evaluate", "--cv", 3, table, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "cross-validation: 60 pairs in" in said
+    assert "20 training pairs" in said or "40: " in said
+    assert "toy" in said
+    out = tmp_path / "runs" / "toy-ratings"
+    assert "learning-curve.csv" in {path.name for path in out.iterdir()}
+
+    # What is saved scores pairs, and predictions are evaluated without the clips.
+    scores = tmp_path / "scores.csv"
+    more = ("--data", table, "--out", scores, *options)
+    assert run("score", out, *more).returncode == 0
+    moved.write_text(table.read_text().replace(str(data), "/nowhere"))
+    unseen = out / "scores-cross-validation.csv"
+    done = run("evaluate", unseen, scores, "--data", moved)
+    assert done.returncode == 0, done.stderr
+    assert "SRCC difference" in done.stdout
+
+    done = run("stack", "--data", table, *options, "--out", tmp_path / "stack", "--cv", 2)
+    assert "cross-validation: 60 pairs in" in done.stdout
+    done = run("stack", "--data", table, *options, "--out", tmp_path / "stack", "--cv", 0)
+    assert "nothing to evaluate" in done.stdout
+
+
 def test_bad_audio_is_listed_at_the_end_and_the_rest_is_kept(
     make_data: WriteData, tmp_path: Path, recipe: Path
 ) -> None:
@@ -131,7 +166,7 @@ def test_bad_audio_is_listed_at_the_end_and_the_rest_is_kept(
 
 
 def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Path) -> None:
-    data = make_data(train=4)
+    data = make_data(train=4, test=4)
     store = ("--store", tmp_path / "store")
     for arguments, message in {
         ("features",): "Missing option '--data'",
@@ -148,6 +183,12 @@ def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Pa
         ("score", tmp_path, "--audio", "a.wav", "--text", " "): "--text is empty",
         ("evaluate", "scores.csv", "--data", data): "split 'validation' is not here",
         ("evaluate", "no.csv", "--data", data, "--split", "train"): "no such file of predictions",
+        ("evaluate", "a.csv"): "give the human scores with --data DATA, or --cv 5",
+        ("evaluate", "--cv", 5, "a.csv", "b.csv"): "--cv takes one data set with human scores",
+        ("evaluate", "--cv", 5, data, "--data", data): "--cv takes one data set",
+        ("evaluate", "--cv", 1, data): "x>=2",
+        ("evaluate", "--cv", 5, data, "--train", "x"): "would be 'x', but there is no such set",
+        ("evaluate", "--cv", 5, data, "--recipe", recipe): "4 pairs of 'train' are too few",
         ("cache", "ls", *store): "there is no cache here",
         ("demo", data): "exists already",
         ("demo", tmp_path / "new", "--pairs", 3): "Give at least 20",

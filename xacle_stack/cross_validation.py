@@ -112,8 +112,8 @@ def held_out_folds(
     if len(pairs) < 2 * n_folds:
         raise PairsError(
             f"{len(pairs)} pairs of {pairs.split!r} are too few for a cross-validation in "
-            f"{n_folds} folds, which takes {2 * n_folds}. Rate more pairs, or ask for fewer folds "
-            "(--cv N; in Python n_folds=N)."
+            f"{n_folds} folds, which takes {2 * n_folds} or more. Rate more pairs, or ask for "
+            "fewer folds (--cv N; in Python n_folds=N)."
         )
     labels = labels_to_hold_out(pairs, group_by)
     n_labels = None if labels is None else len(set(labels))

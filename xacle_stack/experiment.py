@@ -81,7 +81,7 @@ def fill_cache(
     )
     report = encode(splits.values(), recipe.encoders)
     train = train or ("train" if len(splits) > 1 else next(iter(splits)))
-    if recipe.view_encoders and train in splits:
+    if recipe.view_encoders and train in splits and splits[train].scores is not None:
         views = encode([splits[train]], recipe.view_encoders)
         report.encoded += views.encoded
         report.reused += views.reused

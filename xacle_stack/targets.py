@@ -147,8 +147,8 @@ def fold_groups(
         if warns:
             what = "captions" if labels is pairs.captions else "groups"
             logger.warning(
-                "only %d different %s: too few to hold some of them out (that takes %d), so "
-                "plain folds are used; out-of-fold scores then speak of these %s only. "
+                "only %d different %s: too few to hold some of them out (that takes %d), so the "
+                "stack's own folds are plain; its out-of-fold scores then speak of these %s only. "
                 'Set group_by = "%s" under [stacker] in the recipe to hold them out anyway.',
                 n_labels,
                 what,

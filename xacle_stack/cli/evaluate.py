@@ -25,7 +25,7 @@ from xacle_stack.cli.options import (
     chosen_sets,
 )
 from xacle_stack.cli.runs import run_and_print
-from xacle_stack.cli.show import print_results, stop_on_failures
+from xacle_stack.cli.show import print_results, say_new_store, stop_on_failures
 
 
 def evaluate(
@@ -93,7 +93,7 @@ def evaluate(
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     sets = chosen_sets(place, audio_column, text_column, audio_root)
     name = training_set(sets, train, source=place)
-    rated = {name: sets[name]}
+    rated, was_there = {name: sets[name]}, store.exists()
     report = fill_cache(
         *(place, settings, store),
         splits=rated,
@@ -102,6 +102,8 @@ def evaluate(
         n_jobs=jobs,
         progress=not quiet,
     )
+    if not was_there:
+        say_new_store(store)
     stop_on_failures(report)
     reference, spec = next(iter(settings.stack_systems.items()))
     folder = out or Path("runs") / f"{settings.name}-{data_name(place)}"

@@ -57,7 +57,11 @@ def run_and_print(
         raise
     print_results(results)
     if not results:
-        console.print("No set but the one fitted on has scores, and --cv is 0: nothing to evaluate.")
+        console.print(
+            "No set but the one fitted on has scores, and --cv is 0: nothing to evaluate."
+        )
     if any(result.split == CROSS_VALIDATION for result in results):
-        console.print("The models are fitted on all pairs; the figures are of fits without each fold.")
+        console.print(
+            "The models are fitted on all pairs; the figures are of fits without each fold."
+        )
     console.print(f"Models, scores, tables and plots: {out}", soft_wrap=True)
