@@ -186,7 +186,7 @@ def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Pa
         ("evaluate", "a.csv"): "give the human scores with --data DATA, or --cv 5",
         ("evaluate", "--cv", 5, "a.csv", "b.csv"): "--cv takes one data set with human scores",
         ("evaluate", "--cv", 5, data, "--data", data): "--cv takes one data set",
-        ("evaluate", "--cv", 1, data): "x>=2",
+        ("evaluate", "--cv", 1, data): "Invalid value for '--cv'",
         ("evaluate", "--cv", 5, data, "--train", "x"): "would be 'x', but there is no such set",
         ("evaluate", "--cv", 5, data, "--recipe", recipe): "4 pairs of 'train' are too few",
         ("cache", "ls", *store): "there is no cache here",

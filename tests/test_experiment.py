@@ -479,8 +479,12 @@ def test_sets_may_have_any_names(make_data: WriteData, tmp_path: Path) -> None:
     assert {"scores-audiocaps-2.csv", "scores-clotho-linear.csv"} <= written
     assert "audiocaps-2-clotho.png" in written or find_spec("matplotlib") is None
     sets["audiocaps 2"] = sets["AudioCaps/2"]
-    with pytest.raises(PairsError, match=r"'audiocaps 2' .*'AudioCaps/2' .*one file"):
+    with pytest.raises(PairsError, match=r"'AudioCaps/2' .*'audiocaps 2' .*one file"):
         next(run_experiment(*places, splits=sets, train="rated by us"))
+    hidden = replace(old["test"], scores=None, ratings=None)
+    for name, said in (("cross-validation", "one file"), ("x" * 300, "too long")):
+        with pytest.raises(PairsError, match=said):
+            next(run_experiment(*places, splits={"train": old["train"], name: hidden}))
 
 
 def test_an_epoch_is_chosen_on_a_validation_split_only_if_there_is_one(

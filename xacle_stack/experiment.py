@@ -6,9 +6,10 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def run_experiment(
         folds = held_out_folds(pairs, recipe, n_folds)
         scored = {CROSS_VALIDATION: pairs}
     systems = _checked_systems(systems, scored, data, recipe)
-    _check_file_names({**splits, **scored}, systems, data)
+    _check_file_names([*splits, *([] if folds is None else scored)], systems, data)
     with RunFolder(out, data, store) as run:
         cache, fingerprints = FeatureCache(store), recipe.fingerprints()
         task = _Task(
@@ -231,23 +232,23 @@ def _checked_systems(
     return systems
 
 
-def _check_file_names(splits: Iterable[str], systems: Iterable[str], data: Path) -> None:
+def _check_file_names(splits: Iterable[str], systems: Collection[str], data: Path) -> None:
     """Check that scores of no two splits and systems would be written to one file."""
-    pairs = [(split, system) for split in splits for system in (None, *systems)]
-    by_name: dict[str, tuple[str, str | None]] = {}
-    for split, system in pairs:
-        other = by_name.setdefault(_scores_file(split, system), (split, system))
-        if other != (split, system):
+    by_file: dict[str, str] = {}
+    for split, system in product(splits, (None, *systems)):
+        file = _scores_file(split, system)
+        what = f"the scores of {system or 'the reference'!r} on {split!r}"
+        if file in by_file:
             raise PairsError(
-                f"{data}: the scores of {system or 'the reference'!r} on the set {split!r} and of "
-                f"{other[1] or 'the reference'!r} on {other[0]!r} would be written to one file, "
-                f"{_scores_file(split, system)!r}. Give the set or the system another name."
+                f"{data}: {by_file[file]} and {what} would be written to one file, {file!r}. Give "
+                "the set or the system another name."
             )
-        if len(_scores_file(split, system).encode()) > _MAX_FILE_NAME_BYTES:
+        if len(file.encode()) > _MAX_FILE_NAME_BYTES:
             raise PairsError(
-                f"{data}: the name of the set {split!r} is too long for the name of a file. "
-                "Shorten it."
+                f"{data}: {what}: the name of the set is too long for the name of a file. Shorten "
+                "it."
             )
+        by_file[file] = what
 
 
 def _scores_file(split: str, system: str | None) -> str:
