@@ -85,7 +85,9 @@ def of_split(results: list[Result], split: str) -> dict[str, Result]:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Return the files of a run but those of its page."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in paths if path.parts[0] != "report")
 
 
 def test_a_stack_is_set_beside_those_of_fewer_spaces(

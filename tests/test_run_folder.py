@@ -107,7 +107,7 @@ def test_a_folder_that_holds_what_a_run_reads_is_refused(tmp_path: Path, inside:
     places = {"data set": tmp_path / "data", "store of embeddings": tmp_path / "store"}
     places[inside] = tmp_path / "out" / "sub" / "there"
     places[inside].mkdir(parents=True)
-    with pytest.raises(ModelFileError, match=rf"out: the {inside} .*--out"):
+    with pytest.raises(ModelFileError, match=r"out: .*out/sub/there is in this folder.*--out"):
         RunFolder(tmp_path / "out", *places.values()).__enter__()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -201,7 +201,7 @@ def run_experiment(
                 write_plots(results, run.draft)
             except MissingExtraError as error:
                 logger.warning("No plots: %s", error)
-        if splits:
+        if shown := {**splits, **scored}:
             # The first of the seeds, as in the files of scores.
             scores = {
                 name: {split: fits[0] for split, fits in task.fits[name].scores.items()}
@@ -209,7 +209,7 @@ def run_experiment(
             }
             write_run_page(
                 [*results, *published] if results else [],
-                splits,
+                shown,
                 scores,
                 run.draft / REPORT,
                 title=f"{recipe.name} on {data.resolve().name}",

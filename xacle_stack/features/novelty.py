@@ -169,7 +169,7 @@ def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
     n_beyond, n_pairs = int((sides.max(axis=1) > 1).sum()), len(sides)
     if n_beyond == 0 or (n_pairs >= _FEW_PAIRS and n_beyond <= _MANY * n_pairs):
         return
-    row, side = np.unravel_index(sides.argmax(), sides.shape)
+    row, side = map(int, np.unravel_index(sides.argmax(), sides.shape))
     logger.warning(
         "%d of %d pairs are farther from the training pairs than 99 in 100 of these are from each "
         "other (novelty above 1), so their scores may mean little; the farthest is the %s of %r "

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from xacle_stack.results.page import ClipEntry, Plot, Report, write_page
+from xacle_stack.results.text_table import TextTable
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.chrome.service import Service  # noqa: E402

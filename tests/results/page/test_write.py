@@ -12,6 +12,7 @@ import soundfile
 from xacle_stack.audio import SampleSource
 from xacle_stack.results.page import ClipEntry, Plot, Report, write_page
 from xacle_stack.results.page.write import top_rows
+from xacle_stack.results.text_table import TextTable
 
 NASTY = "</script><script>alert(1)</script><!-- \u2028 <img src=x onerror=alert(1)>"
 

@@ -15,7 +15,7 @@ from xacle_stack.pairs import Pairs
 from xacle_stack.results.page.record import ClipEntry, Plot, Report
 from xacle_stack.results.page.write import AudioChoice, write_page
 from xacle_stack.results.plots import draw_plots, plot_human_and_predicted, svg_of
-from xacle_stack.results.record import Result
+from xacle_stack.results.record import CROSS_VALIDATION, Result
 from xacle_stack.results.table import ResultsTable
 
 logger = logging.getLogger(__name__)
@@ -23,9 +23,10 @@ logger = logging.getLogger(__name__)
 _PLOT_TITLES = {
     "srcc": "The SRCC of every system with its interval",
     "srcc-mse": "The SRCC of every system against its mean squared error",
-    "validation-test": "The SRCC of every system on one split against that on the other",
     "difference": "The difference of every system's SRCC to the reference's, with its interval",
+    "learning-curve": "The SRCC on held-out pairs against the number of training pairs",
 }
+_TWO_SPLITS = "The SRCC of every system on one split against that on the other"
 
 
 def write_run_page(
@@ -80,11 +81,10 @@ def run_report(
         for split, pairs in splits.items()
         for entry in _clips(split, pairs, [of[split] for of in scores.values()], len(splits), rated)
     ]
-    systems = f"{len(scores)} systems were" if len(scores) > 1 else "One system was"
-    summary = [
-        f"{systems} fitted on the train split. The clips have the scores of "
-        f"{printable_name(reference)}."
-    ]
+    source = (
+        " by fits without the clip's fold, as the figures" if CROSS_VALIDATION in splits else ""
+    )
+    summary = [f"The clips have the scores of {printable_name(reference)}{source}."]
     spread = "the standard deviation of the systems' scores"
     return Report(
         title,
@@ -125,7 +125,10 @@ def _plots(
     if not results:
         return []
     try:
-        plots = [Plot(_PLOT_TITLES[name], svg_of(ax)) for name, ax in draw_plots(results).items()]
+        plots = [
+            Plot(_PLOT_TITLES.get(name, _TWO_SPLITS), svg_of(ax))
+            for name, ax in draw_plots(results).items()
+        ]
         plots += [
             Plot(
                 f"Human and predicted scores on {split}",
