@@ -73,6 +73,7 @@ def score(
     from xacle_stack.pairs import read_pairs
     from xacle_stack.scorer import Scorer
     from xacle_stack.submission import write_predictions
+    from xacle_stack.systems.specs import file_name
 
     captions = _captions(audio, text) if audio and text else []
     pairs = None
@@ -98,7 +99,7 @@ def score(
     if pairs is None:
         _print_scores(audio or [], scorer.score_clips(audio or [], captions).tolist())
         return
-    path, was_there = out or Path(f"scores-{pairs.split}.csv"), store.exists()
+    path, was_there = out or Path(f"scores-{file_name(pairs.split)}.csv"), store.exists()
     write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
     if not was_there:
         say_new_store(store)
