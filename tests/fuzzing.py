@@ -5,6 +5,7 @@ use ends in one of two ways: it returns what the files say (`"used"`), or one of
 what is wrong with them (`"refused"`).  Everything else is a fault.
 """
 
+import csv
 import hashlib
 import json
 import shutil
@@ -34,7 +35,18 @@ from xacle_stack import (
     save_model,
     write_predictions,
 )
+from xacle_stack.pairs import read_splits
 from xacle_stack.recipe import read_recipe
+
+try:
+    import av
+except ImportError:
+    av = None
+try:
+    import pyarrow as pa
+    from pyarrow import parquet
+except ImportError:
+    pa = parquet = None
 
 _EXTREMES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, -(2**40), 1e308, -0.0, 1e-320, 10**30),
@@ -388,6 +400,73 @@ def _use_audio(folder: Path) -> None:
         raise AssertionError("samples that are none or not finite")
 
 
+_CONTAINERS = {"a.m4a": "aac", "a.mov": "alac", "a.webm": "libopus", "a.mkv": "flac", "a.ts": "aac"}
+
+
+def _write_containers(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    samples = np.random.default_rng(0).normal(scale=0.1, size=(1, 8000)).astype(np.float32)
+    for name, codec in _CONTAINERS.items():
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream(codec, rate=48_000)
+            stream.layout = "mono"
+            stream.codec_context.open(strict=False)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, 0
+            resampler = av.AudioResampler(
+                stream.codec_context.format,
+                "mono",
+                48_000,
+                frame_size=stream.codec_context.frame_size,
+            )
+            for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+                container.mux(stream.encode(part))
+
+
+_TABLE = [
+    {"id": str(i), "audio": f"{i}.wav", "text": f'"sound", number {i}', "score": i, "split": "a"}
+    for i in range(_PREPARED_CLIPS)
+]
+
+
+def _write_tables(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for row in _TABLE:
+        soundfile.write(folder / row["audio"], np.full(100, 0.1), 8000)
+    header = list(_TABLE[0])
+    for ending, mark in {"csv": ",", "tsv": "\t"}.items():
+        with (folder / f"t.{ending}").open("w", newline="") as file:
+            writer = csv.writer(file, delimiter=mark)
+            writer.writerows([header, *([row[name] for name in header] for row in _TABLE)])
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _TABLE))
+    if parquet is not None:
+        columns = {name: [row[name] for row in _TABLE] for name in header}
+        parquet.write_table(pa.table(columns), folder / "t.parquet")
+
+
+def _spoil_table(rng: Generator, folder: Path) -> None:
+    """Spoil one table, the text of a JSONL half of the time in its values."""
+    path = _any(rng, sorted(folder.glob("t.*")))
+    for other in folder.glob("t.*"):
+        if other != path:
+            other.unlink()
+    if path.suffix == ".jsonl" and rng.random() < 0.5:
+        rows = spoil_json(rng, _TABLE)
+        rows = rows if isinstance(rows, list) else [rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".csv" and rng.random() < 0.5:
+        _spoil_csv(rng, folder)
+    else:
+        path.write_bytes(spoil_bytes(rng, path.read_bytes()))
+
+
+def _use_tables(folder: Path) -> None:
+    for path in folder.glob("t.*"):
+        for pairs in read_splits(path).values():
+            if len(pairs.audio) != len(pairs) or not len(pairs):
+                raise AssertionError("pairs without clips")
+
+
 def _make_folder_then(write: Callable[[Path], None]) -> Callable[[Path], None]:
     def prepare(folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -403,4 +482,7 @@ TARGETS = {
     "predictions": Target(_make_folder_then(_write_scores), _spoil_csv, _use_scores),
     "recipe": Target(_write_recipe, _spoil_recipe, lambda f: read_recipe(f / "recipe.toml")),
     "audio": Target(_write_audio, _spoil_audio, _use_audio),
+    "table": Target(_write_tables, _spoil_table, _use_tables),
 }
+if av is not None:
+    TARGETS["container"] = Target(_write_containers, _spoil_audio, _use_audio)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xacle_stack.listeners import ListenerModel
     from xacle_stack.metrics import Evaluation, evaluate
     from xacle_stack.model_file import load_card, load_model, save_model
-    from xacle_stack.pairs import Pairs, list_splits, read_pairs
+    from xacle_stack.pairs import Pairs, list_splits, read_generated, read_pairs, read_splits
     from xacle_stack.scorer import Scorer
     from xacle_stack.stacking import BoostedTrees, Stacker
     from xacle_stack.submission import read_predictions, write_predictions
@@ -67,7 +67,9 @@ _HOMES = {
     "evaluate": "metrics",
     "Pairs": "pairs",
     "list_splits": "pairs",
+    "read_generated": "pairs",
     "read_pairs": "pairs",
+    "read_splits": "pairs",
     "Scorer": "scorer",
     "BoostedTrees": "stacking",
     "Stacker": "stacking",
@@ -122,8 +124,10 @@ __all__ = [
     "pair_features",
     "rank_average",
     "read_clip",
+    "read_generated",
     "read_pairs",
     "read_predictions",
+    "read_splits",
     "save_model",
     "write_predictions",
 ]

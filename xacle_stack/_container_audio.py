@@ -109,7 +109,7 @@ def open_container(path: Path, format_name: str) -> Iterator[ContainerSound]:
                     raise AudioError(f"{path}: its sound is in a form that FFmpeg does not know.")
                 yield _sound(path, container, stream)
         # A few of PyAV's errors are not its own.
-        except (av.FFmpegError, ArithmeticError, AttributeError, LookupError, ValueError) as error:
+        except (av.FFmpegError, ArithmeticError, LookupError, ValueError) as error:
             if isinstance(error, AudioError):
                 raise
             reason = getattr(error, "strerror", None) or str(error)

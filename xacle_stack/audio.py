@@ -37,7 +37,7 @@ from xacle_stack.errors import AudioError
 AUDIO_VERSION = "mean of channels, soxr HQ"
 # Raise it when some files are decoded to other samples or newly refused.  Remembered content keys
 # of an older version are not used.
-DECODING_VERSION = 3
+DECODING_VERSION = 2
 
 # Limits of one clip.  An hour of mono at 48 kHz takes 0.7 GB, and the most samples take 1 GiB.
 MAX_DURATION_S = 3600
