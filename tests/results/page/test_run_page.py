@@ -16,9 +16,7 @@ def make_run(
     ids = [f"{row}.wav" for row in range(n_pairs)]
     captions = [f"sound {row}" for row in range(n_pairs)]
     columns = {"system": ["a", "b"] * (n_pairs // 2), "seed": range(n_pairs)}
-    test = Pairs(
-        "test", ids, [], captions, scores=human if rated else None, columns=columns
-    )
+    test = Pairs("test", ids, [], captions, scores=human if rated else None, columns=columns)
     scores = {
         name: {"test": np.clip(human + rng.normal(scale=s, size=n_pairs), 0, 10)}
         for name, s in {"stack": 1.0, "other": 2.0}.items()
