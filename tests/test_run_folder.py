@@ -26,6 +26,9 @@ def test_a_run_replaces_what_runs_wrote_and_keeps_what_users_put_there(tmp_path:
     with run_folder(out) as run:
         write(run.draft, results_csv="1", results_md="1", models__a_skops="1")
         (run.draft / "scores-test.csv").write_text("1")
+        (run.draft / "report" / "index_files" / "audio").mkdir(parents=True)
+        (run.draft / "report" / "index_files" / "audio" / "1.wav").write_text("1")
+        (run.draft / "report" / "index.html").write_text("1")
         run.publish()
         assert run.has_results
     write(out, notes_txt="mine", models__readme_md="mine", scores_csv="mine", results_csv="edited")

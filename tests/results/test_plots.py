@@ -23,9 +23,11 @@ from xacle_stack.results import (
     Result,
     plot_difference,
     plot_learning_curve,
+    plot_human_and_predicted,
     plot_srcc,
     plot_srcc_and_mse,
     plot_two_splits,
+    svg_of,
     write_plots,
 )
 
@@ -196,3 +198,26 @@ def test_the_files(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     paths = write_plots(make_results(["stack"], ("test",)), tmp_path / "one")
     assert [path.name for path in paths] == names[:2]
+
+
+@pytest.mark.parametrize("n_pairs", [3, 200])
+def test_every_pair_is_a_mark_at_its_human_and_predicted_score(
+    n_pairs: int, rng: np.random.Generator
+) -> None:
+    human, predicted = rng.uniform(0, 10, (2, n_pairs))
+    ax = plot_human_and_predicted(human, predicted, split="test")
+    _, pairs, *means = ax.get_lines()  # the first is the diagonal
+    np.testing.assert_array_equal(pairs.get_xydata(), np.column_stack([human, predicted]))
+    assert ax.get_title(loc="left").startswith("test: ")
+    assert len(means) == (n_pairs >= 50)
+    for tenths in means:
+        x, y = tenths.get_xydata().T
+        np.testing.assert_allclose([x.mean(), y.mean()], [human.mean(), predicted.mean()])
+        assert (np.diff(y) > 0).all()
+
+
+def test_a_plot_as_svg_is_the_same_text_every_time_and_has_no_background() -> None:
+    first, again = (svg_of(plot_human_and_predicted([1, 9], [2, 8])) for _ in range(2))
+    assert first == again
+    assert first.rstrip().endswith("</svg>")
+    assert "fill: #ffffff" not in first
