@@ -5,6 +5,8 @@ An encoder may be a user's own code, so any exception can come out of it.
 
 from __future__ import annotations
 
+import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,32 @@ MAX_WAITING_BYTES = 256 << 20
 # A caption takes a fraction of a clip's work.
 CAPTIONS_PER_CLIP = 4
 _PROBE_CAPTION = "a dog barks"
+
+
+class _OneAtATime:
+    """Lets one thread of the process run an encoder's code, and others wait.
+
+    Model libraries keep state in the process: a tokenizer its padding, PyTorch the state of its
+    random numbers, and the loading of a model puts stand-ins in place of modules.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget who holds the lock: a forked process does not have that thread."""
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+ONE_AT_A_TIME = _OneAtATime()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=ONE_AT_A_TIME.renew)
 
 
 @contextmanager
@@ -51,7 +79,7 @@ def encode_batch(
     EncoderError if the encoder's code raises anything, or what it returns breaks the contract.
     """
     method = encoder.encode_audio if modality == "audio" else encoder.encode_text
-    with encoder_errors(encoder.info.name, f"encode_{modality}"):
+    with ONE_AT_A_TIME, encoder_errors(encoder.info.name, f"encode_{modality}"):
         outputs = method(items)  # type: ignore[arg-type]  # clips or captions, by modality
         return check_outputs(encoder.info, modality, outputs, len(items))
 

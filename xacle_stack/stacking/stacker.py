@@ -333,7 +333,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             If a FeatureTable has other families than the one given to `fit`, or a learner fails or
             predicts NaN or infinity.
         """
-        return self.meta_predict(self._predict_level0(X))
+        with one_thread():  # each entry on its own looks for the libraries again
+            return self.meta_predict(self._predict_level0(X))
 
     def transform(self, X: ArrayLike) -> FloatArray:
         """Return each level-0 learner's prediction, of shape (n_pairs, n_level0).
@@ -535,10 +536,13 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             part = FeatureTable(table.rows(rows), table.blocks, families=table.families)
             predictions[rows] = predict_level0(self.level0_models_, part, self.compression_)
 
-        jobs = None if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
+        blocks = [*row_blocks(0, len(table), BLOCK_ROWS)]
+        # Joblib waits for threads in steps of 10 ms, for one block in vain.
+        is_alone = self.n_jobs is None or len(blocks) == 1
+        jobs = 1 if is_alone else min(effective_n_jobs(self.n_jobs), cpu_count())
         with one_thread():
             Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
-                delayed(score)(rows) for rows in row_blocks(0, len(table), BLOCK_ROWS)
+                delayed(score)(rows) for rows in blocks
             )
         return predictions
 
