@@ -48,6 +48,7 @@ RANKS = {
     "targets": 10,
     "scorer": 11,
     "experiment": 12,
+    "service": 12,
     "cli": 13,
 }
 # Within rank 0, nothing but errors and the safe form of names is imported.

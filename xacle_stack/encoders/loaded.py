@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import Clip, ClipSource, clip_duration, clip_from_samples, read_clip
 from xacle_stack.encoders.base import Encoder, Modality, Output
-from xacle_stack.encoders.batches import ONE_AT_A_TIME, BatchQueue, encoder_errors
+from xacle_stack.encoders.batches import BatchQueue, encoder_errors, one_at_a_time
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.encoders.registry import EncoderChoice
 from xacle_stack.errors import AudioError, EncoderError, bullet_list
@@ -68,7 +68,7 @@ class LoadedEncoders:
     def get(self, choice: EncoderChoice) -> Encoder:
         """Return an encoder, which is loaded at the first call."""
         model = choice.unaugmented  # all views share one model
-        with ONE_AT_A_TIME:
+        with one_at_a_time():
             if model not in self._encoders:
                 with encoder_errors(choice.name, "load"):
                     self._encoders[model] = model.load(self._device)
@@ -84,8 +84,8 @@ class LoadedEncoders:
         Parameters
         ----------
         clips : sequence of path-like, ClipSource, array-like or tensor
-            Audio files, or samples as :func:`~xacle_stack.audio.clip_from_samples` takes them.  What
-            stands there several times, the same path or object, is encoded once.
+            Audio files, or samples as :func:`~xacle_stack.audio.clip_from_samples` takes them.
+            A path or object that stands there several times is encoded once.
         sample_rate_hz : int, or sequence of int of length n_clips, optional
             The sampling rate of the samples.  Files have their own.
 
@@ -206,8 +206,10 @@ def _contents(
     clips: Sequence[Path | str | ClipSource | ArrayLike],
     sample_rate_hz: int | Sequence[int | None] | None,
 ) -> tuple[dict[int, Path | ClipSource | Clip], list[int], dict[int, str]]:
-    """Return the distinct usable clips by index, files still unread; of each clip the index of
-    the first that is the same; and why others cannot be used.
+    """Return the usable clips, the first of each clip, and why others cannot be used.
+
+    The usable ones are those that differ, by index, files still unread.  The first of a clip is the
+    index of the first that is the same path or object.
     """
     if isinstance(clips, str | bytes | os.PathLike) or any(map(_is_number, clips)):
         raise AudioError(
@@ -231,7 +233,9 @@ def _contents(
     failures: dict[int, str] = {}
     for index, (clip, rate) in enumerate(zip(clips, rates, strict=True)):
         is_path = isinstance(clip, str | os.PathLike)
-        firsts.append(first_of.setdefault((os.fspath(clip) if is_path else id(clip), repr(rate)), index))
+        firsts.append(
+            first_of.setdefault((os.fspath(clip) if is_path else id(clip), repr(rate)), index)
+        )
         if firsts[index] < index:
             continue
         if is_path:
