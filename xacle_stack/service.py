@@ -168,14 +168,16 @@ def create_app(scorer: Scorer, limits: Limits | None = None, *, name: str = "sco
             )
         except HTTPException as error:
             raise RefusedError(422, f"the form cannot be read: {error.detail}") from None
-        async with form:
+        try:
             values = {field: form.getlist(field) for field in form}
             if unknown := sorted(values.keys() - set(_FORM_FIELDS)):
                 raise RefusedError(422, f"unknown fields {unknown!r}. Expected audio, text and id.")
             files = values.get("audio", [])
             sounds = [await file.read() for file in files if isinstance(file, UploadFile)]
             texts = [text for text in values.get("text", []) if isinstance(text, str)]
-            ids = [one for one in values.get("id", []) if isinstance(one, str)]
+            ids: list[str | None] = [one for one in values.get("id", []) if isinstance(one, str)]
+        finally:
+            await form.close()
         if not sounds or len(sounds) < len(files):
             raise RefusedError(422, "audio: expected one uploaded file or more.")
         texts = texts * len(sounds) if len(texts) == 1 else texts

@@ -53,8 +53,9 @@ def serve(
         code=by_name(code, "--code"),
         device=device,
     )
+    named = model.resolve().parent if model.name == "model.skops" else model.resolve()
     limits = Limits(max_bytes, max_duration, max_batch, max_wait_ms, max_queue=4 * max_batch)
-    app = create_app(scorer, limits, name=model.resolve().name)
+    app = create_app(scorer, limits, name=named.stem)
     # The address is taken before the encoders are loaded, so that a mistake is told at once.
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

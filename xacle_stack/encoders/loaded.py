@@ -226,19 +226,17 @@ def _contents(
             f"sample_rate_hz: {len(rates)} rates for {len(clips)} clips; expected one whole number "
             "for all clips, or one for each."
         )
-    clips = list(clips)  # a row of an array is an object only as long as somebody holds it
+    listed = list(clips)  # a row of an array is an object only as long as somebody holds it
     first_of: dict[object, int] = {}
     firsts: list[int] = []
     contents: dict[int, Path | ClipSource | Clip] = {}
     failures: dict[int, str] = {}
-    for index, (clip, rate) in enumerate(zip(clips, rates, strict=True)):
-        is_path = isinstance(clip, str | os.PathLike)
-        firsts.append(
-            first_of.setdefault((os.fspath(clip) if is_path else id(clip), repr(rate)), index)
-        )
+    for index, (clip, rate) in enumerate(zip(listed, rates, strict=True)):
+        same = os.fspath(clip) if isinstance(clip, str | os.PathLike) else id(clip)
+        firsts.append(first_of.setdefault((same, repr(rate)), index))
         if firsts[index] < index:
             continue
-        if is_path:
+        if isinstance(clip, str | os.PathLike):
             contents[index] = Path(clip)
             continue
         if isinstance(clip, ClipSource):
