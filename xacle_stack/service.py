@@ -128,10 +128,11 @@ def create_app(scorer: Scorer, limits: Limits | None = None, *, name: str = "sco
     """
     for package in ("fastapi", "python_multipart"):
         require(package, extra="serve", purpose="the service")
-    from fastapi import FastAPI, HTTPException, Request
+    from fastapi import FastAPI, Request
     from fastapi.concurrency import run_in_threadpool
     from fastapi.responses import JSONResponse
     from starlette.datastructures import UploadFile
+    from starlette.exceptions import HTTPException
 
     limits = Limits() if limits is None else limits
     batcher = _Batcher(scorer, limits)
