@@ -98,7 +98,7 @@ class Clip:
 def _mean_of_channels(samples: FloatArray) -> FloatArray:
     """Return the mean of each row as a new array.
 
-    NumPy's own mean takes 25 times as long over two columns, and has the same bits.
+    NumPy's own mean takes 25 times as long over two columns, and has the same values.
     """
     match samples.shape[1]:
         case 1:
