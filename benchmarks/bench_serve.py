@@ -23,7 +23,7 @@ from xacle_stack.pairs import Pairs, read_pairs
 from xacle_stack.synth.demo import write_demo
 
 CLIENTS, BATCHES = (1, 8, 32), (32, 1)
-REQUESTS, MAX_SECONDS = 400, 15
+REQUESTS, MAX_SECONDS = 300, 10
 HEADER = ["max_batch", "clients", "requests", "other answers", "requests a second"]
 HEADER += ["p50 (ms)", "p95 (ms)", "p99 (ms)"]
 
