@@ -49,8 +49,9 @@ RANKS = {
     "targets": 10,
     "scorer": 11,
     "cross_validation": 12,
-    "experiment": 13,
     "rating": 12,
+    "experiment": 13,
+    "service": 13,
     "cli": 14,
 }
 # Within rank 0, nothing but errors and the safe form of names is imported.

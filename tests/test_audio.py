@@ -9,8 +9,8 @@ import soundfile
 import soxr
 
 from xacle_stack import _audio_source, audio
-from xacle_stack.audio import clip_duration, fixed_windows, read_clip, repeat_to_length
-from xacle_stack.errors import AudioError
+from xacle_stack.audio import Clip, clip_duration, fixed_windows, read_clip, repeat_to_length
+from xacle_stack.errors import AudioError, ClipTooLongError
 
 
 @pytest.fixture
@@ -411,3 +411,20 @@ def test_an_mp3_of_countless_pieces_is_refused(
     monkeypatch.setattr(_audio_source, "_MAX_STEPS", 500)
     with pytest.raises(AudioError, match=r"junk.mp3: damaged: .* more than 500 frames"):
         read_clip(path)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 9])
+def test_the_mean_of_channels_is_numpys(n_channels: int) -> None:
+    samples = np.random.default_rng(0).normal(size=(5000, n_channels)).astype(np.float32)
+    samples[:2] = [[-0.0], [0.0]]
+    expected = samples.mean(axis=1, dtype=np.float32)
+    mixed = Clip(samples, 8000).mono(8000)
+    np.testing.assert_array_equal(mixed, expected)
+    assert not np.shares_memory(mixed, samples)
+
+
+def test_a_limit_of_the_duration_ends_the_decoding(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 8000)
+    assert read_clip(tmp_path / "a.wav", 2).duration_s == 2
+    with pytest.raises(ClipTooLongError, match=r"16000 samples.*15200 \(2 s\)"):
+        read_clip(tmp_path / "a.wav", 1.9)

@@ -1,7 +1,10 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support import TOY, WriteData
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from xacle_stack import Scorer, save_model
 from xacle_stack.cache import FeatureCache
@@ -127,6 +131,72 @@ def test_tensors_are_scored_like_arrays(train: Pairs, tmp_path: Path, recipe: Re
     samples, rate = soundfile.read(train.audio[0], dtype="float32")
     scores = scorer.score_clips(torch.from_numpy(samples), "rain", sample_rate_hz=rate)
     np.testing.assert_array_equal(scores, scorer.score_clips([train.audio[0]], ["rain"]))
+
+
+def test_an_array_with_one_row_for_each_text_is_a_batch(saved: Path, rng) -> None:
+    scorer, texts = Scorer.load(saved, device="cpu"), ["rain", "a dog", "wind"]
+    batch = rng.uniform(-0.5, 0.5, (3, 4000)).astype(np.float32)
+    expected = scorer.score_clips(list(batch), texts, sample_rate_hz=8000)
+    found = scorer.score_clips(batch, texts, sample_rate_hz=8000)
+    np.testing.assert_array_equal(found, expected)
+    stereo = np.stack([batch, batch], axis=1)
+    found = scorer.score_clips(stereo, texts, sample_rate_hz=8000)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    torch = pytest.importorskip("torch")
+    found = scorer.score_clips(torch.from_numpy(batch).requires_grad_(), texts, sample_rate_hz=8000)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_threads_share_the_encoders_and_get_the_same_scores(saved: Path, rng, monkeypatch) -> None:
+    choice = Scorer.load(saved).recipe.encoders[0]
+    loaded, load = [], choice.encoder.load
+    monkeypatch.setattr(
+        choice.encoder, "load", lambda *args: (time.sleep(0.1), loaded.append(1), load(*args))[2]
+    )
+    clips = [rng.uniform(-0.5, 0.5, 4000 + 10 * n) for n in range(12)]
+    alone = Scorer.load(saved, device="cpu")
+    expected = [alone.score_clips(clip, "rain", sample_rate_hz=8000)[0] for clip in clips]
+    shared = Scorer.load(saved, device="cpu")
+    with threadpool_limits(2):
+        before = threadpool_info()
+        with ThreadPoolExecutor(6) as pool:
+            found = list(
+                pool.map(lambda clip: shared.score_clips(clip, "rain", sample_rate_hz=8000), clips)
+            )
+        assert threadpool_info() == before
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+    assert len(loaded) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_scores_while_threads_of_its_parent_do(saved: Path) -> None:
+    code = f"""
+import multiprocessing, threading
+import numpy as np
+from xacle_stack import Scorer
+scorer = Scorer.load({str(saved)!r}, device="cpu")
+clip = np.sin(np.arange(8000) / 9)
+def score():
+    return float(scorer.score_clips(clip, "rain", sample_rate_hz=8000)[0])
+expected, is_over = score(), threading.Event()
+def go_on():
+    while not is_over.is_set():
+        score()
+threads = [threading.Thread(target=go_on) for _ in range(2)]
+for thread in threads:
+    thread.start()
+context = multiprocessing.get_context("fork")
+queue = context.SimpleQueue()
+for _ in range(4):
+    child = context.Process(target=lambda: queue.put(score()))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0, child.exitcode
+    assert queue.get() == expected
+is_over.set()
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=300)
+    assert done.returncode == 0
 
 
 def test_clips_that_cannot_be_scored_are_told(saved: Path, train: Pairs, tmp_path: Path) -> None:

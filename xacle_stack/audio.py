@@ -31,7 +31,7 @@ from xacle_stack._audio_source import (
 )
 from xacle_stack._container_audio import container_format, open_container
 from xacle_stack._types import FloatArray
-from xacle_stack.errors import AudioError
+from xacle_stack.errors import AudioError, ClipTooLongError
 
 # Part of every audio fingerprint: change it when the same file would give other mono samples.
 AUDIO_VERSION = "mean of channels, soxr HQ"
@@ -87,7 +87,7 @@ class Clip:
 
         The resampler is soxr's HQ, as in ``librosa.load``.
         """
-        mixed: FloatArray = self.samples.mean(axis=1, dtype=np.float32)
+        mixed = _mean_of_channels(self.samples)
         if sample_rate_hz == self.sample_rate_hz:
             return mixed
         resampled: FloatArray = soxr.resample(
@@ -95,6 +95,20 @@ class Clip:
         )
         # A clip of a few samples may round down to none.
         return resampled if len(resampled) else mixed[:1]
+
+
+def _mean_of_channels(samples: FloatArray) -> FloatArray:
+    """Return the mean of each row as a new array.
+
+    NumPy's own mean takes 25 times as long over two columns, and has the same values.
+    """
+    match samples.shape[1]:
+        case 1:
+            return samples[:, 0].copy()
+        case 2:
+            return (samples[:, 0] + samples[:, 1]) / np.float32(2)
+    mean: FloatArray = samples.mean(axis=1, dtype=np.float32)
+    return mean
 
 
 class ClipSource(ABC):
@@ -145,7 +159,7 @@ class SampleSource(ClipSource):
         return self._clip.duration_s
 
 
-def read_clip(path: Path | str | ClipSource) -> Clip:
+def read_clip(path: Path | str | ClipSource, max_duration_s: float = MAX_DURATION_S) -> Clip:
     """Decode one audio file.
 
     Parameters
@@ -153,6 +167,8 @@ def read_clip(path: Path | str | ClipSource) -> Clip:
     path : path-like or ClipSource
         Any format that libsndfile reads; with the extra ``av`` also m4a, mp4, webm, mkv, avi and
         others, of which the first stream of audio is taken.
+    max_duration_s : float, default=3600
+        A longer file is refused with a ClipTooLongError before more than that is decoded.
 
     Returns
     -------
@@ -163,7 +179,7 @@ def read_clip(path: Path | str | ClipSource) -> Clip:
     AudioError
         If the file is missing, not a regular file, empty, larger than :data:`MAX_FILE_BYTES`,
         truncated, not audio, or several recordings one after the other; if it is longer than
-        :data:`MAX_DURATION_S` or :data:`MAX_SAMPLES`, or its rate is not between
+        `max_duration_s` or :data:`MAX_SAMPLES`, or its rate is not between
         :data:`MIN_SAMPLE_RATE_HZ` and :data:`MAX_SAMPLE_RATE_HZ`; or if it holds samples that are
         not finite or beyond :data:`MAX_AMPLITUDE`.  Pure silence is valid.
 
@@ -184,10 +200,10 @@ def read_clip(path: Path | str | ClipSource) -> Clip:
         format_name = container_format(path)
         if format_name is None:
             with _opened(path) as (file, mp3):
-                samples = _decode(path, file, mp3)
+                samples = _decode(path, file, mp3, max_duration_s)
                 rate = file.samplerate
         else:
-            samples, rate = _decode_container(path, format_name)
+            samples, rate = _decode_container(path, format_name, max_duration_s)
     except AudioError:
         raise
     # A damaged header may promise more samples than the memory can hold.
@@ -241,10 +257,13 @@ def clip_from_samples(samples: ArrayLike, sample_rate_hz: int | None, name: str 
             f"sample and at most {MAX_CHANNELS} channels."
         )
     n_channels = array.shape[1]
-    if len(array) > _max_samples(rate, n_channels):
-        raise _too_long(name, f"it holds {len(array)}", n_channels, rate)
-    # The mean over channels depends on the memory layout in its last bit.
-    clip = Clip(np.ascontiguousarray(array), rate)
+    if len(array) > (max_samples := _max_samples(rate, n_channels)):
+        raise _too_long(name, f"it holds {len(array)}", n_channels, rate, max_samples)
+    # The mean over channels depends on the memory layout in its last bit.  Long rows are turned
+    # into columns many times faster one by one.
+    if not array.flags.c_contiguous:
+        array = np.stack(list(array.T), axis=1)
+    clip = Clip(array, rate)
     _check_samples(name, clip.samples, rate)
     return clip
 
@@ -348,7 +367,9 @@ def _sound_file(source: Path | BinaryIO) -> Iterator[soundfile.SoundFile]:
             source.close()
 
 
-def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> FloatArray:
+def _decode(
+    path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None, max_duration_s: float
+) -> FloatArray:
     """Return all samples of a file, shape (n_samples, n_channels), and check its limits."""
     rate, n_promised = file.samplerate, file.frames
     _check_rate(
@@ -356,17 +377,18 @@ def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> Flo
         rate,
         "If the header is wrong, write the clip again with the right one; else resample it.",
     )
-    max_samples = _max_samples(rate, file.channels)
+    max_samples = _max_samples(rate, file.channels, max_duration_s)
     is_known = n_promised < _UNKNOWN_LENGTH
     if is_known and n_promised > max_samples:
-        raise _too_long(path, f"its header promises {n_promised}", file.channels, rate)
+        raise _too_long(path, f"its header promises {n_promised}", file.channels, rate, max_samples)
     buffer = np.empty((max(1, _BLOCK_SAMPLES // file.channels), file.channels), dtype=np.float32)
     blocks: list[FloatArray] = []
     n_decoded = 0
     while len(block := file.read(out=buffer)):
         n_decoded += len(block)
         if n_decoded > max_samples:
-            raise _too_long(path, f"it holds more than {max_samples}", file.channels, rate)
+            found = f"it holds more than {max_samples}"
+            raise _too_long(path, found, file.channels, rate, max_samples)
         blocks.append(block.copy())
     slack = 0 if mp3 is None else mp3.slack
     if is_known and n_decoded < n_promised - slack:
@@ -383,20 +405,24 @@ def _decode(path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None) -> Flo
     return np.concatenate(blocks) if blocks else buffer[:0]
 
 
-def _decode_container(path: Path, format_name: str) -> tuple[FloatArray, int]:
+def _decode_container(
+    path: Path, format_name: str, max_duration_s: float
+) -> tuple[FloatArray, int]:
     """Return all samples of a container's sound, shape (n_samples, n_channels), and their rate."""
     with open_container(path, format_name) as sound:
         rate, n_channels = sound.sample_rate_hz, sound.n_channels
         _check_rate(path, rate, "Convert it to wav.")
         if not 1 <= n_channels <= MAX_CHANNELS:
             raise AudioError(f"{path}: its sound has {n_channels} channels. Convert it to wav.")
-        max_samples = _max_samples(rate, n_channels)
+        max_samples = _max_samples(rate, n_channels, max_duration_s)
         blocks = [np.empty((0, n_channels), dtype=np.float32)]
         n_decoded = 0
         for block in sound.blocks:
             n_decoded += len(block)
             if n_decoded > max_samples:
-                raise _too_long(path, f"it holds more than {max_samples}", n_channels, rate)
+                raise _too_long(
+                    path, f"it holds more than {max_samples}", n_channels, rate, max_samples
+                )
             blocks.append(block)
     return np.concatenate(blocks), rate
 
@@ -409,14 +435,15 @@ def _check_rate(name: Path | str, rate: int, remedy: str) -> None:
         )
 
 
-def _max_samples(rate: int, n_channels: int) -> int:
+def _max_samples(rate: int, n_channels: int, max_duration_s: float = MAX_DURATION_S) -> int:
     """Return how many samples a channel may have."""
-    return min(MAX_DURATION_S * rate, MAX_SAMPLES // n_channels)
+    return min(int(max_duration_s * rate), MAX_SAMPLES // n_channels)
 
 
-def _too_long(name: Path | str, found: str, n_channels: int, rate: int) -> AudioError:
-    max_samples = _max_samples(rate, n_channels)
-    return AudioError(
+def _too_long(
+    name: Path | str, found: str, n_channels: int, rate: int, max_samples: int
+) -> ClipTooLongError:
+    return ClipTooLongError(
         f"{name}: too long: {found} samples a channel. A clip of {n_channels} channel(s) at "
         f"{rate} Hz may hold {max_samples} ({max_samples / rate:.0f} s). Cut it into "
         "shorter clips, or copy it again if it is not that long."

@@ -21,6 +21,10 @@ class AudioError(XacleStackError, ValueError):
     """An audio file cannot be decoded, or holds no usable samples."""
 
 
+class ClipTooLongError(AudioError):
+    """A clip holds more samples than are allowed."""
+
+
 class MetricError(XacleStackError, ValueError):
     """Scores cannot be compared."""
 

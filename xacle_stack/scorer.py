@@ -126,7 +126,6 @@ class Scorer:
         self.n_jobs = n_jobs
         self.progress = progress
         self.novelty_: Novelty | None = None
-        self._encoders: LoadedEncoders | None = None
 
     @classmethod
     def label_free(cls, recipe: Recipe | Path | str = "mini", **settings: Any) -> Self:
@@ -445,12 +444,16 @@ class Scorer:
         """Return the scores of clips that are at hand, against texts; nothing is kept.
 
         The encoders are loaded at the first call and stay in memory.  The scores are those that
-        `score` gives for files of the same samples.
+        `score` gives for files of the same samples.  Several threads may call it at once: they
+        share the encoders, which run in one thread at a time.  A forked process may call it, too,
+        on the CPU.
 
         Parameters
         ----------
         audio : path-like, array or tensor of samples, or sequence of them
-            Samples are mono, or have one axis of channels; floats in [-1, 1] or PCM integers.
+            Samples are mono, or have one axis of channels; floats in [-1, 1] or PCM integers, on
+            any device.  An array whose first axis has one row for each of several texts is a batch
+            of clips of equal length.
         texts : str or sequence of str
             One for each clip, or one for all of them.
         sample_rate_hz : int or sequence of int, optional
@@ -475,17 +478,16 @@ class Scorer:
         >>> scorer.score_clips(waveform, "a dog barks", sample_rate_hz=48_000)  # doctest: +SKIP
         """
         self._check_is_fitted()
-        clips = _listed_clips(audio)
+        clips = _listed_clips(audio, texts)
         captions = [texts] * len(clips) if isinstance(texts, str) else list(texts)
         if not clips or len(captions) != len(clips):
             raise PairsError(
                 f"clips: {len(clips)}, texts: {len(captions)}. Give one clip or more, and one text "
                 "for all of them or one for each, in the same order."
             )
-        if self._encoders is None:
-            self._encoders = LoadedEncoders(self.recipe.encoders, device=self.device)
-        heard = self._encoders.encode_clips(clips, sample_rate_hz=sample_rate_hz)
-        written = self._encoders.encode_captions(captions)
+        encoders = self._loaded_encoders()
+        heard = encoders.encode_clips(clips, sample_rate_hz=sample_rate_hz)
+        written = encoders.encode_captions(captions)
         embeddings = PairEmbeddings.from_outputs(heard, written)
         return self.score(embeddings, interval=interval)
 
@@ -609,6 +611,13 @@ class Scorer:
         if not self.can_score:
             raise NotFittedError("this Scorer is not fitted: call fit, or Scorer.load.")
 
+    def _loaded_encoders(self) -> LoadedEncoders:
+        if (loaded := vars(self).get("_encoders")) is None:
+            # Of what several threads make here at once one is kept; they load nothing before.
+            loaded = LoadedEncoders(self.recipe.encoders, device=self.device)
+            loaded = vars(self).setdefault("_encoders", loaded)
+        return loaded
+
     def _embeddings(
         self, pairs: Pairs | EmbeddingSource, *, for_training: bool = False
     ) -> EmbeddingSource:
@@ -632,12 +641,14 @@ class Scorer:
         return FeatureCache(self.store).load(pairs, recipe.fingerprints())
 
 
-def _listed_clips(audio: Any) -> list[Any]:
+def _listed_clips(audio: Any, texts: str | Sequence[str]) -> list[Any]:
     """Return clips as a list: a path or the samples of one clip are one clip."""
     if isinstance(audio, str | PathLike | ClipSource):
         return [audio]
     shape = tuple(getattr(audio, "shape", ()))
     holds_paths = getattr(getattr(audio, "dtype", None), "kind", "") in ("O", "U", "S")
+    if len(shape) > 1 and not isinstance(texts, str) and shape[0] == len(texts) > 1:
+        return list(audio)
     if len(shape) > 1 and not (len(shape) == 2 and (shape[0] == 1 or shape[0] > shape[1])):
         raise AudioError(
             f"audio: an array of shape {shape} may be one clip with channels or several clips. "

@@ -23,6 +23,7 @@ from xacle_stack.cli.evaluate import evaluate
 from xacle_stack.cli.features import features
 from xacle_stack.cli.rate import rate
 from xacle_stack.cli.score import score
+from xacle_stack.cli.serve import serve
 from xacle_stack.cli.show import console, fail, show_logs, warnings_logged
 from xacle_stack.cli.stack import stack
 from xacle_stack.errors import XacleStackError
@@ -51,7 +52,7 @@ def common(
     """Predict how well a sound matches a text, 0-10, as listeners would score it."""
 
 
-for _command in (features, stack, score, rate, evaluate, compare, ensemble, encoders):
+for _command in (features, stack, score, rate, serve, evaluate, compare, ensemble, encoders):
     app.command()(_command)
 app.add_typer(cache_app, name="cache")
 app.command()(demo)

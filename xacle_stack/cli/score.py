@@ -111,7 +111,6 @@ def score(
     from xacle_stack.pairs import read_pairs
     from xacle_stack.scorer import Scorer
     from xacle_stack.submission import write_predictions
-    from xacle_stack.systems.specs import file_name
 
     captions = _captions(audio, text) if audio and text else []
     pairs = None

@@ -5,6 +5,9 @@ An encoder may be a user's own code, so any exception can come out of it.
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +24,59 @@ MAX_WAITING_BYTES = 256 << 20
 # A caption takes a fraction of a clip's work.
 CAPTIONS_PER_CLIP = 4
 _PROBE_CAPTION = "a dog barks"
+
+
+class _Turn:
+    """Whose turn it is to run an encoder's code."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.is_forked = False
+
+    def before_fork(self) -> None:
+        """Wait for the end of a batch: OpenBLAS ends its threads where a process forks."""
+        self.lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the next thread go on."""
+        self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the threads that the child does not have."""
+        self.lock = threading.RLock()
+        self.is_forked = True
+
+
+_TURN = _Turn()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_TURN.before_fork,
+        after_in_parent=_TURN.after_fork_in_parent,
+        after_in_child=_TURN.after_fork_in_child,
+    )
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Let one thread of the process run an encoder's code, and others wait.
+
+    Model libraries keep state in the process: a tokenizer its padding, PyTorch the state of its
+    random numbers, and the loading of a model puts stand-ins in place of modules.
+
+    After a fork, PyTorch gets one thread: OpenMP would wait for ever for those that the child does
+    not have.
+    """
+    with _TURN.lock:
+        torch = sys.modules.get("torch") if _TURN.is_forked else None
+        if torch is None:
+            yield
+            return
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
 
 
 @contextmanager
@@ -51,7 +107,7 @@ def encode_batch(
     EncoderError if the encoder's code raises anything, or what it returns breaks the contract.
     """
     method = encoder.encode_audio if modality == "audio" else encoder.encode_text
-    with encoder_errors(encoder.info.name, f"encode_{modality}"):
+    with one_at_a_time(), encoder_errors(encoder.info.name, f"encode_{modality}"):
         outputs = method(items)  # type: ignore[arg-type]  # clips or captions, by modality
         return check_outputs(encoder.info, modality, outputs, len(items))
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import Clip, ClipSource, clip_duration, clip_from_samples, read_clip
 from xacle_stack.encoders.base import Encoder, Modality, Output
-from xacle_stack.encoders.batches import BatchQueue, encoder_errors
+from xacle_stack.encoders.batches import BatchQueue, encoder_errors, one_at_a_time
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.encoders.registry import EncoderChoice
 from xacle_stack.errors import AudioError, EncoderError, bullet_list
@@ -31,7 +31,8 @@ class LoadedEncoders:
 
     Each encoder is loaded when it is first needed and stays loaded.  The embeddings equal those
     that :meth:`FeatureCache.load` returns for files of the same samples; only the last digits of an
-    encoder may differ that computes batches of another composition with other rounding.
+    encoder may differ that computes batches of another composition with other rounding.  Several
+    threads may use one object: they decode side by side, and encode one after the other.
 
     Parameters
     ----------
@@ -67,9 +68,10 @@ class LoadedEncoders:
     def get(self, choice: EncoderChoice) -> Encoder:
         """Return an encoder, which is loaded at the first call."""
         model = choice.unaugmented  # all views share one model
-        if model not in self._encoders:
-            with encoder_errors(choice.name, "load"):
-                self._encoders[model] = model.load(self._device)
+        with one_at_a_time():
+            if model not in self._encoders:
+                with encoder_errors(choice.name, "load"):
+                    self._encoders[model] = model.load(self._device)
         return self._encoders[model].with_view(choice.view)
 
     def encode_clips(
@@ -83,6 +85,7 @@ class LoadedEncoders:
         ----------
         clips : sequence of path-like, ClipSource, array-like or tensor
             Audio files, or samples as :func:`~xacle_stack.audio.clip_from_samples` takes them.
+            A path or object that stands there several times is encoded once.
         sample_rate_hz : int, or sequence of int of length n_clips, optional
             The sampling rate of the samples.  Files have their own.
 
@@ -100,9 +103,8 @@ class LoadedEncoders:
         EncoderError
             If an encoder cannot be loaded, or fails; the message names the clips.
         """
-        contents, failures = _contents(clips, sample_rate_hz)
+        contents, firsts, failures = _contents(clips, sample_rate_hz)
         encodings = self._encodings("audio")
-        keys: dict[int, str] = {}
         # The order of extract_embeddings, so that the batches are the same.
         for index in sorted(contents, key=lambda index: _duration_s(contents[index])):
             content = contents[index]
@@ -111,16 +113,14 @@ class LoadedEncoders:
             except AudioError as error:
                 failures[index] = str(error)
                 continue
-            key = keys[index] = clip.content_key
-            lacking = [encoding for encoding in encodings if key not in encoding]
-            samples = {rate: clip.mono(rate) for rate in {one.sample_rate_hz for one in lacking}}
-            for encoding in lacking:
-                encoding.queue.add(key, samples[encoding.sample_rate_hz])
+            samples = {rate: clip.mono(rate) for rate in {one.sample_rate_hz for one in encodings}}
+            for encoding in encodings:
+                encoding.queue.add(str(index), samples[encoding.sample_rate_hz])
         if failures:
             reasons = [failures[index] for index in sorted(failures)]
             raise AudioError(_one_or_all("clips cannot be used", reasons))
-        names = {key: _name(clips[index], index) for index, key in keys.items()}
-        return _joined(encodings, [keys[index] for index in range(len(keys))], names)
+        names = {str(index): _name(clips[index], index) for index in contents}
+        return _joined(encodings, [str(first) for first in firsts], names)
 
     def encode_captions(self, captions: Sequence[str]) -> Embeddings:
         """Encode captions with every encoder that takes text.
@@ -173,9 +173,6 @@ class _Encoding:
         self._outputs = self._info.outputs(modality)
         self._rows: dict[str, dict[str, FloatArray]] = {name: {} for name in self._outputs}
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.queue or any(key in rows for rows in self._rows.values())
-
     def _store(self, keys: list[str], outputs: Mapping[str, Output]) -> None:
         for name, rows in outputs.items():
             self._rows[name].update(zip(keys, rows, strict=True))
@@ -208,8 +205,12 @@ def _joined(
 def _contents(
     clips: Sequence[Path | str | ClipSource | ArrayLike],
     sample_rate_hz: int | Sequence[int | None] | None,
-) -> tuple[dict[int, Path | ClipSource | Clip], dict[int, str]]:
-    """Return the usable clips by index, files still unread, and why others cannot be used."""
+) -> tuple[dict[int, Path | ClipSource | Clip], list[int], dict[int, str]]:
+    """Return the usable clips, the first of each clip, and why others cannot be used.
+
+    The usable ones are those that differ, by index, files still unread.  The first of a clip is the
+    index of the first that is the same path or object.
+    """
     if isinstance(clips, str | bytes | os.PathLike) or any(map(_is_number, clips)):
         raise AudioError(
             "clips: expected a sequence of clips, each the path of an audio file or an array of "
@@ -225,9 +226,16 @@ def _contents(
             f"sample_rate_hz: {len(rates)} rates for {len(clips)} clips; expected one whole number "
             "for all clips, or one for each."
         )
+    listed = list(clips)  # a row of an array is an object only as long as somebody holds it
+    first_of: dict[object, int] = {}
+    firsts: list[int] = []
     contents: dict[int, Path | ClipSource | Clip] = {}
     failures: dict[int, str] = {}
-    for index, (clip, rate) in enumerate(zip(clips, rates, strict=True)):
+    for index, (clip, rate) in enumerate(zip(listed, rates, strict=True)):
+        same = os.fspath(clip) if isinstance(clip, str | os.PathLike) else id(clip)
+        firsts.append(first_of.setdefault((same, repr(rate)), index))
+        if firsts[index] < index:
+            continue
         if isinstance(clip, str | os.PathLike):
             contents[index] = Path(clip)
             continue
@@ -238,7 +246,7 @@ def _contents(
             contents[index] = clip_from_samples(clip, rate, _name(clip, index))
         except AudioError as error:
             failures[index] = str(error)
-    return contents, failures
+    return contents, firsts, failures
 
 
 def _is_number(clip: object) -> bool:

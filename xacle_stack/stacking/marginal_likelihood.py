@@ -235,12 +235,17 @@ class MarginalLikelihood:
         return float(value) / n_rows, gradient / n_rows
 
 
-def square_distances(A: FloatArray, B: FloatArray) -> FloatArray:
-    """Return squared Euclidean distances between rows, shape (n_rows_A, n_rows_B)."""
+def square_distances(
+    A: FloatArray, B: FloatArray, squares_of_B: FloatArray | None = None
+) -> FloatArray:
+    """Return squared Euclidean distances between rows, shape (n_rows_A, n_rows_B).
+
+    Who measures to the same B many times gives the squared lengths of its rows.
+    """
     distances = A @ B.T
     distances *= -2
     distances += np.square(A).sum(axis=1)[:, np.newaxis]
-    distances += np.square(B).sum(axis=1)
+    distances += np.square(B).sum(axis=1) if squares_of_B is None else squares_of_B
     return np.maximum(distances, 0, out=distances)
 
 

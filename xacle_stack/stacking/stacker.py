@@ -347,11 +347,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             If a FeatureTable has other families than the one given to `fit`, or a learner fails or
             predicts NaN or infinity.
         """
-        if not return_std:
-            return self.meta_predict(self._predict_level0(X))
-        interval = self._conformal_interval()
-        scores = self.meta_predict(self._predict_level0(X))
-        return scores, interval.deviation(scores)
+        with one_thread():  # each entry on its own looks for the libraries again
+            scores = self.meta_predict(self._predict_level0(X))
+        return (scores, self._conformal_interval().deviation(scores)) if return_std else scores
 
     def predict_interval(
         self, X: ArrayLike, confidence: float = 0.9
@@ -382,7 +380,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         """
         check_confidence("confidence", confidence)
         interval = self._conformal_interval()
-        scores = self.meta_predict(self._predict_level0(X))
+        scores = self.predict(X)
         low, high = interval.predict(scores, confidence)
         if self.score_range_ is not None:
             low, high = (np.clip(end, *self.score_range_) for end in (low, high))
@@ -585,10 +583,13 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             part = FeatureTable(table.rows(rows), table.blocks, families=table.families)
             predictions[rows] = predict_level0(self.level0_models_, part, self.compression_)
 
-        jobs = None if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
+        blocks = [*row_blocks(0, len(table), BLOCK_ROWS)]
+        # Joblib waits for threads in steps of 10 ms, for one block in vain.
+        is_alone = self.n_jobs is None or len(blocks) == 1
+        jobs = 1 if is_alone else min(effective_n_jobs(self.n_jobs), cpu_count())
         with one_thread():
             Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
-                delayed(score)(rows) for rows in row_blocks(0, len(table), BLOCK_ROWS)
+                delayed(score)(rows) for rows in blocks
             )
         return predictions
 
