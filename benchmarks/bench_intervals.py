@@ -99,12 +99,14 @@ def of_data(
         scorer = Scorer(recipe, stacker).fit(cache.load(train, prints))
         for pairs in others:
             yield pairs.split, preset, score(scorer, cache.load(pairs, prints), pairs.scores)
+        by_caption = GroupKFold(N_FOLDS, shuffle=True, random_state=0)
+        by_pair = KFold(N_FOLDS, shuffle=True, random_state=0)
         for part, folds in (
-            ("pooled, new captions", GroupKFold(N_FOLDS, shuffle=True, random_state=0)),
-            ("pooled, new pairs", KFold(N_FOLDS, shuffle=True, random_state=0)),
+            ("pooled, new captions", by_caption.split(captions, groups=captions)),
+            ("pooled, new pairs", by_pair.split(captions)),
         ):
             results = []
-            for rest, held_out in folds.split(captions, groups=captions):
+            for rest, held_out in folds:
                 scorer = Scorer(recipe, stacker).fit(embedded(rest))
                 new = embedded(held_out)
                 results.append(score(scorer, new, new.pairs.scores))

@@ -60,6 +60,7 @@ STATES = [
     ("Stacker", "families_", lambda _: 3, "families_ is a int"),
     ("Stacker", "level0_models_", lambda _: None, "Stacker: TypeError"),
     ("Stacker", "oof_predictions_", lambda a: a[:, 1:], "oof_predictions_ has shape"),
+    ("Stacker", "oof_scores_", lambda a: a[1:], "oof_scores_ has shape"),
     ("Stacker", "calibration_", lambda _: "x", "Stacker: AttributeError"),
     ("Stacker", "score_range_", lambda _: 7, "score_range must be"),
     ("Stacker", "training_", lambda _: 3, "training_ is no dict of"),
