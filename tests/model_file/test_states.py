@@ -41,6 +41,7 @@ STATES = [
     ("BoostedTrees", "leaf_value_", lambda a: with_huge(a, np.inf), "leaf_value_ holds NaN or inf"),
     ("BlockGaussianProcess", "column_block_", lambda a: with_huge(a, 9), "column_block_ holds 9"),
     ("BlockGaussianProcess", "landmarks_", lambda a: a[:, 1:], r"landmarks_ has shape"),
+    ("BlockGaussianProcess", "row_weights_", np.zeros_like, "row_weights_ holds 0"),
     ("BlockGaussianProcess", "dual_coef_", lambda a: a[1:], r"dual_coef_ has shape"),
     ("BlockGaussianProcess", "amplitude_", lambda a: np.ones(10**4), "relevance_ has shape"),
     ("BlockPCA", "mean_", lambda a: a[1:], r"scale_ has shape"),
