@@ -35,6 +35,7 @@ _IN_A_TABLE = re.compile(rf"(?<![\w.,−+-]){_NUMBER}(?![\w])")
 # Numbers that are no results: requirements, settings, goals and sizes of data.
 _NO_FIGURES = (
     "95 %",
+    "--interval 0.9",
     "Python 3.11",
     "MS-CLAP 2023",
     "about 5 GB with PyTorch's CUDA build",
@@ -120,6 +121,7 @@ def sentences() -> dict[Path, list[str]]:
             *_demo(),
             *_esc10(),
             *_sick(),
+            *_intervals(),
             *_kernel(),
             *_stacker(),
             *_listeners(),
@@ -308,6 +310,19 @@ def _stacker() -> Iterator[str]:
         rate = shown(round(row["pairs/s"], -2), 0)
         peak, before = (shown(row[column], 0) for column in ("peak, MiB", "peak before, MiB"))
         yield f"| `{row['preset']}`{fitted} | {row['pairs']:,} | {rate} | {peak} ({before}) |"
+
+
+def _intervals() -> Iterator[str]:
+    rows = by("intervals", "data", "pairs", "preset", "confidence")
+    for (data, pairs, preset, confidence), row in rows.items():
+        if confidence != 0.9:
+            continue
+        coverages = [rows[data, pairs, preset, one]["coverage"] for one in (0.8, 0.9, 0.95)]
+        cells = [interval(coverage) for coverage in coverages]
+        cells += [shown(row["mean width"], 2), shown(row["width ~ error"], 2)]
+        cells += [shown(row[f"coverage, {third} third"], 2) for third in ("narrowest", "widest")]
+        n_pairs = shown(row["n_pairs"], 0)
+        yield f"| {data}, {pairs} | {preset} | {n_pairs} | {' | '.join(cells)} |"
 
 
 def _kernel() -> Iterator[str]:

@@ -81,6 +81,8 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     assert run("score", model, *more).returncode == 0
     assert out.read_bytes() == (model / "scores-test.csv").read_bytes()
     assert out.read_text().startswith("wav_file_name,prediction_score\n00000.wav,")
+    assert run("score", model, *more, "--interval", "0.8").returncode == 0
+    assert out.read_text().startswith("id,audio,text,human_score,score,low,high\n00000.wav,")
     assert run("score", model, *more, "--split", "validation").returncode == 0
     assert out.read_text().startswith("wav_file_name,pred_score\n")
 
@@ -96,6 +98,12 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     done = run("score", model, "--audio", clip, "--text", "a low tone", "--recipe", recipe)
     assert done.returncode == 0
     assert 0 <= float(done.stdout) <= 10
+    one = ("--audio", clip, "--text", "a low tone", "--recipe", recipe)
+    done = run("score", model, *one, "--interval", "0.8")
+    assert re.fullmatch(r"\d+\.\d\d \[\d+\.\d, \d+\.\d\]\n", done.stdout)
+    done = run("score", model, *one, "--interval", "80")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "below 1, such as 0.9, got 80" in done.stderr
 
     for command in ("ls", "verify", "compact"):
         assert run("cache", command, "--store", tmp_path / "store").returncode == 0

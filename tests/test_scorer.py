@@ -26,13 +26,14 @@ from xacle_stack.errors import (
     ModelFileError,
     PairsError,
     RecipeError,
+    StackingError,
     UnknownNameError,
 )
-from xacle_stack.features import FeatureBuilder, PairEmbeddings, cosine_similarity
+from xacle_stack.features import FeatureBuilder, PairEmbeddings, VectorBuilder, cosine_similarity
 from xacle_stack.pairs import Pairs, read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.stacking import GroupedRidge, Stacker
-from xacle_stack.systems import CosineMean
+from xacle_stack.systems import CosineMean, CosineRegressor
 
 SETTINGS = {"name": "mel", "spaces": ["mini-mel"], "features": {"n_components": 2}}
 
@@ -234,6 +235,48 @@ def test_any_regressor_makes_a_scorer(train: Pairs, tmp_path: Path, recipe: Reci
     far.fit(train)
     far.regressor_ = DummyRegressor(constant=12, strategy="constant").fit([[0]], [12])
     assert 9 < far.score(train).max() <= 10
+
+
+def test_intervals_come_with_scores_and_survive_saving(
+    train: Pairs, tmp_path: Path, recipe: Recipe
+) -> None:
+    scorer = Scorer(recipe, store=tmp_path / "store").fit(train)
+    scored = scorer.score(train, interval=0.9)
+    np.testing.assert_array_equal(scored.scores, scorer.score(train))
+    assert (scored.pairs, scored.confidence) == (train, 0.9)
+    assert ((scored.low <= scored.scores) & (scored.scores <= scored.high)).all()
+    assert 0 <= scored.low.min() < scored.high.max() <= 10
+    again = Scorer.load(scorer.save(tmp_path / "mine.skops"), store=tmp_path / "store")
+    assert again.score(train, interval=0.9).to_csv() == scored.to_csv()
+    clips = scorer.score_clips(train.audio[:2], train.captions[:2], interval=0.9)
+    np.testing.assert_allclose(clips.low, scored.low[:2], rtol=1e-6)
+    np.testing.assert_allclose(clips.high, scored.high[:2], rtol=1e-6)
+    with pytest.raises(StackingError, match="below 1.*got 90"):
+        scorer.score(train, interval=90)
+
+
+def test_scores_without_a_range_have_intervals_on_the_scale(recipe: Recipe) -> None:
+    stacker = Stacker(preset="paper", random_state=0, score_range=None)
+    scorer = Scorer(recipe, stacker).fit(mini_mel(), np.linspace(-20, 30, 40))
+    scored = scorer.score(mini_mel(), interval=0.9)
+    assert scored.pairs is None
+    assert ((scored.low <= scored.scores) & (scored.scores <= scored.high)).all()
+    assert (scored.low.min(), scored.high.max()) == (0, 10)
+
+
+def test_a_regressor_without_intervals_says_how_to_get_them(train: Pairs, tmp_path: Path) -> None:
+    recipe = recipe_from(SETTINGS, "a test")
+    builder = VectorBuilder(["mini-mel"])
+    for regressor, has_intervals in (
+        (CosineRegressor(), False),
+        (Stacker([("one", CosineRegressor())], random_state=0), True),
+    ):
+        scorer = Scorer(recipe, regressor, builder=builder, store=tmp_path / "store").fit(train)
+        if has_intervals:
+            assert scorer.score(train, interval=0.8).low is not None
+        else:
+            with pytest.raises(StackingError, match=r"Stacker\(\[\('one', CosineRegressor"):
+                scorer.score(train, interval=0.8)
 
 
 def test_scores_are_needed_to_fit_on(recipe: Recipe) -> None:

@@ -54,7 +54,7 @@ Clip = Any  # a path, or an array or tensor of samples
 _EVIDENCE = frozenset(
     {
         *("oof_predictions_", "oof_scores_", "folds_", "training_", "cv_mse_", "gain_"),
-        *("validation_srcc_", "validation_loss_"),
+        *("validation_srcc_", "validation_loss_", "row_weights_", "y_scale_"),
         *("own_means_", "aucs_", "auc_"),
     }
 )

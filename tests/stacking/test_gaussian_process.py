@@ -59,9 +59,31 @@ def test_predictions_are_scikit_learns(rng, weighted: bool) -> None:
     noise = model.noise_ * weights.mean() / weights
     expected = reference(model, noise).fit(X - model.mean_, (y - y_mean) / y_scale)
     new, _ = problem(rng, 50)
-    np.testing.assert_allclose(
-        (model.predict(new) - y_mean) / y_scale, expected.predict(new - model.mean_), atol=2e-4
-    )
+    predicted, std = model.predict(new, return_std=True)
+    np.testing.assert_array_equal(predicted, model.predict(new))
+    of_reference, deviation = expected.predict(new - model.mean_, return_std=True)
+    np.testing.assert_allclose((predicted - y_mean) / y_scale, of_reference, atol=2e-4)
+    with_noise = np.sqrt(deviation**2 + model.noise_)
+    np.testing.assert_allclose(std / y_scale, with_noise, atol=2e-4)
+
+
+def test_each_target_has_standard_deviations_of_its_scale(rng) -> None:
+    X, y = problem(rng)
+    both = BlockGaussianProcess(BLOCKS).fit(X, np.column_stack([y, 10 * y]))
+    _, std = both.predict(X[:5], return_std=True)
+    _, alone = BlockGaussianProcess(BLOCKS).fit(X, y).predict(X[:5], return_std=True)
+    np.testing.assert_allclose(std, np.column_stack([alone, 10 * alone]))
+
+
+def test_landmarks_and_earlier_models_have_no_standard_deviations(rng) -> None:
+    X, y = problem(rng)
+    by_landmarks = BlockGaussianProcess(BLOCKS, max_exact=60).fit(X, y)
+    earlier = BlockGaussianProcess(BLOCKS).fit(X, y)
+    del earlier.row_weights_, earlier.y_scale_
+    earlier.check_state()
+    for model in (by_landmarks, earlier):
+        with pytest.raises(StackingError, match="max_exact=.*Fit it again"):
+            model.predict(X, return_std=True)
 
 
 def likelihood(rng, n_rows: int = 40):

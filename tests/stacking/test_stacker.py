@@ -4,6 +4,7 @@ from copy import deepcopy
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression, Ridge, RidgeCV
@@ -734,3 +735,54 @@ def test_what_is_no_fault_of_a_learner_passes(rng, fault: BaseException) -> None
     with pytest.raises(type(fault)) as told:
         Stacker([("odd", Failing(fault))]).fit(X, X[:, 0])
     assert told.value is fault
+
+
+def test_final_out_of_fold_scores_see_neither_label_nor_group(problem) -> None:
+    X, y, groups = problem(120)
+    before = Stacker(preset="paper", random_state=0).fit(X, y, groups)
+    meta = GroupedRidge(META_PENALTIES)
+    for fold in range(3):
+        rest, held_out = before.folds_ != fold, before.folds_ == fold
+        labels = np.unique(groups[rest], return_inverse=True)[1]
+        again = clone(meta).fit(before.oof_predictions_[rest], y[rest], groups=labels)
+        expected = again.predict(before.oof_predictions_[held_out])
+        inside = (expected > 1) & (expected < 9)  # beyond that, they are bent into the range
+        np.testing.assert_allclose(before.oof_scores_[held_out][inside], expected[inside])
+
+
+@pytest.mark.parametrize("settings", [{}, {"target": "rank"}, {"score_range": None}], ids=str)
+def test_intervals_cover_new_pairs_and_keep_the_range(problem, settings) -> None:
+    X, y, groups = problem(400)
+    y = np.clip(y, 0, 10)
+    stacker = Stacker(preset="paper", random_state=0, **settings)
+    stacker.fit(X[:250], y[:250], groups[:250])
+    scores, low, high = stacker.predict_interval(X[250:], 0.8)
+    np.testing.assert_array_equal(scores, stacker.predict(X[250:]))
+    assert binom(150, 0.8).ppf(1e-3) <= np.sum((low <= y[250:]) & (y[250:] <= high))
+    assert ((low <= scores) & (scores <= high)).all()
+    if stacker.score_range_ is not None:
+        assert low.min() >= 0
+        assert high.max() <= 10
+    alone = np.array([stacker.predict_interval(X[row : row + 1], 0.8) for row in range(250, 260)])
+    np.testing.assert_allclose(alone[..., 0].T, (scores[:10], low[:10], high[:10]), rtol=1e-9)
+    again, std = stacker.predict(X[250:], return_std=True)
+    np.testing.assert_array_equal(again, scores)
+    assert 0.5 < np.sqrt(np.mean(std**2) / np.mean((y[250:] - scores) ** 2)) < 2
+
+
+def test_a_stack_of_an_earlier_version_scores_but_has_no_intervals(problem) -> None:
+    X, y, groups = problem(90)
+    stacker = Stacker(preset="paper", random_state=0).fit(X, y, groups)
+    del stacker.oof_scores_
+    stacker.check_state()
+    assert len(stacker.predict(X)) == 90
+    for ask in (stacker.predict_interval, lambda X: stacker.predict(X, return_std=True)):
+        with pytest.raises(StackingError, match="earlier version.*Fit it again"):
+            ask(X)
+
+
+def test_any_regressor_has_intervals_as_a_stack_of_one_learner(problem) -> None:
+    X, y, groups = problem(90)
+    stacker = Stacker([("linear", LinearRegression())], random_state=0).fit(X, y, groups)
+    _, low, high = stacker.predict_interval(X)
+    assert (low < high).all()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,7 @@ _MIN_ROWS_TO_WARN = 200
 # Limits of a model from a file: the matrix that is solved to fit more landmarks has 137 GB, and a
 # prediction multiplies the numbers of all landmarks 64 times for each kernel.
 _MAX_KERNELS, _MAX_LANDMARKS, _MAX_KERNEL_NUMBERS = 4, 2**17, 2**29
+_TINY = float(np.finfo(np.float64).tiny)
 _ROUNDING = 8 * np.finfo(np.float64).eps
 # The kernel is computed for exactly this many rows at a time, so that a pair alone gets the same
 # bits as among others.  One pair takes as long as all of them; with 256, thousands of pairs would
@@ -74,6 +75,10 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         The log likelihood per row, with the prior, of the rows that the kernel was learned on.
     landmarks_ : ndarray of shape (n_landmarks, n_features)
     dual_coef_ : ndarray of shape (n_landmarks,) or (n_landmarks, n_targets)
+    row_weights_ : ndarray of shape (n_landmarks,) or None
+        Those of the training rows, which are the landmarks; None where there were more rows.
+    y_scale_ : float or ndarray of shape (n_targets,)
+        The standard deviation of each target.
 
     Notes
     -----
@@ -134,16 +139,53 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self._fit(table, scores, weights, blocks)
         return self
 
-    def predict(self, X: ArrayLike) -> FloatArray:
-        """Return predictions of shape (n_pairs,) or (n_pairs, n_targets)."""
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> FloatArray: ...
+
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[True]) -> tuple[FloatArray, FloatArray]: ...
+
+    def predict(
+        self, X: ArrayLike, return_std: bool = False
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+        """Return predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_pairs, n_features)
+        return_std : bool, default=False
+            Whether to return standard deviations, too.  Every such call solves once more the
+            kernel matrix of the training rows, which is as large as in `fit`.
+
+        Returns
+        -------
+        predicted : ndarray of shape (n_pairs,) or (n_pairs, n_targets)
+        std : ndarray of the same shape
+            With `return_std`: the standard deviation of a new score of mean weight, with its noise.
+
+        Raises
+        ------
+        StackingError
+            If there shall be standard deviations, and the model was fitted on more than `max_exact`
+            rows or by a version that did not keep the rows' weights.
+        """
         check_is_fitted(self)
         table = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         predicted = np.empty((len(table), *self.dual_coef_.shape[1:]))
+        explained = np.empty(len(table))
         with one_thread():
+            factor = self._factor() if return_std else None
             for rows, kernel in self._kernels(self._standardise(table)):
-                tile_scores = kernel.astype(np.float64) @ self.dual_coef_
-                predicted[rows] = tile_scores[: rows.stop - rows.start] + self.y_mean_
-        return predicted
+                n_rows = rows.stop - rows.start
+                kernel = kernel.astype(np.float64)
+                predicted[rows] = (kernel @ self.dual_coef_)[:n_rows] + self.y_mean_
+                if factor is not None:
+                    whitened = linalg.solve_triangular(factor, kernel.T, trans=1)
+                    explained[rows] = np.square(whitened).sum(axis=0)[:n_rows]
+        if not return_std:
+            return predicted
+        variance = np.maximum(self.amplitude_.sum() - explained, 0) + self.noise_
+        return predicted, np.multiply.outer(np.sqrt(variance), self.y_scale_)
 
     def _fit(
         self, table: FloatArray, scores: FloatArray, weights: FloatArray, blocks: list[slice]
@@ -165,19 +207,21 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         scales = np.where(varies, deviations, 1.0)
         targets = np.where(varies[:, np.newaxis], targets / scales[:, np.newaxis], 0.0)
         self.y_mean_: FloatArray = means.reshape(scores.shape[1:])[()]
-        y_scale = scales.reshape(scores.shape[1:])
+        self.y_scale_: FloatArray = scales.reshape(scores.shape[1:])[()]
         centred = np.ascontiguousarray(targets.T).reshape(scores.shape)
         standardised = self._standardise(table)
         chosen = rng.permutation(len(table))[: self.n_learn]
         self._learn(standardised[chosen], targets[0][chosen], weights[chosen])
         if len(table) <= self.max_exact:
             self.landmarks_ = standardised
-            dual = self._solve(centred, weights)
+            self.row_weights_: FloatArray | None = weights
+            dual = _solve_definite(self._gram(weights), centred)
         else:
             chosen = np.sort(rng.permutation(len(table))[: self.max_exact // 2])
             self.landmarks_ = standardised[chosen]
+            self.row_weights_ = None
             dual = self._solve_by_landmarks(standardised, centred, weights)
-        self.dual_coef_: FloatArray = dual * y_scale
+        self.dual_coef_: FloatArray = dual * self.y_scale_
 
     def _checked_blocks(self, n_features: int) -> list[slice]:
         if self.blocks is None:
@@ -233,12 +277,28 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 kernel += np.float32(amplitude) * np.exp(-distances, out=distances)
             yield rows, kernel
 
-    def _solve(self, y: FloatArray, weights: FloatArray) -> FloatArray:
-        gram = np.empty((len(y), len(y)), order="F")
+    def _gram(self, weights: FloatArray) -> FloatArray:
+        """Return the kernel among the training rows, with their noise."""
+        n_rows = len(weights)
+        gram = np.empty((n_rows, n_rows), order="F")
         for rows, kernel in self._kernels(self.landmarks_):
             gram[:, rows] = kernel[: rows.stop - rows.start].T
-        gram[np.diag_indices(len(y))] = self.amplitude_.sum() + self.noise_ / weights
-        return _solve_definite(gram, y)
+        gram[np.diag_indices(n_rows)] = self.amplitude_.sum() + self.noise_ / weights
+        return gram
+
+    def _factor(self) -> FloatArray:
+        """Return the upper Cholesky factor of the kernel among the training rows."""
+        weights = getattr(self, "row_weights_", None)
+        if weights is None:
+            raise StackingError(
+                "this BlockGaussianProcess has no standard deviations: it was fitted on more rows "
+                f"than max_exact={self.max_exact}, or by an earlier version. Fit it again, on "
+                "fewer rows or with a larger max_exact."
+            )
+        gram = self._gram(weights)
+        if not factor_upper(gram):
+            raise StackingError(NOT_DEFINITE)
+        return gram
 
     def _solve_by_landmarks(self, X: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
         n_landmarks = len(self.landmarks_)
@@ -289,6 +349,11 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
         check_numbers("dual_coef_", self.dual_coef_, (n_landmarks, *n_targets))
         check_numbers("y_mean_", self.y_mean_, n_targets)
+        # Models of the same format may come from before these.
+        if hasattr(self, "y_scale_"):
+            check_numbers("y_scale_", self.y_scale_, n_targets, minimum=0)
+        if getattr(self, "row_weights_", None) is not None:
+            check_numbers("row_weights_", self.row_weights_, (n_landmarks,), minimum=_TINY)
         if n_targets and n_targets[0] > MAX_OUTPUTS:
             raise ModelFileError(f"{n_targets[0]} outputs, the most is {MAX_OUTPUTS}.")
 
