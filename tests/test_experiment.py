@@ -211,6 +211,17 @@ def test_the_reference_comes_first_and_averages_last(data: Path, tmp_path: Path)
     assert found["linear"].probability_better == expected
 
 
+def test_a_system_without_ratings_stands_in_the_same_table(data: Path, tmp_path: Path) -> None:
+    recipe = make_recipe({"linear": CHEAP["linear"], "free": {"kind": "label-free"}})
+    found = of_split(run(data, recipe, tmp_path), "test")
+    assert found["free"].kind == "label-free"
+    pairs = cached(recipe, data, tmp_path, "test")
+    scorer = load("free", recipe, tmp_path)
+    train = cached(recipe, data, tmp_path, "train")
+    unrated = Scorer.label_free(recipe, store=tmp_path / "store").fit(train)
+    np.testing.assert_array_equal(scorer.score(pairs), unrated.score(pairs))
+
+
 @pytest.mark.parametrize(
     "system",
     [

@@ -87,8 +87,9 @@ def distinct_rows(arrays: Sequence[FloatArray]) -> tuple[IntArray, IntArray]:
 
     Examples
     --------
-    >>> distinct_rows([np.array([[2.0], [1.0], [2.0]])])
-    (array([1, 0]), array([1, 0, 1]))
+    >>> firsts, items = distinct_rows([np.array([[2.0], [1.0], [2.0]])])
+    >>> len(firsts), bool(items[0] == items[2])
+    (2, True)
     """
     rows = np.ascontiguousarray(np.concatenate(arrays, axis=1))
     as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]

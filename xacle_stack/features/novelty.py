@@ -178,7 +178,7 @@ def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
         n_beyond,
         n_pairs,
         ("clip", "caption")[side],
-        pair_ids[row],
+        pair_ids[int(row)],
         sides[row, side],
     )
 
