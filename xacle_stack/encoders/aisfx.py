@@ -116,8 +116,7 @@ class Aisfx(TorchEncoder):
             frames = self._on_device(padded).unfold(0, N_FFT, HOP)
             window = torch.hann_window(N_FFT, device=self.device)
             levels = [
-                self._level(torch.fft.rfft(part * window))
-                for part in frames.split(_FRAMES_AT_ONCE)
+                self._level(torch.fft.rfft(part * window)) for part in frames.split(_FRAMES_AT_ONCE)
             ]
             spectrogram = torch.cat(levels)
         missing = max(0, BLOCK_FRAMES - len(spectrogram))
