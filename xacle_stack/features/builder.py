@@ -174,7 +174,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
 
     def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[Auxiliary, int]]:
         """Return the dimensions of each space and the columns of each auxiliary."""
-        if not hasattr(X, "audio"):
+        if not hasattr(X, "shape_of"):
             raise FeatureError(
                 "expected embeddings, cache.load(pairs) or PairEmbeddings(...), got "
                 f"{type(X).__name__}."
