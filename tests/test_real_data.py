@@ -34,3 +34,20 @@ def test_esc10_from_recordings_to_results(real_data: Path, tmp_path: Path) -> No
     )
     (result,) = results
     assert result.evaluation.srcc.low > 0  # far from chance; how good stands in benchmarks/
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_resamples")
+def test_esc10_by_real_encoders_that_share_no_space(real_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    recipe = read_recipe("offline")
+    for choice in recipe.encoders:
+        weights = choice.info.weights
+        if weights is None or weights.packaged is None:
+            pytest.skip(f"{choice.name} needs its weights: {weights and weights.package}")
+    fill_cache(real_data / "esc10", recipe, tmp_path / "store", n_jobs=2)
+    *_, (result,) = run_experiment(
+        real_data / "esc10", recipe, recipe.stack_systems, tmp_path / "store", tmp_path / "out"
+    )
+    # Neither encoder says anything by itself: the clips of validation are new.
+    assert result.evaluation.srcc.low > 0.5

@@ -128,7 +128,14 @@ def test_words_are_counted_in_captions_too(tmp_path: Path) -> None:
 
 MISTAKES = {
     'space = ["mini-mel"]': r"(?s)2 mistake.*spaces: field required.*did you mean 'spaces'",
-    "spaces = []": "spaces: list should have at least 1 item",
+    "spaces = []": "spaces: it is empty, and no auxiliary",
+    'spaces = ["roberta-large"]': r"in auxiliary as \['roberta-large:embedding'\]",
+    'spaces = []\nauxiliary = ["roberta-large:words"]': r"one of \['roberta-large:embedding'\]",
+    'spaces = []\nauxiliary = ["aisfx:embedding"]\n[systems.mine]\nkind = "projection-head"': (
+        "systems.mine: a projection head needs .* spaces are empty"
+    ),
+    'spaces = []\nauxiliary = ["aisfx:embedding"]\n[systems.mine]\nkind = "cosine"\n'
+    'space = "mini-mel"': r"systems.mine: 'mini-mel' is not among the recipe's spaces \[\]",
     'spaces = "mini-mel"': "spaces: input should be a valid list",
     'spaces = ["mini-mel", "mini-mel"]': "spaces: 'mini-mel' stands twice",
     'spaces = ["mini-mel"]\n[stacker]\nnsplits = 3': "stacker: nsplits: .*did you mean 'n_splits'",
@@ -142,7 +149,7 @@ MISTAKES = {
     'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'caption', 'group' or 'none'",
     'spaces = ["mini-mel"]\n[stacker]\npenalties = [0]': "stacker: penalties must be .*above 0",
     'spaces = ["mini-mel"]\n[checkpoints]\nmini-mfcc = "x"': "'mini-mfcc' is no encoder of this",
-    'spaces = ["mini-mel"]\nauxiliary = ["mini-mfcc:logits"]': "no audio output; expected one of",
+    'spaces = ["mini-mel"]\nauxiliary = ["mini-mfcc:logits"]': "no output of this encoder",
     'name = "x"\nspaces = ["mini-mel"]': "'name' is not a setting",
     "spaces = [": "not readable as a TOML file",
 }
@@ -171,6 +178,17 @@ def test_smaller_stacks_are_named_by_their_sizes() -> None:
         assert former == recipe_from({**settings, "subset_sizes": list(sizes)}, "a test")
     alone = recipe_from({**settings, "subset_sizes": []}, "a test")
     assert [*alone.stack_systems] == ["mini-mel + mini-mfcc + mini-mod"]
+
+
+def test_a_recipe_without_spaces_has_blocks_of_clips_and_of_captions() -> None:
+    recipe = read_recipe("offline")
+    builder = recipe.builder()
+    assert (builder.spaces, builder.auxiliary) == ([], ["aisfx:embedding"])
+    assert builder.text_auxiliary == ["all-minilm-l6-v2:embedding"]
+    assert [*recipe.stack_systems] == ["aisfx + all-minilm-l6-v2"]
+    assert [*recipe.compared_systems] == ["stack", "paper"]
+    (system,) = recipe.stack_systems.values()
+    assert recipe.for_scoring(system).builder().text_auxiliary == builder.text_auxiliary
 
 
 def test_a_recipe_is_found_by_its_name(tmp_path: Path, monkeypatch) -> None:

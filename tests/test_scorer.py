@@ -29,6 +29,7 @@ from xacle_stack.errors import (
     StackingError,
     UnknownNameError,
 )
+from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.features import FeatureBuilder, PairEmbeddings, VectorBuilder, cosine_similarity
 from xacle_stack.pairs import Pairs, read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
@@ -124,6 +125,35 @@ print(json.dumps(Scorer.load({str(path)!r}).score_clips({clips!r}, {texts!r}).to
         np.testing.assert_allclose(scorer.score_clips(paths, texts), expected, rtol=1e-6)
     alone = scorer.score_clips(samples[1][0], texts[1], sample_rate_hz=samples[1][1])
     np.testing.assert_allclose(alone, expected[1:2], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_encoders_of_clips_and_of_captions_that_share_no_space_score_together(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    data, store, out = make_data(train=60, validation=30), tmp_path / "store", tmp_path / "out"
+    toys = [TOY.name.replace("ToySpace", toy) for toy in ("ToyClips", "ToyCaptions")]
+    recipe = recipe_from(
+        {"name": "sides", "spaces": [], "auxiliary": [f"{toy}:embedding" for toy in toys]}, "a test"
+    )
+    fill_cache(data, recipe, store)
+    *_, (result,) = run_experiment(data, recipe, recipe.stack_systems, store, out)
+    assert result.system == "toy-clips + toy-captions"
+    # Neither side says anything by itself: the score is whether the word names the tone.
+    assert result.evaluation.lcc.low > 0.5
+    scorer = Scorer.load(out, recipe, store=store)
+    validation = read_pairs(data, "validation")
+    scores = scorer.score(validation)
+    alone = scorer.score_clips(validation.audio[3], validation.captions[3])
+    np.testing.assert_allclose(alone, scores[3], rtol=1e-6)
+    assert scorer.regressor_.families_ == {
+        "auxiliary": ("toy-clips/embedding", "toy-captions/embedding")
+    }
+    cached = FeatureCache(store).load(read_pairs(data, "train"), recipe.fingerprints())
+    stacker = Scorer(recipe).fit(cached, groups=None).regressor_
+    table = recipe.builder().fit_transform(cached)
+    (family,) = stacker.explain(table, cached.pairs.scores).families
+    assert family.name == "auxiliary"
 
 
 def test_tensors_are_scored_like_arrays(train: Pairs, tmp_path: Path, recipe: Recipe) -> None:

@@ -42,6 +42,18 @@ class ToySpace(Encoder):
         return {"embedding": rows}
 
 
+class ToyClips(ToySpace):
+    """Only the clips' side."""
+
+    info = replace(ToySpace.info, name="toy-clips", text_outputs={})
+
+
+class ToyCaptions(ToySpace):
+    """Only the captions' side."""
+
+    info = replace(ToySpace.info, name="toy-captions", audio_outputs={}, sample_rate_hz=None)
+
+
 class ToyFrames(ToySpace):
     """The same, with sequences beside the vectors: the samples in frames, and the letters."""
 

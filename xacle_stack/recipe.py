@@ -2,10 +2,11 @@
 
 A recipe is a TOML file::
 
-    spaces = ["mini-mel", "mini-mfcc"]     # contrastive encoders, one family each
-    auxiliary = [                          # audio outputs that all families share; "words" stands
-        "beats:logits",                    # for the overlap of words heard with the caption's
-        "wav2vec2-ctc:words",
+    spaces = ["mini-mel", "mini-mfcc"]     # contrastive encoders, one family each; [] for none
+    auxiliary = [                          # other outputs that all families share, of clips or of
+        "beats:logits",                    # captions; "words" stands for the overlap of words heard
+        "wav2vec2-ctc:words",              # with the caption's
+        "all-minilm-l6-v2:embedding",
     ]
 
     precision = "float32"                  # or bfloat16, float16: for the big encoders
@@ -50,7 +51,7 @@ from pydantic import (
     model_validator,
 )
 
-from xacle_stack.encoders import WORDS, EncoderChoice, Precision, read_fingerprints
+from xacle_stack.encoders import WORDS, EncoderChoice, Modality, Precision, read_fingerprints
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.recipe_file import mistakes_error, read_settings, recipe_path
 from xacle_stack.stacking import Stacker
@@ -126,7 +127,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    spaces: tuple[str, ...] = Field(min_length=1)
+    spaces: tuple[str, ...]
     auxiliary: tuple[str, ...] = ()
     precision: Precision = "float32"
     subset_sizes: tuple[Annotated[PositiveInt, Strict()], ...] = (1, 2)
@@ -151,7 +152,13 @@ class Recipe(BaseModel):
 
     @property
     def stack_systems(self) -> Mapping[str, AnySpec]:
-        """What `xacle-stack stack` fits: the stack of all spaces first, then the smaller ones."""
+        """What `xacle-stack stack` fits: the stack of all spaces first, then the smaller ones.
+
+        Without spaces, it is the stack of the auxiliaries alone.
+        """
+        if not self.spaces:
+            names = (self.cache_names.encoders[_encoder_of(name)] for name in self.auxiliary)
+            return {" + ".join(dict.fromkeys(names)): StackSpec(seeds=1)}
         return stack_systems(self.spaces, self.subset_sizes, self.cache_names.encoders)
 
     @property
@@ -237,10 +244,12 @@ class Recipe(BaseModel):
 
     def builder(self) -> FeatureBuilder:
         """Return an unfitted builder for all spaces of the recipe."""
+        of_text = {name for name in self.auxiliary if _modality_of(name) == "text"}
         return FeatureBuilder(
             [EncoderChoice(name).encoder.info.name for name in self.spaces],
-            [_cache_name(name) for name in self.auxiliary],
+            [_cache_name(name) for name in self.auxiliary if name not in of_text],
             **self.features.parameters,
+            text_auxiliary=[_cache_name(name) for name in self.auxiliary if name in of_text],
         )
 
     def new_stacker(self, n_jobs: int | None = None) -> Stacker:
@@ -322,6 +331,8 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
         for choice in recipe.encoders
         if choice.code is not None and choice.encoder.info.code is None
     ]
+    if not recipe.encoders:
+        mistakes.append("spaces: it is empty, and no auxiliary is named either; name one encoder")
     mistakes += mistakes_in(recipe.systems, recipe.reference, recipe.spaces)
     for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
         times = Counter(names)
@@ -337,19 +348,20 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
         if choice.name in recipe.spaces and not info.is_contrastive:
             mistakes.append(
                 f"spaces: {choice.name!r} does not embed clips and captions in one space; it can "
-                f"stand in auxiliary as {[f'{choice.name}:{o}' for o in info.audio_outputs]}"
+                f"stand in auxiliary as {_auxiliaries_of(choice.name)}"
             )
     for name in recipe.auxiliary:
         info = EncoderChoice(_encoder_of(name)).encoder.info
         output = _cache_name(name).partition(":")[2]
-        if output not in info.audio_outputs:
+        modality = _modality_of(name)
+        if output not in info.outputs(modality):
             mistakes.append(
-                f"auxiliary: {name!r} is no audio output; expected one of "
-                f"{[f'{_encoder_of(name)}:{output}' for output in info.audio_outputs]}"
+                f"auxiliary: {name!r} is no output of this encoder; expected one of "
+                f"{_auxiliaries_of(_encoder_of(name))}"
             )
         elif output in info.sequences:
             mistakes.append(
-                f"auxiliary: {name!r} is a sequence of vectors a clip, not one vector; leave it to "
+                f"auxiliary: {name!r} is a sequence of vectors, not one vector; leave it to "
                 "systems that take sequences"
             )
         elif output == WORDS and info.text_outputs.get(WORDS) != info.audio_outputs[WORDS]:
@@ -368,6 +380,20 @@ def _encoder_of(auxiliary: str) -> str:
         file, _, rest = auxiliary.rpartition(".py:")
         return f"{file}.py:{rest.partition(':')[0]}"
     return auxiliary.partition(":")[0]
+
+
+def _modality_of(auxiliary: str) -> Modality:
+    """Return whose output it is: the captions' only if the encoder has none of clips so called."""
+    info = EncoderChoice(_encoder_of(auxiliary)).encoder.info
+    output = _cache_name(auxiliary).partition(":")[2]
+    return "text" if output in info.text_outputs.keys() - info.audio_outputs.keys() else "audio"
+
+
+def _auxiliaries_of(encoder: str) -> list[str]:
+    """Return what of an encoder can stand in auxiliary, but for sequences."""
+    info = EncoderChoice(encoder).encoder.info
+    outputs = dict.fromkeys([*info.audio_outputs, *info.text_outputs])
+    return [f"{encoder}:{output}" for output in outputs if output not in info.sequences]
 
 
 def _cache_name(auxiliary: str) -> str:

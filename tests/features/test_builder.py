@@ -46,6 +46,39 @@ def test_families_are_phi_with_auxiliary_and_agreement() -> None:
     )
 
 
+def test_without_spaces_the_auxiliaries_are_one_family() -> None:
+    source = random_embeddings(0)
+    clips, captions = source.audio("tags", "logits"), source.text("one")
+    source = PairEmbeddings(
+        {}, {"tags:logits": clips}, text_auxiliary={"words:embedding": captions}
+    )
+    builder = FeatureBuilder([], ["tags:logits"], text_auxiliary=["words:embedding"])
+    table = builder.fit_transform(source)
+    assert table.families == {"auxiliary": ("tags/logits", "words/embedding")}
+    np.testing.assert_array_equal(table.block("tags/logits"), clips)
+    np.testing.assert_array_equal(table.block("words/embedding"), captions)
+    alone = builder.transform(source[[3]])
+    np.testing.assert_array_equal(alone.values[0], table.values[3])
+    captions[5, 0] = np.inf
+    with pytest.raises(FeatureError, match="'words:embedding': row 5 "):
+        builder.fit(source)
+
+
+def test_captions_outputs_are_shared_like_those_of_clips() -> None:
+    source = random_embeddings(0)
+    both = PairEmbeddings(
+        {"one": (source.audio("one"), source.text("one"))},
+        {"tags:logits": source.audio("tags", "logits")},
+        text_auxiliary={"words:embedding": source.text("two")},
+    )
+    builder = FeatureBuilder(["one"], ["tags:logits"], text_auxiliary=["words:embedding"])
+    table = builder.set_params(n_components=2).fit_transform(both)
+    assert table.families["one"][-2:] == ("tags/logits", "words/embedding")
+    assert "agreement" in table.families
+    with pytest.raises(FeatureError, match="captions of the space 'one'"):
+        PairEmbeddings({"one": (source.audio("one"),) * 2}, text_auxiliary={"one:embedding": []})
+
+
 def test_what_is_learned_is_learned_in_fit_only() -> None:
     train, test = random_embeddings(0), random_embeddings(1)
     builder = FeatureBuilder(["one", "two"], n_components=3)

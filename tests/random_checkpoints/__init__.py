@@ -18,6 +18,8 @@ from xacle_stack.encoders import EncoderChoice, get_encoder
 # encoder -> module of this package whose write(root, encoder, full=..., seed=...) makes its
 # checkpoint below root and returns its path: what --checkpoint would name.
 WRITERS: dict[str, str] = {
+    "aisfx": "aisfx",
+    "all-minilm-l6-v2": "minilm",
     "audiomae": "audiomae",
     "beats": "beats",
     "byol-a": "byol_a",

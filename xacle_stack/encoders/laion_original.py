@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xacle_stack._optional import require
-from xacle_stack.encoders.checkpoint import read_tensors, state_dict_in
+from xacle_stack.encoders.checkpoint import numpy_numbers, read_tensors, state_dict_in
 from xacle_stack.encoders.text_towers import HEAD_DIMS, count_layers, tensor_shape
 from xacle_stack.errors import EncoderError
 
@@ -43,7 +41,7 @@ def read_original(what: str, path: Path) -> dict[str, Any]:
     EncoderError if the file is damaged, holds code, or is of another kind.
     """
     torch = require("torch", extra="encoders", purpose=what)
-    with torch.serialization.safe_globals(_numpy_numbers()):
+    with torch.serialization.safe_globals(numpy_numbers()):
         content = read_tensors(what, path)
     state = state_dict_in(what, content, "state_dict", path)
     original = {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
@@ -104,10 +102,3 @@ def config_settings(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "layer_norm_eps": 1e-5,  # RoBERTa's, which is not the default of ClapTextConfig
     }
     return {"text_config": text, "audio_config": audio}
-
-
-def _numpy_numbers() -> list[Any]:
-    """Return the functions that unpickle NumPy numbers, for the learning rates in the files."""
-    scalar = np.float64(0).__reduce__()[0]
-    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return [*names, np.dtype, *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8"))]

@@ -30,6 +30,8 @@ ENTRY_POINT_GROUP = "xacle_stack.encoders"
 
 # A name stands for "module:class"; the module is imported when its encoder is first used.
 BUILT_IN: Mapping[str, str] = {
+    "aisfx": "xacle_stack.encoders.aisfx:Aisfx",
+    "all-minilm-l6-v2": "xacle_stack.encoders.minilm:MiniLM",
     "audiomae": "xacle_stack.encoders.audiomae:AudioMae",
     "beats": "xacle_stack.encoders.beats:Beats",
     "byol-a": "xacle_stack.encoders.byol_a:ByolA",

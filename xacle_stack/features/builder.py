@@ -19,9 +19,9 @@ from xacle_stack.features.embeddings import EmbeddingSource
 from xacle_stack.features.pair_blocks import (
     AGREEMENT,
     PAIR_FEATURES,
+    Auxiliary,
     PairBlocks,
     auxiliary_block,
-    auxiliary_block_name,
     n_auxiliary_columns,
     n_pair_features,
     n_space_dims,
@@ -44,16 +44,20 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     ``"SPACE/difference"``, ``"SPACE/square"`` and ``"SPACE/cosine"``, the parts of its pair
     features φ(a, b).  Each auxiliary is one block, ``"ENCODER/OUTPUT"``.  A space's family has its
     own blocks and those of all auxiliaries, and the family ``"agreement"`` has the blocks of the
-    agreement features.  `fit` learns the projections of the agreement features.
+    agreement features.  `fit` learns the projections of the agreement features.  Without spaces
+    there is one family, ``"auxiliary"``; the kernel of ``Stacker(preset="best")`` multiplies what
+    its blocks say of the clips and of the captions.
 
     Parameters
     ----------
     spaces : sequence of str
-        Names of encoders that embed clips and captions in one space.
+        Names of encoders that embed clips and captions in one space; empty for auxiliaries alone.
     auxiliary : sequence of str, default=()
         Audio outputs as ``"encoder:output"``, which every space's family shares, as the published
         system does with BEATs' logits.  ``"encoder:words"``, bags of the words heard and of the
         caption's words, becomes the two columns of :func:`lexical_overlap`.
+    text_auxiliary : sequence of str, default=()
+        Outputs of captions, likewise shared, such as ``"all-minilm-l6-v2:embedding"``.
     n_components : int, default=8
         The size of each space's projection.
     random_state : int, default=0
@@ -73,15 +77,21 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     See :class:`PairEmbeddings`.
     """
 
+    # Builders that were saved before there were auxiliaries of captions have none.
+    text_auxiliary: Sequence[str] = ()
+
     def __init__(
         self,
         spaces: Sequence[str],
         auxiliary: Sequence[str] = (),
         n_components: int = 8,
         random_state: int = 0,
+        *,
+        text_auxiliary: Sequence[str] = (),
     ) -> None:
         self.spaces = spaces
         self.auxiliary = auxiliary
+        self.text_auxiliary = text_auxiliary
         self.n_components = n_components
         self.random_state = random_state
 
@@ -104,8 +114,11 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         """
         self.check_settings()
         spaces, auxiliary = self._sizes(X)
-        n_pairs, narrowest = len(X.pair_ids), min(map(n_pair_features, spaces.values()))
-        if n_pairs < 2 or self.n_components > min(n_pairs, narrowest):
+        n_pairs = len(X.pair_ids)
+        narrowest = min(map(n_pair_features, spaces.values()), default=n_pairs)
+        if n_pairs < 2 and not spaces:
+            raise FeatureError(f"there are {n_pairs} pairs to fit on; give at least 2.")
+        if spaces and (n_pairs < 2 or self.n_components > min(n_pairs, narrowest)):
             raise FeatureError(
                 f"n_components={self.n_components} needs as many training pairs and pair features, "
                 f"and at least 2 pairs; there are {n_pairs} pairs with {narrowest} features in the "
@@ -114,8 +127,8 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
             )
         for rows in row_blocks(0, n_pairs) if auxiliary else ():
             part = X.take(rows)
-            for name in auxiliary:
-                auxiliary_block(part, name, rows.start)  # only to find what is not finite
+            for one in auxiliary:
+                auxiliary_block(part, one, rows.start)  # only to find what is not finite
         self.projections_ = {
             space: self._projection(X, space, n_dims) for space, n_dims in spaces.items()
         }
@@ -159,17 +172,25 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         blocks = PairBlocks(X, spaces, auxiliary, self.projections_)
         return FeatureTable(blocks, consecutive(blocks.widths), X.pair_ids, blocks.families)
 
-    def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[str, int]]:
+    def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[Auxiliary, int]]:
         """Return the dimensions of each space and the columns of each auxiliary."""
-        if not hasattr(X, "audio"):
+        if not hasattr(X, "shape_of"):
             raise FeatureError(
                 "expected embeddings, cache.load(pairs) or PairEmbeddings(...), got "
                 f"{type(X).__name__}."
             )
         return (
             {space: n_space_dims(X, space) for space in self.spaces},
-            {name: n_auxiliary_columns(X, name) for name in self.auxiliary},
+            {one: n_auxiliary_columns(X, one) for one in self._auxiliaries},
         )
+
+    @property
+    def _auxiliaries(self) -> list[Auxiliary]:
+        """Those of the clips, then those of the captions."""
+        return [
+            *(Auxiliary(name, "audio") for name in self.auxiliary),
+            *(Auxiliary(name, "text") for name in self.text_auxiliary),
+        ]
 
     def _projection(self, X: EmbeddingSource, space: str, n_dims: int) -> FloatArray:
         def blocks() -> Iterator[FloatArray]:
@@ -207,22 +228,31 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         FeatureError
             If one is unusable.
         """
-        if not _are_names(self.spaces) or not len(self.spaces):
+        if not _are_names(self.spaces):
             raise FeatureError(
                 f"spaces must be a list of encoder names, got {self.spaces!r}. "
                 "For one space write spaces=['mini-mel']."
             )
-        if not _are_names(self.auxiliary):
+        for name, example in (
+            ("auxiliary", "beats:logits"),
+            ("text_auxiliary", "all-minilm-l6-v2:embedding"),
+        ):
+            if not _are_names(getattr(self, name)):
+                raise FeatureError(
+                    f"{name} must be a list of 'encoder:output', got {getattr(self, name)!r}. "
+                    f"For one output write {name}=[{example!r}]."
+                )
+        if not (len(self.spaces) or len(self.auxiliary) or len(self.text_auxiliary)):
             raise FeatureError(
-                f"auxiliary must be a list of 'encoder:output', got {self.auxiliary!r}. "
-                "For one output write auxiliary=['beats:logits']."
+                f"spaces is {self.spaces!r} and there is no auxiliary output either: name what "
+                "the features are made of, for example spaces=['mini-mel']."
             )
         if AGREEMENT in self.spaces:
             raise FeatureError(
                 f"no space may be called {AGREEMENT!r}: that is the family of the agreement "
                 "features. Give the encoder another name."
             )
-        names = [*self.spaces, *map(auxiliary_block_name, self.auxiliary)]
+        names = [*self.spaces, *(one.block for one in self._auxiliaries)]
         twice = sorted(name for name, n_times in Counter(names).items() if n_times > 1)
         if twice:
             raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice}.")

@@ -44,6 +44,8 @@ class PairEmbeddings:
     auxiliary : mapping of str to ndarray of shape (n_pairs, n_dims), optional
         Vectors of the clips by ``"encoder:output"``, for example ``"beats:logits"``; for
         ``"encoder:words"`` two arrays, of the clips and of the captions.
+    text_auxiliary : mapping of str to ndarray of shape (n_pairs, n_dims), optional
+        Vectors of the captions, for example ``"all-minilm-l6-v2:embedding"``.
     pair_ids : sequence of str, optional
         By default the row numbers.
 
@@ -67,6 +69,8 @@ class PairEmbeddings:
         spaces: Mapping[str, tuple[FloatArray, FloatArray]],
         auxiliary: Mapping[str, FloatArray | tuple[FloatArray, FloatArray]] | None = None,
         pair_ids: Sequence[str] | None = None,
+        *,
+        text_auxiliary: Mapping[str, FloatArray] | None = None,
     ) -> None:
         self._audio: dict[str, Any] = {}
         self._text: dict[str, Any] = {}
@@ -81,20 +85,14 @@ class PairEmbeddings:
             audio, text = map(np.asarray, pair)
             self._audio[f"{name}:embedding"], self._text[f"{name}:embedding"] = audio, text
         for name, values in (auxiliary or {}).items():
-            if ":" not in name:
-                raise FeatureError(
-                    f"auxiliary {name!r}: the name says no output. Write {f'{name}:embedding'!r}, "
-                    f"or what else the vectors are, as in {f'{name}:logits'!r}."
-                )
-            if name in self._audio:
-                raise FeatureError(
-                    f"auxiliary {name!r}: these are the clips of the space "
-                    f"{name.partition(':')[0]!r}, which is there already; leave one out."
-                )
+            _check_auxiliary(name, "clips", self._audio)
             if isinstance(values, tuple):
                 self._audio[name], self._text[name] = map(np.asarray, values)
             else:
                 self._audio[name] = np.asarray(values)
+        for name, values in (text_auxiliary or {}).items():
+            _check_auxiliary(name, "captions", self._text)
+            self._text[name] = np.asarray(values)
         n_rows = {
             f"{side} {name}": len(array)
             for side, arrays in (("audio", self._audio), ("text", self._text))
@@ -204,3 +202,17 @@ class PairEmbeddings:
                 "output stands for its 'embedding'.)"
             )
         return arrays[name]
+
+
+def _check_auxiliary(name: str, items: str, known: Mapping[str, Any]) -> None:
+    """Check that the name of an auxiliary of some `items` says its output, and is new."""
+    if ":" not in name:
+        raise FeatureError(
+            f"auxiliary {name!r}: the name says no output. Write {f'{name}:embedding'!r}, or what "
+            f"else the vectors are, as in {f'{name}:logits'!r}."
+        )
+    if name in known:
+        raise FeatureError(
+            f"auxiliary {name!r}: these are the {items} of the space {name.partition(':')[0]!r}, "
+            "which is there already; leave one out."
+        )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,25 @@ from xacle_stack.features.pair import lexical_overlap, pair_features
 from xacle_stack.table import consecutive
 
 AGREEMENT = "agreement"
+# The family of all auxiliaries, where there is no space whose family could share them.
+AUXILIARY = "auxiliary"
 # The parts of pair_features in their order; all but the last have one column for each dimension.
 PAIR_FEATURES = ("audio", "text", "product", "difference", "square", "cosine")
 # Rows whose pair features are made at once: what they need stays in the processor's cache.
 _TILE_ROWS = 256
 _TILE_COLUMNS = 1024
+
+
+class Auxiliary(NamedTuple):
+    """One output of an encoder, ``"encoder:output"``, of the clips or of the captions."""
+
+    name: str
+    modality: str
+
+    @property
+    def block(self) -> str:
+        """What its block is called."""
+        return auxiliary_block_name(self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +51,7 @@ class PairBlocks:
     source : EmbeddingSource
     spaces : mapping of str to int
         The number of dimensions of each space.
-    auxiliary : mapping of str to int
+    auxiliary : mapping of Auxiliary to int
         The number of columns of each auxiliary.
     projections : mapping of str to ndarray of shape (n_pair_features, n_components)
         One for each space.
@@ -45,7 +59,7 @@ class PairBlocks:
 
     source: EmbeddingSource
     spaces: Mapping[str, int]
-    auxiliary: Mapping[str, int]
+    auxiliary: Mapping[Auxiliary, int]
     projections: Mapping[str, FloatArray]
 
     def __len__(self) -> int:
@@ -61,14 +75,19 @@ class PairBlocks:
         for space, n_dims in self.spaces.items():
             for part in PAIR_FEATURES:
                 widths[f"{space}/{part}"] = 1 if part == "cosine" else n_dims
-        for name, width in self.auxiliary.items():
-            widths[auxiliary_block_name(name)] = width
+        for auxiliary, width in self.auxiliary.items():
+            widths[auxiliary.block] = width
         return {**widths, **self._agreement_widths}
 
     @cached_property
     def families(self) -> Mapping[str, tuple[str, ...]]:
-        """The blocks of each family: every space's own with all auxiliaries, and agreement."""
-        shared = tuple(map(auxiliary_block_name, self.auxiliary))
+        """The blocks of each family: every space's own with all auxiliaries, and agreement.
+
+        Without a space, the auxiliaries are one family.
+        """
+        shared = tuple(auxiliary.block for auxiliary in self.auxiliary)
+        if not self.spaces:
+            return {AUXILIARY: shared}
         families = {
             space: (*(f"{space}/{part}" for part in PAIR_FEATURES), *shared)
             for space in self.spaces
@@ -108,10 +127,9 @@ class PairBlocks:
                 if wants_agreement:
                     cosines[-1][tile] = features[:, -1]  # φ ends with aᵀb
                     projections[-1][tile] = _project(features, axes)
-        for name in self.auxiliary:
-            if auxiliary_block_name(name) in columns:
-                values = auxiliary_block(part, name, rows.start)
-                out[:, columns[auxiliary_block_name(name)]] = values
+        for auxiliary in self.auxiliary:
+            if auxiliary.block in columns:
+                out[:, columns[auxiliary.block]] = auxiliary_block(part, auxiliary, rows.start)
         if wants_agreement:
             features = agreement_features(np.column_stack(cosines), projections)
             for name, span in consecutive(self._agreement_widths).items():
@@ -120,6 +138,8 @@ class PairBlocks:
 
     @cached_property
     def _agreement_widths(self) -> dict[str, int]:
+        if not self.spaces:
+            return {}
         n_components = next(iter(self.projections.values())).shape[1]
         widths = agreement_blocks(len(self.spaces), n_components)
         return {f"{AGREEMENT}/{name}": width for name, width in widths.items()}
@@ -196,13 +216,14 @@ def n_space_dims(X: EmbeddingSource, space: str) -> int:
     return audio[1]
 
 
-def n_auxiliary_columns(X: EmbeddingSource, name: str) -> int:
+def n_auxiliary_columns(X: EmbeddingSource, auxiliary: Auxiliary) -> int:
     """Return an auxiliary's number of columns, once every pair is known to have its vector."""
+    name, modality = auxiliary
     encoder, output = _encoder_and_output(name)
-    shape = X.shape_of(encoder, "audio", output)
+    shape = X.shape_of(encoder, modality, output)
     if len(shape) != 2:
         raise FeatureError(f"auxiliary {name!r}: expected shape (n_pairs, n_dims), got {shape}.")
-    if output != WORDS:
+    if output != WORDS or modality != "audio":
         return shape[1]
     if X.shape_of(encoder, "text", WORDS) != shape:
         raise FeatureError(
@@ -218,16 +239,18 @@ def space_features(X: EmbeddingSource, space: str, first_row: int) -> FloatArray
         return pair_features(X.audio(space), X.text(space), first_row=first_row)
 
 
-def auxiliary_block(X: EmbeddingSource, name: str, first_row: int) -> FloatArray:
+def auxiliary_block(X: EmbeddingSource, auxiliary: Auxiliary, first_row: int) -> FloatArray:
     """Return the columns of one auxiliary, for a run of rows that begins with a certain row."""
+    name, modality = auxiliary
     encoder, output = _encoder_and_output(name)
-    if output == WORDS:
+    if output == WORDS and modality == "audio":
         with _naming(f"auxiliary {name!r}"):
             return lexical_overlap(
                 X.audio(encoder, WORDS), X.text(encoder, WORDS), first_row=first_row
             )
     with np.errstate(over="ignore"):  # what float32 cannot hold is found below
-        values = np.asarray(X.audio(encoder, output)).astype(np.float32)
+        vectors = X.audio(encoder, output) if modality == "audio" else X.text(encoder, output)
+        values = np.asarray(vectors).astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise FeatureError(

@@ -35,6 +35,7 @@ from xacle_stack.synth import (
     write_caption,
 )
 
+_TITLE = "# Demo data set: synthesised sounds, simulated listeners"
 MIN_PAIRS = 20
 N_RATINGS = 4
 SPLIT_SHARES = (("train", 0.60), ("validation", 0.15), ("test", 0.25))
@@ -133,6 +134,15 @@ def write_demo(
             "name."
         ) from None
     return folder
+
+
+def is_demo(data: Path) -> bool:
+    """Return whether a folder is a demo data set, which its README says."""
+    try:
+        with (data / "README.md").open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n") == _TITLE
+    except OSError:
+        return False
 
 
 def draw_pairs(n_pairs: int, seed: int) -> list[DemoPair]:
@@ -349,7 +359,7 @@ def _rate(pairs: Sequence[DemoPair], seed: int) -> tuple[IntArray, IntArray]:
 
 
 def _readme(n_pairs: int, seed: int) -> str:
-    return f"""# Demo data set: synthesised sounds, simulated listeners
+    return f"""{_TITLE}
 
 {n_pairs} pairs of a clip and a caption in the XACLE layout, made by `xacle_stack` (seed {seed}).
 

@@ -39,7 +39,7 @@ from xacle_stack.systems.transformer import TransformerRegressor
 NOT_IN_RECIPES = frozenset(
     {
         *("learners", "added_learners", "meta", "n_jobs", "verbose", "device"),
-        *("space", "spaces", "auxiliary"),
+        *("space", "spaces", "auxiliary", "text_auxiliary"),
     }
 )
 
@@ -290,11 +290,16 @@ AnySpec = Annotated[
 
 
 def default_systems(spaces: Sequence[str]) -> dict[str, AnySpec]:
-    """Return what `compare` compares where a recipe names no systems: one of each kind."""
+    """Return what `compare` compares where a recipe names no systems: one of each kind.
+
+    Without spaces there are only the two stacks: the other kinds need the vectors of a space.
+    """
     systems: dict[str, AnySpec] = {
         "stack": StackSpec.model_validate({"preset": "best"}),
         "paper": StackSpec.model_validate({"preset": "paper"}),
     }
+    if not spaces:
+        return systems
     for space in spaces:
         systems[f"cosine of {space}"] = CosineSpec(space=space)
     systems[f"transformer on {spaces[0]}"] = TransformerSpec(space=spaces[0])
@@ -374,4 +379,9 @@ def mistakes_in(
                 for space in system.spaces_used
                 if space not in spaces
             ]
+            if isinstance(system, ProjectionHeadSpec) and not (spaces or system.spaces):
+                mistakes.append(
+                    f"systems.{name}: a projection head needs encoders that embed clips and "
+                    "captions in one space, and the recipe's spaces are empty"
+                )
     return mistakes
