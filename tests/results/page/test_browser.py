@@ -21,10 +21,11 @@ N_CLIPS = 120
 SYSTEMS = ["Tango", "AudioLDM 2", "<b>bold</b>"]
 SCRIPT = "<script>document.title = 'hacked'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'hacked'\">"
-OPTIONS = (
-    "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-    "disable-component-update disable-sync disable-dev-shm-usage"
-).split()
+OPTIONS = [
+    *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+    *("disable-background-networking", "disable-component-update", "disable-sync"),
+    "disable-dev-shm-usage",
+]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="600" height="80"><path d="M0 0h9v9z"/></svg>'
 
 
