@@ -101,6 +101,7 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert list_splits(tmp_path / "data/demo") == ["train", "validation", "test"]
     assert {path.name for path in (tmp_path / "runs/mini-demo").iterdir()} >= {
         *("model.skops", "model.json", "models", "scores-test.csv", "results.csv", "results.md"),
+        "report",
     }
     assert (tmp_path / "scores.csv").exists()
 

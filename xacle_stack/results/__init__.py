@@ -9,6 +9,7 @@ from xacle_stack.results.plots import (
     plot_srcc,
     plot_srcc_and_mse,
     plot_two_splits,
+    svg_of,
     write_plots,
 )
 from xacle_stack.results.published import PUBLISHED, published_for
@@ -40,6 +41,7 @@ __all__ = [
     "published_for",
     "reference_of",
     "splits_with_scores",
+    "svg_of",
     "write_plots",
     "write_tables",
 ]
