@@ -54,7 +54,9 @@ def serve(
         device=device,
     )
     named = model.resolve().parent if model.name == "model.skops" else model.resolve()
-    limits = Limits(max_bytes, max_duration, max_batch, max_wait_ms, max_queue=4 * max_batch)
+    limits = Limits(
+        max_bytes, max_duration, max_batch, max_wait_ms, max_queue=max(128, 4 * max_batch)
+    )
     app = create_app(scorer, limits, name=named.stem)
     # The address is taken before the encoders are loaded, so that a mistake is told at once.
     try:
