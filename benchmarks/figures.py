@@ -250,9 +250,11 @@ def _esc10() -> Iterator[str]:
 def _offline() -> Iterator[str]:
     rows = by("offline", "scored pairs", "encoders")
     for pairs in dict.fromkeys(pairs for pairs, _ in rows):
-        offline, *others = (rows[pairs, name] for name in ("offline", "mini", "offline and mini"))
-        srcc = [interval(row["SRCC"]) for row in (offline, *others)]
-        gains = [interval(row["SRCC over offline"]) for row in others]
+        offline, mini, both = (
+            rows[pairs, name] for name in ("offline", "mini", "offline and mini")
+        )
+        srcc = [interval(row["SRCC"]) for row in (offline, mini, both)]
+        gains = [interval(row["SRCC over mini"]) for row in (offline, both)]
         yield f"| {pairs} | {' | '.join([*srcc, *gains])} |"
 
 
