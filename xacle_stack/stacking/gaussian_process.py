@@ -215,7 +215,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if len(table) <= self.max_exact:
             self.landmarks_ = standardised
             self.row_weights_: FloatArray | None = weights
-            dual = _solve_definite(self._gram(weights), centred)
+            dual = self._solve(centred, weights)
         else:
             chosen = np.sort(rng.permutation(len(table))[: self.max_exact // 2])
             self.landmarks_ = standardised[chosen]
@@ -285,6 +285,9 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
             gram[:, rows] = kernel[: rows.stop - rows.start].T
         gram[np.diag_indices(n_rows)] = self.amplitude_.sum() + self.noise_ / weights
         return gram
+
+    def _solve(self, y: FloatArray, weights: FloatArray) -> FloatArray:
+        return _solve_definite(self._gram(weights), y)
 
     def _factor(self) -> FloatArray:
         """Return the upper Cholesky factor of the kernel among the training rows."""
