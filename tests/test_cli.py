@@ -82,7 +82,9 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     assert out.read_bytes() == (model / "scores-test.csv").read_bytes()
     assert out.read_text().startswith("wav_file_name,prediction_score\n00000.wav,")
     assert run("score", model, *more, "--interval", "0.8").returncode == 0
-    assert out.read_text().startswith("id,audio,text,human_score,score,low,high\n00000.wav,")
+    assert out.read_text().startswith(
+        "id,audio,text,human_score,score,low,high,novelty\n00000.wav,"
+    )
     assert run("score", model, *more, "--split", "validation").returncode == 0
     assert out.read_text().startswith("wav_file_name,pred_score\n")
 

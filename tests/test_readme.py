@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import write_csv
 from typer.main import get_command
 
 from xacle_stack import FeatureBuilder, Stacker, list_splits, read_pairs
@@ -90,10 +91,28 @@ def test_the_readmes_scorer_scores_in_another_process_and_on_the_command_line(
     assert float(run_command(command, workplace)) == pytest.approx(by_file, abs=0.0051)
 
 
+def write_generators(folder: Path) -> None:
+    """Write what the README's first commands take: prompts, clips of generators, ratings."""
+    train = read_pairs(write_demo(folder / "theirs", n_pairs=120, seed=1), "train")
+    rows = range(20)
+    prompts = [("id", "prompt"), *((f"p{row}", train.captions[row]) for row in rows)]
+    write_csv(folder / "prompts.csv", prompts)
+    for shift, name in enumerate(("gen_A", "gen_B", "gen_C")):
+        (folder / name).mkdir()
+        for row in rows:
+            shutil.copyfile(train.audio[(row + 3 * shift) % 20], folder / name / f"p{row}.wav")
+    ratings = zip(train.audio, train.captions, train.scores, strict=True)
+    write_csv(folder / "ratings.csv", [("audio", "text", "score"), *ratings])
+
+
 @pytest.mark.slow
 def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     shown = [words for words in commands(README) if "my_scorer.skops" not in words]
-    assert [words[0] for words in shown] == ["demo", "features", "stack", "score", "score"]
+    assert [words[0] for words in shown] == [
+        *("rate", "evaluate", "rate"),
+        *("demo", "features", "stack", "score", "score"),
+    ]
+    write_generators(tmp_path)
     for words in shown:
         run_command([*words, *(["--pairs", "120"] if words[0] == "demo" else [])], tmp_path)
         test_clips = tmp_path / "data/demo/wav/test"
@@ -104,6 +123,8 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
         "report",
     }
     assert (tmp_path / "scores.csv").exists()
+    assert (tmp_path / "report" / "index.html").exists()
+    assert "low,high,novelty" in (tmp_path / "report" / "scores.csv").read_text()
 
 
 @pytest.mark.parametrize(

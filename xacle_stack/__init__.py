@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xacle_stack.metrics import Evaluation, evaluate
     from xacle_stack.model_file import load_card, load_model, save_model
     from xacle_stack.pairs import Pairs, list_splits, read_generated, read_pairs, read_splits
+    from xacle_stack.rating import Rating, rate
     from xacle_stack.scorer import Scorer
     from xacle_stack.stacking import BoostedTrees, Stacker
     from xacle_stack.submission import read_predictions, write_predictions
@@ -70,6 +71,8 @@ _HOMES = {
     "read_generated": "pairs",
     "read_pairs": "pairs",
     "read_splits": "pairs",
+    "Rating": "rating",
+    "rate": "rating",
     "Scorer": "scorer",
     "BoostedTrees": "stacking",
     "Stacker": "stacking",
@@ -106,6 +109,7 @@ __all__ = [
     "PairSequences",
     "Pairs",
     "ProjectionHeadRegressor",
+    "Rating",
     "Scorer",
     "SequenceBuilder",
     "Stacker",
@@ -123,6 +127,7 @@ __all__ = [
     "load_model",
     "pair_features",
     "rank_average",
+    "rate",
     "read_clip",
     "read_generated",
     "read_pairs",

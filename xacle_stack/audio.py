@@ -8,6 +8,7 @@ m4a, mp4, webm and other containers.
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 import stat
 import struct
@@ -159,7 +160,7 @@ class SampleSource(ClipSource):
         return self._clip.duration_s
 
 
-def read_clip(path: Path | str | ClipSource, max_duration_s: float = MAX_DURATION_S) -> Clip:
+def read_clip(path: Path | str | ClipSource, max_duration_s: float = math.inf) -> Clip:
     """Decode one audio file.
 
     Parameters
@@ -167,8 +168,9 @@ def read_clip(path: Path | str | ClipSource, max_duration_s: float = MAX_DURATIO
     path : path-like or ClipSource
         Any format that libsndfile reads; with the extra ``av`` also m4a, mp4, webm, mkv, avi and
         others, of which the first stream of audio is taken.
-    max_duration_s : float, default=3600
-        A longer file is refused with a ClipTooLongError before more than that is decoded.
+    max_duration_s : float, default=inf
+        A longer file is refused with a ClipTooLongError before more than that is decoded, and one
+        longer than :data:`MAX_DURATION_S` in any case.
 
     Returns
     -------
@@ -435,9 +437,9 @@ def _check_rate(name: Path | str, rate: int, remedy: str) -> None:
         )
 
 
-def _max_samples(rate: int, n_channels: int, max_duration_s: float = MAX_DURATION_S) -> int:
+def _max_samples(rate: int, n_channels: int, max_duration_s: float = math.inf) -> int:
     """Return how many samples a channel may have."""
-    return min(int(max_duration_s * rate), MAX_SAMPLES // n_channels)
+    return min(int(min(max_duration_s, MAX_DURATION_S) * rate), MAX_SAMPLES // n_channels)
 
 
 def _too_long(

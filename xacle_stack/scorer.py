@@ -277,7 +277,10 @@ class Scorer:
         self.fingerprints_ = self.recipe.fingerprints()
         self.novelty_ = None
         if needs_scores and isinstance(builder, FeatureBuilder | VectorBuilder):
-            self.novelty_ = Novelty(list(builder.spaces)).fit(embeddings)
+            outputs = [list(builder.spaces)]
+            if isinstance(builder, FeatureBuilder) and not builder.spaces:
+                outputs += [list(builder.auxiliary), list(builder.text_auxiliary)]
+            self.novelty_ = Novelty(*outputs).fit(embeddings)
         regressor.fit(table, y, **given)  # type: ignore[arg-type]  # None where none is needed
         return self
 

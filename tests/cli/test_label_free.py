@@ -41,7 +41,7 @@ def test_without_a_reference_the_scale_is_said_to_be_that_of_the_set(
     scorer = Scorer.label_free("mini", store=store).fit(test)
     for space in scorer.recipe.spaces:
         assert f"{space} built in {scorer.fingerprints_[space]}" in said
-    scored = scorer.score(test, interval=0.9)
+    scored = scorer.assess(test)
     assert out.read_text("utf-8") == scored.to_csv()
     written = rows(out)
     assert [row["id"] for row in written] == list(test.ids)

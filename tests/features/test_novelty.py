@@ -49,6 +49,26 @@ def test_clips_and_captions_are_judged_apart(fitted: Novelty) -> None:
     np.testing.assert_array_equal(fitted.measure(mixed), np.maximum(clips, captions))
 
 
+def test_encoders_of_clips_and_of_captions_may_share_no_space(fitted: Novelty) -> None:
+    def apart(source: PairEmbeddings) -> PairEmbeddings:
+        clips = {f"clips-{s}:embedding": source.audio(s) for s in SPACES}
+        captions = {f"captions-{s}:embedding": source.text(s) for s in SPACES}
+        return PairEmbeddings({}, clips, text_auxiliary=captions)
+
+    audio, text = ([f"{side}-{s}:embedding" for s in SPACES] for side in ("clips", "captions"))
+    found = Novelty([], audio, text).fit(apart(embeddings(0)))
+    found.check_state()
+    np.testing.assert_array_equal(
+        found.measure(apart(embeddings(1))), fitted.measure(embeddings(1))
+    )
+
+
+def test_few_captions_leave_room_for_the_next() -> None:
+    many, few = embeddings(0), embeddings(0, 8)
+    assert Novelty(SPACES).fit(few).edge_ > 1.2
+    assert Novelty(SPACES).fit(many).edge_ < 1.05
+
+
 def test_lengths_of_vectors_do_not_count(fitted: Novelty) -> None:
     near = embeddings(1, 20)
     longer = PairEmbeddings({s: (4 * near.audio(s), near.text(s) / 2) for s in SPACES})

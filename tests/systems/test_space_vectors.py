@@ -10,6 +10,7 @@ from xacle_stack.features import FeatureBuilder, PairEmbeddings, VectorBuilder
 from xacle_stack.model_file import load_model, save_model
 from xacle_stack.systems import (
     SAVED_TYPES,
+    CosineMean,
     CosineRegressor,
     GatedRegressor,
     LSTMRegressor,
@@ -123,7 +124,7 @@ def test_sequences_are_no_table(embeddings, y) -> None:
 
 
 def test_saved_types_are_the_systems() -> None:
-    systems = [*map(type, SYSTEMS), LSTMRegressor]
+    systems = [*map(type, SYSTEMS), CosineMean, LSTMRegressor]
     assert sorted(SAVED_TYPES) == sorted(f"{s.__module__}.{s.__name__}" for s in systems)
 
 

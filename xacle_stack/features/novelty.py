@@ -38,12 +38,16 @@ class Novelty(BaseEstimator):
     length, divided by the 99 % quantile of the training vectors' distances to the others.  A clip's
     and a caption's figure is the mean over the spaces, and a pair's novelty the larger of the two,
     divided by its 99 % quantile over training pairs.  So about one in a hundred pairs like those in
-    training is above 1.  What an encoder does not tell apart, its vectors do not show.
+    training is above 1.  With n different clips or captions, this edge lies 2 / n higher, because
+    the distances of a few tell little of the next.  What an encoder does not tell apart, its
+    vectors do not show.
 
     Parameters
     ----------
     spaces : sequence of str
         Names of encoders that embed clips and captions in one space.
+    audio, text : sequence of str, optional
+        Further outputs of clips and of captions, ``"encoder:output"``.
     n_landmarks : int, default=512
         The clips, and the captions, that are kept to compare with.
     random_state : int, default=0
@@ -52,7 +56,8 @@ class Novelty(BaseEstimator):
     Attributes
     ----------
     landmarks_ : dict of str to ndarray of shape (n_landmarks, n_dims)
-        The vectors that are kept, by ``"SPACE/audio"`` and ``"SPACE/text"``; float16.
+        The vectors that are kept, by ``"SPACE/audio"``, ``"SPACE/text"`` and the names of the
+        further outputs; float16.
     edges_ : dict of str to float
         The 99 % quantiles of the distances, by the same names.
     edge_ : float
@@ -74,9 +79,17 @@ class Novelty(BaseEstimator):
     """
 
     def __init__(
-        self, spaces: Sequence[str], n_landmarks: int = 512, random_state: int = 0
+        self,
+        spaces: Sequence[str],
+        audio: Sequence[str] = (),
+        text: Sequence[str] = (),
+        *,
+        n_landmarks: int = 512,
+        random_state: int = 0,
     ) -> None:
         self.spaces = spaces
+        self.audio = audio
+        self.text = text
         self.n_landmarks = n_landmarks
         self.random_state = random_state
 
@@ -99,10 +112,13 @@ class Novelty(BaseEstimator):
         sample = X.take(np.sort(rng.choice(n_pairs, n_rows, replace=False)))
         self.landmarks_: dict[str, FloatArray] = {}
         self.edges_: dict[str, float] = {}
-        figures = []
+        figures, n_items = [], n_rows
         for side in _SIDES:
-            vectors = {f"{space}/{side}": _units(sample, space, side) for space in self.spaces}
+            vectors = {name: _units(sample, one, side) for name, one in self._names(side).items()}
+            if not vectors:
+                continue
             firsts, item = distinct_rows([*vectors.values()])
+            n_items = min(n_items, len(firsts))
             kept = rng.permutation(len(firsts))[: self.n_landmarks]
             position = np.full(len(firsts), -1)
             position[kept] = np.arange(len(kept))
@@ -112,8 +128,8 @@ class Novelty(BaseEstimator):
                 # Nothing is compared with itself, and no item counts more because it is repeated.
                 of_items = _nearest(values[firsts], self.landmarks_[name], position)
                 self.edges_[name] = _edge(of_items)
-                figures[-1] += of_items[item] / self.edges_[name] / len(self.spaces)
-        self.edge_ = _edge(np.max(figures, axis=0))
+                figures[-1] += of_items[item] / self.edges_[name] / len(vectors)
+        self.edge_ = _edge(np.max(figures, axis=0)) * (1 + 2 / n_items)
         return self
 
     def measure(self, X: EmbeddingSource) -> FloatArray:
@@ -137,24 +153,29 @@ class Novelty(BaseEstimator):
         for rows in row_blocks(0, len(figures)):
             part = X.take(rows)
             for column, side in enumerate(_SIDES):
-                for space in self.spaces:
-                    name = f"{space}/{side}"
-                    distances = _nearest(_units(part, space, side), self.landmarks_[name])
-                    figures[rows, column] += distances / self.edges_[name]
-        return figures / (len(self.spaces) * self.edge_)
+                names = self._names(side)
+                for name, one in names.items():
+                    distances = _nearest(_units(part, one, side), self.landmarks_[name])
+                    figures[rows, column] += distances / self.edges_[name] / len(names)
+        return figures / self.edge_
 
     def check_state(self) -> None:
         """Check what comes from a file; a ModelFileError says what does not fit together."""
-        names = {f"{space}/{side}" for side in _SIDES for space in self.spaces}
+        names = {name for side in _SIDES for name in self._names(side)}
         for what, found in (("landmarks_", self.landmarks_), ("edges_", self.edges_)):
             if not isinstance(found, dict) or set(found) != names:
-                raise ModelFileError(f"{what} are not those of the spaces {self.spaces!r}.")
+                raise ModelFileError(f"{what} are not those of the encoders {sorted(names)!r}.")
         for name in names:
             check_numbers(f"landmarks_[{name!r}]", self.landmarks_[name], (None, None))
             check_numbers(f"edges_[{name!r}]", self.edges_[name], (), minimum=_MIN_DISTANCE)
             if not self.landmarks_[name].size:
                 raise ModelFileError(f"landmarks_[{name!r}] is empty.")
         check_numbers("edge_", self.edge_, (), minimum=_MIN_DISTANCE)
+
+    def _names(self, side: str) -> dict[str, str]:
+        """Return the encoders' outputs of one side, by what `landmarks_` calls them."""
+        further = self.audio if side == "audio" else self.text
+        return {f"{space}/{side}": space for space in self.spaces} | {one: one for one in further}
 
 
 def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
@@ -183,9 +204,11 @@ def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
     )
 
 
-def _units(X: EmbeddingSource, space: str, side: str) -> FloatArray:
-    """Return vectors of unit length, float32."""
-    vectors = np.asarray(X.audio(space) if side == "audio" else X.text(space), np.float32)
+def _units(X: EmbeddingSource, name: str, side: str) -> FloatArray:
+    """Return an encoder's vectors at unit length, float32; the name may say which output."""
+    encoder, _, output = name.partition(":")
+    read = X.audio if side == "audio" else X.text
+    vectors = np.asarray(read(encoder, output or "embedding"), np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
 
