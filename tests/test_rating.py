@@ -137,10 +137,10 @@ def test_ratings_are_compared_with_the_scores(place: Path, label_free: Scorer) -
     assert rating.comparison.human.n_clips == 10
     assert rating.report().clips[0].human == 8.5
     ratings[0]["system"] = "goood"
-    with pytest.raises(PairsError, match=r"1 rating\(s\) of clips.*'p0' of 'goood'"):
+    with pytest.raises(PairsError, match=r"(?s)1 rating\(s\) of clips.*'p0' of 'goood'"):
         rate(place / "prompts.csv", folders, label_free, ratings=ratings)
+    wrong = [{"id": "p0", "system": "good", "score": 11}]
     with pytest.raises(PairsError, match=r"the score is 11; expected a number from 0 to 10"):
-        wrong = [{"id": "p0", "system": "good", "score": 11}]
         rate(place / "prompts.csv", folders, label_free, ratings=wrong)
 
 

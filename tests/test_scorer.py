@@ -468,7 +468,7 @@ def test_a_scorer_says_what_is_far_from_its_training_pairs(
     recipe: Recipe, tmp_path: Path, caplog
 ) -> None:
     scorer = Scorer(recipe).fit(around(2), np.arange(40.0) / 4)
-    loaded = Scorer.load(scorer.save(tmp_path / "mine"))
+    loaded = Scorer.load(scorer.save(tmp_path / "mine.skops"))
     for scored in (around(2), around(-2)):
         np.testing.assert_array_equal(loaded.novelty(scored), scorer.novelty(scored))
         # What is asked beside the scores changes none of them.
@@ -481,6 +481,8 @@ def test_a_scorer_says_what_is_far_from_its_training_pairs(
     assert "40 of 40 pairs" in caplog.text
     caplog.clear()
     loaded.score(around(-2)[:1])
+    assert caplog.text == ""  # told once: a training loop scores at every step
+    Scorer.load(tmp_path / "mine.skops").score(around(-2)[:1])
     assert "1 of 1 pairs" in caplog.text
 
 

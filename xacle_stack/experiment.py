@@ -36,6 +36,7 @@ from xacle_stack.results import (
     CROSS_VALIDATION,
     LearningCurve,
     Result,
+    ScoredPairs,
     published_for,
     splits_with_scores,
     write_plots,
@@ -54,6 +55,8 @@ from xacle_stack.targets import Targets, fold_groups, training_set, training_tar
 logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.skops"
+# How sure the intervals on the page are.
+_INTERVAL = 0.9
 _MAX_FILE_NAME_BYTES = 255 - 20  # some room for the ending of a file that is being written
 
 
@@ -215,6 +218,7 @@ def run_experiment(
                 title=f"{recipe.name} on {data.resolve().name}",
                 audio=report_audio,
                 opened_in=out / REPORT,
+                assessed=task.assessed,
             )
         run.publish()
 
@@ -305,6 +309,7 @@ class _Task:
     facts: Mapping[str, Any]
     n_jobs: int
     progress: bool
+    assessed: dict[str, ScoredPairs] = field(default_factory=dict)
     groups: dict[Any, Sequence[str] | None] = field(default_factory=dict)
     fits: dict[str, _Fits] = field(default_factory=dict)
 
@@ -394,8 +399,9 @@ class _Task:
         return self.groups[key]
 
     def _score(self, scorer: Scorer, fits: _Fits, *, is_first: bool) -> None:
-        for cached in self.cached.values() if is_first else ():  # all were trained on the same
-            scorer.check_novelty(cached)
+        for split, cached in self.cached.items() if is_first else ():
+            interval = _INTERVAL if scorer.has_intervals else None
+            self.assessed[split] = scorer.assess(cached, interval=interval)
         start = time.perf_counter()
         for split, cached in self.cached.items():
             scores = scorer.score(cached, check_novelty=False)

@@ -126,6 +126,7 @@ class Scorer:
         self.n_jobs = n_jobs
         self.progress = progress
         self.novelty_: Novelty | None = None
+        self._has_warned = False
 
     @classmethod
     def label_free(cls, recipe: Recipe | Path | str = "mini", **settings: Any) -> Self:
@@ -310,8 +311,8 @@ class Scorer:
             How sure a prediction interval shall be, such as 0.9: that share of new pairs has its
             human score between `low` and `high`.
         check_novelty : bool, default=True
-            Whether to log a warning if many pairs are unlike the training pairs, as
-            `check_novelty` does.
+            Whether to log a warning if more than a tenth of the pairs, or one of fewer than ten,
+            are unlike the training pairs; a scorer does so once.
 
         Returns
         -------
@@ -330,8 +331,9 @@ class Scorer:
             return self.assess(pairs, interval=interval, check_novelty=check_novelty)
         self._check_is_fitted()
         embeddings = self._embeddings(pairs)
-        if check_novelty:
-            self.check_novelty(embeddings)
+        if check_novelty and self.novelty_ is not None and not self._has_warned:
+            sides = self.novelty_.measure_sides(embeddings)
+            self._has_warned = warn_of_novelty(sides, embeddings.pair_ids)
         table = self.builder_.transform(embeddings)
         return self._in_range(np.asarray(self.regressor_.predict(table), np.float64))
 
@@ -368,8 +370,8 @@ class Scorer:
         if self.novelty_ is not None:
             sides = self.novelty_.measure_sides(embeddings)
             known["novelty"] = sides.max(axis=1)
-            if check_novelty:
-                warn_of_novelty(sides, embeddings.pair_ids)
+            if check_novelty and not self._has_warned:
+                self._has_warned = warn_of_novelty(sides, embeddings.pair_ids)
         if interval is not None:
             predicted, low, high = self._predict_interval(table, interval)
             scores = self._in_range(predicted)
@@ -402,19 +404,6 @@ class Scorer:
         """
         self._check_is_fitted()
         return None if self.novelty_ is None else self.novelty_.measure(self._embeddings(pairs))
-
-    def check_novelty(self, pairs: Pairs | EmbeddingSource) -> None:
-        """Log a warning if more than a tenth of the pairs have a novelty above 1.
-
-        Of fewer than ten pairs a single one is enough.
-
-        Parameters
-        ----------
-        pairs : Pairs, CachedPairs or PairEmbeddings
-        """
-        if self.novelty_ is not None:
-            embeddings = self._embeddings(pairs)
-            warn_of_novelty(self.novelty_.measure_sides(embeddings), embeddings.pair_ids)
 
     @overload
     def score_clips(

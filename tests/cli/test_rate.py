@@ -59,4 +59,5 @@ def test_typical_mistakes_are_told(place: Path) -> None:
         app, ["rate", "prompts.csv", "gen_A", "--model", "x", "--reference", "data"]
     )
     assert done.exit_code == 2
-    assert "--reference is for a --recipe's cosines" in done.output.replace("\n", " ")
+    said = " ".join(done.output.replace("│", " ").split())
+    assert "--reference is for a --recipe's cosines" in said

@@ -178,7 +178,7 @@ class Novelty(BaseEstimator):
         return {f"{space}/{side}": space for space in self.spaces} | {one: one for one in further}
 
 
-def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
+def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> bool:
     """Log a warning if many pairs, or some of a few, are beyond the training pairs.
 
     Parameters
@@ -186,10 +186,15 @@ def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
     sides : ndarray of shape (n_pairs, 2)
         What :meth:`Novelty.measure_sides` returned.
     pair_ids : sequence of str
+
+    Returns
+    -------
+    is_told : bool
+        Whether there was something to warn of.
     """
     n_beyond, n_pairs = int((sides.max(axis=1) > 1).sum()), len(sides)
     if n_beyond == 0 or (n_pairs >= _FEW_PAIRS and n_beyond <= _MANY * n_pairs):
-        return
+        return False
     row, side = map(int, np.unravel_index(sides.argmax(), sides.shape))
     logger.warning(
         "%d of %d pairs are farther from the training pairs than 99 in 100 of these are from each "
@@ -202,6 +207,7 @@ def warn_of_novelty(sides: FloatArray, pair_ids: Sequence[str]) -> None:
         pair_ids[int(row)],
         sides[row, side],
     )
+    return True
 
 
 def _units(X: EmbeddingSource, name: str, side: str) -> FloatArray:

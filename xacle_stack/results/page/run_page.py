@@ -16,6 +16,7 @@ from xacle_stack.results.page.record import ClipEntry, Plot, Report
 from xacle_stack.results.page.write import AudioChoice, write_page
 from xacle_stack.results.plots import draw_plots, plot_human_and_predicted, svg_of
 from xacle_stack.results.record import CROSS_VALIDATION, Result
+from xacle_stack.results.scored import ScoredPairs
 from xacle_stack.results.table import ResultsTable
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def write_run_page(
     title: str,
     audio: AudioChoice = "link",
     opened_in: Path | None = None,
+    assessed: Mapping[str, ScoredPairs] | None = None,
 ) -> Path:
     """Write the page of a run.
 
@@ -51,6 +53,8 @@ def write_run_page(
     folder, audio, opened_in
         See :func:`~xacle_stack.results.page.write_page`.
     title : str
+    assessed : mapping of str to ScoredPairs, optional
+        What is known of the reference's scores, by split: their intervals and novelty.
 
     Returns
     -------
@@ -62,7 +66,10 @@ def write_run_page(
         If the folder cannot be written.
     """
     return write_page(
-        run_report(results, splits, scores, title=title), folder, audio=audio, opened_in=opened_in
+        run_report(results, splits, scores, title=title, assessed=assessed),
+        folder,
+        audio=audio,
+        opened_in=opened_in,
     )
 
 
@@ -72,14 +79,19 @@ def run_report(
     scores: Mapping[str, Mapping[str, FloatArray]],
     *,
     title: str,
+    assessed: Mapping[str, ScoredPairs] | None = None,
 ) -> Report:
     """Return what the page of a run shows; see :func:`write_run_page`."""
-    reference = next(iter(scores))
+    reference, assessed = next(iter(scores)), assessed or {}
     rated = any(pairs.scores is not None for pairs in splits.values())
     clips = [
         entry
         for split, pairs in splits.items()
-        for entry in _clips(split, pairs, [of[split] for of in scores.values()], len(splits), rated)
+        for entry in _clips(
+            *(split, pairs, [one[split] for one in scores.values()], assessed.get(split)),
+            is_only_split=len(splits) == 1,
+            is_rated=rated,
+        )
     ]
     source = (
         " by fits without the clip's fold, as the figures" if CROSS_VALIDATION in splits else ""
@@ -92,14 +104,25 @@ def run_report(
         ResultsTable(results).tables(),
         _plots(results, splits, scores[reference]),
         clips,
+        confidence=next((one.confidence for one in assessed.values()), None),
         dispute=Report.dispute if rated else spread,
     )
 
 
 def _clips(
-    split: str, pairs: Pairs, scores: Sequence[FloatArray], n_splits: int, rated: bool
+    split: str,
+    pairs: Pairs,
+    scores: Sequence[FloatArray],
+    assessed: ScoredPairs | None,
+    *,
+    is_only_split: bool,
+    is_rated: bool,
 ) -> list[ClipEntry]:
-    spread = np.std(scores, axis=0) if len(scores) > 1 and not rated else None
+    known: dict[str, FloatArray | None] = {"human": pairs.scores}
+    if len(scores) > 1 and not is_rated:
+        known["dispute"] = np.std(scores, axis=0)
+    if assessed is not None:
+        known |= {"low": assessed.low, "high": assessed.high, "novelty": assessed.novelty}
     systems = pairs.columns.get("system")
     return [
         ClipEntry(
@@ -108,12 +131,11 @@ def _clips(
             None if systems is None else str(systems[row]),
             pairs.audio[row] if pairs.audio else None,
             float(scores[0][row]),
-            human=None if pairs.scores is None else float(pairs.scores[row]),
+            **{name: float(values[row]) for name, values in known.items() if values is not None},
             columns={
-                **({"split": split} if n_splits > 1 else {}),
+                **({} if is_only_split else {"split": split}),
                 **{n: values[row] for n, values in pairs.columns.items() if n != "system"},
             },
-            dispute=None if spread is None else float(spread[row]),
         )
         for row in range(len(pairs))
     ]
