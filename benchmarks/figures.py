@@ -126,6 +126,8 @@ def sentences() -> dict[Path, list[str]]:
             *_offline(),
             *_sick(),
             *_intervals(),
+            *_serve(),
+            *_score_clips(),
             *_kernel(),
             *_stacker(),
             *_listeners(),
@@ -338,6 +340,22 @@ def _intervals() -> Iterator[str]:
         cells += [shown(row[f"coverage, {third} third"], 2) for third in ("narrowest", "widest")]
         n_pairs = shown(row["n_pairs"], 0)
         yield f"| {data}, {pairs} | {preset} | {n_pairs} | {' | '.join(cells)} |"
+
+
+def _serve() -> Iterator[str]:
+    for row in read_rows("serve"):
+        columns = ("other answers", "requests a second", "p50 (ms)", "p95 (ms)", "p99 (ms)")
+        cells = " | ".join(shown(row[column], 0) for column in columns)
+        yield f"| {row['max_batch']} | {row['clients']} | {cells} |"
+
+
+def _score_clips() -> Iterator[str]:
+    for row in read_rows("score_clips"):
+        columns = ("overhead p50 (ms)", "overhead p95 (ms)", "of it resampling (ms)")
+        times = [shown(row[column], 1) for column in columns]
+        a_clip = shown(row["overhead a clip (ms)"], 2)
+        sizes = f"{row['encoders']} | {row['clips']} | {row['rate (Hz)']:,}"
+        yield f"| {sizes} | {' | '.join([*times, a_clip])} |"
 
 
 def _kernel() -> Iterator[str]:
