@@ -60,4 +60,4 @@ def test_typical_mistakes_are_told(place: Path) -> None:
     )
     assert done.exit_code == 2
     said = " ".join(done.output.replace("│", " ").split())
-    assert "--reference is for a --recipe's cosines" in said
+    assert "--reference is for the cosines of a --recipe" in said
