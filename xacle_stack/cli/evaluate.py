@@ -26,7 +26,7 @@ from xacle_stack.cli.options import (
     chosen_sets,
 )
 from xacle_stack.cli.runs import run_and_print
-from xacle_stack.cli.show import print_results, say_new_store, stop_on_failures
+from xacle_stack.cli.show import new_store_said, print_results, stop_on_failures
 
 
 def evaluate(
@@ -94,17 +94,16 @@ def evaluate(
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     sets = chosen_sets(place, audio_column, text_column, audio_root)
     name = training_set(sets, train, source=place)
-    rated, was_there = {name: sets[name]}, store.exists()
-    report = fill_cache(
-        *(place, settings, store),
-        splits=rated,
-        train=name,
-        device=device,
-        n_jobs=jobs,
-        progress=not quiet,
-    )
-    if not was_there:
-        say_new_store(store)
+    rated = {name: sets[name]}
+    with new_store_said(store):
+        report = fill_cache(
+            *(place, settings, store),
+            splits=rated,
+            train=name,
+            device=device,
+            n_jobs=jobs,
+            progress=not quiet,
+        )
     stop_on_failures(report)
     reference, spec = next(iter(settings.stack_systems.items()))
     folder = out or Path("runs") / f"{settings.name}-{data_name(place)}"

@@ -20,7 +20,7 @@ from xacle_stack.cli.options import (
     chosen_recipe,
     chosen_sets,
 )
-from xacle_stack.cli.show import console, error_console, noun, say_new_store, stop_on_failures
+from xacle_stack.cli.show import console, error_console, new_store_said, noun, stop_on_failures
 
 
 def features(
@@ -44,24 +44,22 @@ def features(
 
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     splits = chosen_sets(data, audio_column, text_column, audio_root)
-    was_there = store.exists()
     try:
-        report = fill_cache(
-            data,
-            settings,
-            store,
-            splits=splits,
-            train=train,
-            device=device,
-            batch_size=batch_size,
-            n_jobs=jobs,
-            progress=not quiet,
-        )
+        with new_store_said(store):
+            report = fill_cache(
+                data,
+                settings,
+                store,
+                splits=splits,
+                train=train,
+                device=device,
+                batch_size=batch_size,
+                n_jobs=jobs,
+                progress=not quiet,
+            )
     except KeyboardInterrupt:
         error_console.print("\nStopped. What is encoded is kept: type the same command to go on.")
         raise
-    if not was_there:
-        say_new_store(store)
     for name, modality in report.encoded | report.reused:
         console.print(
             f"{name}: {report.encoded[name, modality]} {noun(modality)} encoded, "

@@ -7,25 +7,10 @@ from rich import box
 from rich.table import Table
 
 from xacle_stack.cli.show import console
-from xacle_stack.errors import PairsError
 
 if TYPE_CHECKING:
-    from xacle_stack.pairs import Pairs
     from xacle_stack.results.scored import ScoredPairs
     from xacle_stack.scorer import Scorer
-
-
-def read_reference(data: Path) -> "Pairs":
-    """Return the pairs of the training split, or the only ones that there are."""
-    from xacle_stack.pairs import list_splits, read_pairs
-
-    splits = list_splits(data)
-    if "train" not in splits and len(splits) != 1:
-        raise PairsError(
-            f"--reference {data}: there is no split 'train' among {splits}. Give a reference with "
-            "one set of pairs, or with a split of this name."
-        )
-    return read_pairs(data, "train" if "train" in splits else splits[0])
 
 
 def print_scale(scorer: "Scorer", scored: "ScoredPairs", reference: Path | None) -> None:

@@ -1,11 +1,10 @@
 """``xacle-stack rate``: compare text-to-audio generators by the scores of their clips."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from xacle_stack.cli.label_free import read_reference
 from xacle_stack.cli.options import (
     DEFAULT_INTERVAL,
     DEFAULT_RECIPE,
@@ -20,10 +19,9 @@ from xacle_stack.cli.options import (
     ReportAudioChoice,
     Store,
     TextColumn,
-    by_name,
-    chosen_recipe,
 )
-from xacle_stack.cli.show import console, say_new_store
+from xacle_stack.cli.scorers import chosen_scorer
+from xacle_stack.cli.show import console, new_store_said
 
 
 def rate(
@@ -80,37 +78,29 @@ def rate(
         )
 
     from xacle_stack.rating import rate as rate_generators
-    from xacle_stack.scorer import Scorer
 
-    was_there = store.exists()
-    settings: dict[str, Any] = {
-        "store": store,
-        "device": device,
-        "n_jobs": jobs,
-        "progress": not quiet,
-    }
-    if model is None:
-        chosen = chosen_recipe(recipe or DEFAULT_RECIPE, precision, checkpoint, code)
-        scorer = Scorer.label_free(chosen, **settings)
-        if reference is not None:
-            scorer.fit(read_reference(reference))
-    else:
-        scorer = Scorer.load(
-            model,
-            recipe,
-            checkpoints=by_name(checkpoint, "--checkpoint"),
-            code=by_name(code, "--code"),
-            **settings,
-        )
-    rating = rate_generators(
-        prompts,
-        generators or (),
-        scorer,
-        ratings=ratings,
-        below=below,
-        interval=interval,
-        text_column=text_column,
+    scorer = chosen_scorer(
+        model,
+        recipe if model is not None else recipe or DEFAULT_RECIPE,
+        reference=reference,
+        checkpoint=checkpoint,
+        code=code,
+        precision=precision,
+        store=store,
+        device=device,
+        n_jobs=jobs,
+        progress=not quiet,
     )
+    with new_store_said(store):
+        rating = rate_generators(
+            prompts,
+            generators or (),
+            scorer,
+            ratings=ratings,
+            below=below,
+            interval=interval,
+            text_column=text_column,
+        )
     page = rating.save(out, audio=report_audio.value)
     for table in rating.tables():
         console.print(table)
@@ -122,7 +112,5 @@ def rate(
             "another, such as --recipe singles; `xacle-stack encoders` lists the encoders.",
             soft_wrap=True,
         )
-    if not was_there:
-        say_new_store(store)
     console.print(f"Scores: {out / 'scores.csv'}; figures: {out / 'summary.json'}", soft_wrap=True)
     console.print(f"A page to look at and to listen to: {page}", soft_wrap=True)

@@ -1,13 +1,13 @@
 """``xacle-stack score``: score a split, or single clips and captions, with a scorer or cosines."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from xacle_stack._files import name_in_files
 from xacle_stack._printable import printable_name
-from xacle_stack.cli.label_free import print_scale, read_reference
+from xacle_stack.cli.label_free import print_scale
 from xacle_stack.cli.options import (
     DATA_HELP,
     DEFAULT_INTERVAL,
@@ -21,10 +21,9 @@ from xacle_stack.cli.options import (
     Quiet,
     Store,
     TextColumn,
-    by_name,
-    chosen_recipe,
 )
-from xacle_stack.cli.show import console, say_new_store
+from xacle_stack.cli.scorers import chosen_scorer
+from xacle_stack.cli.show import console, new_store_said
 from xacle_stack.errors import PairsError
 
 if TYPE_CHECKING:
@@ -107,9 +106,7 @@ def score(
     if bool(audio) != bool(text) or bool(audio) == (data is not None):
         raise typer.BadParameter("give either --data, or both --audio and --text, not all three.")
 
-    from xacle_stack.model_file import MAX_MODEL_BYTES
     from xacle_stack.pairs import read_pairs
-    from xacle_stack.scorer import Scorer
     from xacle_stack.submission import write_predictions
 
     captions = _captions(audio, text) if audio and text else []
@@ -122,42 +119,35 @@ def score(
             text_column=text_column,
             audio_root=audio_root,
         )
-    was_there = store.exists()
-    settings: dict[str, Any] = {
-        "store": store,
-        "device": device,
-        "n_jobs": jobs,
-        "progress": not quiet,
-    }
-    if model is None:
-        chosen = chosen_recipe(str(recipe), None, checkpoint, code)
-        scorer = Scorer.label_free(chosen, **settings)
-        own = pairs if reference is None else read_reference(reference)
-        scorer.fit(own)  # type: ignore[arg-type]  # without a reference there are pairs
-    else:
-        scorer = Scorer.load(
-            model,
-            recipe,
-            checkpoints=by_name(checkpoint, "--checkpoint"),
-            code=by_name(code, "--code"),
-            max_bytes=max_model_bytes or MAX_MODEL_BYTES,
-            **settings,
-        )
+    scorer = chosen_scorer(
+        model,
+        recipe,
+        reference=reference,
+        checkpoint=checkpoint,
+        code=code,
+        max_bytes=max_model_bytes,
+        store=store,
+        device=device,
+        n_jobs=jobs,
+        progress=not quiet,
+    )
     if pairs is None:
         _print_scores(audio or [], scorer, captions, interval)
         return
     path = out or Path(f"scores-{name_in_files(pairs.split)}.csv")
-    if data is not None and data.is_dir() and model is not None and interval is None:
-        write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
-    else:
-        if interval is None and scorer.has_intervals:
-            interval = DEFAULT_INTERVAL
-        scored = scorer.assess(pairs, interval=interval)
-        scored.write(path)
-        if model is None:
-            print_scale(scorer, scored, reference)
-    if not was_there:
-        say_new_store(store)
+    is_official = data is not None and data.is_dir() and model is not None and interval is None
+    with new_store_said(store):
+        if not scorer.can_score:  # label-free, without a reference
+            scorer.fit(pairs)
+        if is_official:
+            write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
+        else:
+            if interval is None and scorer.has_intervals:
+                interval = DEFAULT_INTERVAL
+            scored = scorer.assess(pairs, interval=interval)
+            scored.write(path)
+            if model is None:
+                print_scale(scorer, scored, reference)
     console.print(f"{len(pairs)} scores: {path}", soft_wrap=True)
 
 

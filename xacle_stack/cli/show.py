@@ -74,9 +74,13 @@ def stop_on_failures(report: "ExtractionReport") -> None:
         )
 
 
-def say_new_store(store: Path) -> None:
-    """Say where a command has made a cache."""
-    console.print(f"New cache of embeddings: {store.absolute()}", soft_wrap=True)
+@contextmanager
+def new_store_said(store: Path) -> Iterator[None]:
+    """Say where a cache is if what is done within has made it."""
+    was_there = store.exists()
+    yield
+    if not was_there and store.exists():
+        console.print(f"New cache of embeddings: {store.absolute()}", soft_wrap=True)
 
 
 def noun(modality: str) -> str:
