@@ -110,7 +110,9 @@ def test_a_stack_is_set_beside_those_of_fewer_spaces(
     assert float(by_name["toy"].evaluation.srcc) > 0.3  # the toy hears the tones' pitch
     names = ["toy-mini-mel", "toy", "mini-mel"]
     out = tmp_path / "out"
-    assert (out / "report" / "index.html").is_file()
+    page = (out / "report" / "index.html").read_text("utf-8")
+    assert '"low":' in page
+    assert '"novelty":' in page
     written = {path.replace("---", "-") for path in files(out) if not path.startswith("report/")}
     assert written - {"srcc.png", "srcc-mse.png", "difference.png"} == {
         *("model.skops", "model.json", "results.csv", "results.md", "written.txt"),

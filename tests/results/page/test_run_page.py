@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xacle_stack.pairs import Pairs
-from xacle_stack.results import Result
+from xacle_stack.results import CROSS_VALIDATION, Result, ScoredPairs
 from xacle_stack.results.page.run_page import run_report, write_run_page
 
 
@@ -56,3 +56,26 @@ def test_without_ratings_clips_are_disputed_where_systems_differ(tmp_path: Path)
     np.testing.assert_allclose([clip.disputed_by for clip in report.clips], spread)
     assert "systems" in report.dispute
     assert write_run_page(results, splits, scores, tmp_path, title="run").is_file()
+
+
+def test_clips_have_the_intervals_and_the_novelty_of_the_references_scores() -> None:
+    _, splits, scores = make_run()
+    reference, pairs = scores["stack"]["test"], splits["test"]
+    low, high, novelty = reference / 2, (reference + 10) / 2, np.linspace(0, 2, len(pairs))
+    scored = ScoredPairs(pairs, pairs.ids, reference, low, high, 0.9, novelty)
+    report = run_report([], splits, scores, title="run", assessed={"test": scored})
+    assert report.confidence == 0.9
+    clip = report.clips[7]
+    assert (clip.low, clip.high, clip.novelty) == (low[7], high[7], novelty[7])
+    bare = run_report([], splits, scores, title="run").clips[7]
+    assert (bare.low, bare.novelty) == (None, None)
+
+
+def test_clips_of_a_cross_validation_say_that_their_fold_was_held_out() -> None:
+    _, splits, scores = make_run()
+    pairs = {CROSS_VALIDATION: splits["test"]}
+    held_out = {name: {CROSS_VALIDATION: one["test"]} for name, one in scores.items()}
+    (sentence,) = run_report([], pairs, held_out, title="run").summary
+    assert "fits without the clip's fold" in sentence
+    (sentence,) = run_report([], splits, scores, title="run").summary
+    assert "fold" not in sentence
