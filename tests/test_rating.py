@@ -136,6 +136,9 @@ def test_ratings_are_compared_with_the_scores(place: Path, label_free: Scorer) -
     assert rating.comparison.human is not None
     assert rating.comparison.human.n_clips == 10
     assert rating.report().clips[0].human == 8.5
+    assert "human_score" not in rating.report().clips[0].columns
+    written = list(csv.DictReader(rating.scored.to_csv().splitlines()))
+    assert [row["human_score"] for row in written[3:6]] == ["8.5", "8.5", ""]
     ratings[0]["system"] = "goood"
     with pytest.raises(PairsError, match=r"(?s)1 rating\(s\) of clips.*'p0' of 'goood'"):
         rate(place / "prompts.csv", folders, label_free, ratings=ratings)

@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from xacle_stack.systems.label_free import CosineMean
 
 logger = logging.getLogger(__name__)
 
-SYSTEM, PROMPT = "system", "prompt_id"
+SYSTEM, PROMPT, HUMAN = "system", "prompt_id", "human_score"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,9 @@ class Rating:
         scored, pairs = self.scored, self.pairs
         numbers = {"low": scored.low, "high": scored.high, "novelty": scored.novelty}
         numbers["human"] = self.human
-        others = {n: column for n, column in pairs.columns.items() if n not in (SYSTEM, PROMPT)}
+        own = (SYSTEM, PROMPT, HUMAN)
+        others = {name: column for name, column in pairs.columns.items() if name not in own}
+        spreads = {prompt.prompt: prompt.spread for prompt in self.comparison.prompts}
         clips = [
             ClipEntry(
                 str(pairs.columns[PROMPT][row]),
@@ -101,9 +103,8 @@ class Rating:
                     **{name: column[row] for name, column in others.items()},
                     **{name: format_number(values[row]) for name, values in scored.parts.items()},
                 },
-                dispute=spread.get(pairs.columns[PROMPT][row]) if self.human is None else None,
+                dispute=spreads.get(pairs.columns[PROMPT][row]) if self.human is None else None,
             )
-            for spread in [{p.prompt: p.spread for p in self.comparison.prompts}]
             for row in range(len(pairs))
         ]
         among = "how far the generators' scores for the prompt are apart"
@@ -235,6 +236,9 @@ def rate(
     """
     pairs, missing = _gathered(prompts, generators, text_column)
     human = _human_scores(pairs, ratings)
+    if human is not None and pairs.scores is None:
+        known = tuple(None if np.isnan(score) else score for score in human.tolist())
+        pairs = replace(pairs, columns={**pairs.columns, HUMAN: known})
     scorer = Scorer.label_free() if scorer is None else scorer
     is_relative = not scorer.can_score
     if is_relative:
