@@ -1,7 +1,8 @@
 """``xacle-stack score``: score a split, or single clips and captions, with a scorer or cosines."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +29,12 @@ from xacle_stack.errors import PairsError
 
 if TYPE_CHECKING:
     from xacle_stack.scorer import Scorer
+
+
+class Method(StrEnum):
+    """How pairs are scored without ratings."""
+
+    cosine = "cosine"
 
 
 def score(
@@ -61,7 +68,7 @@ def score(
         ),
     ] = None,
     method: Annotated[
-        Literal["cosine"] | None,
+        Method | None,
         typer.Option(
             help="In place of MODEL, without ratings: the mean of the cosines of a recipe's spaces."
         ),
