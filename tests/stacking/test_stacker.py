@@ -764,7 +764,8 @@ def test_intervals_cover_new_pairs_and_keep_the_range(problem, settings) -> None
         assert low.min() >= 0
         assert high.max() <= 10
     alone = np.array([stacker.predict_interval(X[row : row + 1], 0.8) for row in range(250, 260)])
-    np.testing.assert_allclose(alone[..., 0].T, (scores[:10], low[:10], high[:10]), rtol=1e-9)
+    # Some processors' products of float32 round one row otherwise than many.
+    np.testing.assert_allclose(alone[..., 0].T, (scores[:10], low[:10], high[:10]), rtol=1e-5)
     again, std = stacker.predict(X[250:], return_std=True)
     np.testing.assert_array_equal(again, scores)
     assert 0.5 < np.sqrt(np.mean(std**2) / np.mean((y[250:] - scores) ** 2)) < 2
