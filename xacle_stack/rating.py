@@ -249,6 +249,7 @@ def rate(
         pairs.columns[PROMPT],
         scored.scores,
         human=human,
+        all_prompts=[prompt for ids in missing.values() for prompt in ids],
         below=below,
         confidence=confidence,
         n_bootstrap=n_bootstrap,

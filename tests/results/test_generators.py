@@ -127,7 +127,18 @@ def test_prompts_on_which_generators_differ_most_come_first() -> None:
     )
     first = comparison.prompts[0]
     assert (first.prompt, first.best, first.worst, first.spread) == ("q", "a", "b", 8)
-    assert [prompt.prompt for prompt in comparison.prompts] == ["q", "p", "r"]
+    assert [prompt.prompt for prompt in comparison.prompts] == ["q", "p"]  # equal on the last
+
+
+def test_prompts_without_any_clip_are_missing_for_all() -> None:
+    comparison = compare_generators(["a"], ["p"], [5], all_prompts=["p", "q", "r"], n_bootstrap=9)
+    assert (comparison.n_prompts, comparison.generators[0].n_missing) == (3, 2)
+    assert "a 2" in comparison.sentences()[0]
+
+
+def test_generators_with_the_same_scores_differ_on_no_prompt() -> None:
+    comparison = compare_generators(["a", "b"] * 2, list("ppqq"), [5, 5, 6, 6], n_bootstrap=9)
+    assert comparison.prompts == ()
 
 
 def test_human_scores_are_compared_by_clip_and_by_generator() -> None:

@@ -136,7 +136,7 @@ class GeneratorComparison:
     prompts : tuple of PromptSpread
         Those on which the generators differ most; the largest difference first.
     n_prompts, n_common_prompts : int
-        Prompts with a clip of any generator, and of every one.
+        All prompts, and those with a clip of every generator.
     below, confidence : float
     human : HumanAgreement or None
     """
@@ -256,6 +256,7 @@ def compare_generators(
     scores: ArrayLike,
     *,
     human: ArrayLike | None = None,
+    all_prompts: Sequence[str] = (),
     below: float = 5.0,
     confidence: float = 0.95,
     n_bootstrap: int = 10_000,
@@ -271,6 +272,8 @@ def compare_generators(
     scores : array-like of shape (n_clips,)
     human : array-like of shape (n_clips,), optional
         Human scores; NaN where a clip has none.
+    all_prompts : sequence of str, optional
+        The prompts that there should be clips for, also where no generator has any.
     below : float, default=5.0
         The limit whose share of lower scores is reported.
     confidence : float, default=0.95
@@ -312,6 +315,7 @@ def compare_generators(
         )
     names, columns = _numbered(generators)
     prompt_names, rows = _numbered(prompts)
+    n_unanswered = len(set(all_prompts) - set(prompt_names))
     cells = _cell_means(values, rows, columns, (len(prompt_names), len(names)))
     pairs = list(combinations(range(len(names)), 2))
     order = np.argsort(-np.nanmean(cells, axis=0), kind="stable")
@@ -325,7 +329,7 @@ def compare_generators(
         Generator(
             names[i],
             int(np.sum(columns == i)),
-            int(np.isnan(cells[:, i]).sum()),
+            int(np.isnan(cells[:, i]).sum()) + n_unanswered,
             _estimate(means[i], resampled[:, i], confidence),
             _mean(cells[is_common, i]),
             _share_below(values[columns == i], below, confidence),
@@ -337,7 +341,7 @@ def compare_generators(
         tuple(summaries),
         _differences(names, pairs, contrasts, means, resampled, confidence),
         _spreads(names, prompt_names, cells),
-        len(prompt_names),
+        len(prompt_names) + n_unanswered,
         int(is_common.sum()),
         below,
         confidence,
@@ -457,7 +461,8 @@ def _spreads(
         )
         for row, high, low in zip(several.tolist(), best.tolist(), worst.tolist(), strict=True)
     ]
-    return tuple(sorted(found, key=lambda prompt: -prompt.spread))
+    apart = (prompt for prompt in found if prompt.spread > 0)
+    return tuple(sorted(apart, key=lambda prompt: -prompt.spread))
 
 
 def _agreement(

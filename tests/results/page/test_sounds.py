@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from xacle_stack.audio import SampleSource, read_clip
+from xacle_stack.audio import Clip, SampleSource, read_clip
 from xacle_stack.results.page.sounds import copy_sound, link_to
 
 SAMPLES = 0.3 * np.sin(np.arange(4000) / 5)
@@ -70,3 +70,10 @@ def test_a_link_leads_to_the_file_from_the_page(tmp_path: Path, name: str) -> No
     assert not set(link) & set(' #?"<>:')
     path = urlsplit(urljoin((page / "index.html").as_uri(), link)).path
     assert Path(url2pathname(path)) == tmp_path / "data" / name
+
+
+def test_what_only_pyav_decodes_is_copied_as_wav(tmp_path: Path) -> None:
+    path = tmp_path / "clip.m4a"
+    path.write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0")  # libsndfile does not know it
+    clip = Clip(np.full((800, 1), 0.25, np.float32), 16_000)
+    assert copy_sound(path, clip, tmp_path / "1").name == "1.wav"

@@ -54,7 +54,10 @@ def copy_sound(audio: object, clip: Clip, stem: Path) -> Path:
 
 
 def _playable_ending(path: Path) -> str | None:
-    info = soundfile.info(path)
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError:  # m4a and other containers, which PyAV decodes
+        return None
     if info.channels > 2 or info.samplerate not in _RATES_HZ:
         return None
     return _PLAYABLE.get((info.format, info.subtype))
