@@ -486,6 +486,12 @@ def test_a_scorer_says_what_is_far_from_its_training_pairs(
     assert "1 of 1 pairs" in caplog.text
 
 
+def test_a_table_that_is_not_read_yet_is_told(recipe: Recipe) -> None:
+    scorer = Scorer(recipe).fit(around(2), np.arange(40.0) / 4)
+    with pytest.raises(PairsError, match=r"got a list.*read_pairs"):
+        scorer.score([{"audio": "a.wav", "text": "rain"}])  # type: ignore[arg-type]
+
+
 def test_a_scorer_without_novelty_scores_in_silence(recipe: Recipe, tmp_path: Path, caplog) -> None:
     scorer = Scorer(recipe).fit(around(2), np.arange(40.0) / 4)
     parts = {"builder": scorer.builder_, "regressor": scorer.regressor_}

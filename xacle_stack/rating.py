@@ -297,7 +297,12 @@ def _gathered(
 ) -> tuple[Pairs, dict[str, tuple[str, ...]]]:
     """Return the clips of all generators, and the prompts that each has no clip of."""
     if not generators:
-        return _of_table(read_pairs(prompts, text_column=text_column))
+        try:
+            return _of_table(read_pairs(prompts, text_column=text_column))
+        except PairsError as error:
+            raise PairsError(
+                f"{error}\n(A table of prompts needs the folder of each generator beside it.)"
+            ) from None
     folders = _named(generators)
     known = read_prompts(prompts, text_column=text_column)
     parts, missing, mistakes = [], {}, []

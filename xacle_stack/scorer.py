@@ -614,6 +614,11 @@ class Scorer:
         self, pairs: Pairs | EmbeddingSource, *, for_training: bool = False
     ) -> EmbeddingSource:
         if not isinstance(pairs, Pairs):
+            if not hasattr(pairs, "pair_ids"):
+                raise PairsError(
+                    f"expected Pairs or embeddings, got a {type(pairs).__name__}. Read a table, a "
+                    "frame or a list of dicts with read_pairs(...) first."
+                )
             return pairs
         recipe = self.recipe
         wanted = [*recipe.encoders, *(recipe.view_encoders if for_training else ())]
