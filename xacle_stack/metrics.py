@@ -236,7 +236,7 @@ def evaluate(
     )
     estimates = {}
     for column, (name, metric) in enumerate(METRICS.items()):
-        low, high = _interval(resampled[:, column], confidence)
+        low, high = percentile_interval(resampled[:, column], confidence)
         estimates[name.lower()] = Estimate(metric(truth, predicted), low, high)
     return Evaluation(
         **estimates,
@@ -293,7 +293,7 @@ def srcc_gain(
         n_bootstrap,
         random_state,
     )
-    low, high = _interval(resampled[:, 0] - resampled[:, 1], confidence)
+    low, high = percentile_interval(resampled[:, 0] - resampled[:, 1], confidence)
     value = round(srcc(truth, predicted) - srcc(truth, reference), _DIGITS)
     return Estimate(value, low, high)
 
@@ -409,7 +409,8 @@ def _bootstrap(
         return np.array([compute(resample()) for _ in range(n_bootstrap)])
 
 
-def _interval(resampled: FloatArray, confidence: float) -> tuple[float, float]:
+def percentile_interval(resampled: FloatArray, confidence: float) -> tuple[float, float]:
+    """Return the ends of a bootstrap interval, from the resamples in which the value is defined."""
     if not 0 < confidence < 1:
         raise MetricError(f"confidence must lie between 0 and 1, got {confidence!r}.")
     defined = resampled[~np.isnan(resampled)]

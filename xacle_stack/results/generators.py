@@ -23,7 +23,7 @@ from scipy import stats
 
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import MetricError
-from xacle_stack.metrics import Estimate, evaluate, format_number, srcc
+from xacle_stack.metrics import Estimate, evaluate, format_number, percentile_interval, srcc
 from xacle_stack.results.text_table import TextTable
 
 # Resamples in work at once, so that a table of a million prompts needs no matrix of all.
@@ -388,11 +388,7 @@ def _resampled_means(contrasts: FloatArray, n_bootstrap: int, random_state: int)
 
 
 def _estimate(value: float, resampled: FloatArray, confidence: float) -> Estimate:
-    defined = resampled[~np.isnan(resampled)]
-    if not len(defined):
-        return Estimate(float(value), math.nan, math.nan)
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), *percentile_interval(resampled, confidence))
 
 
 def _share_below(values: FloatArray, below: float, confidence: float) -> Estimate:
