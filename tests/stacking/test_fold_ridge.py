@@ -7,7 +7,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking import fold_ridge
+from xacle_stack.stacking import _shifted, fold_ridge
 from xacle_stack.stacking._cholesky import factor_upper
 from xacle_stack.stacking.fold_ridge import FoldRidge
 from xacle_stack.stacking.inputs import table_from_array
@@ -87,7 +87,7 @@ def test_what_is_solved_in_float32_is_brought_to_float64(rng, monkeypatch, penal
         factors.append(matrix.dtype)
         return factor_upper(matrix)
 
-    monkeypatch.setattr(fold_ridge, "factor_upper", factor)
+    monkeypatch.setattr(_shifted, "factor_upper", factor)
     X = 5 + rng.normal(size=(60, 90)) @ rng.normal(size=(90, 90))
     Y = X[:, :2] + rng.normal(size=(60, 2))
     fold_of = np.arange(60) % 3
@@ -97,7 +97,7 @@ def test_what_is_solved_in_float32_is_brought_to_float64(rng, monkeypatch, penal
 
 def test_what_cannot_be_refined_is_solved_in_float64(rng, monkeypatch) -> None:
     monkeypatch.setattr(fold_ridge, "_MIN_FLOAT32", 10)
-    monkeypatch.setattr(fold_ridge, "_MAX_REFINEMENTS", 1)
+    monkeypatch.setattr(_shifted, "_MAX_REFINEMENTS", 1)
     X = rng.normal(size=(60, 90))
     assert_reference(X, X[:, :2] + 1, np.ones(60), np.arange(60) % 3, 0.1)
 

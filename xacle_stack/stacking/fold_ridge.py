@@ -3,43 +3,49 @@
 With standardised columns Z (n × p) of the rows that are trained on, their weights W and centred
 targets Y, the coefficients for a penalty λ are ``(ZᵀWZ + λI)⁻¹ ZᵀWY``.  Both products are sums over
 rows: they are accumulated once for each fold, a block of rows at a time, and added up for
-every subset of folds; the means and scales of a subset's columns enter afterwards.  Where a subset
-has fewer rows than columns, the same coefficients come from its rows:
-``ZᵀW^½ (W^½ZZᵀW^½ + λI)⁻¹ W^½Y``.  A further penalty costs one Cholesky factor, a further target
-next to nothing.
+every subset of folds; the means and scales of a subset's columns enter afterwards.
+
+Where a subset has fewer rows than columns, the same coefficients come from its rows:
+``ZᵀW^½ (W^½ZZᵀW^½ + λI)⁻¹ W^½Y``.  The columns are then held in memory, so that every subset's
+products can be formed from its own standardised rows, and what is solved in float32 can be brought
+to float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy import linalg
 from scipy.linalg import blas
 
 from xacle_stack._rows import row_blocks
 from xacle_stack._state_checks import MAX_OUTPUTS, check_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import ModelFileError, StackingError
-from xacle_stack.stacking._cholesky import factor_upper
-from xacle_stack.stacking.moments import BLOCK_ROWS, column_moments
+from xacle_stack.stacking._cholesky import add_products
+from xacle_stack.stacking._shifted import NotRefinedError, solve_shifted
+from xacle_stack.stacking.moments import (
+    BLOCK_ROWS,
+    ColumnMoments,
+    check_finite,
+    check_floats,
+    scale_of_columns,
+)
 from xacle_stack.table import FeatureTable
 
 # With this many rows and columns or more, float32 saves time.
 _MIN_FLOAT32 = 1000
-# Columns that are standardised at a time where products of rows are formed.
+# Columns or rows that are standardised at a time.
 _TILE = 512
-# Refinement stops at a step with a relative change this small, or after this many steps.
-_REFINED, _MAX_REFINEMENTS = 1e-9, 30
+# A table with no more numbers is held in memory, whatever its shape.
+_MAX_HELD = 2**22
 # A column counts as constant within a subset where its spread is below this share of the table's.
 _NEGLIGIBLE = 1e-7
 
-
-class _NotRefinedError(ArithmeticError):
-    """A float32 factor was too coarse to start from."""
+Precision = type[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +66,47 @@ class LinearModel:
         check_numbers("intercept", self.intercept, (self.coef.shape[1],))
         if self.coef.shape[1] > MAX_OUTPUTS:
             raise ModelFileError(f"{self.coef.shape[1]} outputs, the most is {MAX_OUTPUTS}.")
+
+
+@dataclass(frozen=True, eq=False)
+class FoldSums:
+    """The products ``ZᵀWZ``, in the lower triangle, and ``ZᵀWY`` of one fold."""
+
+    gram: FloatArray
+    cross: FloatArray
+
+
+def fold_sums(
+    table: FeatureTable,
+    blocks: Sequence[str] | None,
+    rows: IntArray,
+    targets: FloatArray,
+    weights: FloatArray,
+    mean: FloatArray,
+    scale: FloatArray,
+) -> FoldSums:
+    """Return the sums of some rows of a table, in float64, a block of rows at a time.
+
+    Parameters
+    ----------
+    blocks : sequence of str or None
+    rows : ndarray of shape (n_rows,)
+    targets : ndarray of shape (n_rows, n_targets)
+    weights : ndarray of shape (n_rows,)
+    mean, scale : ndarray of shape (n_features,)
+        What the columns are standardised by.
+    """
+    sums = FoldSums(
+        np.zeros((len(mean), len(mean)), order="F"), np.zeros((len(mean), targets.shape[1]))
+    )
+    for block in row_blocks(0, len(rows), BLOCK_ROWS):
+        root = np.sqrt(weights[block])[:, np.newaxis]
+        values = table[rows[block]].rows(slice(None), blocks)
+        Z = standardised(values, mean, scale, np.float64)
+        Z *= root
+        np.add(sums.cross, Z.T @ (root * targets[block]), out=sums.cross)
+        add_products(sums.gram, Z.T)
+    return sums
 
 
 class FoldRidge:
@@ -95,298 +142,331 @@ class FoldRidge:
         scales: bool = True,
         n_jobs: int | None = None,
     ) -> None:
-        self._table, self._blocks = table, blocks
-        self._row_fold, self._weights, self._n_jobs = row_fold, weights, n_jobs
+        self._table, self._blocks, self._scales = table, blocks, scales
+        n_folds = int(row_fold.max()) + 1
+        self._rows = [np.flatnonzero(row_fold == fold) for fold in range(n_folds)]
         self._n_features = table.width(*(table.blocks if blocks is None else blocks))
-        self._n_folds = int(row_fold.max()) + 1
-        self._sizes = np.bincount(row_fold, minlength=self._n_folds)
-        self._mean, self._scale = column_moments(table, weights, blocks)
-        # Where no scaling is wanted, these bring standardised columns back to their own units.
-        self._units = None if scales else np.where(np.isinf(self._scale), 1.0, self._scale)
         # Centred targets keep the digits that sums of large products would lose.
         self._y_mean: FloatArray = weights @ targets / weights.sum()
-        self._Y = targets - self._y_mean
-        self._weight = np.bincount(row_fold, weights, minlength=self._n_folds)
-        if any(self._weight[list(subset)].sum() == 0 for subset in subsets):
+        self._Y = [targets[rows] - self._y_mean for rows in self._rows]
+        self._w = [weights[rows] for rows in self._rows]
+        if not all(any(self._w[fold].any() for fold in subset) for subset in subsets):
             raise StackingError(
                 "all rows that one fold is trained on have weight 0, where a penalty is chosen on "
                 f"folds within the training rows: only {np.count_nonzero(weights)} of "
                 f"{len(weights)} rows have one above 0. Give more rows a weight, or leave those "
                 "without out, so that the folds are made of the others."
             )
-        n_rows = [self._n_rows(subset) for subset in subsets]
-        self._has_sums = max(n_rows) >= self._n_features
-        self._values: FloatArray | None = None
-        if min(n_rows) < self._n_features:
-            self._values = table.rows(slice(None), blocks)
-        self._accumulate()
+        is_wide = min(map(self._n_rows, subsets)) < self._n_features
+        self._held: list[FloatArray] | None = None
+        self._read(row_fold, is_held=is_wide or len(row_fold) * self._n_features <= _MAX_HELD)
+        self._sums: list[FoldSums] | None = None
+        if not is_wide:
+            self._sums = Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(
+                delayed(fold_sums)(
+                    *self._source(fold), self._Y[fold], self._w[fold], self._mean, self._scale
+                )
+                for fold in range(n_folds)
+            )
 
-    def fit(self, subset: tuple[int, ...], penalties: Sequence[float]) -> list[LinearModel]:
-        """Return one model of all targets for each penalty, trained on some folds."""
-        if self._n_rows(subset) >= self._n_features:
-            return self._fit_sums(subset, penalties, np.float64)
-        precision = self._selection_precision(subset, penalties)
-        return self._fit_rows(subset, penalties, precision, to_float64=True)
-
-    def fit_for_selection(
-        self, subset: tuple[int, ...], penalties: Sequence[float]
+    def fit(
+        self, subset: tuple[int, ...], penalties: Sequence[float], targets: slice = slice(None)
     ) -> list[LinearModel]:
-        """Return the models of `fit`, precise enough to select a penalty.
+        """Return one model of some targets for each penalty, trained on some folds."""
+        if self._sums is not None:
+            return self._fit(subset, penalties, targets, np.float64)
+        precision = self._selection_precision(subset, penalties)
+        try:
+            return self._fit(subset, penalties, targets, precision, refines=True)
+        except NotRefinedError:
+            return self._fit(subset, penalties, targets, np.float64)
+
+    def selection_errors(
+        self, subset: tuple[int, ...], penalties: Sequence[float], targets: Mapping[int, slice]
+    ) -> dict[int, FloatArray]:
+        """Return the `errors` on some folds of the models of `fit`, precise enough to select.
 
         Large systems are solved in float32 where its rounding, at most its precision times the
         trace, is below the weakest penalty.  The rounding then acts like a small change of the
         penalty.
+
+        Parameters
+        ----------
+        targets : mapping of int to slice
+            For each fold the targets whose errors are wanted.
         """
         precision = self._selection_precision(subset, penalties)
-        if self._n_rows(subset) >= self._n_features:
-            return self._fit_sums(subset, penalties, precision)
-        return self._fit_rows(subset, penalties, precision, to_float64=False)
+        models = self._fit(subset, penalties, slice(None), precision)
+        return {fold: self.errors(fold, models, span, precision) for fold, span in targets.items()}
 
-    def _selection_precision(
-        self, subset: tuple[int, ...], penalties: Sequence[float]
-    ) -> type[np.floating[Any]]:
-        n_rows = self._n_rows(subset)
-        rounding = np.finfo(np.float32).eps * n_rows * self._n_features
-        is_enough = min(n_rows, self._n_features) >= _MIN_FLOAT32 and rounding < min(penalties)
-        return np.float32 if is_enough else np.float64
+    def errors(
+        self,
+        fold: int,
+        models: Sequence[LinearModel],
+        targets: slice = slice(None),
+        precision: Precision = np.float64,
+    ) -> FloatArray:
+        """Return the weighted sums of squared errors on a fold, shape (n_models, n_targets).
 
-    def errors(self, fold: int, models: Sequence[LinearModel]) -> FloatArray:
-        """Return the weighted sums of squared errors on a fold, shape (n_models, n_targets)."""
-        if self._values is not None:
-            rows = np.flatnonzero(self._row_fold == fold)
-            errors = np.zeros((len(models), self._Y.shape[1]))
-            for block in row_blocks(0, len(rows), BLOCK_ROWS):
-                chosen = rows[block]
-                residuals = self._stacked(self._values[chosen], models)
-                residuals -= (self._Y[chosen] + self._y_mean)[:, np.newaxis]
-                errors += np.einsum("n,nmt->mt", self._weights[chosen], np.square(residuals))
-            return errors
-        # Σ w (y − zᵀc − b)² follows from the fold's own sums, in the units of the sums.
+        The models are of all targets; the errors are those of some.
+        """
+        # In the units of the standardised columns.
         units = np.where(np.isinf(self._scale), 0.0, self._scale)
-        coef = np.stack([model.coef for model in models]) * units[:, np.newaxis]
+        coef = np.stack([model.coef[:, targets] for model in models], axis=1)
+        coef *= units[:, np.newaxis, np.newaxis]
+        n_features, n_models, n_targets = coef.shape
+        flat = coef.reshape(n_features, -1)
         shift = np.stack([model.intercept + self._mean @ model.coef for model in models])
-        shift -= self._y_mean
-        n_models, n_features, n_targets = coef.shape
-        flat = coef.transpose(1, 0, 2).reshape(n_features, -1)
-        products = blas.dsymm(1.0, self._gram[fold], flat, lower=1)
-        quadratic = np.einsum("pm,pm->m", flat, products)
-        linear = np.einsum("mpt,pt->mt", coef, self._cross[fold])
-        totals = self._y_square[fold] - 2 * linear + quadratic.reshape(n_models, n_targets)
-        centred_sum = self._y_sum[fold] - np.einsum("mpt,p->mt", coef, self._x_sum[fold])
-        errors = totals - 2 * shift * centred_sum + self._weight[fold] * np.square(shift)
+        shift = (shift - self._y_mean)[:, targets]
+        w, Y = self._w[fold], self._Y[fold][:, targets]
+        if self._held is not None:
+            flat = flat.astype(precision)
+            errors = np.zeros((n_models, n_targets))
+            for rows in row_blocks(0, len(Y), BLOCK_ROWS):
+                Z = standardised(self._held[fold][rows], self._mean, self._scale, precision)
+                residuals = (Z @ flat).reshape(-1, n_models, n_targets) + shift
+                residuals -= Y[rows, np.newaxis]
+                errors += np.einsum("n,nmt->mt", w[rows], np.square(residuals))
+            return errors
+        assert self._sums is not None
+        # Σ w (y − zᵀc − b)² follows from the fold's own sums.
+        sums, weight = self._sums[fold], w.sum()
+        quadratic = np.einsum("pm,pm->m", flat, blas.dsymm(1.0, sums.gram, flat, lower=1))
+        linear = np.einsum("pmt,pt->mt", coef, sums.cross[:, targets])
+        z_sum = weight * (self._moments[fold].mean - self._mean) / self._scale
+        centred_sum = w @ Y - np.einsum("pmt,p->mt", coef, z_sum)
+        errors = w @ np.square(Y) - 2 * linear + quadratic.reshape(n_models, n_targets)
+        errors += weight * np.square(shift) - 2 * shift * centred_sum
         nonnegative: FloatArray = np.maximum(errors, 0.0)  # rounding
         return nonnegative
 
     def predict(self, models: Sequence[LinearModel]) -> FloatArray:
         """Return each row's predictions by the model of its fold, shape (n_pairs, n_targets)."""
-        predicted = np.empty((len(self._row_fold), models[0].coef.shape[1]))
-        for rows in row_blocks(0, len(predicted), BLOCK_ROWS):
-            by_model: FloatArray = self._stacked(self._table.rows(rows, self._blocks), models)
-            predicted[rows] = by_model[np.arange(len(by_model)), self._row_fold[rows]]
+        predicted = np.empty((sum(map(len, self._rows)), models[0].coef.shape[1]))
+        for fold, model in enumerate(models):
+            table, blocks, rows = self._source(fold)
+            for block in row_blocks(0, len(rows), BLOCK_ROWS):
+                values = table[rows[block]].rows(slice(None), blocks)
+                predicted[self._rows[fold][block]] = model.predict(values.astype(np.float64))
         return predicted
 
-    @staticmethod
-    def _stacked(table: FloatArray, models: Sequence[LinearModel]) -> FloatArray:
-        """Return the predictions of several models, shape (n_rows, n_models, n_targets)."""
-        coef = np.concatenate([model.coef for model in models], axis=1)
-        predicted = table.astype(np.float64, copy=False) @ coef
-        intercepts = np.stack([model.intercept for model in models])
-        stacked: FloatArray = predicted.reshape(len(table), *intercepts.shape) + intercepts
-        return stacked
-
     def _n_rows(self, subset: tuple[int, ...]) -> int:
-        return int(self._sizes[list(subset)].sum())
+        return sum(len(self._rows[fold]) for fold in subset)
 
-    def _accumulate(self) -> None:
-        """Sum the products of standardised rows, fold by fold."""
-        n_features, n_targets = self._n_features, self._Y.shape[1]
-        shape = (n_features, n_features) if self._has_sums else (0, 0)
-        self._gram = [np.zeros(shape, order="F") for _ in range(self._n_folds)]
-        self._cross = np.zeros((self._n_folds, n_features, n_targets))
-        self._x_sum = np.zeros((self._n_folds, n_features))
-        w_y = self._weights[:, np.newaxis] * self._Y
-        self._y_sum, self._y_square = (
-            np.stack([values[self._row_fold == fold].sum(axis=0) for fold in range(self._n_folds)])
-            for values in (w_y, w_y * self._Y)
-        )
-        if not self._has_sums:
-            return
-        with Parallel(n_jobs=self._n_jobs, prefer="threads", require="sharedmem") as parallel:
-            for rows in row_blocks(0, len(self._row_fold), BLOCK_ROWS):
-                table = self._table.rows(rows, self._blocks)
-                parallel(delayed(self._add)(fold, rows, table) for fold in range(self._n_folds))
+    def _selection_precision(
+        self, subset: tuple[int, ...], penalties: Sequence[float]
+    ) -> Precision:
+        n_rows = self._n_rows(subset)
+        rounding = np.finfo(np.float32).eps * n_rows * self._n_features
+        is_enough = min(n_rows, self._n_features) >= _MIN_FLOAT32 and rounding < min(penalties)
+        return np.float32 if is_enough else np.float64
 
-    def _add(self, fold: int, rows: slice, table: FloatArray) -> None:
-        chosen = np.flatnonzero(self._row_fold[rows] == fold)
-        w = self._weights[rows][chosen]
-        Z = (table[chosen] - self._mean) / self._scale
-        self._x_sum[fold] += w @ Z
-        Z *= np.sqrt(w)[:, np.newaxis]
-        self._cross[fold] += Z.T @ (np.sqrt(w)[:, np.newaxis] * self._Y[rows][chosen])
-        _add_products(self._gram[fold], Z.T)
+    def _read(self, row_fold: IntArray, *, is_held: bool) -> None:
+        """Learn the moments of each fold's columns, and keep its values if they are held."""
+        self._moments = [ColumnMoments(self._n_features) for _ in self._rows]
+        precision = 0.0
+        n_read = [0] * len(self._rows)
+        for block in row_blocks(0, len(row_fold), BLOCK_ROWS):
+            values = self._table.rows(block, self._blocks)
+            precision = check_floats(values)
+            if is_held and self._held is None:
+                self._held = [
+                    np.empty((len(rows), self._n_features), dtype=values.dtype)
+                    for rows in self._rows
+                ]
+            for fold, moments in enumerate(self._moments):
+                chosen = values[row_fold[block] == fold]
+                part = slice(n_read[fold], n_read[fold] + len(chosen))
+                n_read[fold] = part.stop
+                moments.add(chosen, self._w[fold][part])
+                check_finite(moments, self._table, self._blocks, block)
+                if self._held is not None:
+                    self._held[fold][part] = chosen
+        whole = self._merged(tuple(range(len(self._rows))))
+        self._mean, self._scale = whole.mean, scale_of_columns(whole, precision)
 
-    def _fit_sums(
-        self, subset: tuple[int, ...], penalties: Sequence[float], precision: type[np.floating[Any]]
-    ) -> list[LinearModel]:
-        folds, n_features = list(subset), self._n_features
-        weight = self._weight[folds].sum()
-        x_mean = self._x_sum[folds].sum(axis=0) / weight
-        y_mean = self._y_sum[folds].sum(axis=0) / weight
-        gram = self._gram[folds[0]].copy(order="F")
-        for fold in folds[1:]:
-            gram += self._gram[fold]
-        scale = np.sqrt(np.maximum(gram.diagonal() / weight - np.square(x_mean), 0.0))
-        scale = self._subset_scale(scale, x_mean, slice(None))
-        for tile in row_blocks(0, n_features, _TILE):
-            column = gram[tile.start :, tile]
-            column -= weight * np.outer(x_mean[tile.start :], x_mean[tile])
-            column /= scale[tile]
-            column /= scale[tile.start :, np.newaxis]
-        cross = self._cross[folds].sum(axis=0) - weight * np.outer(x_mean, y_mean)
-        cross /= scale[:, np.newaxis]
-        gram = gram.astype(precision, copy=False)
-        return [
-            self._model(solution / scale[:, np.newaxis], x_mean, y_mean)
-            for solution in _solve(gram, cross, penalties)
-        ]
+    def _source(self, fold: int) -> tuple[FeatureTable, Sequence[str] | None, IntArray]:
+        """Return a table, the blocks, and which of its rows are a fold's."""
+        if self._held is None:
+            return self._table, self._blocks, self._rows[fold]
+        held = FeatureTable(self._held[fold], {"held": slice(0, self._n_features)})
+        return held, None, np.arange(len(held))
 
-    def _fit_rows(
+    def _merged(self, subset: tuple[int, ...]) -> ColumnMoments:
+        merged = ColumnMoments(self._n_features)
+        for fold in subset:
+            merged.merge(self._moments[fold])
+        return merged
+
+    def _fit(
         self,
         subset: tuple[int, ...],
         penalties: Sequence[float],
-        precision: type[np.floating[Any]],
+        targets: slice,
+        precision: Precision,
         *,
-        to_float64: bool,
+        refines: bool = False,
     ) -> list[LinearModel]:
-        """Fit in the dual form; what is solved in float32 may be refined to float64."""
-        values = self._values
-        assert values is not None
-        chosen = np.flatnonzero(np.isin(self._row_fold, subset))
-        w = self._weights[chosen]
-        weight = w.sum()
-        y_mean = w @ self._Y[chosen] / weight
-        root = np.sqrt(w)[:, np.newaxis]
-        gram = np.zeros((len(chosen), len(chosen)), order="F", dtype=precision)
-        x_mean, scale = np.zeros(self._n_features), np.empty(self._n_features)
-        tiles = list(row_blocks(0, self._n_features, _TILE))
-        for tile in tiles:
-            Z = (values[chosen, tile] - self._mean[tile]) / self._scale[tile]
-            x_mean[tile] = w @ Z / weight
-            Z -= x_mean[tile]
-            deviation = np.sqrt(np.einsum("n,np,np->p", w, Z, Z) / weight)
-            scale[tile] = self._subset_scale(deviation, x_mean[tile], tile)
-        # ((x − m) / s − m') / s' in two steps: x − m first, where digits would be lost.
-        shift = np.multiply(x_mean, self._scale, where=np.isfinite(self._scale), out=x_mean.copy())
-        factor = 1 / (self._scale * scale)
+        """Fit in some precision; what is solved in float32 may be refined to float64."""
+        moments = self._merged(subset)
+        spread = moments.deviation / self._scale
+        varies = spread > _NEGLIGIBLE * np.maximum(
+            np.abs(moments.mean - self._mean) / self._scale, 1
+        )
+        scale = np.where(varies, moments.deviation if self._scales else 1.0, np.inf)
+        w = np.concatenate([self._w[fold] for fold in subset])
+        Y = np.concatenate([self._Y[fold][:, targets] for fold in subset])
+        y_mean = w @ Y / moments.weight
+        if self._sums is None:
+            solutions = self._solve_rows(
+                subset, moments.mean, scale, w, Y - y_mean, penalties, precision, refines=refines
+            )
+        else:
+            solutions = self._solve_sums(
+                subset, moments, scale, y_mean, targets, penalties, precision
+            )
+        models = []
+        for solution in solutions:
+            coef = solution / scale[:, np.newaxis]
+            intercept = self._y_mean[targets] + y_mean - moments.mean @ coef
+            models.append(LinearModel(coef, intercept))
+        return models
 
-        def weighted(tile: slice) -> FloatArray:
-            Z: FloatArray = values[chosen, tile] - self._mean[tile]
-            Z -= shift[tile]
-            Z *= factor[tile]
-            Z *= root
-            return Z
-
-        def times(dual: FloatArray) -> FloatArray:
-            product = np.zeros_like(dual)
-            for tile in tiles:
-                Z = weighted(tile)
-                product += Z @ (Z.T @ dual)
-            return product
-
-        for tile in tiles:
-            _add_products(gram, weighted(tile).astype(precision, copy=False))
-        right = root * (self._Y[chosen] - y_mean)
-        refines = to_float64 and precision != np.float64
-        try:
-            solutions = list(_solve(gram, right, penalties, times if refines else None))
-        except _NotRefinedError:
-            return self._fit_rows(subset, penalties, np.float64, to_float64=True)
-        dual = np.concatenate(solutions, axis=1)
-        coef = np.concatenate([weighted(tile).T @ dual for tile in tiles]) / scale[:, np.newaxis]
-        n_targets = self._Y.shape[1]
-        return [
-            self._model(coef[:, start : start + n_targets], x_mean, y_mean)
-            for start in range(0, coef.shape[1], n_targets)
-        ]
-
-    def _subset_scale(self, deviation: FloatArray, mean: FloatArray, span: slice) -> FloatArray:
-        """Return what a subset's columns are divided by: infinity for what is constant there."""
-        varies = deviation > _NEGLIGIBLE * np.maximum(np.abs(mean), 1.0)
-        scale = deviation if self._units is None else 1.0 / self._units[span]
-        return np.where(varies, scale, np.inf)
-
-    def _model(self, coef: FloatArray, x_mean: FloatArray, y_mean: FloatArray) -> LinearModel:
-        """Bring coefficients of the standardised table to the units of the columns."""
-        in_units = coef / self._scale[:, np.newaxis]
-        intercept = self._y_mean + y_mean - x_mean @ coef - self._mean @ in_units
-        return LinearModel(in_units, intercept)
-
-
-def _add_products(gram: FloatArray, rows: FloatArray) -> None:
-    """Add ``R Rᵀ`` to a matrix, in its lower triangle."""
-    for tile in row_blocks(0, len(gram), _TILE):
-        for below in row_blocks(0, len(gram), _TILE):
-            # Small products: a large one would need new memory every time.
-            if below.start >= tile.start:
-                # Transposed, the product has the matrix's own order in memory.
-                gram[below, tile] += (rows[tile] @ rows[below].T).T
-
-
-def _solve(
-    gram: FloatArray,
-    right: FloatArray,
-    penalties: Sequence[float],
-    times: Callable[[FloatArray], FloatArray] | None = None,
-) -> Iterator[FloatArray]:
-    """Yield ``(G + λI)⁻¹ R`` for each penalty, in the precision of G.
-
-    G is given by its lower triangle, which stays as it is: each factor is made in the upper one, so
-    that no penalty needs a matrix of its own.  If `times` multiplies with G in float64,
-    the solutions are brought to float64.
-    """
-    diagonal = gram.diagonal().copy()
-    on_diagonal = np.diag_indices(len(gram))
-    for penalty in penalties:
+    def _solve_sums(
+        self,
+        subset: tuple[int, ...],
+        moments: ColumnMoments,
+        scale: FloatArray,
+        y_mean: FloatArray,
+        targets: slice,
+        penalties: Sequence[float],
+        precision: Precision,
+    ) -> list[FloatArray]:
+        """Return coefficients of the subset's standardised columns, from the folds' sums."""
+        sums = [self._sums[fold] for fold in subset]  # type: ignore[index]
+        gram = sums[0].gram.copy(order="F")
+        for one in sums[1:]:
+            gram += one.gram
+        # From the table's means and scales to the subset's.
+        x_mean = (moments.mean - self._mean) / self._scale
+        factor = np.divide(self._scale, scale, where=np.isfinite(scale), out=np.zeros_like(scale))
         for tile in row_blocks(0, len(gram), _TILE):
-            gram[: tile.start, tile] = gram[tile, : tile.start].T
-            lower = np.tril(gram[tile, tile])
-            gram[tile, tile] = lower + np.tril(lower, -1).T
-        gram[on_diagonal] = diagonal + penalty
-        if factor_upper(gram):
-            solution = _solve_factored(gram, right)
-            yield solution if times is None else _refine(solution, gram, right, penalty, times)
-        else:  # G + λI is singular to working precision
-            gram[on_diagonal] = diagonal
-            values, vectors = linalg.eigh(gram, lower=True, check_finite=False)
-            # Rounding leaves eigenvalues a little below zero.
-            shrunk = (vectors.T @ right) / (np.maximum(values, 0.0) + penalty)[:, np.newaxis]
-            yield vectors @ shrunk
+            column = gram[tile.start :, tile]
+            column -= moments.weight * np.outer(x_mean[tile.start :], x_mean[tile])
+            column *= factor[tile]
+            column *= factor[tile.start :, np.newaxis]
+        cross = sum(one.cross[:, targets] for one in sums)
+        cross = cross - moments.weight * np.outer(x_mean, y_mean)
+        cross *= factor[:, np.newaxis]
+        return list(solve_shifted(gram.astype(precision, copy=False), cross, penalties))
+
+    def _solve_rows(
+        self,
+        subset: tuple[int, ...],
+        mean: FloatArray,
+        scale: FloatArray,
+        weights: FloatArray,
+        targets: FloatArray,
+        penalties: Sequence[float],
+        precision: Precision,
+        *,
+        refines: bool,
+    ) -> list[FloatArray]:
+        """Return coefficients of the subset's standardised columns, from the rows held."""
+        assert self._held is not None
+        roots = np.sqrt(weights)
+        rows = _HeldRows([self._held[fold] for fold in subset], roots, mean, scale)
+        right = roots[:, np.newaxis] * targets
+        if not rows.is_wide:
+            right = rows.columns_times(right)
+        times = rows.times if refines and precision != np.float64 else None
+        solutions = list(solve_shifted(rows.gram(precision), right, penalties, times))
+        if not rows.is_wide:
+            return solutions
+        coef = rows.columns_times(np.concatenate(solutions, axis=1))
+        return np.split(coef, len(penalties), axis=1)
 
 
-def _solve_factored(factor: FloatArray, right: FloatArray) -> FloatArray:
-    right = right.astype(factor.dtype, copy=False)
-    solution: FloatArray = linalg.cho_solve((factor, False), right, check_finite=False)
-    return solution
+@dataclass(frozen=True, eq=False)
+class _HeldRows:
+    """The rows ``W^½Z`` of some folds, which are standardised when they are needed.
 
-
-def _refine(
-    solution: FloatArray,
-    factor: FloatArray,
-    right: FloatArray,
-    penalty: float,
-    times: Callable[[FloatArray], FloatArray],
-) -> FloatArray:
-    """Bring a float32 solution of ``(G + λI) X = R`` to float64, by its residuals.
-
-    The factor's rounding is below λ, so every step shrinks the error; a _NotRefinedError says that
-    it does not after all.  Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms",
-    chapter 12.
+    `parts` are the values of each fold, shape (n_rows, n_features), and `roots` the square roots of
+    all rows' weights.  Constant columns have an infinite scale.
     """
-    refined = solution.astype(np.float64)
-    for _ in range(_MAX_REFINEMENTS):
-        residual = right - times(refined) - penalty * refined
-        step = _solve_factored(factor, residual)
-        refined += step
-        if linalg.norm(step) <= _REFINED * linalg.norm(refined):
-            return refined
-    raise _NotRefinedError
+
+    parts: Sequence[FloatArray]
+    roots: FloatArray
+    mean: FloatArray
+    scale: FloatArray
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether there are fewer rows than columns."""
+        return len(self.roots) < len(self.mean)
+
+    def gram(self, precision: Precision) -> FloatArray:
+        """Return ``W^½ZZᵀW^½`` if the rows are wide, else ``ZᵀWZ``, as a lower triangle."""
+        size = min(len(self.roots), len(self.mean))
+        gram = np.zeros((size, size), dtype=precision, order="F")
+        for tile in self._tiles(precision):
+            add_products(gram, tile)
+        return gram
+
+    def times(self, right: FloatArray) -> FloatArray:
+        """Return the product of `gram` with a matrix, in float64."""
+        product = np.zeros_like(right)
+        for tile in self._tiles(np.float64):
+            product += tile @ (tile.T @ right)
+        return product
+
+    def columns_times(self, right: FloatArray) -> FloatArray:
+        """Return ``ZᵀW^½ R`` of shape (n_features, n_targets), in the precision of R."""
+        tiles = self._tiles(right.dtype.type)
+        if self.is_wide:
+            return np.concatenate([tile.T @ right for tile in tiles])
+        product = np.zeros((len(self.mean), right.shape[1]), dtype=right.dtype)
+        start = 0
+        for tile in tiles:
+            product += tile @ right[start : start + tile.shape[1]]
+            start += tile.shape[1]
+        return product
+
+    def _tiles(self, precision: Precision) -> Iterator[FloatArray]:
+        """Yield arrays T whose products ``T Tᵀ`` add up to `gram`.
+
+        They are some columns of all rows, (n_rows, n_tile), or some rows transposed,
+        (n_features, n_tile).
+        """
+        if self.is_wide:
+            for span in row_blocks(0, len(self.mean), _TILE):
+                values = np.concatenate([part[:, span] for part in self.parts])
+                Z = standardised(values, self.mean[span], self.scale[span], precision)
+                Z *= self.roots[:, np.newaxis].astype(precision)
+                yield Z
+            return
+        first = 0
+        for part in self.parts:
+            for rows in row_blocks(0, len(part), _TILE):
+                Z = standardised(part[rows], self.mean, self.scale, precision)
+                Z *= self.roots[first + rows.start : first + rows.stop, np.newaxis].astype(
+                    precision
+                )
+                yield Z.T
+            first += len(part)
+
+
+def standardised(
+    values: FloatArray, mean: FloatArray, scale: FloatArray, precision: Precision
+) -> FloatArray:
+    """Return ``(x − m) / s`` in some precision.
+
+    No digit of a large mean is lost: the difference is taken in the more precise of the two types,
+    and what that cannot hold of the mean is subtracted after it.
+    """
+    work = np.result_type(values.dtype, precision)
+    rounded = mean.astype(work)
+    Z: FloatArray = values - rounded
+    Z -= (mean - rounded).astype(work)
+    Z *= (1 / scale).astype(work)
+    return Z.astype(precision, copy=False)

@@ -208,11 +208,9 @@ def fit_blocks(
         return slice(fold * n_targets, (fold + 1) * n_targets)
 
     def selection_errors(subset: tuple[int, ...]) -> list[tuple[int, FloatArray]]:
-        models = ridge.fit_for_selection(subset, penalties)
-        return [
-            (fold, ridge.errors(part, models)[:, fold_targets(fold)])
-            for fold, part in choices[subset]
-        ]
+        wanted = {part: fold_targets(fold) for fold, part in choices[subset]}
+        errors = ridge.selection_errors(subset, penalties, wanted)
+        return [(fold, errors[part]) for fold, part in choices[subset]]
 
     def train(fold: int) -> LinearModel:
         return _fit_chosen(ridge, rests[fold], penalties, chosen[fold], fold_targets(fold))
@@ -256,10 +254,10 @@ def _fit_chosen(
 ) -> LinearModel:
     """Train on some folds with each target's own penalty."""
     distinct = sorted(set(chosen.tolist()))
-    models = ridge.fit(subset, [penalties[index] for index in distinct])
+    models = ridge.fit(subset, [penalties[index] for index in distinct], targets)
     coefs, intercepts = [], []
     for target, index in enumerate(chosen.tolist()):
         model = models[distinct.index(index)]
-        coefs.append(model.coef[:, targets][:, target])
-        intercepts.append(model.intercept[targets][target])
+        coefs.append(model.coef[:, target])
+        intercepts.append(model.intercept[target])
     return LinearModel(np.column_stack(coefs), np.array(intercepts))
