@@ -23,7 +23,7 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xacle_stack import FeatureBuilder, FeatureCache, PairEmbeddings, Stacker
+from xacle_stack import FeatureBuilder, PairEmbeddings, Stacker
 from xacle_stack.cache import CachedPairs, StoreId, StoreWriter, text_key
 from xacle_stack.cache.schema import KEY_DTYPE
 from xacle_stack.metrics import srcc
@@ -167,7 +167,7 @@ class SyntheticPairs(CachedPairs):
             "audio": np.array([text_key(f"clip {i}") for i in clips], dtype=KEY_DTYPE),
             "text": np.array([text_key(f"caption {i}") for i in captions], dtype=KEY_DTYPE),
         }
-        super().__init__(FeatureCache(root), pairs, keys, {})
+        super().__init__(root, pairs, keys, {})
 
 
 def write_cache(root: Path, n_items: int, seed: int) -> np.ndarray:

@@ -62,13 +62,11 @@ def solve_shifted(
         band = _BandForm(gram)
         if times is None:
             yield from band.solve(right, shifts)
-        else:
-            for shift in shifts:
-                yield _refined(
-                    lambda rest, by=shift: band.solve(rest, [by])[0], right, shift, times
-                )
-        return
-    for shift, solve in zip(shifts, _cholesky_solvers(gram, shifts), strict=True):
+            return
+        each: Iterator[Solve] = (partial(band.solve_one, shift) for shift in shifts)
+    else:
+        each = _cholesky_solvers(gram, shifts)
+    for shift, solve in zip(shifts, each, strict=True):
         yield solve(right) if times is None else _refined(solve, right, shift, times)
 
 
@@ -137,6 +135,10 @@ class _BandForm:
             one.apply(solutions, transposed=False)
         return np.split(solutions, len(shifts), axis=1)
 
+    def solve_one(self, shift: float, right: FloatArray) -> FloatArray:
+        """Return ``(G + λI)⁻¹ R`` for one λ."""
+        return self.solve(right, [shift])[0]
+
     def _solve_band(self, right: FloatArray, shift: float) -> FloatArray:
         shifted = self._band.copy()
         shifted[0] += self._band.dtype.type(shift)
@@ -188,7 +190,9 @@ def _reduce_to_band(gram: FloatArray) -> list[_Reflections]:
         rest = gram[start:, start:]
         W = (rest @ V) @ T
         W -= V @ (T.T @ (V.T @ W) / 2)
-        rest -= np.hstack([V, W]) @ np.hstack([W, V]).T
+        left, right = np.hstack([V, W]), np.hstack([W, V]).T
+        for tile in row_blocks(0, len(rest), _TILE):
+            rest[tile] -= left[tile] @ right
         reflections.append(_Reflections(start, V, T))
     return reflections
 

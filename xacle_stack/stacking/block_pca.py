@@ -11,7 +11,7 @@ from xacle_stack._rows import row_blocks
 from xacle_stack._state_checks import check_numbers, check_spans
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import ModelFileError
-from xacle_stack.stacking.moments import BLOCK_ROWS, column_moments
+from xacle_stack.stacking.moments import BLOCK_ROWS, column_moments, standardise
 from xacle_stack.streamed_svd import streamed_svd
 from xacle_stack.table import FeatureTable, consecutive
 
@@ -101,7 +101,8 @@ class BlockPCA:
                 product = values[:, block].astype(dtype, copy=False) @ axes.astype(dtype)
                 compressed[:, self.blocks_[name]] = product - shift.astype(dtype)
             else:
-                compressed[:, self.blocks_[name]] = self._standardise(values, block)
+                out = compressed[:, self.blocks_[name]]
+                standardise(values[:, block], self.mean_[block], self.scale_[block], out)
         return compressed
 
     def check_state(self) -> None:
@@ -129,14 +130,11 @@ class BlockPCA:
     def _standardised_runs(
         self, table: FeatureTable, weights: FloatArray, span: slice = slice(None)
     ) -> Iterator[FloatArray]:
+        mean, scale = self.mean_[span], self.scale_[span]
+        roots = np.sqrt(weights).astype(np.float32)[:, np.newaxis]
+        memory = np.empty((min(len(table), BLOCK_ROWS), len(mean)), dtype=np.float32)
         for rows in row_blocks(0, len(table), BLOCK_ROWS):
-            Z = self._standardise(table.rows(rows), span)
-            Z *= np.sqrt(weights[rows]).astype(np.float32)[:, np.newaxis]
+            Z = memory[: rows.stop - rows.start]
+            standardise(table.rows(rows)[:, span], mean, scale, Z)
+            Z *= roots[rows]
             yield Z
-
-    def _standardise(self, values: FloatArray, span: slice) -> FloatArray:
-        # In the table's own precision: wide tables are float32, and this is bound by memory.
-        dtype = np.result_type(values.dtype, np.float32)
-        Z: FloatArray = values[:, span] - self.mean_[span].astype(dtype)
-        Z /= self.scale_[span].astype(dtype)
-        return Z.astype(np.float32, copy=False)

@@ -33,13 +33,14 @@ from xacle_stack.stacking.moments import (
     check_finite,
     check_floats,
     scale_of_columns,
+    standardise,
 )
 from xacle_stack.table import FeatureTable
 
 # With this many rows and columns or more, float32 saves time.
 _MIN_FLOAT32 = 1000
-# Columns or rows that are standardised at a time.
-_TILE = 512
+# Columns or rows that are standardised at a time: they stay in the processor's cache.
+_TILE = 256
 # A table with no more numbers is held in memory, whatever its shape.
 _MAX_HELD = 2**22
 # A column counts as constant within a subset where its spread is below this share of the table's.
@@ -99,10 +100,11 @@ def fold_sums(
     sums = FoldSums(
         np.zeros((len(mean), len(mean)), order="F"), np.zeros((len(mean), targets.shape[1]))
     )
+    memory = np.empty((min(len(rows), BLOCK_ROWS), len(mean)))
     for block in row_blocks(0, len(rows), BLOCK_ROWS):
         root = np.sqrt(weights[block])[:, np.newaxis]
-        values = table[rows[block]].rows(slice(None), blocks)
-        Z = standardised(values, mean, scale, np.float64)
+        Z = memory[: block.stop - block.start]
+        standardise(table[rows[block]].rows(slice(None), blocks), mean, scale, Z)
         Z *= root
         np.add(sums.cross, Z.T @ (root * targets[block]), out=sums.cross)
         add_products(sums.gram, Z.T)
@@ -222,8 +224,10 @@ class FoldRidge:
         if self._held is not None:
             flat = flat.astype(precision)
             errors = np.zeros((n_models, n_targets))
-            for rows in row_blocks(0, len(Y), BLOCK_ROWS):
-                Z = standardised(self._held[fold][rows], self._mean, self._scale, precision)
+            memory = np.empty((_TILE, n_features), dtype=precision)
+            for rows in row_blocks(0, len(Y), _TILE):
+                Z = memory[: rows.stop - rows.start]
+                standardise(self._held[fold][rows], self._mean, self._scale, Z)
                 residuals = (Z @ flat).reshape(-1, n_models, n_targets) + shift
                 residuals -= Y[rows, np.newaxis]
                 errors += np.einsum("n,nmt->mt", w[rows], np.square(residuals))
@@ -438,35 +442,25 @@ class _HeldRows:
         They are some columns of all rows, (n_rows, n_tile), or some rows transposed,
         (n_features, n_tile).
         """
+        n_rows, n_features = len(self.roots), len(self.mean)
+        roots = self.roots[:, np.newaxis].astype(precision)
+        # The same memory is used again and again: new memory would have to be cleared.
         if self.is_wide:
-            for span in row_blocks(0, len(self.mean), _TILE):
-                values = np.concatenate([part[:, span] for part in self.parts])
-                Z = standardised(values, self.mean[span], self.scale[span], precision)
-                Z *= self.roots[:, np.newaxis].astype(precision)
-                yield Z
+            memory = np.empty((n_rows, _TILE), dtype=precision)
+            for span in row_blocks(0, n_features, _TILE):
+                tile, start = memory[:, : span.stop - span.start], 0
+                for part in self.parts:
+                    rows = slice(start, start + len(part))
+                    standardise(part[:, span], self.mean[span], self.scale[span], tile[rows])
+                    start = rows.stop
+                tile *= roots
+                yield tile
             return
-        first = 0
+        memory, start = np.empty((_TILE, n_features), dtype=precision), 0
         for part in self.parts:
             for rows in row_blocks(0, len(part), _TILE):
-                Z = standardised(part[rows], self.mean, self.scale, precision)
-                Z *= self.roots[first + rows.start : first + rows.stop, np.newaxis].astype(
-                    precision
-                )
-                yield Z.T
-            first += len(part)
-
-
-def standardised(
-    values: FloatArray, mean: FloatArray, scale: FloatArray, precision: Precision
-) -> FloatArray:
-    """Return ``(x − m) / s`` in some precision.
-
-    No digit of a large mean is lost: the difference is taken in the more precise of the two types,
-    and what that cannot hold of the mean is subtracted after it.
-    """
-    work = np.result_type(values.dtype, precision)
-    rounded = mean.astype(work)
-    Z: FloatArray = values - rounded
-    Z -= (mean - rounded).astype(work)
-    Z *= (1 / scale).astype(work)
-    return Z.astype(precision, copy=False)
+                tile = memory[: rows.stop - rows.start]
+                standardise(part[rows], self.mean, self.scale, tile)
+                tile *= roots[start + rows.start : start + rows.stop]
+                yield tile.T
+            start += len(part)

@@ -1,4 +1,4 @@
-"""Weighted means and standard deviations of a table's columns, in one pass over its rows."""
+"""Weighted means and standard deviations of a table's columns, and standardising by them."""
 
 from __future__ import annotations
 
@@ -94,6 +94,28 @@ def column_moments(
         moments.add(values, weights[rows])
         check_finite(moments, table, blocks, rows)
     return moments.mean, scale_of_columns(moments, precision)
+
+
+def standardise(values: FloatArray, mean: FloatArray, scale: FloatArray, out: FloatArray) -> None:
+    """Write ``(x − m) / s`` to an array, in the precision that it has.
+
+    No digit of a large mean is lost: the difference is taken in the more precise of the two types,
+    and what that cannot hold of the mean is subtracted after it.
+
+    Examples
+    --------
+    >>> out = np.empty((1, 2), dtype=np.float32)
+    >>> standardise(np.array([[1e9 + 1, 5.0]]), np.array([1e9, 3.0]), np.array([2.0, np.inf]), out)
+    >>> out
+    array([[0.5, 0. ]], dtype=float32)
+    """
+    work = np.result_type(values.dtype, out.dtype)
+    rounded = mean.astype(work)
+    rest = (mean - rounded).astype(work)
+    Z = np.subtract(values, rounded, out=out if out.dtype == work else None)
+    if rest.any():
+        Z -= rest
+    np.multiply(Z, (1 / scale).astype(work), out=out, casting="same_kind")
 
 
 def check_floats(values: FloatArray) -> float:
