@@ -19,14 +19,14 @@ from xacle_stack._types import FloatArray
 from xacle_stack.stacking._cholesky import factor_upper
 
 Solve = Callable[[FloatArray], FloatArray]
+Times = Callable[[FloatArray], FloatArray]
 # From as many rows and λ on, a band matrix is faster.
 _MIN_BAND_ROWS, _MIN_BAND_SHIFTS = 500, 6
 # Diagonals below the main one; wider, the products are faster and the panels slower.
 _BAND = 96
 # Columns that are copied at a time.
 _TILE = 512
-# Refinement stops at a step with a relative change this small, or after this many steps.
-_REFINED, _MAX_REFINEMENTS = 1e-9, 30
+_MAX_REFINEMENTS = 30
 
 
 class NotRefinedError(ArithmeticError):
@@ -37,9 +37,10 @@ def solve_shifted(
     gram: FloatArray,
     right: FloatArray,
     shifts: Sequence[float],
-    times: Callable[[FloatArray], FloatArray] | None = None,
-) -> Iterator[FloatArray]:
-    """Yield ``(G + λI)⁻¹ R`` for each λ, in the precision of G.
+    times: Times | None = None,
+    tolerance: float = 1e-9,
+) -> list[FloatArray]:
+    """Return ``(G + λI)⁻¹ R`` for each λ.
 
     Parameters
     ----------
@@ -49,8 +50,14 @@ def solve_shifted(
     shifts : sequence of float
         Above zero.
     times : callable, optional
-        Multiplies with G in float64.  The solutions are then brought to float64; a NotRefinedError
-        says that those in the precision of G are too coarse for that.
+        Multiplies with G in float64: the solutions are then refined by their residuals, until they
+        change by no more than `tolerance`, relative to themselves.  What is left of their error is
+        about the square of that.
+
+    Raises
+    ------
+    NotRefinedError
+        If the factors are too coarse to start from.
 
     Examples
     --------
@@ -59,30 +66,37 @@ def solve_shifted(
     [[0.25, 0.5]]
     """
     if len(gram) >= _MIN_BAND_ROWS and len(shifts) >= _MIN_BAND_SHIFTS:
-        band = _BandForm(gram)
-        if times is None:
-            yield from band.solve(right, shifts)
-            return
-        each: Iterator[Solve] = (partial(band.solve_one, shift) for shift in shifts)
-    else:
-        each = _cholesky_solvers(gram, shifts)
-    for shift, solve in zip(shifts, each, strict=True):
-        yield solve(right) if times is None else _refined(solve, right, shift, times)
+        solve = partial(_BandForm(gram).solve, shifts)
+        each = np.repeat(shifts, right.shape[1])
+        solutions = _refined(solve, np.tile(right, len(shifts)), each, times, tolerance)
+        return np.split(solutions, len(shifts), axis=1)
+    return [
+        _refined(solve, right, shift, times, tolerance)
+        for shift, solve in zip(shifts, _cholesky_solvers(gram, shifts), strict=True)
+    ]
 
 
 def _refined(
-    solve: Solve, right: FloatArray, shift: float, times: Callable[[FloatArray], FloatArray]
+    solve: Solve,
+    right: FloatArray,
+    shift: float | FloatArray,
+    times: Times | None,
+    tolerance: float,
 ) -> FloatArray:
-    """Return the float64 solution of ``(G + λI) X = R`` by the residuals of a coarser one.
+    """Return the solution of ``(G + λI) X = R``, with one λ or one for each column.
 
     If the rounding of `solve` is below λ, every step shrinks the error.  Source: Higham 2002,
     "Accuracy and Stability of Numerical Algorithms", chapter 12.
     """
-    solution = solve(right).astype(np.float64)
+    solution = solve(right)
+    if times is None:
+        return solution
+    solution = solution.astype(np.float64)
     for _ in range(_MAX_REFINEMENTS):
         step = solve(right - times(solution) - shift * solution)
         solution += step
-        if linalg.norm(step) <= _REFINED * linalg.norm(solution):
+        change, size = (np.linalg.norm(matrix, axis=0) for matrix in (step, solution))
+        if (change <= tolerance * size).all():
             return solution
     raise NotRefinedError
 
@@ -125,19 +139,16 @@ class _BandForm:
         for below in range(_BAND + 1):
             self._band[below, : len(gram) - below] = matrix.diagonal(-below)
 
-    def solve(self, right: FloatArray, shifts: Sequence[float]) -> list[FloatArray]:
-        """Return ``(G + λI)⁻¹ R`` for each λ."""
+    def solve(self, shifts: Sequence[float], right: FloatArray) -> FloatArray:
+        """Return ``(G + λI)⁻¹ R``; each λ in turn has as many columns of R."""
         rotated = right.astype(self._band.dtype)
         for one in self._reflections:
             one.apply(rotated, transposed=True)
-        solutions = np.hstack([self._solve_band(rotated, shift) for shift in shifts])
+        parts = zip(np.split(rotated, len(shifts), axis=1), shifts, strict=True)
+        solutions = np.hstack([self._solve_band(part, shift) for part, shift in parts])
         for one in reversed(self._reflections):
             one.apply(solutions, transposed=False)
-        return np.split(solutions, len(shifts), axis=1)
-
-    def solve_one(self, shift: float, right: FloatArray) -> FloatArray:
-        """Return ``(G + λI)⁻¹ R`` for one λ."""
-        return self.solve(right, [shift])[0]
+        return solutions
 
     def _solve_band(self, right: FloatArray, shift: float) -> FloatArray:
         shifted = self._band.copy()

@@ -13,8 +13,9 @@ to float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from xacle_stack._state_checks import MAX_OUTPUTS, check_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking._cholesky import add_products
-from xacle_stack.stacking._shifted import NotRefinedError, solve_shifted
+from xacle_stack.stacking._shifted import NotRefinedError, Times, solve_shifted
 from xacle_stack.stacking.moments import (
     BLOCK_ROWS,
     ColumnMoments,
@@ -172,59 +173,46 @@ class FoldRidge:
             )
 
     def fit(
-        self, subset: tuple[int, ...], penalties: Sequence[float], targets: slice = slice(None)
+        self,
+        subset: tuple[int, ...],
+        penalties: Sequence[float],
+        targets: slice | IntArray = slice(None),
+        *,
+        tolerance: float = 1e-9,
     ) -> list[LinearModel]:
-        """Return one model of some targets for each penalty, trained on some folds."""
-        if self._sums is not None:
-            return self._fit(subset, penalties, targets, np.float64)
-        precision = self._selection_precision(subset, penalties)
-        try:
-            return self._fit(subset, penalties, targets, precision, refines=True)
-        except NotRefinedError:
-            return self._fit(subset, penalties, targets, np.float64)
-
-    def selection_errors(
-        self, subset: tuple[int, ...], penalties: Sequence[float], targets: Mapping[int, slice]
-    ) -> dict[int, FloatArray]:
-        """Return the `errors` on some folds of the models of `fit`, precise enough to select.
+        """Return one model of some targets for each penalty, trained on some folds.
 
         Large systems are solved in float32 where its rounding, at most its precision times the
-        trace, is below the weakest penalty.  The rounding then acts like a small change of the
-        penalty.
-
-        Parameters
-        ----------
-        targets : mapping of int to slice
-            For each fold the targets whose errors are wanted.
+        trace, is below the weakest penalty.  The solutions are then refined until they change by
+        no more than the tolerance, relative to themselves.
         """
-        precision = self._selection_precision(subset, penalties)
-        models = self._fit(subset, penalties, slice(None), precision)
-        return {fold: self.errors(fold, models, span, precision) for fold, span in targets.items()}
+        n_rows = self._n_rows(subset)
+        rounding = np.finfo(np.float32).eps * n_rows * self._n_features
+        if min(n_rows, self._n_features) >= _MIN_FLOAT32 and rounding < min(penalties):
+            try:
+                return self._fit(subset, penalties, targets, np.float32, tolerance)
+            except NotRefinedError:
+                pass
+        return self._fit(subset, penalties, targets, np.float64, tolerance)
 
     def errors(
-        self,
-        fold: int,
-        models: Sequence[LinearModel],
-        targets: slice = slice(None),
-        precision: Precision = np.float64,
+        self, fold: int, models: Sequence[LinearModel], targets: slice | IntArray = slice(None)
     ) -> FloatArray:
         """Return the weighted sums of squared errors on a fold, shape (n_models, n_targets).
 
-        The models are of all targets; the errors are those of some.
+        The models are of these targets.
         """
         # In the units of the standardised columns.
         units = np.where(np.isinf(self._scale), 0.0, self._scale)
-        coef = np.stack([model.coef[:, targets] for model in models], axis=1)
-        coef *= units[:, np.newaxis, np.newaxis]
+        coef = np.stack([model.coef for model in models], axis=1) * units[:, np.newaxis, np.newaxis]
         n_features, n_models, n_targets = coef.shape
         flat = coef.reshape(n_features, -1)
         shift = np.stack([model.intercept + self._mean @ model.coef for model in models])
-        shift = (shift - self._y_mean)[:, targets]
+        shift -= self._y_mean[targets]
         w, Y = self._w[fold], self._Y[fold][:, targets]
         if self._held is not None:
-            flat = flat.astype(precision)
             errors = np.zeros((n_models, n_targets))
-            memory = np.empty((_TILE, n_features), dtype=precision)
+            memory = np.empty((_TILE, n_features))
             for rows in row_blocks(0, len(Y), _TILE):
                 Z = memory[: rows.stop - rows.start]
                 standardise(self._held[fold][rows], self._mean, self._scale, Z)
@@ -256,14 +244,6 @@ class FoldRidge:
 
     def _n_rows(self, subset: tuple[int, ...]) -> int:
         return sum(len(self._rows[fold]) for fold in subset)
-
-    def _selection_precision(
-        self, subset: tuple[int, ...], penalties: Sequence[float]
-    ) -> Precision:
-        n_rows = self._n_rows(subset)
-        rounding = np.finfo(np.float32).eps * n_rows * self._n_features
-        is_enough = min(n_rows, self._n_features) >= _MIN_FLOAT32 and rounding < min(penalties)
-        return np.float32 if is_enough else np.float64
 
     def _read(self, row_fold: IntArray, *, is_held: bool) -> None:
         """Learn the moments of each fold's columns, and keep its values if they are held."""
@@ -306,29 +286,37 @@ class FoldRidge:
         self,
         subset: tuple[int, ...],
         penalties: Sequence[float],
-        targets: slice,
+        targets: slice | IntArray,
         precision: Precision,
-        *,
-        refines: bool = False,
+        tolerance: float,
     ) -> list[LinearModel]:
-        """Fit in some precision; what is solved in float32 may be refined to float64."""
+        """Fit with products and factors in some precision."""
         moments = self._merged(subset)
         spread = moments.deviation / self._scale
-        varies = spread > _NEGLIGIBLE * np.maximum(
-            np.abs(moments.mean - self._mean) / self._scale, 1
-        )
+        distance = np.abs(moments.mean - self._mean) / self._scale
+        varies = spread > _NEGLIGIBLE * np.maximum(distance, 1.0)
         scale = np.where(varies, moments.deviation if self._scales else 1.0, np.inf)
         w = np.concatenate([self._w[fold] for fold in subset])
         Y = np.concatenate([self._Y[fold][:, targets] for fold in subset])
         y_mean = w @ Y / moments.weight
-        if self._sums is None:
-            solutions = self._solve_rows(
-                subset, moments.mean, scale, w, Y - y_mean, penalties, precision, refines=refines
-            )
+        if self._sums is not None:
+            exact, right = self._gram_and_cross(subset, moments, scale, y_mean, targets)
+            times: Times = partial(blas.dsymm, 1.0, exact, lower=1)
+            gram = exact.copy(order="F") if precision == np.float64 else exact.astype(precision)
+            rows = None
         else:
-            solutions = self._solve_sums(
-                subset, moments, scale, y_mean, targets, penalties, precision
-            )
+            assert self._held is not None
+            rows = _HeldRows([self._held[fold] for fold in subset], np.sqrt(w), moments.mean, scale)
+            right = rows.roots[:, np.newaxis] * (Y - y_mean)
+            if not rows.is_wide:
+                right = rows.columns_times(right)
+            gram, times = rows.gram(precision), rows.times
+        solutions = solve_shifted(
+            gram, right, penalties, None if precision == np.float64 else times, tolerance
+        )
+        if rows is not None and rows.is_wide:
+            coefs = rows.columns_times(np.concatenate(solutions, axis=1))
+            solutions = np.split(coefs, len(penalties), axis=1)
         models = []
         for solution in solutions:
             coef = solution / scale[:, np.newaxis]
@@ -336,17 +324,15 @@ class FoldRidge:
             models.append(LinearModel(coef, intercept))
         return models
 
-    def _solve_sums(
+    def _gram_and_cross(
         self,
         subset: tuple[int, ...],
         moments: ColumnMoments,
         scale: FloatArray,
         y_mean: FloatArray,
-        targets: slice,
-        penalties: Sequence[float],
-        precision: Precision,
-    ) -> list[FloatArray]:
-        """Return coefficients of the subset's standardised columns, from the folds' sums."""
+        targets: slice | IntArray,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the products of a subset's standardised columns, from the sums of its folds."""
         sums = [self._sums[fold] for fold in subset]  # type: ignore[index]
         gram = sums[0].gram.copy(order="F")
         for one in sums[1:]:
@@ -359,36 +345,9 @@ class FoldRidge:
             column -= moments.weight * np.outer(x_mean[tile.start :], x_mean[tile])
             column *= factor[tile]
             column *= factor[tile.start :, np.newaxis]
-        cross = sum(one.cross[:, targets] for one in sums)
-        cross = cross - moments.weight * np.outer(x_mean, y_mean)
-        cross *= factor[:, np.newaxis]
-        return list(solve_shifted(gram.astype(precision, copy=False), cross, penalties))
-
-    def _solve_rows(
-        self,
-        subset: tuple[int, ...],
-        mean: FloatArray,
-        scale: FloatArray,
-        weights: FloatArray,
-        targets: FloatArray,
-        penalties: Sequence[float],
-        precision: Precision,
-        *,
-        refines: bool,
-    ) -> list[FloatArray]:
-        """Return coefficients of the subset's standardised columns, from the rows held."""
-        assert self._held is not None
-        roots = np.sqrt(weights)
-        rows = _HeldRows([self._held[fold] for fold in subset], roots, mean, scale)
-        right = roots[:, np.newaxis] * targets
-        if not rows.is_wide:
-            right = rows.columns_times(right)
-        times = rows.times if refines and precision != np.float64 else None
-        solutions = list(solve_shifted(rows.gram(precision), right, penalties, times))
-        if not rows.is_wide:
-            return solutions
-        coef = rows.columns_times(np.concatenate(solutions, axis=1))
-        return np.split(coef, len(penalties), axis=1)
+        cross = np.sum([one.cross[:, targets] for one in sums], axis=0)
+        cross -= moments.weight * np.outer(x_mean, y_mean)
+        return gram, cross * factor[:, np.newaxis]
 
 
 @dataclass(frozen=True, eq=False)
@@ -425,11 +384,11 @@ class _HeldRows:
         return product
 
     def columns_times(self, right: FloatArray) -> FloatArray:
-        """Return ``ZᵀW^½ R`` of shape (n_features, n_targets), in the precision of R."""
-        tiles = self._tiles(right.dtype.type)
+        """Return ``ZᵀW^½ R`` of shape (n_features, n_targets), in float64."""
+        tiles = self._tiles(np.float64)
         if self.is_wide:
             return np.concatenate([tile.T @ right for tile in tiles])
-        product = np.zeros((len(self.mean), right.shape[1]), dtype=right.dtype)
+        product = np.zeros((len(self.mean), right.shape[1]))
         start = 0
         for tile in tiles:
             product += tile @ right[start : start + tile.shape[1]]

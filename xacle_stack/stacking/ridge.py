@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -25,6 +25,8 @@ from xacle_stack.stacking.folds import Fold, fold_numbers, split_folds
 from xacle_stack.stacking.inputs import check_targets
 from xacle_stack.table import FeatureTable
 
+# The errors by which a penalty is chosen need fewer digits than predictions.
+_SELECTION_TOLERANCE = 1e-4
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
 
 
@@ -208,21 +210,31 @@ def fit_blocks(
         return slice(fold * n_targets, (fold + 1) * n_targets)
 
     def selection_errors(subset: tuple[int, ...]) -> list[tuple[int, FloatArray]]:
-        wanted = {part: fold_targets(fold) for fold, part in choices[subset]}
-        errors = ridge.selection_errors(subset, penalties, wanted)
-        return [(fold, errors[part]) for fold, part in choices[subset]]
+        served = sorted({fold for fold, _ in choices[subset]})
+        wanted = np.concatenate([np.arange(len(stacked[0]))[fold_targets(fold)] for fold in served])
+        models = ridge.fit(subset, penalties, wanted, tolerance=_SELECTION_TOLERANCE)
+        errors = {part: ridge.errors(part, models, wanted) for _, part in choices[subset]}
+        return [
+            (fold, errors[part][:, fold_targets(served.index(fold))])
+            for fold, part in choices[subset]
+        ]
 
     def train(fold: int) -> LinearModel:
         return _fit_chosen(ridge, rests[fold], penalties, chosen[fold], fold_targets(fold))
 
     errors = np.zeros((n_folds, len(penalties), n_targets))
-    with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as parallel:
-        if len(penalties) > 1:
-            for results in parallel(delayed(selection_errors)(subset) for subset in choices):
-                for fold, part_errors in results:
-                    errors[fold] += part_errors
-        chosen = [_best_penalties(fold_errors) for fold_errors in errors]
-        models = parallel(delayed(train)(fold) for fold in range(n_folds))
+    if len(penalties) > 1:
+        for results in Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(
+            delayed(selection_errors)(subset) for subset in choices
+        ):
+            for fold, part_errors in results:
+                errors[fold] += part_errors
+    chosen = [_best_penalties(fold_errors) for fold_errors in errors]
+    # These are the largest systems, and other families are trained side by side, too.
+    few_jobs = max(1, effective_n_jobs(n_jobs) // 2)
+    models = Parallel(n_jobs=few_jobs, prefer="threads", require="sharedmem")(
+        delayed(train)(fold) for fold in range(n_folds)
+    )
     by_part = [
         models[next(fold for fold in range(n_folds) if part in parts[fold])] for part in every
     ]
