@@ -11,9 +11,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack._validation import group_labels
 from xacle_stack.errors import StackingError
-from xacle_stack.stacking.folds import (
-    split_folds,
-)
+from xacle_stack.stacking import _shifted, fold_ridge
+from xacle_stack.stacking.folds import split_folds
 from xacle_stack.stacking.inputs import table_from_array
 from xacle_stack.stacking.ridge import GroupedRidge, fit_blocks
 from xacle_stack.table import FeatureTable
@@ -292,6 +291,57 @@ def test_a_weight_in_a_family_is_a_number_of_rows(rng, n_columns: int, n_folds: 
     np.testing.assert_array_equal(chosen, also_chosen)
     np.testing.assert_allclose(oof[repeated], oof_of_repeated, atol=1e-8)
     np.testing.assert_allclose(model.predict(X), other.predict(X), atol=1e-8)
+
+
+def nasty(seed: int) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Return a table, targets and penalties of a kind that the seed decides."""
+    rng = np.random.default_rng(seed)
+    n, p = int(rng.integers(60, 200)), int(rng.integers(20, 300))
+    X = rng.normal(size=(n, p))
+    kind = seed % 8
+    if kind == 1:  # nearly of low rank
+        rank = int(rng.integers(1, 30))
+        X = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, p)) + 1e-3 * X
+    elif kind == 2:
+        X[:, p // 2 : 2 * (p // 2)] = X[:, : p // 2]
+    elif kind == 3:
+        X = X * 10.0 ** rng.uniform(-3, 6, size=p) + 10.0 ** rng.uniform(-3, 5, size=p)
+    elif kind == 4:  # rows that repeat
+        X = X[np.arange(n) % (n // 3)]
+    elif kind == 5:  # heavy tails
+        X = np.exp(3 * X)
+    elif kind == 6:  # a spectrum that falls
+        X = X * np.arange(1, p + 1) ** -1.5 @ np.linalg.qr(rng.normal(size=(p, p)))[0]
+    elif kind == 7:
+        X = np.sign(X) + 50
+    if seed % 3:
+        X = X.astype(np.float32)
+    Z = (X - X.mean(axis=0)) / np.maximum(X.std(axis=0), 1e-30)
+    y = Z.astype(float) @ rng.normal(size=(p, 1)) * 10.0 ** rng.uniform(-3, 0)
+    y += rng.normal(size=(n, 1)) * 10.0 ** rng.uniform(-2, 2)
+    Y = np.hstack([y, rng.normal(size=(n, 1)), np.tanh(y)])
+    return X, Y, np.logspace([-2, -1, 0][seed % 3], 6, 13).tolist()
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_float32_and_the_band_choose_the_penalties_of_the_exact_grid(monkeypatch, seed) -> None:
+    X, Y, penalties = nasty(seed)
+    folds = split_folds(len(X), None, 3, seed)
+    given = (table_from_array(X), None, folds, None, np.stack([Y] * 3), np.ones(len(X)), penalties)
+    monkeypatch.setattr(_shifted, "_BAND", 8)
+    results = []
+    for fewest_rows in (10**9, 20):
+        monkeypatch.setattr(fold_ridge, "_MIN_FLOAT32", fewest_rows)
+        monkeypatch.setattr(_shifted, "_MIN_BAND_ROWS", fewest_rows)
+        results.append(fit_blocks(*given))
+    (oof, model, chosen), (coarse_oof, coarse_model, coarse_chosen) = results
+    np.testing.assert_array_equal(coarse_chosen, chosen)
+    np.testing.assert_allclose(coarse_oof / Y.std(axis=0), oof / Y.std(axis=0), atol=1e-8)
+    np.testing.assert_allclose(
+        coarse_model.coef * X.std(axis=0)[:, np.newaxis],
+        model.coef * X.std(axis=0)[:, np.newaxis],
+        atol=1e-8 * Y.std(),
+    )
 
 
 def test_the_workers_change_no_bit_of_a_family(rng) -> None:

@@ -92,12 +92,16 @@ def _refined(
     if times is None:
         return solution
     solution = solution.astype(np.float64)
+    before = np.linalg.norm(solution, axis=0)
     for _ in range(_MAX_REFINEMENTS):
         step = solve(right - times(solution) - shift * solution)
         solution += step
         change, size = (np.linalg.norm(matrix, axis=0) for matrix in (step, solution))
         if (change <= tolerance * size).all():
             return solution
+        if not (change <= before).all():
+            break
+        before = change
     raise NotRefinedError
 
 
