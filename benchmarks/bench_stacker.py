@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed
 from report import peak_mib, report
 from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -24,10 +25,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from xacle_stack import FeatureBuilder, PairEmbeddings, Stacker
+from xacle_stack._threads import one_thread
 from xacle_stack.cache import CachedPairs, StoreId, StoreWriter, text_key
 from xacle_stack.cache.schema import KEY_DTYPE
 from xacle_stack.metrics import srcc
 from xacle_stack.pairs import Pairs
+from xacle_stack.stacking._cholesky import add_products, factor_upper
 from xacle_stack.stacking.learners import rank_target
 from xacle_stack.stacking.ridge import PENALTIES
 
@@ -156,6 +159,55 @@ def equal_predictions(scale: float) -> dict[str, float]:
     return worst
 
 
+def bare_products(scale: float) -> dict[str, float]:
+    """Run the products and factors of a fit of "paper", and nothing else, on arrays at hand.
+
+    For each family: the symmetric products of the rows or columns of every fold and of every two
+    folds, the products that bring those of a fold to a band, and one Cholesky factor for every two
+    folds.  For the boosting: the products of the singular value decomposition.
+    """
+    n_fold = int(N_TRAIN * scale) // 3
+    widths = [5 * n_dims + 1 + sum(LOGITS.values()) for n_dims in SPACES.values()]
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((2 * n_fold, sum(widths)), dtype=np.float32)
+
+    def products(n_rows: int, width: int) -> np.ndarray:
+        rows = values[:n_rows, :width]
+        gram = np.zeros((min(rows.shape),) * 2, dtype=np.float32, order="F")
+        add_products(gram, np.ascontiguousarray(rows if n_rows < width else rows.T))
+        return gram
+
+    def choice(width: int) -> None:
+        gram, band = products(n_fold, width), 96
+        for start in range(band, len(gram), band):
+            rest = gram.T[start:, start:]
+            np.matmul(rest, values[: len(rest), :band])
+            np.matmul(values[: len(rest), : 2 * band], values[: 2 * band, : len(rest)])
+
+    def training(width: int) -> None:
+        gram = products(2 * n_fold, width)
+        gram[np.diag_indices(len(gram))] += 2 * n_fold
+        assert factor_upper(gram)
+
+    def svd_pass(n_vectors: int, *, is_last: bool) -> None:
+        for start in range(0, 3 * n_fold, 1024):
+            rows = values[start % n_fold : start % n_fold + 1024]
+            product = rows @ values[:n_vectors].T
+            if not is_last:
+                np.matmul(rows.T, product)
+
+    tasks = [
+        *(delayed(run)(width) for width in sorted(widths)[::-1] for run in 3 * [training]),
+        *(delayed(run)(width) for width in sorted(widths)[::-1] for run in 3 * [choice]),
+        *(delayed(svd_pass)(74, is_last=False) for _ in range(2)),
+        delayed(svd_pass)(222, is_last=True),
+    ]
+    with one_thread():
+        start = time.perf_counter()
+        Parallel(n_jobs=-1, prefer="threads")(tasks)
+        return {"s": time.perf_counter() - start}
+
+
 class SyntheticPairs(CachedPairs):
     """Pairs of a cache whose clips never were audio."""
 
@@ -232,6 +284,7 @@ def in_a_process(name: str, *arguments: object) -> dict[str, float]:
 MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
     "ours": lambda scale, preset: fit_ours(float(scale), preset),
     "composition": lambda scale, tuned: fit_composition(float(scale), tuned == "tuned"),
+    "bare": lambda scale: bare_products(float(scale)),
     "equal": lambda scale: equal_predictions(float(scale)),
     "fit": lambda root, n_pairs: fit_from_cache(Path(root), int(n_pairs)),
     "score": lambda root, n_pairs, preset, n_train: score_from_cache(
@@ -271,6 +324,14 @@ def speed(scale: float) -> None:
     report("stacker_equal", "Out-of-fold predictions against Ridge in float64", header, rows)
 
 
+def floor(scale: float) -> None:
+    """Compare a fit with the products and factors alone."""
+    fit, bare = in_a_process("ours", scale, "paper")["fit, s"], in_a_process("bare", scale)["s"]
+    rows = [["fit of `paper`", round(fit, 1)], ["its products and factors alone", round(bare, 1)]]
+    title = f"A fit takes {fit / bare:.2f} times as long as its products and factors alone"
+    report("stacker_floor", title, ["what", "s"], rows)
+
+
 def growth(root: Path, sizes: list[int]) -> None:
     """Fit on more and more pairs from a cache."""
     runs = {n_pairs: in_a_process("fit", root, n_pairs) for n_pairs in sizes}
@@ -295,7 +356,7 @@ def scoring(root: Path, runs: list[tuple[str, int, int]]) -> None:
     report("stacker_scoring", "Scoring pairs from an HDF5 cache", header, rows)
 
 
-PARTS = ("all", "speed", "growth", "scoring")
+PARTS = ("all", "speed", "floor", "growth", "scoring")
 
 
 def main() -> None:
@@ -311,6 +372,8 @@ def main() -> None:
     scale = 0.1 if options.quick else 1.0
     if options.name in ("all", "speed"):
         speed(scale)
+    if options.name in ("all", "floor"):
+        floor(scale)
     if options.name in ("all", "growth", "scoring"):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)

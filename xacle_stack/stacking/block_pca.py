@@ -96,9 +96,9 @@ class BlockPCA:
             if name in self.axes_:
                 # (z − m) / s @ V in one product: this is bound by memory.
                 dtype = np.result_type(values.dtype, np.float32)
-                axes = self.axes_[name] / self.scale_[block, np.newaxis]
+                axes = self.axes_[name] / self.scale_[block, np.newaxis].astype(dtype)
                 shift = self.mean_[block] @ axes
-                product = values[:, block].astype(dtype, copy=False) @ axes.astype(dtype)
+                product = values[:, block].astype(dtype, copy=False) @ axes
                 compressed[:, self.blocks_[name]] = product - shift.astype(dtype)
             else:
                 out = compressed[:, self.blocks_[name]]
