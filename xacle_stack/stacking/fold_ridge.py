@@ -98,18 +98,17 @@ def fold_sums(
     mean, scale : ndarray of shape (n_features,)
         What the columns are standardised by.
     """
-    sums = FoldSums(
-        np.zeros((len(mean), len(mean)), order="F"), np.zeros((len(mean), targets.shape[1]))
-    )
+    gram = np.zeros((len(mean), len(mean)), order="F")
+    cross = np.zeros((len(mean), targets.shape[1]))
     memory = np.empty((min(len(rows), BLOCK_ROWS), len(mean)))
     for block in row_blocks(0, len(rows), BLOCK_ROWS):
         root = np.sqrt(weights[block])[:, np.newaxis]
         Z = memory[: block.stop - block.start]
         standardise(table[rows[block]].rows(slice(None), blocks), mean, scale, Z)
         Z *= root
-        np.add(sums.cross, Z.T @ (root * targets[block]), out=sums.cross)
-        add_products(sums.gram, Z.T)
-    return sums
+        cross += Z.T @ (root * targets[block])
+        add_products(gram, Z.T)
+    return FoldSums(gram, cross)
 
 
 class FoldRidge:
