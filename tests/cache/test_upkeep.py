@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stored_rows import KINDS, STORE, assert_rows, write_rows
 from support import TESTS
 
-from xacle_stack.cache import FeatureCache, StoreWriter, index, text_key, upkeep
+from xacle_stack.cache import FeatureCache, StoreWriter, index, reader, text_key, upkeep
 from xacle_stack.cache.segment_file import read_keys
 from xacle_stack.errors import CacheError
 
@@ -205,7 +205,8 @@ def test_a_store_compacted_by_another_meanwhile_is_whole(
         assert set(found.values()) == {None}
         assert segments(tmp_path)[0] in found
     else:
-        compact_at_the_third(index, "read_keys")
+        reads = {"load": (index, "open_segment"), "known_keys": (index, "read_raw_keys")}
+        compact_at_the_third(*reads.get(use, (reader, "open_segment")))
         if use == "load":
             assert_rows(tmp_path, range(N_ROWS), "vectors")
         elif use == "summaries":

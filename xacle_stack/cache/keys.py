@@ -9,11 +9,14 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from xacle_stack._files import read_small_file, write_atomically
 from xacle_stack.audio import DECODING_VERSION, ClipSource, read_clip
+from xacle_stack.cache.raw_keys import RAW_DTYPE, RawKeys
 from xacle_stack.errors import AudioError, bullet_list
 
 logger = logging.getLogger(__name__)
@@ -79,24 +82,30 @@ class AudioKeys:
                 self.save()
         return key
 
-    def look_up(self, paths: Sequence[Path | ClipSource]) -> list[str]:
-        """Return the keys of files, decoding those that are new.
+    def look_up(self, paths: Sequence[Path | ClipSource]) -> RawKeys:
+        """Return the keys of files, shape (n_paths,), decoding those that are new.
 
         Raises
         ------
         AudioError
             With every file that cannot be decoded, at most 20 shown.
         """
-        keys, failures = [], []
-        try:
+        failures: list[str] = []
+
+        def each() -> Iterator[bytes]:
             for path in paths:
                 try:
                     before = file_status(path)
-                    keys.append(
-                        self.known(path) or self.remember(path, read_clip(path).content_key, before)
+                    key = self.known(path) or self.remember(
+                        path, read_clip(path).content_key, before
                     )
+                    yield bytes.fromhex(key)
                 except AudioError as error:
                     failures.append(str(error))
+                    yield b""
+
+        try:
+            keys: RawKeys = np.fromiter(each(), RAW_DTYPE, len(paths))
         finally:  # Ctrl-C also keeps what was learned
             self.save()
         if failures:
