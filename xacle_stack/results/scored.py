@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,7 @@ class ScoredPairs:
 
     def _csv_pieces(self) -> Iterator[str]:
         """Yield the CSV in runs of rows, because its text may need more memory than all else."""
-        columns: dict[str, tuple[Sequence[Any], Callable[[Any], str]]] = {
-            "id": (self.pair_ids, str)
-        }
+        columns: dict[str, tuple[Any, Callable[[Any], str]]] = {"id": (self.pair_ids, str)}
         if self.pairs is not None:
             if self.pairs.audio:
                 columns["audio"] = self.pairs.audio, str
