@@ -1,12 +1,12 @@
 """A cache of millions of rows, and the scoring of as many pairs from it: time and memory.
 
-Vectors of 64 dimensions, generated, one row a clip and one a caption.  Every phase is a process of
-its own.  Its memory is what it needs above what it began with; for the scoring that is above the
-pairs, which the caller holds.  Seconds are of the processor; a phase that works in threads needs
-fewer on the clock.
+Vectors of 64 dimensions are generated, one row for each clip and one for each caption.  Every phase
+is a process of its own.  Its memory is what it needs beyond what it began with; the pairs, which
+the caller holds, are there before.  Clips have known content keys, so nothing is decoded; the keys
+of audio files are looked up in a phase of their own, among empty files.
 
-``python benchmarks/bench_size.py --largest 10_000_000`` adds larger sizes, each about twice the
-one before.  A million rows of clips and captions take 0.6 GB in the folder for temporary files.
+``python benchmarks/bench_size.py --largest 10_000_000`` adds larger sizes, each twice the one
+before.  A million rows of clips and captions take 0.6 GB in the folder for temporary files.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from report import report
 
 from xacle_stack import FeatureBuilder, PairEmbeddings, Scorer, Stacker
 from xacle_stack.audio import Clip, ClipSource
-from xacle_stack.cache import FeatureCache, StoreId, StoreWriter, text_key
+from xacle_stack.cache import AudioKeys, FeatureCache, StoreId, StoreWriter, file_status, text_key
 from xacle_stack.features import Novelty
 from xacle_stack.pairs import Pairs
 from xacle_stack.submission import write_predictions
 
-N_DIMS, N_FEW, N_FITTED = 64, 1000, 2000
+N_DIMS, N_FEW, N_FITTED, N_FILES = 64, 1000, 2000, 100_000
 STORE = StoreId("bench", "0" * 16)
 SMALLEST = 1_000_000
 
@@ -38,10 +38,9 @@ SMALLEST = 1_000_000
 class KnownClip(ClipSource):
     """A clip whose content key is known, so that nothing is decoded."""
 
-    __slots__ = ("content_key", "name")
-
     def __init__(self, row: int) -> None:
-        self.name, self.content_key = str(row), text_key(str(row))
+        super().__init__(str(row))
+        self.content_key = text_key(str(row))
 
     def read(self) -> Clip:
         """Never called."""
@@ -165,15 +164,31 @@ def score(root: Path, n_rows: int) -> None:
         write_predictions(root.parent / "scores.csv", pairs.ids, scores, pairs.split)
 
 
+def files(root: Path, n_files: int) -> None:
+    """Remember the content keys of audio files, and look them up."""
+    for folder in (root, root / "clips"):
+        folder.mkdir()
+    paths = [root / "clips" / f"{row}.wav" for row in range(n_files)]
+    keys = AudioKeys(root)
+    for path in paths:
+        path.touch()
+        keys.remember(path, text_key(path.name), file_status(path))
+    keys.save()
+    del keys
+    with measured("look up audio files", n_files):
+        AudioKeys(root).look_up(paths)
+
+
 PHASES: dict[str, Callable[[Path, int], None]] = {
-    phase.__name__: phase for phase in (look_up_few, look_up_all, known, ls, verify, compact, score)
+    phase.__name__: phase
+    for phase in (look_up_few, look_up_all, known, ls, verify, compact, score, files)
 }
 ORDER = ("look_up_few", "look_up_all", "known", "ls", "verify", "compact")
 AFTER = ("look_up_few", "look_up_all", "known", "ls", "verify", "score")
 
 
 def run(phase: str, root: Path, n_rows: int) -> dict[str, object]:
-    """Run a phase in a process of its own and return what it measured."""
+    """Run a phase in a process of its own, and print and return what it measured."""
     done = subprocess.run(
         [sys.executable, __file__, "--phase", phase, str(root), str(n_rows)],
         capture_output=True,
@@ -198,6 +213,8 @@ def sizes_up_to(largest: int) -> list[int]:
 def main(largest: int) -> None:
     """Run it."""
     rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        rows.append([N_FILES, None, *run("files", Path(folder) / "store", N_FILES).values()])
     for n_rows in sizes_up_to(largest):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "store"
