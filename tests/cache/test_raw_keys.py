@@ -3,7 +3,6 @@ import pytest
 
 from xacle_stack.cache import text_key
 from xacle_stack.cache.raw_keys import (
-    KnownKeys,
     distinct,
     first_of_runs,
     hex_keys,
@@ -38,17 +37,3 @@ def test_distinct_keys_are_sorted_and_there_once() -> None:
     assert hex_keys(distinct(keys)) == sorted(EDGES)
     assert first_of_runs(raw_keys([EDGES[0], EDGES[0], EDGES[1]])).tolist() == [True, False, True]
     assert len(distinct(raw_keys([]))) == 0
-
-
-def test_known_keys_are_a_set_of_texts() -> None:
-    digits = {*EDGES, *map(text_key, CAPTIONS)}
-    known = KnownKeys(distinct(raw_keys(digits)))
-    assert set(known) == digits
-    assert len(known) == len(digits)
-    assert all(key in known for key in digits)
-    others = ["e" * 32, "f" * 31 + "0", "0" * 31 + "1", "", "no key", 7]
-    assert not any(key in known for key in others)
-    known.update(["e" * 32, EDGES[0], "e" * 32])
-    assert set(known) == digits | {"e" * 32}
-    assert len(known) == len(digits) + 1
-    assert not set(KnownKeys(raw_keys([])))

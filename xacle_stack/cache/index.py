@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.cache.raw_keys import RAW_DTYPE, RawKeys, distinct, first_of_runs
+from xacle_stack.cache.raw_keys import RawKeys, first_of_runs
 from xacle_stack.cache.schema import segment_paths
 from xacle_stack.cache.segment_file import (
     SegmentGoneError,
     open_segment,
     read_again_while_gone,
 )
-from xacle_stack.cache.segment_keys import find_rows, read_raw_keys
+from xacle_stack.cache.segment_keys import find_rows
 from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences
 from xacle_stack.errors import CacheError
 
@@ -51,12 +51,6 @@ def read_each(folder: Path, modality: str, read: Callable[[Path], T]) -> tuple[l
 
     paths = read_again_while_gone(read_all)
     return paths, [known.pop(path) for path in paths]
-
-
-def stored_keys(folder: Path, modality: str) -> RawKeys:
-    """Return every content key of one modality of a store, sorted and once."""
-    _, parts = read_each(folder, modality, read_raw_keys)
-    return distinct(np.concatenate(parts)) if parts else np.array([], dtype=RAW_DTYPE)
 
 
 def locate(folder: Path, modality: str, keys: RawKeys) -> Locations:

@@ -7,9 +7,7 @@ are made and compared as arrays.
 from __future__ import annotations
 
 import hashlib
-from array import array
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,45 +68,3 @@ def first_of_runs(keys: RawKeys) -> NDArray[np.bool_]:
     is_first = np.ones(len(keys), dtype=bool)
     np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
     return is_first
-
-
-class KnownKeys(Collection[str]):
-    """The content keys that a store holds, as 32 hexadecimal digits each; 16 bytes a key.
-
-    Parameters
-    ----------
-    keys : ndarray of S16
-        Sorted, without repetition.
-    """
-
-    def __init__(self, keys: RawKeys) -> None:
-        # Python finds its own integers by bisection several times as fast as NumPy one key.
-        words = keys.view(">u8").reshape(-1, 2)
-        self._high, self._low = (array("Q", word.astype(np.uint64).tobytes()) for word in words.T)
-        self._added: set[str] = set()
-
-    def __contains__(self, key: object) -> bool:
-        if key in self._added:
-            return True
-        try:
-            high, low = int(str(key)[:16], 16), int(str(key)[16:], 16)
-        except ValueError:
-            return False
-        place = bisect_left(self._high, high)
-        while place < len(self._high) and self._high[place] == high:
-            if self._low[place] == low:
-                return True
-            place += 1
-        return False
-
-    def __iter__(self) -> Iterator[str]:
-        for high, low in zip(self._high, self._low, strict=True):
-            yield f"{high:016x}{low:016x}"
-        yield from self._added
-
-    def __len__(self) -> int:
-        return len(self._high) + len(self._added)
-
-    def update(self, keys: Iterable[str]) -> None:
-        """Add keys that were written since."""
-        self._added.update(key for key in keys if key not in self)

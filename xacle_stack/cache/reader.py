@@ -9,9 +9,10 @@ import numpy as np
 
 from xacle_stack.cache.cached_pairs import CachedPairs
 from xacle_stack.cache.facts import facts_fault, read_facts
-from xacle_stack.cache.index import read_each, stored_keys
+from xacle_stack.cache.index import read_each
 from xacle_stack.cache.keys import AudioKeys
-from xacle_stack.cache.raw_keys import KnownKeys, RawKeys, distinct, text_keys
+from xacle_stack.cache.known_keys import KnownKeys
+from xacle_stack.cache.raw_keys import RawKeys, distinct, text_keys
 from xacle_stack.cache.schema import FINGERPRINT_FILE, MODALITIES, StoreId, segment_paths
 from xacle_stack.cache.segment_file import (
     StoredSequences,
@@ -116,8 +117,10 @@ class FeatureCache:
         return read_facts(self.root / store.folder)
 
     def known_keys(self, store: StoreId, modality: str) -> KnownKeys:
-        """Return the content keys that a store holds for one modality, as a set of texts."""
-        return KnownKeys(stored_keys(self.root / store.folder, modality))
+        """Return the content keys that a store holds for one modality."""
+        known = KnownKeys(self.root, store, modality)
+        known.refresh()
+        return known
 
     def load(self, pairs: Pairs, fingerprints: Mapping[str, str] | None = None) -> CachedPairs:
         """Return the cached embeddings of some pairs; arrays are read when they are asked for.
