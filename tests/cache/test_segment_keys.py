@@ -8,8 +8,8 @@ from stored_rows import STORE, assert_rows, write_rows
 from xacle_stack.cache import FeatureCache, text_key
 from xacle_stack.cache.raw_keys import distinct, hex_keys, raw_keys, text_keys
 from xacle_stack.cache.schema import bytes_digest
-from xacle_stack.cache.segment_file import open_segment
-from xacle_stack.cache.segment_keys import find_rows, read_raw_keys
+from xacle_stack.cache.segment_file import open_segment, read_keys
+from xacle_stack.cache.segment_keys import find_rows, unordered_keys
 from xacle_stack.cache.writer import write_segment
 from xacle_stack.errors import CacheError
 
@@ -52,7 +52,7 @@ def test_keys_are_found_wherever_they_are(
             places, rows = find_rows(segment, wanted)
             assert sorted(rows.tolist()) == sorted(there.tolist())
             assert hex_keys(wanted[places]) == [texts[row] for row in rows]
-    assert sorted(hex_keys(read_raw_keys(path))) == sorted(texts)
+        assert sorted(hex_keys(unordered_keys(segment))) == sorted(texts)
 
 
 def test_only_chunks_that_may_hold_a_key_are_read(
@@ -113,13 +113,13 @@ def test_sorted_keys_of_another_number_are_refused(merged: Path, sizes: tuple[in
     path = change(merged, "sorted/keys", np.sort(text_keys([*map(str, range(sizes[0]))])))
     path = change(path, "sorted/rows", np.arange(sizes[1], dtype=np.int32))
     with pytest.raises(CacheError, match=f"{path}: .*40 keys, but {sizes[0]} sorted ones"):
-        read_raw_keys(path)
+        read_keys(path)
 
 
 def test_sorted_keys_that_are_no_group_are_refused(merged: Path) -> None:
     path = change(merged, "sorted", np.zeros(3, np.float32))
     with pytest.raises(CacheError, match=f"{path}: .*/sorted is not a group"):
-        read_raw_keys(path)
+        read_keys(path)
 
 
 @pytest.mark.parametrize("row", [-1, N_ROWS, 2**31 - 1])

@@ -205,8 +205,8 @@ def test_a_store_compacted_by_another_meanwhile_is_whole(
         assert set(found.values()) == {None}
         assert segments(tmp_path)[0] in found
     else:
-        reads = {"load": (index, "open_segment"), "known_keys": (known_keys, "read_raw_keys")}
-        compact_at_the_third(*reads.get(use, (reader, "open_segment")))
+        readers = {"load": index, "known_keys": known_keys, "summaries": reader}
+        compact_at_the_third(readers[use], "open_segment")
         if use == "load":
             assert_rows(tmp_path, range(N_ROWS), "vectors")
         elif use == "summaries":

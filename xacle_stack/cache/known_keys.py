@@ -12,7 +12,8 @@ import numpy as np
 from xacle_stack.cache.index import read_each
 from xacle_stack.cache.raw_keys import RAW_DTYPE, RawKeys, distinct, hex_keys
 from xacle_stack.cache.schema import StoreId
-from xacle_stack.cache.segment_keys import read_raw_keys
+from xacle_stack.cache.segment_file import open_segment
+from xacle_stack.cache.segment_keys import unordered_keys
 
 _NO_KEYS = np.array([], dtype=RAW_DTYPE)
 
@@ -61,7 +62,10 @@ class KnownKeys:
         """
 
         def read_new(path: Path) -> RawKeys:
-            return _NO_KEYS if path in self._read else read_raw_keys(path)
+            if path in self._read:
+                return _NO_KEYS
+            with open_segment(path) as segment:
+                return unordered_keys(segment)
 
         paths, parts = read_each(self._folder, self._modality, read_new)
         if not self._read <= set(paths):

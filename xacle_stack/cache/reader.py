@@ -19,7 +19,7 @@ from xacle_stack.cache.segment_file import (
     open_segment,
     read_again_while_gone,
 )
-from xacle_stack.cache.segment_keys import segment_keys
+from xacle_stack.cache.segment_keys import unordered_keys
 from xacle_stack.cache.stores import list_stores
 from xacle_stack.cache.upkeep import merge_segments, segment_faults
 from xacle_stack.errors import CacheError
@@ -73,7 +73,7 @@ def _describe(path: Path) -> _SegmentSummary:
                 outputs[name] = int(found.frames.shape[1])
             else:
                 outputs[name] = int(found.shape[1])
-        return _SegmentSummary(segment_keys(segment), segment.n_bytes, outputs, sequences)
+        return _SegmentSummary(unordered_keys(segment), segment.n_bytes, outputs, sequences)
 
 
 class FeatureCache:

@@ -112,11 +112,14 @@ class Segment:
     def read_keys(self) -> KeyArray:
         """Return the content key of each row, shape (n_rows,)."""
         keys: KeyArray = self.key_set[:]
-        self.as_raw(keys)
+        self._as_raw(keys)
         return keys
 
-    def as_raw(self, keys: KeyArray) -> RawKeys:
-        """Return keys of this segment as bytes, once they are known to be hexadecimal digits."""
+    def read_raw_keys(self) -> RawKeys:
+        """Return the content key of each row as bytes, shape (n_rows,)."""
+        return self._as_raw(self.key_set[:])
+
+    def _as_raw(self, keys: KeyArray) -> RawKeys:
         try:
             return raw_keys(keys)
         except ValueError:

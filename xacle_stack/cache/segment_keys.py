@@ -6,42 +6,29 @@ may have a million, and has them sorted, too: chunks that cannot hold a wanted k
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack.cache.raw_keys import RawKeys, first_of_runs
-from xacle_stack.cache.segment_file import (
-    Segment,
-    SortedKeys,
-    StructureError,
-    open_segment,
-)
+from xacle_stack.cache.segment_file import Segment, SortedKeys, StructureError
 
 # Places among the wanted keys, and the row of each.
 Found = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
-def read_raw_keys(path: Path) -> RawKeys:
+def unordered_keys(segment: Segment) -> RawKeys:
     """Return the content keys of a segment in any order, shape (n_rows,)."""
-    with open_segment(path) as segment:
-        return segment_keys(segment)
-
-
-def segment_keys(segment: Segment) -> RawKeys:
-    """Return the content keys of an open segment in any order, shape (n_rows,)."""
     if segment.sorted_keys is not None:
         keys: RawKeys = segment.sorted_keys.keys[:]
         return keys
-    return segment.as_raw(segment.key_set[:])
+    return segment.read_raw_keys()
 
 
 def find_rows(segment: Segment, wanted: RawKeys) -> Found:
     """Return which of some sorted, distinct keys a segment has, and their rows."""
     if segment.sorted_keys is not None:
         return _find_in_chunks(segment.sorted_keys, wanted)
-    keys = segment.as_raw(segment.key_set[:])
+    keys = segment.read_raw_keys()
     order = np.argsort(keys, kind="stable").astype(np.int32)
     keys = keys[order]
     is_first = first_of_runs(keys)  # of a key that is there twice, the first row
@@ -56,7 +43,7 @@ def check_sorted_keys(segment: Segment) -> None:
         keys, rows = known.keys[:], known.read_rows(0, len(known.rows))
         if not first_of_runs(keys).all() or (keys[1:] < keys[:-1]).any():
             raise StructureError(f"{known.keys.name} does not rise")
-        if (segment.as_raw(segment.key_set[:])[rows] != keys).any():
+        if (segment.read_raw_keys()[rows] != keys).any():
             raise StructureError(f"{known.keys.name} are not those of the rows")
 
 

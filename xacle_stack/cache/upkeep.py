@@ -149,7 +149,7 @@ def _sources(paths: Sequence[Path]) -> list[_Source]:
     for path in paths:
         with open_segment(path) as segment:
             heads.append((segment.generation, path, *_content(segment)))
-            parts.append(segment.as_raw(segment.key_set[:]))
+            parts.append(segment.read_raw_keys())
     order = sorted(range(len(heads)), key=lambda i: heads[i][:2], reverse=True)
     is_fresh = _first_seen([parts[i] for i in order])
     return [
