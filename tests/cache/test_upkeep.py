@@ -124,6 +124,28 @@ def test_compact_deletes_nothing_beside_damage(tmp_path: Path, kind: str) -> Non
     assert segments(tmp_path) == before
 
 
+@both_kinds
+@pytest.mark.parametrize("n_copies", [5, 12])
+def test_no_copy_is_deleted_in_favour_of_a_damaged_one(
+    tmp_path: Path, kind: str, n_copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Too large to be merged, so that the highest is kept as it is.
+    monkeypatch.setattr("xacle_stack.cache.upkeep._MERGED_BYTES", 1)
+    write_rows(tmp_path, range(12), kind)
+    write_rows(tmp_path, range(11, 11 - n_copies, -1), kind)
+    path = segments(tmp_path)[-1]
+    content = bytearray(path.read_bytes())
+    with h5py.File(path, "r") as file:
+        values = file["outputs/embedding" if kind == "vectors" else "outputs/float32/frames"]
+        content[values.id.get_chunk_info(0).byte_offset] ^= 1
+    path.write_bytes(content)
+    before = segments(tmp_path)
+    assert len(before) == 2
+    with pytest.raises(CacheError, match=f"{path.name}: .*damaged"):
+        FeatureCache(tmp_path).compact()
+    assert segments(tmp_path) == before
+
+
 def test_a_failed_write_deletes_nothing(tmp_path: Path, monkeypatch) -> None:
     fill(tmp_path)
     before = segments(tmp_path)

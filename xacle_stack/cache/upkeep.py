@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
@@ -67,10 +66,7 @@ def segment_fault(path: Path) -> str | None:
         with open_segment(path) as segment:
             segment.read_keys()
             check_sorted_keys(segment)
-            for found in segment.outputs.values():
-                if isinstance(found, StoredSequences):
-                    found.read_offsets()
-                _read_through(found.frames if isinstance(found, StoredSequences) else found)
+            _read_through(segment)
     except SegmentGoneError:
         raise
     except CacheError as error:
@@ -78,12 +74,16 @@ def segment_fault(path: Path) -> str | None:
     return None
 
 
-def _read_through(values: h5py.Dataset) -> None:
-    """Read a data set piece by piece, so that HDF5 checks all of its checksums."""
-    n_chunks = max(1, _CHECKED_BYTES * len(values) // max(1, values.nbytes) // values.chunks[0])
-    step = n_chunks * values.chunks[0]
-    for first in range(0, len(values), step):
-        values[first : first + step]
+def _read_through(segment: Segment) -> None:
+    """Read the outputs of a segment piece by piece, so that HDF5 checks all of their checksums."""
+    for found in segment.outputs.values():
+        if isinstance(found, StoredSequences):
+            found.read_offsets()
+        values = found.frames if isinstance(found, StoredSequences) else found
+        n_chunks = _CHECKED_BYTES * len(values) // values.nbytes // values.chunks[0]
+        step = max(1, n_chunks) * values.chunks[0]
+        for first in range(0, len(values), step):
+            values[first : first + step]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +125,11 @@ def merge_segments(folder: Path, store: StoreId, modality: str) -> None:
     rewritten remain.
     """
     remove_stale_partials(folder)
+    sources = _sources(segment_paths(folder, modality))
+    has_copies = any(source.n_fresh < len(source.is_fresh) for source in sources)
     batch = _Batch()
     expected: dict[str, str] | None = None
-    for source in _sources(segment_paths(folder, modality)):
+    for source in sources:
         if expected not in (None, source.kinds):
             raise CacheError(
                 f"{source.path}: its outputs {source.kinds} differ from {expected}, those of other "
@@ -136,11 +138,11 @@ def merge_segments(folder: Path, store: StoreId, modality: str) -> None:
         expected = source.kinds
         size = source.n_bytes * source.n_fresh / len(source.is_fresh)
         if batch.sources and batch.n_bytes + size > _MERGED_BYTES:
-            _replace(folder, store, modality, batch)
+            _replace(folder, store, modality, batch, has_copies)
             batch = _Batch()
         batch.sources.append(source)
         batch.n_bytes += size
-    _replace(folder, store, modality, batch)
+    _replace(folder, store, modality, batch, has_copies)
 
 
 def _sources(paths: Sequence[Path]) -> list[_Source]:
@@ -184,8 +186,11 @@ def _first_seen(parts: Sequence[RawKeys]) -> list[NDArray[np.bool_]]:
     return np.split(is_first, np.cumsum([len(part) for part in parts])[:-1])
 
 
-def _replace(folder: Path, store: StoreId, modality: str, batch: _Batch) -> None:
-    """Write a batch as one segment, then delete the segments that it replaces."""
+def _replace(folder: Path, store: StoreId, modality: str, batch: _Batch, has_copies: bool) -> None:
+    """Write a batch as one segment, then delete the segments that it replaces.
+
+    `has_copies` says that some rows of the store are in several segments.
+    """
     needed = [source for source in batch.sources if source.n_fresh]
     is_merged = len(needed) == 1 and needed[0].is_fresh.all()
     kept = needed[0].path if is_merged else None
@@ -193,6 +198,9 @@ def _replace(folder: Path, store: StoreId, modality: str, batch: _Batch) -> None
         keys, merged = _read_fresh(needed)
         generation = max(source.generation for source in batch.sources) + 1
         write_segment(folder, store, modality, keys, merged, generation)
+    elif kept is not None and has_copies:
+        with open_segment(kept) as segment:  # no copy is deleted in favour of damaged rows
+            _read_through(segment)
     for source in batch.sources:
         if source.path != kept:
             with disk_errors(source.path, "deleted"):
