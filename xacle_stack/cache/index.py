@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,21 +62,27 @@ def locate(folder: Path, modality: str, keys: RawKeys) -> Locations:
     order = np.argsort(keys).astype(np.int32)
     wanted = keys[order]
     is_first = first_of_runs(wanted)
-    wanted = wanted[is_first]
-
-    def find(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        with open_segment(path) as segment:
-            return find_rows(segment, wanted)
-
-    paths, found = read_each(folder, modality, find)
-    segments = np.full(len(wanted), -1, dtype=np.int32)
-    rows = np.zeros(len(wanted), dtype=np.int32)
+    if not is_first.all():
+        wanted = wanted[is_first]
+    paths, found = read_each(folder, modality, partial(_find_rows, wanted=wanted))
+    n_wanted = len(wanted)
+    del wanted  # as large as all that follows
+    segments = np.full(n_wanted, -1, dtype=np.int32)
+    rows = np.zeros(n_wanted, dtype=np.int32)
     # Two concurrent writers may store the same key; the first segment by name is read.
-    for number, (places, found_rows) in reversed([*enumerate(found)]):
-        segments[places], rows[places] = number, found_rows
-    which = np.empty(len(keys), dtype=np.int32)
-    which[order] = np.cumsum(is_first, dtype=np.int32) - 1
-    return Locations(folder, paths, segments[which], rows[which])
+    while found:
+        places, found_rows = found.pop()
+        segments[places], rows[places] = len(found), found_rows
+    which = np.cumsum(is_first, dtype=np.int32)
+    which -= 1
+    located = Locations(folder, paths, np.empty_like(order), np.empty_like(order))
+    located.segments[order], located.rows[order] = segments[which], rows[which]
+    return located
+
+
+def _find_rows(path: Path, wanted: RawKeys) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    with open_segment(path) as segment:
+        return find_rows(segment, wanted)
 
 
 @dataclass(frozen=True, eq=False)
