@@ -16,6 +16,7 @@ from xacle_stack.cache import (
     StoreWriter,
     text_key,
 )
+from xacle_stack.cache.raw_keys import hex_keys
 from xacle_stack.pairs import Pairs
 from xacle_stack.pairs.split_rows import numbered_ids
 
@@ -67,7 +68,7 @@ def assert_rows(root: Path, rows: Sequence[int], kind: str) -> None:
 def fill_store(root: Path, pairs: Pairs, rng: np.random.Generator, store: StoreId = STORE) -> None:
     """Store a random vector for every distinct clip and caption, in many small segments."""
     for modality, keys in {
-        "audio": AudioKeys(root).look_up(pairs.audio),
+        "audio": hex_keys(AudioKeys(root).look_up(pairs.audio)),
         "text": [text_key(caption) for caption in pairs.captions],
     }.items():
         with StoreWriter(root, store, modality, {}, segment_rows=8) as writer:

@@ -1,5 +1,6 @@
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,21 @@ def test_an_error_names_the_file_and_leaves_nothing(tmp_path: Path, monkeypatch,
         write_atomically(path, b"content")
     assert caught.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pieces_are_written_one_after_another_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    write_atomically(path, (piece for piece in (b"one ", b"", b"two")))
+    assert path.read_bytes() == b"one two"
+
+    def broken() -> Iterator[bytes]:
+        yield b"three"
+        raise RuntimeError("no fourth")
+
+    with pytest.raises(RuntimeError, match="no fourth"):
+        write_atomically(path, broken())
+    assert path.read_bytes() == b"one two"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_folder_is_told_by_the_files_own_name(tmp_path: Path) -> None:

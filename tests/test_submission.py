@@ -135,3 +135,11 @@ def test_ids_come_back_whatever_they_are(tmp_path: Path) -> None:
     write_predictions(tmp_path / "scores.csv", ids, range(6), "test")
     assert predicted_ids(tmp_path / "scores.csv") == ids
     assert read_predictions(tmp_path / "scores.csv", ids).tolist() == list(range(6))
+
+
+def test_many_predictions_come_back_in_their_order(tmp_path: Path) -> None:
+    ids = [f"{row}.wav" for row in range(5000)]  # of several blocks
+    scores = np.arange(5000) / 500
+    write_predictions(tmp_path / "p.csv", ids, scores, "test")
+    np.testing.assert_allclose(read_predictions(tmp_path / "p.csv", ids), scores, atol=0.006)
+    assert (tmp_path / "p.csv").read_text().count("\n") == 5001

@@ -5,7 +5,7 @@ import glob
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -78,7 +78,7 @@ def read_small_file(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
     """Create or replace a file in one step, so that it also survives a power cut.
 
     Parameters
@@ -88,7 +88,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         in :data:`PARTIAL_SUFFIX`.  A killed process may leave that file behind, and the next
         writing of the same path deletes it.  If the path is a symbolic link, the file that it
         points to is written.
-    content : bytes
+    content : bytes, memoryview or iterable of bytes
+        Pieces are written one after another, and need not be in memory together.
 
     Raises
     ------
@@ -100,12 +101,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         _write_atomically(path.resolve(), content)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def _write_atomically(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
     _sweep_partials(path)
     partial, file = _locked_partial(path)
     try:
         with file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes | memoryview) else content)
             file.flush()
             os.fsync(file.fileno())
             if _HAS_LOCKS:  # rename the file while it is still locked

@@ -1,6 +1,6 @@
 """Rows of tables: what may index them, and runs of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,6 +77,30 @@ def picked(items: Sequence[T], rows: slice | IntArray) -> tuple[T, ...]:
     (('b', 'c'), ('c', 'a'))
     """
     return tuple(items[rows] if isinstance(rows, slice) else (items[row] for row in rows))
+
+
+def repeated_rows(items: Sequence[Hashable]) -> dict[int, int]:
+    """Return the rows of items that are there before, each with the item's first row.
+
+    Of millions of different items it needs their hashes only, eight bytes each.
+
+    Examples
+    --------
+    >>> repeated_rows(["a", "b", "a", "c", "a"])
+    {2: 0, 4: 0}
+    """
+    hashes = np.fromiter(map(hash, items), np.int64, len(items))
+    in_order = np.sort(hashes)
+    twice = in_order[1:][in_order[1:] == in_order[:-1]]
+    if not len(twice):
+        return {}
+    firsts: dict[Hashable, int] = {}
+    repeated: dict[int, int] = {}
+    for row in np.flatnonzero(np.isin(hashes, twice)).tolist():  # equal, or of equal hash only
+        first = firsts.setdefault(items[row], row)
+        if first != row:
+            repeated[row] = first
+    return repeated
 
 
 def distinct_rows(arrays: Sequence[FloatArray]) -> tuple[IntArray, IntArray]:

@@ -9,8 +9,7 @@ are named by their ids ``FILE#1``, ``FILE#2`` …
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from xacle_stack._csv_table import CsvTable, csv_text, plain_number
 from xacle_stack._files import write_atomically
+from xacle_stack._rows import repeated_rows, row_blocks
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import SubmissionError, bullet_list
 
@@ -51,20 +51,25 @@ def write_predictions(
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(pair_ids),):
         raise SubmissionError(f"{len(pair_ids)} pairs but scores of shape {scores.shape}.")
-    twice = sorted({pair_id for pair_id, n in Counter(pair_ids).items() if n > 1})
+    twice = sorted({pair_ids[row] for row in repeated_rows(pair_ids)})
     if twice:
         raise SubmissionError(f"pair ids that are repeated:\n{bullet_list(twice)}")
     bad = [pair_ids[row] for row in np.flatnonzero(~np.isfinite(scores)).tolist()]
     if bad:
         raise SubmissionError(f"scores that are NaN or infinite:\n{bullet_list(bad)}")
     path = Path(path)
-    # Adding zero turns a rounded -0.00 into 0.00.
-    texts = [f"{round(score, 2) + 0.0:.2f}" for score in scores.tolist()]
     column = _TEST_SCORE if split == "test" else _SCORE
-    content = csv_text([(_ID, column), *zip(pair_ids, texts, strict=True)])
+
+    def pieces() -> Iterator[bytes]:
+        yield csv_text([(_ID, column)]).encode()
+        for rows in row_blocks(0, len(scores)):
+            # Adding zero turns a rounded -0.00 into 0.00.
+            texts = [f"{round(score, 2) + 0.0:.2f}" for score in scores[rows].tolist()]
+            yield csv_text(zip(pair_ids[rows], texts, strict=True)).encode()
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.encode())
+        write_atomically(path, pieces())
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written: {error.strerror}.") from None
 

@@ -14,7 +14,8 @@ from xacle_stack.cache import (
     StoreWriter,
     text_key,
 )
-from xacle_stack.cache.index import Index
+from xacle_stack.cache import cached_pairs as module
+from xacle_stack.cache.raw_keys import text_keys
 from xacle_stack.cache.segment_rows import SegmentRows
 from xacle_stack.errors import CacheError, UnknownNameError
 from xacle_stack.pairs import Pairs, read_pairs
@@ -51,9 +52,11 @@ def test_parts_share_one_look_at_the_store(
     pairs = read_pairs(make_data(train=40), "train")
     fill_store(tmp_path / "store", pairs, rng)
     cached = FeatureCache(tmp_path / "store").load(pairs)
-    built, build = [], Index.build
+    built, build = [], module.locate
     monkeypatch.setattr(
-        Index, "build", lambda folder, modality: built.append(modality) or build(folder, modality)
+        module,
+        "locate",
+        lambda folder, modality, keys: built.append(modality) or build(folder, modality, keys),
     )
     for start in range(0, 40, 4):
         part = cached.take(slice(start, start + 4))
@@ -82,7 +85,7 @@ def test_a_part_without_the_missing_rows_can_be_read(
 def cached_captions(root: Path, n_pairs: int) -> CachedPairs:
     """Return pairs whose captions are their numbers, and whose clips are not in the cache."""
     names = tuple(map(str, range(n_pairs)))
-    keys = np.array([text_key(name) for name in names], dtype="S32")
+    keys = text_keys(names)
     pairs = Pairs("test", names, tuple(map(Path, names)), names)
     return CachedPairs(root, pairs, {"audio": keys, "text": keys}, {})
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stored_rows import KINDS, STORE, assert_rows, write_rows
 from support import TESTS
 
-from xacle_stack.cache import FeatureCache, StoreWriter, index, text_key, upkeep
+from xacle_stack.cache import FeatureCache, StoreWriter, index, known_keys, reader, text_key, upkeep
 from xacle_stack.cache.segment_file import read_keys
 from xacle_stack.errors import CacheError
 
@@ -124,6 +124,28 @@ def test_compact_deletes_nothing_beside_damage(tmp_path: Path, kind: str) -> Non
     assert segments(tmp_path) == before
 
 
+@both_kinds
+@pytest.mark.parametrize("n_copies", [5, 12])
+def test_no_copy_is_deleted_in_favour_of_a_damaged_one(
+    tmp_path: Path, kind: str, n_copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Too large to be merged, so that the highest is kept as it is.
+    monkeypatch.setattr("xacle_stack.cache.upkeep._MERGED_BYTES", 1)
+    write_rows(tmp_path, range(12), kind)
+    write_rows(tmp_path, range(11, 11 - n_copies, -1), kind)
+    path = segments(tmp_path)[-1]
+    content = bytearray(path.read_bytes())
+    with h5py.File(path, "r") as file:
+        values = file["outputs/embedding" if kind == "vectors" else "outputs/float32/frames"]
+        content[values.id.get_chunk_info(0).byte_offset] ^= 1
+    path.write_bytes(content)
+    before = segments(tmp_path)
+    assert len(before) == 2
+    with pytest.raises(CacheError, match=f"{path.name}: .*damaged"):
+        FeatureCache(tmp_path).compact()
+    assert segments(tmp_path) == before
+
+
 def test_a_failed_write_deletes_nothing(tmp_path: Path, monkeypatch) -> None:
     fill(tmp_path)
     before = segments(tmp_path)
@@ -205,13 +227,14 @@ def test_a_store_compacted_by_another_meanwhile_is_whole(
         assert set(found.values()) == {None}
         assert segments(tmp_path)[0] in found
     else:
-        compact_at_the_third(index, "read_keys")
+        readers = {"load": index, "known_keys": known_keys, "summaries": reader}
+        compact_at_the_third(readers[use], "open_segment")
         if use == "load":
             assert_rows(tmp_path, range(N_ROWS), "vectors")
         elif use == "summaries":
             assert cache.summaries()[0].n_rows == N_ROWS
         else:
-            assert len(cache.known_keys(STORE, "text")) == N_ROWS
+            assert len(set(cache.known_keys(STORE, "text"))) == N_ROWS
     assert len(opened) >= 3
     assert len(segments(tmp_path)) == 1
 
@@ -227,7 +250,7 @@ def test_a_list_that_another_process_changed_under_it_is_made_again(
         return list_segments(folder, modality) if len(listed) > 1 else []
 
     monkeypatch.setattr(index, "segment_paths", list_too_early)
-    assert len(FeatureCache(tmp_path).known_keys(STORE, "text")) == N_ROWS
+    assert len(set(FeatureCache(tmp_path).known_keys(STORE, "text"))) == N_ROWS
 
 
 def test_two_that_compact_at_once_never_delete_a_row_for_each_other(

@@ -53,7 +53,7 @@ def rows_in(root: Path, kind: str) -> list[int]:
     """Return the rows that the store holds, all checked bit by bit."""
     known = FeatureCache(root).known_keys(STORE, "text")
     rows = [row for row in range(100 * N_ROWS) if text_key(str(row)) in known]
-    assert len(rows) == len(known)
+    assert len(rows) == len(set(known))
     if rows:
         assert_rows(root, rows, kind)
     assert all(fault is None for _, fault in FeatureCache(root).verify())
@@ -211,7 +211,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ):
             with pytest.raises(CacheError, match="same outputs"):
                 writer.append(keys, outputs)
-    assert FeatureCache(tmp_path).known_keys(STORE, "audio") == {"a" * 32}
+    assert set(FeatureCache(tmp_path).known_keys(STORE, "audio")) == {"a" * 32}
 
 
 @pytest.mark.parametrize("keys", [["a"], ["A" * 32], ["b" * 33], ["x" * 32]])
@@ -252,7 +252,7 @@ def test_sequences_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         writer.append(["c" * 32, "d" * 32], {"x": [good, good[:1]]})
         with pytest.raises(CacheError, match="same n_dims and type"):
             writer.append(["e" * 32, "f" * 32], {"x": [good, np.zeros((2, 4), np.float16)]})
-    assert FeatureCache(tmp_path).known_keys(STORE, "audio") == {"a" * 32, "c" * 32, "d" * 32}
+    assert set(FeatureCache(tmp_path).known_keys(STORE, "audio")) == {"a" * 32, "c" * 32, "d" * 32}
 
 
 @both_kinds

@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +53,16 @@ def test_arrays_that_do_not_fit_are_told_at_once(pairs: Pairs) -> None:
         ScoredPairs(pairs, ("b", "a"), np.array([1.0, np.nan]), np.zeros(2))
     for mistake in ("score: expected 2 finite", "both or neither", "those of the pairs"):
         assert mistake in str(told.value)
+
+
+def test_many_rows_are_written_as_they_are_told(tmp_path: Path) -> None:
+    n_pairs = 5000  # of several blocks
+    ids = tuple(f"clip, {row}" for row in range(n_pairs))
+    scored = ScoredPairs(None, ids, np.arange(n_pairs) / 500)
+    scored.write(tmp_path / "new" / "scores.csv")
+    text = (tmp_path / "new" / "scores.csv").read_bytes().decode()
+    assert text == scored.to_csv()
+    header, *rows = csv.reader(io.StringIO(text))
+    assert header == ["id", "score"]
+    assert [row[0] for row in rows] == [*ids]
+    assert [float(row[1]) for row in rows] == [row / 500 for row in range(n_pairs)]

@@ -50,6 +50,16 @@ def test_oof_predictions_never_see_their_own_label(rng) -> None:
     assert not np.any(stacker.oof_predictions_[:, 0] == y)
 
 
+def test_more_pairs_than_a_block_are_scored_as_its_parts_are(rng) -> None:
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    stacker = Stacker(preset="paper", n_splits=2, random_state=0).fit(X, y)
+    new = rng.normal(size=(5000, 3))
+    scores = stacker.predict(new)
+    np.testing.assert_allclose(scores, stacker.meta_predict(stacker.transform(new)), rtol=1e-9)
+    np.testing.assert_allclose(scores[4000:], stacker.predict(new[4000:]), rtol=1e-9)
+    np.testing.assert_array_equal(scores, stacker.set_params(n_jobs=2).predict(new))
+
+
 def test_oof_predictions_never_see_their_groups_labels(rng) -> None:
     X = np.repeat(rng.normal(size=(30, 3)), 2, axis=0)  # each row has a twin
     y = np.repeat(rng.normal(size=30), 2)

@@ -13,8 +13,9 @@ import numpy as np
 from xacle_stack._rows import row_numbers
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.cache.facts import read_facts
-from xacle_stack.cache.index import Index, Locations
-from xacle_stack.cache.schema import KeyArray, StoreId
+from xacle_stack.cache.index import Locations, locate
+from xacle_stack.cache.raw_keys import RawKeys
+from xacle_stack.cache.schema import StoreId
 from xacle_stack.cache.segment_file import SegmentGoneError, read_again_while_gone
 from xacle_stack.cache.stores import list_stores
 from xacle_stack.errors import CacheError, UnknownNameError, bullet_list
@@ -51,7 +52,7 @@ class CachedPairs:
         self,
         root: Path,
         pairs: Pairs,
-        keys: Mapping[str, KeyArray],
+        keys: Mapping[str, RawKeys],
         fingerprints: Mapping[str, str],
     ) -> None:
         self._root = root
@@ -207,8 +208,8 @@ class CachedPairs:
         with self._lock:  # several threads may read parts
             is_fresh = key not in self._locations
             if is_fresh:
-                index = Index.build(self._root / self._store(encoder).folder, modality)
-                self._locations[key] = index.locate(self._keys[modality])
+                folder = self._root / self._store(encoder).folder
+                self._locations[key] = locate(folder, modality, self._keys[modality])
             locations = self._locations[key]
         missing = locations.missing(self._rows)
         if len(missing):

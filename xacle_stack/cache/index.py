@@ -2,86 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.cache.schema import KEY_DTYPE, KeyArray, segment_paths
-from xacle_stack.cache.segment_file import SegmentGoneError, read_again_while_gone, read_keys
+from xacle_stack.cache.raw_keys import RawKeys, first_of_runs
+from xacle_stack.cache.schema import segment_paths
+from xacle_stack.cache.segment_file import (
+    SegmentGoneError,
+    open_segment,
+    read_again_while_gone,
+)
+from xacle_stack.cache.segment_keys import find_rows
 from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences
 from xacle_stack.errors import CacheError
 
+T = TypeVar("T")
 # So many rows of a segment are read at once, which bounds the memory beside the result.
 _PIECE_ROWS = 4096
 _PIECE_SEQUENCES = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """Every content key of one modality of a store, sorted and once, with its segment and row.
+def read_each(folder: Path, modality: str, read: Callable[[Path], T]) -> tuple[list[Path], list[T]]:
+    """Read something from every segment of a store, as the segments were at one moment.
 
-    A segment is an index into `paths`.
+    Returns the segments, sorted by name, and what was read from each.
     """
+    known: dict[Path, T] = {}
 
-    folder: Path
-    paths: Sequence[Path]
-    keys: KeyArray
-    segments: IntArray
-    rows: IntArray
+    def read_all() -> list[Path]:
+        paths = segment_paths(folder, modality)
+        for path in paths:
+            if path not in known:
+                known[path] = read(path)
+        # Listing takes time.  While another process compacts the store, a list may lack both a
+        # merged segment, which is not yet there, and the deleted segments that it replaces.
+        if segment_paths(folder, modality) != paths:
+            raise SegmentGoneError(
+                f"{folder}: its segments changed each time that they were listed. Open the "
+                "cache again when no other process compacts it."
+            )
+        return paths
 
-    @classmethod
-    def build(cls, folder: Path, modality: str) -> Self:
-        """Read the keys of all segments, as they were at one moment."""
-        known: dict[Path, KeyArray] = {}
+    paths = read_again_while_gone(read_all)
+    return paths, [known.pop(path) for path in paths]
 
-        def read() -> list[Path]:
-            paths = segment_paths(folder, modality)
-            for path in paths:
-                if path not in known:
-                    known[path] = read_keys(path)
-            # Listing takes time.  While another process compacts the store, a list may lack both a
-            # merged segment, which is not yet there, and the deleted segments that it replaces.
-            if segment_paths(folder, modality) != paths:
-                raise SegmentGoneError(
-                    f"{folder}: its segments changed each time that they were listed. Open the "
-                    "cache again when no other process compacts it."
-                )
-            return paths
 
-        paths = read_again_while_gone(read)
-        parts = [known[path] for path in paths]
-        sizes = [len(part) for part in parts]
-        all_keys = np.concatenate(parts) if parts else np.array([], dtype=KEY_DTYPE)
-        # Two concurrent writers may store the same key; the first segment by name is read.
-        keys, first = np.unique(all_keys, return_index=True)
-        segments = np.repeat(np.arange(len(paths)), sizes)[first]
-        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
-        return cls(folder, paths, keys, segments, first - starts[segments])
+def locate(folder: Path, modality: str, keys: RawKeys) -> Locations:
+    """Return the locations of the vectors of some keys, in the order of the keys.
 
-    def locate(self, keys: KeyArray) -> Locations:
-        """Return the locations of the vectors of some keys, in the order of the keys."""
-        segments = np.full(len(keys), -1, dtype=np.int32)
-        rows = np.zeros(len(keys), dtype=np.int32)
-        if len(self.keys):
-            found = np.searchsorted(self.keys, keys)
-            found[found == len(self.keys)] = 0
-            known = self.keys[found] == keys
-            segments[known] = self.segments[found[known]]
-            rows[known] = self.rows[found[known]]
-        return Locations(self.folder, self.paths, segments, rows)
+    The memory that it needs grows with the keys asked for, not with the store.
+    """
+    order = np.argsort(keys).astype(np.int32)
+    wanted = keys[order]
+    is_first = first_of_runs(wanted)
+    if not is_first.all():
+        wanted = wanted[is_first]
+    paths, found = read_each(folder, modality, partial(_find_rows, wanted=wanted))
+    n_wanted = len(wanted)
+    del wanted  # as large as all that follows
+    segments = np.full(n_wanted, -1, dtype=np.int32)
+    rows = np.zeros(n_wanted, dtype=np.int32)
+    # Two concurrent writers may store the same key; the first segment by name is read.
+    while found:
+        places, found_rows = found.pop()
+        segments[places], rows[places] = len(found), found_rows
+    which = np.cumsum(is_first, dtype=np.int32)
+    which -= 1
+    located = Locations(folder, paths, np.empty_like(order), np.empty_like(order))
+    located.segments[order], located.rows[order] = segments[which], rows[which]
+    return located
+
+
+def _find_rows(path: Path, wanted: RawKeys) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    with open_segment(path) as segment:
+        return find_rows(segment, wanted)
 
 
 @dataclass(frozen=True, eq=False)
 class Locations:
     """The segment and row of each item of a list, and the reading from there.
 
-    It needs eight bytes for each item, a tenth of what the index needs.  A segment is an index into
-    `paths`; -1 stands for an item without a row in the store.
+    It needs eight bytes for each item.  A segment is an index into `paths`; -1 stands for an item
+    without a row in the store.
     """
 
     folder: Path

@@ -6,22 +6,23 @@ damaged or out of date, the file is only decoded once more.
 """
 
 import hashlib
-import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from xacle_stack._files import read_small_file, write_atomically
 from xacle_stack.audio import DECODING_VERSION, ClipSource, read_clip
+from xacle_stack.cache.memo import FileStatus, FolderMemo
+from xacle_stack.cache.raw_keys import RAW_DTYPE, RawKeys
 from xacle_stack.errors import AudioError, bullet_list
 
 logger = logging.getLogger(__name__)
 
-_FOLDER = "keys"
-_MAX_BYTES = 1 << 30  # some millions of files in one folder
-FileStatus = tuple[int, int, int, int]
-_Memo = dict[str, tuple[FileStatus, str]]  # file name -> status, content key
+_FOLDER, _SUFFIX = "keys", ".keys"
+_MAX_BYTES = 1 << 32  # of 67 million files in one folder
 
 
 def file_status(path: Path | ClipSource) -> FileStatus | None:
@@ -54,15 +55,14 @@ class AudioKeys:
         self._folder = root / _FOLDER
         self._save_seconds = save_seconds
         self._saved_at = time.monotonic()
-        self._memos: dict[Path, _Memo] = {}
+        self._memos: dict[Path, FolderMemo] = {}
         self._changed: set[Path] = set()
 
     def known(self, path: Path | ClipSource) -> str | None:
         """Return the key of a file that has not changed since it was decoded; None otherwise."""
         if isinstance(path, ClipSource):
             return path.content_key
-        status, key = self._memo(path.parent).get(path.name, (None, None))
-        return key if status is not None and status == file_status(path) else None
+        return self._memo(path.parent).find(path.name, file_status(path))
 
     def remember(self, path: Path | ClipSource, key: str, before: FileStatus | None) -> str:
         """Note the key of a file that was decoded, and return it.
@@ -73,30 +73,36 @@ class AudioKeys:
         if isinstance(path, ClipSource):
             path.content_key = key
         elif before is not None and before == file_status(path):
-            self._memo(path.parent)[path.name] = (before, key)
+            self._memo(path.parent).remember(path.name, before, key)
             self._changed.add(path.parent)
             if time.monotonic() - self._saved_at >= self._save_seconds:
                 self.save()
         return key
 
-    def look_up(self, paths: Sequence[Path | ClipSource]) -> list[str]:
-        """Return the keys of files, decoding those that are new.
+    def look_up(self, paths: Sequence[Path | ClipSource]) -> RawKeys:
+        """Return the keys of files, shape (n_paths,), decoding those that are new.
 
         Raises
         ------
         AudioError
             With every file that cannot be decoded, at most 20 shown.
         """
-        keys, failures = [], []
-        try:
+        failures: list[str] = []
+
+        def each() -> Iterator[bytes]:
             for path in paths:
                 try:
                     before = file_status(path)
-                    keys.append(
-                        self.known(path) or self.remember(path, read_clip(path).content_key, before)
+                    key = self.known(path) or self.remember(
+                        path, read_clip(path).content_key, before
                     )
+                    yield bytes.fromhex(key)
                 except AudioError as error:
                     failures.append(str(error))
+                    yield b""
+
+        try:
+            keys: RawKeys = np.fromiter(each(), RAW_DTYPE, len(paths))
         finally:  # Ctrl-C also keeps what was learned
             self.save()
         if failures:
@@ -114,56 +120,37 @@ class AudioKeys:
             return
         for folder in self._changed:
             # Another process may have added other files meanwhile.
-            memo = {**self._read(folder), **self._memos[folder]}
-            facts = {"folder": str(folder.resolve()), "decoding": DECODING_VERSION, "files": memo}
-            body = json.dumps(facts)
-            content = json.dumps({"digest": _digest(body), "body": body})
+            memo = self._memos[folder] = self._memos[folder].on(self._read(folder))
             path = self._path(folder)
             try:
                 self._folder.mkdir(exist_ok=True)
                 if path.is_symlink():  # its target may not be a memo
                     path.unlink()
-                write_atomically(path, content.encode())
+                write_atomically(path, memo.to_bytes(_facts(folder)))
             except OSError as error:
                 logger.info("%s: content keys not remembered: %s", self._folder, error)
         self._changed.clear()
 
-    def _memo(self, folder: Path) -> _Memo:
+    def _memo(self, folder: Path) -> FolderMemo:
         if folder not in self._memos:
             self._memos[folder] = self._read(folder)
         return self._memos[folder]
 
-    def _read(self, folder: Path) -> _Memo:
+    def _read(self, folder: Path) -> FolderMemo:
         path = self._path(folder)
         try:
-            content = json.loads(read_small_file(path, _MAX_BYTES))
-            if content["digest"] != _digest(content["body"]):
-                raise ValueError("its checksum does not match")
-            body = json.loads(content["body"])
-            # An older release may have decoded the file to other samples.
-            files = body["files"] if body.get("decoding") == DECODING_VERSION else {}
-            return {
-                name: ((size, mtime, ctime, inode), key)
-                for name, ((size, mtime, ctime, inode), key) in files.items()
-            }
+            return FolderMemo.from_bytes(read_small_file(path, _MAX_BYTES), _facts(folder))
         except FileNotFoundError:
-            return {}
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+            return FolderMemo()
+        except (OSError, ValueError, RecursionError) as error:
             logger.warning("%s: ignored and made again: %s", path, error)
-            return {}
+            return FolderMemo()
 
     def _path(self, folder: Path) -> Path:
-        return self._folder / f"{_digest(str(folder.resolve()))}.json"
+        name = str(folder.resolve()).encode("utf-8", errors="surrogateescape")
+        return self._folder / f"{hashlib.blake2b(name, digest_size=16).hexdigest()}{_SUFFIX}"
 
 
-def _digest(text: str) -> str:
-    # Bytes of a file name that are not UTF-8 arrive as surrogates.
-    content = text.encode("utf-8", errors="surrogateescape")
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _facts(folder: Path) -> dict[str, object]:
+    # An older release may have decoded a file to other samples.
+    return {"folder": str(folder.resolve()), "decoding": DECODING_VERSION}

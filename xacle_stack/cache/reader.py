@@ -9,24 +9,19 @@ import numpy as np
 
 from xacle_stack.cache.cached_pairs import CachedPairs
 from xacle_stack.cache.facts import facts_fault, read_facts
-from xacle_stack.cache.index import Index
+from xacle_stack.cache.index import read_each
 from xacle_stack.cache.keys import AudioKeys
-from xacle_stack.cache.schema import (
-    FINGERPRINT_FILE,
-    KEY_DTYPE,
-    MODALITIES,
-    StoreId,
-    segment_paths,
-    text_key,
-)
+from xacle_stack.cache.known_keys import KnownKeys
+from xacle_stack.cache.raw_keys import RawKeys, distinct, text_keys
+from xacle_stack.cache.schema import FINGERPRINT_FILE, MODALITIES, StoreId, segment_paths
 from xacle_stack.cache.segment_file import (
-    SegmentGoneError,
     StoredSequences,
     open_segment,
     read_again_while_gone,
 )
+from xacle_stack.cache.segment_keys import unordered_keys
 from xacle_stack.cache.stores import list_stores
-from xacle_stack.cache.upkeep import merge_segments, segment_fault
+from xacle_stack.cache.upkeep import merge_segments, segment_faults
 from xacle_stack.errors import CacheError
 from xacle_stack.pairs import Pairs
 
@@ -56,6 +51,29 @@ class StoreSummary:
     n_segments: int
     n_bytes: int
     sequences: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _SegmentSummary:
+    """What a segment adds to the summary of its store."""
+
+    keys: RawKeys
+    n_bytes: int
+    outputs: Mapping[str, int]
+    sequences: Mapping[str, int]
+
+
+def _describe(path: Path) -> _SegmentSummary:
+    outputs: dict[str, int] = {}
+    sequences: dict[str, int] = {}
+    with open_segment(path) as segment:
+        for name, found in segment.outputs.items():
+            if isinstance(found, StoredSequences):
+                sequences[name] = len(found.frames)
+                outputs[name] = int(found.frames.shape[1])
+            else:
+                outputs[name] = int(found.shape[1])
+        return _SegmentSummary(unordered_keys(segment), segment.n_bytes, outputs, sequences)
 
 
 class FeatureCache:
@@ -98,10 +116,11 @@ class FeatureCache:
         """
         return read_facts(self.root / store.folder)
 
-    def known_keys(self, store: StoreId, modality: str) -> set[str]:
+    def known_keys(self, store: StoreId, modality: str) -> KnownKeys:
         """Return the content keys that a store holds for one modality."""
-        keys = Index.build(self.root / store.folder, modality).keys
-        return {key.decode() for key in keys.tolist()}
+        known = KnownKeys(self.root, store, modality)
+        known.refresh()
+        return known
 
     def load(self, pairs: Pairs, fingerprints: Mapping[str, str] | None = None) -> CachedPairs:
         """Return the cached embeddings of some pairs; arrays are read when they are asked for.
@@ -135,44 +154,44 @@ class FeatureCache:
                 "name the folder of an existing one."
             )
         keys = {
-            "audio": np.array(AudioKeys(self.root).look_up(pairs.audio), dtype=KEY_DTYPE),
-            "text": np.array([text_key(caption) for caption in pairs.captions], dtype=KEY_DTYPE),
+            "audio": AudioKeys(self.root).look_up(pairs.audio),
+            "text": text_keys(pairs.captions),
         }
         return CachedPairs(self.root, pairs, keys, dict(fingerprints or {}))
 
     def summaries(self) -> list[StoreSummary]:
         """Describe every store and modality; this reads the keys of all segments."""
         summaries = (
-            read_again_while_gone(partial(self._summary, store, modality))
-            for store in self.stores()
-            for modality in MODALITIES
+            self._summary(store, modality) for store in self.stores() for modality in MODALITIES
         )
         return [summary for summary in summaries if summary is not None]
 
     def _summary(self, store: StoreId, modality: str) -> StoreSummary | None:
-        index = Index.build(self.root / store.folder, modality)
+        paths, parts = read_each(self.root / store.folder, modality, _describe)
+        if not paths:
+            return None
         outputs: dict[str, int] = {}
         sequences: dict[str, int] = {}
-        n_bytes = 0
-        for path in index.paths:
-            with open_segment(path) as segment:
-                n_bytes += segment.n_bytes
-                for name, found in segment.outputs.items():
-                    if isinstance(found, StoredSequences):
-                        sequences[name] = sequences.get(name, 0) + len(found.frames)
-                        outputs[name] = int(found.frames.shape[1])
-                    else:
-                        outputs[name] = int(found.shape[1])
-        if not index.paths:
-            return None
-        n_rows, n_segments = len(index.keys), len(index.paths)
-        return StoreSummary(store, modality, outputs, n_rows, n_segments, n_bytes, sequences)
+        for part in parts:
+            outputs |= part.outputs
+            for name, n_frames in part.sequences.items():
+                sequences[name] = sequences.get(name, 0) + n_frames
+        n_bytes = sum(part.n_bytes for part in parts)
+        keys = [part.keys for part in parts]
+        del parts
+        n_rows = len(distinct(np.concatenate(keys)))
+        return StoreSummary(store, modality, outputs, n_rows, len(paths), n_bytes, sequences)
 
-    def verify(self) -> Iterator[tuple[Path, str | None]]:
+    def verify(self, n_jobs: int = 1) -> Iterator[tuple[Path, str | None]]:
         """Check every byte of every segment.
 
         A segment that another process compacts meanwhile is skipped, and the segment that replaces
         it is checked.
+
+        Parameters
+        ----------
+        n_jobs : int, default=1
+            Segments checked side by side, in joblib's convention.
 
         Yields
         ------
@@ -188,7 +207,7 @@ class FeatureCache:
                 yield folder / FINGERPRINT_FILE, fault
             for modality in MODALITIES:
                 try:
-                    yield from _verified(folder, modality)
+                    yield from _verified(folder, modality, n_jobs)
                 except CacheError as error:
                     yield folder, str(error)
 
@@ -210,13 +229,8 @@ class FeatureCache:
         return self.summaries()
 
 
-def _verified(folder: Path, modality: str) -> Iterator[tuple[Path, str | None]]:
+def _verified(folder: Path, modality: str, n_jobs: int) -> Iterator[tuple[Path, str | None]]:
     checked: set[Path] = set()
     while fresh := [path for path in segment_paths(folder, modality) if path not in checked]:
-        for path in fresh:
-            checked.add(path)
-            try:
-                fault = segment_fault(path)
-            except SegmentGoneError:
-                continue
-            yield path, fault
+        checked.update(fresh)
+        yield from segment_faults(fresh, n_jobs)

@@ -9,6 +9,8 @@
         /outputs/<name>          (n_rows, n_dims)    float32, if each row is one vector
         /outputs/<name>/frames   (n_frames, n_dims)  float16 or float32, if it is a sequence:
         /outputs/<name>/offsets  (n_rows + 1,)       row i is frames[offsets[i]:offsets[i + 1]]
+        /sorted/keys             (n_rows,)           in a merged segment: the keys, 16 bytes each,
+        /sorted/rows             (n_rows,)           sorted, and their rows
 
 Every data set is chunked with Fletcher32 and the file's own structures carry checksums (HDF5's
 1.10 format), so a flipped byte that matters is an error on reading.  The file's name is the hash
@@ -16,9 +18,10 @@ of its bytes, so `verify` finds a flipped byte anywhere.  ``belongs_to`` repeats
 names as ``<encoder>-<fingerprint>/<modality>`` in a string of fixed length.  HDF5 keeps the other
 strings without a checksum, and a flipped byte there can make it search for ever.  A segment of
 newly encoded rows has the generation 0, which is not stored.  A merged segment has one more than
-the highest generation of its sources.
+the highest generation of its sources.  Its keys are there once more, sorted, so that a few of a
+million are found without reading the others.
 
-The schema version stays the same when the layout only grows, by another attribute or output.  It
+The schema version stays the same when the layout only grows, by another attribute or group.  It
 rises when an older release would read wrong rows or lose some; the reader refuses versions that it
 does not know.  A segment states the lowest version that describes it: 1, or 2 if it holds
 sequences, which a release of version 1 would drop when it merges segments.
@@ -38,10 +41,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack.cache.disk_errors import list_folder
+from xacle_stack.cache.raw_keys import raw_keys, text_digest
 from xacle_stack.cache.sequences import Rows, Sequences
 
 SCHEMA_VERSION = 2
 VERSION_WITHOUT_SEQUENCES = 1
+SORTED_GROUP = "sorted"
 FINGERPRINT_FILE = "fingerprint.json"
 SEGMENT_SUFFIX = ".h5"
 MODALITIES = ("audio", "text")
@@ -74,15 +79,15 @@ class StoreId:
 
 def text_key(caption: str) -> str:
     """Return the content key of a caption: 32 hexadecimal digits from its UTF-8."""
-    return hashlib.blake2b(b"text" + caption.encode("utf-8"), digest_size=16).hexdigest()
+    return text_digest(caption).hex()
 
 
-def segment_hasher(content: bytes = b"") -> hashlib.blake2b:
+def segment_hasher(content: bytes | memoryview = b"") -> hashlib.blake2b:
     """Return the hash whose digest names a segment."""
     return hashlib.blake2b(content, digest_size=16)
 
 
-def bytes_digest(content: bytes) -> str:
+def bytes_digest(content: bytes | memoryview) -> str:
     """Return the digest that names a segment file with this content."""
     return segment_hasher(content).hexdigest()
 
@@ -98,7 +103,7 @@ def segment_image(
     keys: KeyArray,
     outputs: Mapping[str, Rows],
     generation: int = 0,
-) -> bytes:
+) -> memoryview:
     """Return the bytes of a segment file with the layout of the module's docstring.
 
     The file is built in memory and written at once, so a full disk or a signal cannot interrupt
@@ -114,6 +119,10 @@ def segment_image(
         file.attrs["belongs_to"] = np.bytes_(owner_name(store, modality).encode())
         if generation:
             file.attrs["generation"] = generation
+            raw = raw_keys(keys)
+            order = np.argsort(raw).astype(np.int32)
+            _write(file, f"{SORTED_GROUP}/keys", raw[order])
+            _write(file, f"{SORTED_GROUP}/rows", order)
         _write(file, "keys", keys)
         for name, rows in outputs.items():
             if isinstance(rows, Sequences):
@@ -121,7 +130,7 @@ def segment_image(
                 _write(file, f"outputs/{name}/offsets", rows.offsets)
             else:
                 _write(file, f"outputs/{name}", rows)
-    return image.getvalue()
+    return image.getbuffer()
 
 
 def _write(file: h5py.File, name: str, values: NDArray[np.generic]) -> None:

@@ -24,16 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xacle_stack.cache.disk_errors import refusal
+from xacle_stack.cache.raw_keys import RAW_DTYPE, RawKeys, raw_keys
 from xacle_stack.cache.schema import (
     KEY_DTYPE,
     SCHEMA_VERSION,
+    SORTED_GROUP,
     VERSION_WITHOUT_SEQUENCES,
     KeyArray,
     StoreId,
     owner_name,
     segment_hasher,
 )
-from xacle_stack.cache.sequences import Rows, Sequences
+from xacle_stack.cache.sequences import Sequences
 from xacle_stack.errors import CacheError, XacleStackError
 
 T = TypeVar("T")
@@ -41,6 +43,7 @@ CHECKSUM_BYTES = 4
 _VECTOR_TYPES = (np.dtype(np.float32),)
 _FRAME_TYPES = (np.dtype(np.float16), np.dtype(np.float32))
 _OFFSET_TYPES = (np.dtype(np.int64),)
+_ROW_TYPES = (np.dtype(np.int32),)
 _READINGS = 20
 _MAX_GENERATION = 1 << 32
 _AGAIN = "run `xacle-stack features`: only its rows are encoded again"
@@ -50,7 +53,7 @@ class SegmentGoneError(CacheError):
     """A segment that has been compacted by another process, or deleted, since it was listed."""
 
 
-class _StructureError(ValueError):
+class StructureError(ValueError):
     """The structure of a file is not that of a segment."""
 
 
@@ -70,8 +73,27 @@ class StoredSequences:
             or (np.diff(offsets) < 1).any()
             or (offsets < 0).any()  # a difference may have overflowed
         ):
-            raise _StructureError(f"{self.offsets.name} does not rise from {ends[0]} to {ends[1]}")
+            raise StructureError(f"{self.offsets.name} does not rise from {ends[0]} to {ends[1]}")
         return offsets
+
+    def read(self) -> Sequences:
+        """Return all sequences."""
+        return Sequences(self.frames[:], self.read_offsets())
+
+
+@dataclass(frozen=True)
+class SortedKeys:
+    """The two data sets of a merged segment's sorted keys."""
+
+    keys: h5py.Dataset
+    rows: h5py.Dataset
+
+    def read_rows(self, first: int, last: int) -> NDArray[np.int32]:
+        """Return the rows of some of the sorted keys, shape (last - first,)."""
+        rows: NDArray[np.int32] = self.rows[first:last]
+        if (rows < 0).any() or (rows >= len(self.rows)).any():
+            raise StructureError(f"{self.rows.name} holds more than the numbers of rows")
+        return rows
 
 
 @dataclass(frozen=True)
@@ -85,31 +107,25 @@ class Segment:
     generation: int
     key_set: h5py.Dataset
     outputs: Mapping[str, h5py.Dataset | StoredSequences]
+    sorted_keys: SortedKeys | None = None
 
     def read_keys(self) -> KeyArray:
         """Return the content key of each row, shape (n_rows,)."""
         keys: KeyArray = self.key_set[:]
-        if not is_key(keys).all():
-            raise _StructureError(f"{self.key_set.name} holds more than hexadecimal digits")
+        self._as_raw(keys)
         return keys
 
-    def read_outputs(self) -> dict[str, Rows]:
-        """Return all outputs of a segment."""
-        return {
-            name: Sequences(found.frames[:], found.read_offsets())
-            if isinstance(found, StoredSequences)
-            else found[:]
-            for name, found in self.outputs.items()
-        }
+    def read_raw_keys(self) -> RawKeys:
+        """Return the content key of each row as bytes, shape (n_rows,)."""
+        return self._as_raw(self.key_set[:])
 
-
-def is_key(keys: KeyArray) -> NDArray[np.bool_]:
-    """Return whether each key consists of 32 hexadecimal digits, shape (n_keys,)."""
-    digits = keys.view(np.uint8).reshape(len(keys), KEY_DTYPE.itemsize)
-    known = np.zeros(256, dtype=bool)
-    known[list(b"0123456789abcdef")] = True
-    is_digits: NDArray[np.bool_] = known[digits].all(axis=1)
-    return is_digits
+    def _as_raw(self, keys: KeyArray) -> RawKeys:
+        try:
+            return raw_keys(keys)
+        except ValueError:
+            raise StructureError(
+                f"{self.key_set.name} holds more than hexadecimal digits"
+            ) from None
 
 
 @contextmanager
@@ -187,7 +203,7 @@ def _explain(path: Path, error: Exception) -> CacheError:
         return _gone(path) if _is_gone(read_error) else refusal(path, "read", read_error)
     if not is_sound:
         return damage(path, error)
-    if isinstance(error, _StructureError):
+    if isinstance(error, StructureError):
         return CacheError(
             f"{path}: not a segment that this release can read: {error}. Its bytes are intact, "
             f"so another program wrote it. Move it out of the store and {_AGAIN}."
@@ -232,7 +248,7 @@ def _size(path: Path) -> int:
 def _number(file: h5py.File, name: str) -> int:
     found = file.attrs.get_id(name)
     if found.shape != () or found.dtype.kind not in "iu":
-        raise _StructureError(f"the attribute {name!r} is not an integer")
+        raise StructureError(f"the attribute {name!r} is not an integer")
     return int(file.attrs[name])
 
 
@@ -241,7 +257,7 @@ def _text(file: h5py.File, name: str, kind: str) -> str:
     attribute = file.attrs.get_id(name)
     found = file.attrs[name] if (attribute.shape, attribute.dtype.kind) == ((), kind) else None
     if not isinstance(found, bytes | str):
-        raise _StructureError(f"the attribute {name!r} is not stored as a segment stores strings")
+        raise StructureError(f"the attribute {name!r} is not stored as a segment stores strings")
     return found.decode() if isinstance(found, bytes) else found
 
 
@@ -288,11 +304,11 @@ def _has_own_bytes_cached(path: Path, *_identity: int) -> bool:
 
 def _checked(file: h5py.File, n_bytes: int) -> Segment:
     if file.userblock_size:
-        raise _StructureError("it has bytes before the HDF5 file")
+        raise StructureError("it has bytes before the HDF5 file")
     key_set = _data_set(_member(file, "keys"), 1, (KEY_DTYPE,), n_bytes)
     stored = _member(file, "outputs")
     if not isinstance(stored, h5py.Group):
-        raise _StructureError(f"{stored.name} is not a group")
+        raise StructureError(f"{stored.name} is not a group")
     outputs: dict[str, h5py.Dataset | StoredSequences] = {}
     for name in stored:
         found = _member(stored, name)
@@ -306,32 +322,53 @@ def _checked(file: h5py.File, n_bytes: int) -> Segment:
             outputs[name] = _data_set(found, 2, _VECTOR_TYPES, n_bytes)
             n_rows = len(found)
         if n_rows != len(key_set):
-            raise _StructureError(f"{len(key_set)} keys, but {n_rows} rows of {found.name}")
+            raise StructureError(f"{len(key_set)} keys, but {n_rows} rows of {found.name}")
     if not outputs:
-        raise _StructureError("it has no outputs")
-    _check_no_bytes_are_shared(key_set, outputs.values(), n_bytes)
+        raise StructureError("it has no outputs")
+    sorted_keys = _sorted_keys(file, len(key_set), n_bytes)
+    _check_no_bytes_are_shared(key_set, sorted_keys, outputs.values(), n_bytes)
     generation = 0
     if "generation" in file.attrs:
         generation = _number(file, "generation")
     if not 0 <= generation <= _MAX_GENERATION:
-        raise _StructureError(f"the attribute 'generation' is {generation}")
-    return Segment(n_bytes, generation, key_set, outputs)
+        raise StructureError(f"the attribute 'generation' is {generation}")
+    return Segment(n_bytes, generation, key_set, outputs, sorted_keys)
+
+
+def _sorted_keys(file: h5py.File, n_rows: int, n_bytes: int) -> SortedKeys | None:
+    if not file.id.links.exists(SORTED_GROUP.encode()):
+        return None
+    group = _member(file, SORTED_GROUP)
+    if not isinstance(group, h5py.Group):
+        raise StructureError(f"{group.name} is not a group")
+    found = SortedKeys(
+        _data_set(_member(group, "keys"), 1, (RAW_DTYPE,), n_bytes),
+        _data_set(_member(group, "rows"), 1, _ROW_TYPES, n_bytes),
+    )
+    if not n_rows == len(found.keys) == len(found.rows):
+        raise StructureError(
+            f"{n_rows} keys, but {len(found.keys)} sorted ones with {len(found.rows)} rows"
+        )
+    return found
 
 
 def _check_no_bytes_are_shared(
     key_set: h5py.Dataset,
+    sorted_keys: SortedKeys | None,
     outputs: Iterable[h5py.Dataset | StoredSequences],
     n_bytes: int,
 ) -> None:
     """Refuse a file that is smaller than the sum of its data sets."""
     data_sets = [key_set]
+    if sorted_keys is not None:
+        data_sets += [sorted_keys.keys, sorted_keys.rows]
     for found in outputs:
         data_sets += (
             [found.frames, found.offsets] if isinstance(found, StoredSequences) else [found]
         )
     n_declared = sum(values.id.get_storage_size() for values in data_sets)
     if n_declared > n_bytes:
-        raise _StructureError(
+        raise StructureError(
             f"its data sets need {n_declared} bytes together, but the file has {n_bytes}"
         )
 
@@ -340,9 +377,9 @@ def _member(group: h5py.Group, name: str) -> h5py.HLObject:
     """Return a member of a group; a link to something else is refused."""
     path, links = f"{group.name.rstrip('/')}/{name}", group.id.links
     if not links.exists(name.encode()):
-        raise _StructureError(f"{path} is missing")
+        raise StructureError(f"{path} is missing")
     if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-        raise _StructureError(f"{path} is a link to something else")
+        raise StructureError(f"{path} is a link to something else")
     return group[name]
 
 
@@ -351,17 +388,17 @@ def _data_set(
 ) -> h5py.Dataset:
     """Return a data set after checking that it is stored as in a segment, wholly in the file."""
     if not isinstance(found, h5py.Dataset):
-        raise _StructureError(f"{found.name} is not a data set")
+        raise StructureError(f"{found.name} is not a data set")
     if h5py.h5o.get_info(found.id).rc != 1:
-        raise _StructureError(f"{found.name} has more than one name")
+        raise StructureError(f"{found.name} has more than one name")
     if found.shape is None or len(found.shape) != n_axes or 0 in found.shape:
-        raise _StructureError(f"{found.name} has the shape {found.shape}")
+        raise StructureError(f"{found.name} has the shape {found.shape}")
     dtype = found.dtype
     # HDF5 has types that NumPy lacks.  It would convert them, but rows may be read without HDF5.
     if dtype.newbyteorder("=") not in dtypes or (
         dtype.kind != "S" and not found.id.get_type().equal(h5py.h5t.py_create(dtype))
     ):
-        raise _StructureError(f"{found.name} has the type {dtype}")
+        raise StructureError(f"{found.name} has the type {dtype}")
     properties = found.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
     # Virtual and external data sets are not chunked.
@@ -370,11 +407,11 @@ def _data_set(
         or filters != [h5py.h5z.FILTER_FLETCHER32]
         or found.chunks[1:] != found.shape[1:]
     ):
-        raise _StructureError(f"{found.name} is not in chunks of whole rows with Fletcher32 alone")
+        raise StructureError(f"{found.name} is not in chunks of whole rows with Fletcher32 alone")
     n_chunks = -(-len(found) // found.chunks[0])
     n_stored = n_chunks * chunk_bytes(found)
     if n_stored > n_bytes or found.id.get_storage_size() != n_stored:
-        raise _StructureError(f"{found.name} needs {n_stored} bytes, but the file has {n_bytes}")
+        raise StructureError(f"{found.name} needs {n_stored} bytes, but the file has {n_bytes}")
     return found
 
 

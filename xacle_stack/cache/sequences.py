@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,11 +77,12 @@ def describe(rows: Rows) -> str:
     'T × 3 float16'
     """
     if isinstance(rows, Sequences):
-        return f"T × {_size(rows.frames)}"
-    return _size(rows)
+        return f"T × {describe_vectors(rows.frames)}"
+    return describe_vectors(rows)
 
 
-def _size(vectors: FloatArray) -> str:
+def describe_vectors(vectors: FloatArray | h5py.Dataset) -> str:
+    """Describe a vector, in memory or in a file."""
     return f"{' × '.join(map(str, vectors.shape[1:]))} {vectors.dtype}"
 
 

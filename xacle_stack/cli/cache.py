@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from xacle_stack.cli.app import App
-from xacle_stack.cli.options import DEFAULT_STORE, Store
+from xacle_stack.cli.options import DEFAULT_STORE, Jobs, Store
 from xacle_stack.cli.show import console, fail
 from xacle_stack.errors import bullet_list
 
@@ -40,10 +40,10 @@ def cache_ls(store: Store = DEFAULT_STORE) -> None:
 
 
 @cache_app.command("verify")
-def cache_verify(store: Store = DEFAULT_STORE) -> None:
+def cache_verify(store: Store = DEFAULT_STORE, jobs: Jobs = -1) -> None:
     """Check every byte of the cache; exit with 1 if anything is damaged."""
     faults, n_segments = [], 0
-    for path, fault in _existing(store).verify():
+    for path, fault in _existing(store).verify(jobs):
         n_segments += 1
         if fault is not None:
             faults.append(fault if str(path) in fault else f"{path}: {fault}")

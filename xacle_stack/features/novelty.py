@@ -157,7 +157,8 @@ class Novelty(BaseEstimator):
                 for name, one in names.items():
                     distances = _nearest(_units(part, one, side), self.landmarks_[name])
                     figures[rows, column] += distances / self.edges_[name] / len(names)
-        return figures / self.edge_
+        figures /= self.edge_
+        return figures
 
     def check_state(self) -> None:
         """Check what comes from a file; a ModelFileError says what does not fit together."""

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from xacle_stack._rows import repeated_rows
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import ClipSource
 from xacle_stack.errors import PairsError, bullet_list
@@ -106,15 +107,15 @@ class Pairs:
         for part, values in parts.items():
             if len(values) != len(ids) and (values or part != "audio"):
                 mistakes.append(_wrong_length(part, values, ids, "ids"))
-        rows: dict[str, int] = {}
-        for row, pair_id in enumerate(ids):
-            if (first := rows.setdefault(pair_id, row)) != row:
-                mistakes.append(f"ids, row {row}: {pair_id!r} is already in row {first}")
+        mistakes += [
+            f"ids, row {row}: {ids[row]!r} is already in row {first}"
+            for row, first in repeated_rows(ids).items()
+        ]
         scores = self.scores
         if scores is not None:
             scores = _scores(scores, len(ids), "pairs", mistakes)
         if self.ratings is not None:
-            mistakes += _rating_mistakes(self.ratings, rows)
+            mistakes += _rating_mistakes(self.ratings, ids)
         _raise(f"Pairs of the split {self.split!r}", mistakes)
         _store(self, ids=ids, audio=audio, captions=captions, scores=scores, columns=columns)
 
@@ -191,7 +192,7 @@ def _texts(field: str, values: object, mistakes: list[str]) -> tuple[str, ...]:
             mistakes.append(f"{field}, row {row}: {value!r} is empty; expected a text")
         elif not value.isascii() and not is_utf8(value):
             mistakes.append(f"{field}, row {row}: {reprlib.repr(value)} is not UTF-8")
-    return tuple(map(str, items))
+    return items if all(type(value) is str for value in items) else tuple(map(str, items))
 
 
 def _columns(values: object, mistakes: list[str]) -> dict[str, tuple[Any, ...]]:
@@ -253,15 +254,16 @@ def _scores(values: object, n_rows: int, rows: str, mistakes: list[str]) -> Floa
     return scores
 
 
-def _rating_mistakes(ratings: object, rows: Mapping[str, int]) -> list[str]:
-    """Return the mistakes of ratings for the pairs whose ids are the keys of `rows`."""
+def _rating_mistakes(ratings: object, ids: Sequence[str]) -> list[str]:
+    """Return the mistakes of ratings for the pairs with these ids."""
     pair_ids = getattr(ratings, "pair_ids", None)
     if pair_ids is None:
         return [f"ratings: expected Ratings or None, got {reprlib.repr(ratings)}"]
+    known = set(ids)
     return [
         f"ratings, row {row}: {pair_id!r} is not an id of the pairs"
         for row, pair_id in enumerate(pair_ids)
-        if pair_id not in rows
+        if pair_id not in known
     ]
 
 

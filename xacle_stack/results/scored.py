@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from xacle_stack._csv_table import csv_text
 from xacle_stack._files import write_atomically
+from xacle_stack._rows import row_blocks
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.pairs import Pairs
@@ -88,28 +89,32 @@ class ScoredPairs:
         replaced; the others are written unchanged, so a spreadsheet reads a text that begins with
         ``=`` as a formula.
         """
-        columns: dict[str, list[str]] = {"id": list(self.pair_ids)}
+        return "".join(self._csv_pieces())
+
+    def _csv_pieces(self) -> Iterator[str]:
+        """Yield the CSV in runs of rows, because its text may need more memory than all else."""
+        columns: dict[str, tuple[Any, Callable[[Any], str]]] = {"id": (self.pair_ids, str)}
         if self.pairs is not None:
             if self.pairs.audio:
-                columns["audio"] = [str(clip) for clip in self.pairs.audio]
-            columns["text"] = list(self.pairs.captions)
+                columns["audio"] = self.pairs.audio, str
+            columns["text"] = self.pairs.captions, str
             if self.pairs.scores is not None:
-                columns["human_score"] = [f"{score:g}" for score in self.pairs.scores.tolist()]
+                columns["human_score"] = self.pairs.scores, "{:g}".format
             for name, values in self.pairs.columns.items():
-                columns.setdefault(name, [_cell(value) for value in values])
+                columns.setdefault(name, (values, _cell))
         for name, numbers in self._numbers().items():
             columns.pop(name, None)
-            # Adding zero turns a rounded -0.0 into 0.0.
-            columns[name] = [
-                f"{round(number, _DECIMALS) + 0.0:.{_DECIMALS}f}" for number in numbers.tolist()
-            ]
-        return csv_text([list(columns), *zip(*columns.values(), strict=True)])
+            columns[name] = numbers, _decimal
+        yield csv_text([list(columns)])
+        for rows in row_blocks(0, len(self)):
+            texts = (map(text, values[rows]) for values, text in columns.values())
+            yield csv_text(zip(*texts, strict=True))
 
     def write(self, path: Path) -> None:
         """Write the CSV; a PairsError says that this cannot be done."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, self.to_csv().encode())
+            write_atomically(path, (piece.encode() for piece in self._csv_pieces()))
         except OSError as error:
             raise PairsError(f"{path}: cannot be written: {error.strerror}.") from None
 
@@ -119,6 +124,11 @@ class ScoredPairs:
         return {name: values for name, values in known.items() if values is not None} | {
             **self.parts
         }
+
+
+def _decimal(number: float) -> str:
+    # Adding zero turns a rounded -0.0 into 0.0.
+    return f"{round(float(number), _DECIMALS) + 0.0:.{_DECIMALS}f}"
 
 
 def _cell(value: Any) -> str:

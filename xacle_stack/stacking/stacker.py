@@ -6,7 +6,7 @@ Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, Literal, Self, overload
 
@@ -347,8 +347,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             If a FeatureTable has other families than the one given to `fit`, or a learner fails or
             predicts NaN or infinity.
         """
-        with one_thread():  # each entry on its own looks for the libraries again
-            scores = self.meta_predict(self._predict_level0(X))
+        scores = self._predict_by_blocks(X, self.meta_predict)
         return (scores, self._conformal_interval().deviation(scores)) if return_std else scores
 
     def predict_interval(
@@ -393,7 +392,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         pairs use `fit_transform` or `oof_predictions_`: the models that predict here were trained
         on those pairs.
         """
-        return self._predict_level0(X)
+        return self._predict_by_blocks(X, lambda level0: level0)
 
     def fit_transform(
         self,
@@ -573,25 +572,30 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         """Check the settings that can be judged without data; else a StackingError is raised."""
         self._check_settings(has_weights=False)
 
-    def _predict_level0(self, X: ArrayLike) -> FloatArray:
+    def _predict_by_blocks(
+        self, X: ArrayLike, finish: Callable[[FloatArray], FloatArray]
+    ) -> FloatArray:
+        """Return what `finish` makes of the level-0 predictions, a block of pairs at a time.
+
+        The level-0 predictions of all pairs would need several times the memory of their scores.
+        """
         check_is_fitted(self)
         table = self._check_new(X)
-        predictions = np.empty((len(table), len(self.level0_names_)))
 
         @one_thread()
-        def score(rows: slice) -> None:
+        def score(rows: slice) -> FloatArray:
             part = FeatureTable(table.rows(rows), table.blocks, families=table.families)
-            predictions[rows] = predict_level0(self.level0_models_, part, self.compression_)
+            return finish(predict_level0(self.level0_models_, part, self.compression_))
 
         blocks = [*row_blocks(0, len(table), BLOCK_ROWS)]
         # Joblib waits for threads in steps of 10 ms, for one block in vain.
         is_alone = self.n_jobs is None or len(blocks) == 1
         jobs = 1 if is_alone else min(effective_n_jobs(self.n_jobs), cpu_count())
-        with one_thread():
-            Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
+        with one_thread():  # each entry on its own looks for the libraries again
+            parts: list[FloatArray] = Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
                 delayed(score)(rows) for rows in blocks
             )
-        return predictions
+        return np.concatenate(parts) if parts else finish(np.empty((0, len(self.level0_names_))))
 
     def _fit_meta(
         self,
