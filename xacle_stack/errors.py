@@ -61,6 +61,10 @@ class ModelFileError(XacleStackError, ValueError):
     """A saved model is damaged, foreign or not trusted."""
 
 
+class WorkerError(XacleStackError, RuntimeError):
+    """A worker process died, or cannot see what all workers must."""
+
+
 class RecipeError(XacleStackError, ValueError):
     """A recipe file has unknown, missing or wrong settings."""
 

@@ -1,0 +1,116 @@
+import gc
+import os
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from joblib.externals.loky import get_reusable_executor
+from worker_tasks import count_unpickled, die_once, fail_on_three, square
+
+from xacle_stack import _tasks
+from xacle_stack._tasks import MAX_SENT_BYTES, run_tasks, runs_elsewhere
+from xacle_stack.errors import CacheError, WorkerError
+
+NAMES = [f"rows {number}" for number in range(5)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_worker_left():
+    yield
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1, 2, -1])
+def test_threads_return_results_in_order(n_jobs: int | None) -> None:
+    found = list(run_tasks(partial(square, 1), range(5), names=NAMES, n_jobs=n_jobs))
+    assert found == [(number**2 + 1, os.getpid()) for number in range(5)]
+    assert not runs_elsewhere()
+
+
+def test_the_number_of_jobs_may_come_from_the_context() -> None:
+    barrier = threading.Barrier(2, timeout=60)
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        # Each of the two waits for the other, so one alone would never end.
+        assert len(list(run_tasks(lambda _: barrier.wait(), [0, 1], names=["a", "b"]))) == 2
+
+
+def test_processes_return_the_same_in_order() -> None:
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        assert runs_elsewhere()
+        found = list(run_tasks(partial(square, 1), range(5), names=NAMES))
+    assert [value for value, _ in found] == [number**2 + 1 for number in range(5)]
+    assert os.getpid() not in {pid for _, pid in found}
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize("first", [0, 4])
+def test_a_task_that_fails_is_named(backend: str, first: int) -> None:
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        if first == 0:
+            with pytest.raises(CacheError, match=r"^rows 3: the disk is full"):
+                list(run_tasks(fail_on_three, range(4), names=NAMES[:4]))
+        else:
+            with pytest.raises(ZeroDivisionError) as caught:
+                list(run_tasks(fail_on_three, [4], names=["rows 4"]))
+            assert "rows 4" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("n_bytes", [8, 2 * MAX_SENT_BYTES])
+def test_a_worker_unpickles_a_function_once(tmp_path: Path, n_bytes: int) -> None:
+    function = partial(count_unpickled, np.zeros(n_bytes, np.uint8))
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        found = run_tasks(function, range(20), names=[str(n) for n in range(20)], folder=tmp_path)
+        first = next(found)
+        assert len(list(tmp_path.iterdir())) == (n_bytes > MAX_SENT_BYTES)
+        found = [first, *found]
+    assert [number for _, _, number in found] == list(range(20))
+    assert len({(pid, address) for pid, address, _ in found}) == len({pid for pid, _, _ in found})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_a_killed_run_is_deleted_and_a_changed_one_is_not_obeyed(tmp_path: Path) -> None:
+    left = tmp_path / ".tasks-1-00000000.part"
+    left.write_bytes(b"left")
+    function = partial(count_unpickled, np.zeros(2 * MAX_SENT_BYTES, np.uint8))
+    with _tasks._sent(function, tmp_path) as sent:
+        (path,) = tmp_path.iterdir()
+        assert path != left
+        assert sent.unpickle()(3)[2] == 3
+        path.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+        with pytest.raises(WorkerError, match="was changed"):
+            sent.unpickle()
+        path.unlink()
+        with pytest.raises(WorkerError, match="same path"):
+            sent.unpickle()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
+    function = partial(die_once, tmp_path / "marker")
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        with pytest.raises(WorkerError, match=r"worker process died .*\. Run again\.$"):
+            list(run_tasks(function, range(5), names=NAMES, kept="Run again."))
+        assert list(run_tasks(function, range(5), names=NAMES)) == list(range(5))
+
+
+def note(done: list[int], number: int) -> int:
+    done.append(number)
+    return number
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_whoever_takes_no_more_gets_no_more_and_no_warning(n_jobs: int) -> None:
+    done: list[int] = []
+    found = run_tasks(
+        partial(note, done), range(500), names=[str(n) for n in range(500)], n_jobs=n_jobs
+    )
+    assert next(found) == 0
+    found.close()
+    gc.collect()
+    n_done = len(done)
+    assert n_done < 500
+    assert list(run_tasks(partial(note, done), [1], names=["1"], n_jobs=n_jobs)) == [1]

@@ -1,0 +1,223 @@
+"""Runs tasks side by side through joblib: in threads, or wherever its active backend runs them.
+
+A task needs no shared memory: it is a function that can be pickled, with an argument of its own.
+So ``joblib.parallel_config(backend="dask")`` brings the same tasks to a cluster, and ``"ray"`` and
+``"loky"`` to theirs.  The results come back in order, whichever worker made them.
+"""
+
+import hashlib
+import os
+import pickle
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib.externals.loky.backend.reduction import dumps
+from joblib.parallel import get_active_backend
+
+from xacle_stack._files import PARTIAL_SUFFIX, lock
+from xacle_stack.errors import WorkerError, XacleStackError
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+# A function of more bytes is put into a file, if there is a folder that all workers see.
+MAX_SENT_BYTES = 1 << 16
+# Names of errors that mean the end of a worker: joblib's, Dask's and Ray's.
+_DEATHS = frozenset(
+    {"BrokenProcessPool", "KilledWorker", "NoWorkerError", "RayActorError", "WorkerCrashedError"}
+)
+_PREFIX = ".tasks-"
+# Backends that return everything at once are given so many tasks a worker at a time.
+_WINDOW = 4
+
+
+def run_tasks(
+    function: Callable[[Argument], Result],
+    arguments: Sequence[Argument],
+    *,
+    names: Sequence[str],
+    n_jobs: int | None = None,
+    kept: str = "",
+    folder: Path | None = None,
+) -> Iterator[Result]:
+    """Apply a function to each argument, and yield the results in order.
+
+    Parameters
+    ----------
+    function : callable
+        At the level of a module, or a :func:`~functools.partial` of one with what all tasks need.
+        Outside of this process it is pickled once, and each worker unpickles it once.
+    arguments : sequence of length n_tasks
+        Each travels with its own task.
+    names : sequence of str of length n_tasks
+        Named in errors, for example ``"pairs 0-2047"``.
+    n_jobs : int, optional
+        As in joblib; None for what ``joblib.parallel_config`` says, or else 1.  Dask uses all
+        workers whatever it is.
+    kept : str, optional
+        What to tell a user whose worker dies: what is kept and what to do.
+    folder : Path, optional
+        A folder that all workers see.  While the tasks run, a function of more than 64 KiB is in a
+        hidden file there, and the tasks carry its path only.
+
+    Yields
+    ------
+    result : object
+
+    Raises
+    ------
+    WorkerError
+        If a worker dies and the backend does not run its task again.
+    Exception
+        That of the first task that fails.  The name of the task stands in front of the message of
+        an error of this library, and in a note to others.
+
+    Examples
+    --------
+    >>> list(run_tasks(len, ["a", "bcd"], names=["first", "second"]))
+    [1, 3]
+    """
+    if not runs_elsewhere():
+        calls = [
+            delayed(_call)(function, name, argument)
+            for name, argument in zip(names, arguments, strict=True)
+        ]
+        n_jobs = 1 if len(calls) == 1 else n_jobs  # joblib waits for threads in steps of 10 ms
+        yield from _results(calls, n_jobs)
+        return
+    with _sent(function, folder) as sent, _deaths_told(kept):
+        calls = [
+            delayed(_call_elsewhere)(sent, name, argument)
+            for name, argument in zip(names, arguments, strict=True)
+        ]
+        yield from _results(calls, n_jobs)
+
+
+def runs_elsewhere() -> bool:
+    """Return whether tasks leave this process, because of the backend that the caller chose."""
+    backend, _ = get_active_backend(prefer="threads")
+    return not getattr(backend, "supports_sharedmem", False)
+
+
+def _results(calls: Sequence[Any], n_jobs: int | None) -> Iterator[Any]:
+    """Yield results in order; if the caller takes no more, nothing more is begun."""
+    backend, _ = get_active_backend(prefer="threads")
+    settings = {"n_jobs": n_jobs, "prefer": "threads", "batch_size": 1}
+    if n_jobs is None:  # joblib takes None for 1, where a context says more
+        del settings["n_jobs"]
+    if not backend.supports_return_generator and runs_elsewhere():
+        window = _WINDOW * effective_n_jobs(n_jobs)
+        with Parallel(**settings) as parallel:
+            for start in range(0, len(calls), window):
+                yield from parallel(calls[start : start + window])
+        return
+    outputs = Parallel(return_as="generator", **settings)(calls)
+    try:
+        for result in outputs:  # noqa: UP028  # `yield from` would close it, which warns
+            yield result
+    except BaseException:
+        with suppress(_NoMoreError):
+            outputs.throw(_NoMoreError())
+        raise
+
+
+class _NoMoreError(Exception):
+    """Ends joblib's generator."""
+
+
+def _call(function: Callable[[Argument], Result], name: str, argument: Argument) -> Result:
+    try:
+        return function(argument)
+    except XacleStackError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except Exception as error:
+        error.add_note(f"This was the task {name!r}.")
+        raise
+
+
+@dataclass(frozen=True)
+class _SentFunction:
+    """A pickled function: its bytes, or the path of a file with them."""
+
+    digest: str
+    content: bytes | None = field(compare=False, repr=False)
+    path: Path | None = field(compare=False)
+
+    def unpickle(self) -> Callable[[Any], Any]:
+        content = self.content
+        if content is None and self.path is not None:
+            try:
+                content = self.path.read_bytes()
+            except OSError as error:
+                raise WorkerError(
+                    f"a worker cannot read {self.path} ({error.strerror}). The workers must see "
+                    "this folder under the same path."
+                ) from error
+            # Whoever may write to the folder shall not be able to run code here.
+            if _digest(content) != self.digest:
+                raise WorkerError(f"{self.path} was changed while the tasks ran. Run again.")
+        return pickle.loads(content)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@contextmanager
+def _sent(function: Callable[..., Any], folder: Path | None) -> Iterator[_SentFunction]:
+    content = bytes(dumps(function))  # also what stands in a notebook
+    if folder is None or len(content) <= MAX_SENT_BYTES:
+        yield _SentFunction(_digest(content), content, None)
+        return
+    for left in folder.glob(f"{_PREFIX}*{PARTIAL_SUFFIX}"):  # by processes that were killed
+        with suppress(OSError), left.open("rb") as file:
+            if lock(file.fileno()):
+                left.unlink()
+    name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+    path = folder.absolute() / name
+    with path.open("xb") as file:
+        try:
+            lock(file.fileno())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            yield _SentFunction(_digest(content), None, path)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+# The one state of a module that changes: a worker keeps what it unpickled last, such as loaded
+# encoders, because whatever else could hold it ends with the task.
+_UNPICKLING = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _unpickled(sent: _SentFunction) -> Callable[[Any], Any]:
+    return sent.unpickle()
+
+
+def _call_elsewhere(sent: _SentFunction, name: str, argument: Any) -> Any:
+    with _UNPICKLING:
+        function = _unpickled(sent)
+    with parallel_config(backend="sequential"):  # the tasks fill the workers already
+        return _call(function, name, argument)
+
+
+@contextmanager
+def _deaths_told(kept: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if _DEATHS.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+            raise
+        raise WorkerError(
+            f"a worker process died ({type(error).__name__}): the system may have ended it for "
+            f"lack of memory, or somebody did. {kept}".rstrip()
+        ) from error
