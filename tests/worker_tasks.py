@@ -30,3 +30,16 @@ def die_once(marker: Path, number: int) -> int:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def die_always(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def slow(number: int) -> int:
+    import time
+
+    time.sleep(0.5)
+    return number

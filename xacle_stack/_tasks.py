@@ -29,9 +29,9 @@ Result = TypeVar("Result")
 
 # A function of more bytes is put into a file, if there is a folder that all workers see.
 MAX_SENT_BYTES = 1 << 16
-# Names of errors that mean the end of a worker: joblib's, Dask's and Ray's.
+# Names of errors that mean the end of a worker or of a cluster: joblib's, Dask's and Ray's.
 _DEATHS = frozenset(
-    {"BrokenProcessPool", "KilledWorker", "NoWorkerError", "RayActorError", "WorkerCrashedError"}
+    {"BrokenProcessPool", "KilledWorker", "CancelledError", "RayActorError", "WorkerCrashedError"}
 )
 _PREFIX = ".tasks-"
 # Backends that return everything at once are given so many tasks a worker at a time.
@@ -84,7 +84,7 @@ def run_tasks(
     >>> list(run_tasks(len, ["a", "bcd"], names=["first", "second"]))
     [1, 3]
     """
-    if not runs_elsewhere():
+    if not runs_elsewhere(n_jobs):
         calls = [
             delayed(_call)(function, name, argument)
             for name, argument in zip(names, arguments, strict=True)
@@ -100,10 +100,13 @@ def run_tasks(
         yield from _results(calls, n_jobs)
 
 
-def runs_elsewhere() -> bool:
-    """Return whether tasks leave this process, because of the backend that the caller chose."""
+def runs_elsewhere(n_jobs: int | None = None) -> bool:
+    """Return whether tasks leave this process, because of the backend that the caller chose.
+
+    They stay where that backend has one core only: joblib then needs no worker.
+    """
     backend, _ = get_active_backend(prefer="threads")
-    return not getattr(backend, "supports_sharedmem", False)
+    return not getattr(backend, "supports_sharedmem", False) and effective_n_jobs(n_jobs) > 1
 
 
 def _results(calls: Sequence[Any], n_jobs: int | None) -> Iterator[Any]:
@@ -112,12 +115,13 @@ def _results(calls: Sequence[Any], n_jobs: int | None) -> Iterator[Any]:
     settings = {"n_jobs": n_jobs, "prefer": "threads", "batch_size": 1}
     if n_jobs is None:  # joblib takes None for 1, where a context says more
         del settings["n_jobs"]
-    if not backend.supports_return_generator and runs_elsewhere():
+    if not backend.supports_return_generator:
         window = _WINDOW * effective_n_jobs(n_jobs)
         with Parallel(**settings) as parallel:
             for start in range(0, len(calls), window):
                 yield from parallel(calls[start : start + window])
         return
+    _tell_joblib_of_deaths(backend)
     outputs = Parallel(return_as="generator", **settings)(calls)
     try:
         for result in outputs:  # noqa: UP028  # `yield from` would close it, which warns
@@ -126,6 +130,29 @@ def _results(calls: Sequence[Any], n_jobs: int | None) -> Iterator[Any]:
         with suppress(_NoMoreError):
             outputs.throw(_NoMoreError())
         raise
+
+
+def _tell_joblib_of_deaths(backend: Any) -> None:
+    """Let a task that Dask gives up, or loses, end the call with its error.
+
+    joblib (1.5, 1.6) calls back for results only.  Where workers died of a task too often it would
+    wait for ever, and where the scheduler is lost it would take the error for a list of results.
+    """
+    if not hasattr(backend, "client") or "submit" in vars(backend):
+        return
+    submit, retrieve = backend.submit, backend.retrieve_result_callback
+
+    def submit_and_tell(batch: Any, callback: Callable[[Any], None]) -> Any:
+        job = submit(batch, callback)
+        job.add_done_callback(lambda job: job.exception() and callback(job.exception()))
+        return job
+
+    def raise_or_retrieve(found: Any) -> Any:
+        if isinstance(found, BaseException):
+            raise found
+        return retrieve(found)
+
+    backend.submit, backend.retrieve_result_callback = submit_and_tell, raise_or_retrieve
 
 
 class _NoMoreError(Exception):
@@ -144,15 +171,15 @@ def _call(function: Callable[[Argument], Result], name: str, argument: Argument)
 
 @dataclass(frozen=True)
 class _SentFunction:
-    """A pickled function: its bytes, or the path of a file with them."""
+    """A pickled function: its bytes, or else the path of a file with them."""
 
     digest: str
-    content: bytes | None = field(compare=False, repr=False)
-    path: Path | None = field(compare=False)
+    content: bytes = field(compare=False, repr=False)
+    path: Path | None = field(default=None, compare=False)
 
     def unpickle(self) -> Callable[[Any], Any]:
         content = self.content
-        if content is None and self.path is not None:
+        if self.path is not None:
             try:
                 content = self.path.read_bytes()
             except OSError as error:
@@ -174,7 +201,7 @@ def _digest(content: bytes) -> str:
 def _sent(function: Callable[..., Any], folder: Path | None) -> Iterator[_SentFunction]:
     content = bytes(dumps(function))  # also what stands in a notebook
     if folder is None or len(content) <= MAX_SENT_BYTES:
-        yield _SentFunction(_digest(content), content, None)
+        yield _SentFunction(_digest(content), content)
         return
     for left in folder.glob(f"{_PREFIX}*{PARTIAL_SUFFIX}"):  # by processes that were killed
         with suppress(OSError), left.open("rb") as file:
@@ -188,7 +215,7 @@ def _sent(function: Callable[..., Any], folder: Path | None) -> Iterator[_SentFu
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            yield _SentFunction(_digest(content), None, path)
+            yield _SentFunction(_digest(content), b"", path)
         finally:
             path.unlink(missing_ok=True)
 
@@ -218,6 +245,6 @@ def _deaths_told(kept: str) -> Iterator[None]:
         if _DEATHS.isdisjoint(kind.__name__ for kind in type(error).__mro__):
             raise
         raise WorkerError(
-            f"a worker process died ({type(error).__name__}): the system may have ended it for "
-            f"lack of memory, or somebody did. {kept}".rstrip()
+            f"a worker process died, or its cluster was closed ({type(error).__name__}). The "
+            f"system may have ended it for lack of memory. {kept}".rstrip()
         ) from error
