@@ -629,6 +629,6 @@ def test_a_process_that_dies_costs_only_its_own_rows(make_data: WriteData, tmp_p
     choice = toy_that(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(EncoderError, match="device 'cpu' died: .* again"):
         extract_embeddings([pairs], [choice], tmp_path / "store", device="cpu,cpu", batch_size=2)
-    assert 20 <= n_rows(tmp_path / "store") < 40
+    assert 16 <= n_rows(tmp_path / "store") < 40  # the other's three of seven shards
     extract_embeddings([pairs], [choice], tmp_path / "store")
     assert n_rows(tmp_path / "store") == 40

@@ -143,8 +143,12 @@ def _tell_joblib_of_deaths(backend: Any) -> None:
     submit, retrieve = backend.submit, backend.retrieve_result_callback
 
     def submit_and_tell(batch: Any, callback: Callable[[Any], None]) -> Any:
+        def tell(job: Any) -> None:
+            if job.exception() is not None:
+                callback(job.exception())
+
         job = submit(batch, callback)
-        job.add_done_callback(lambda job: job.exception() and callback(job.exception()))
+        job.add_done_callback(tell)
         return job
 
     def raise_or_retrieve(found: Any) -> Any:

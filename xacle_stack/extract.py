@@ -2,32 +2,42 @@
 
 This is the only module that knows both the encoders and the cache.  A file is decoded and resampled
 once for all encoders, ahead of them, in threads.  Files that cannot be decoded, and clips and
-captions that an encoder fails on, are reported, and the others go on.  Items are ordered by length,
-and an item that fails is replaced in its batch by the next.  So a run that was killed and started
-again makes the same batches as an undisturbed run, and the same bytes.
+captions that an encoder fails on, are reported, and the others go on.
+
+Items are ordered by length and cut into shards of whole batches, and an item that fails is replaced
+in its batch by the next of its shard.  So a run that was killed and started again, and one on
+several devices or on a cluster, makes the batches of an undisturbed run on one device, and the same
+bytes.  A worker of a cluster gets paths and content keys, and writes its vectors into the store.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
 from xacle_stack._progress import progress_bar
+from xacle_stack._rows import row_blocks
+from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack._types import FloatArray
 from xacle_stack._workers import GoesOn, StoppedError, run_side_by_side, stop_unless
 from xacle_stack.audio import ClipSource, clip_duration, read_clip
 from xacle_stack.cache import (
     AudioKeys,
-    FeatureCache,
     FileStatus,
+    KnownKeys,
     StoreId,
     StoreWriter,
     file_status,
@@ -44,6 +54,7 @@ from xacle_stack.encoders import (
     Output,
     read_fingerprints,
     resolve_devices,
+    whole_batches,
 )
 from xacle_stack.errors import AudioError
 from xacle_stack.pairs import Pairs
@@ -55,6 +66,10 @@ DECODE_WINDOW = 32
 # A clip decoded ahead keeps at most so much resampled audio.  A longer clip is decoded again
 # in its turn, because its header does not tell its length for sure.
 MAX_AHEAD_BYTES = 8 << 20
+# A shard has at most about so many items: seconds on a GPU, minutes on a processor.  Each worker
+# shall get several, so that none waits long for the last.
+MAX_SHARD_ITEMS: Mapping[Modality, int] = {"audio": 1024, "text": 4096}
+SHARDS_PER_WORKER = 4
 
 
 @dataclass
@@ -84,10 +99,13 @@ def extract_embeddings(
     *,
     device: str = "auto",
     batch_size: int | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     progress: bool = False,
 ) -> ExtractionReport:
     """Encode all clips and captions that the cache lacks.
+
+    Within ``joblib.parallel_config(backend="dask")``, or ``"ray"`` or ``"loky"``, the workers of
+    that backend encode.  They must see the store and the audio files under the same paths.
 
     Parameters
     ----------
@@ -99,12 +117,13 @@ def extract_embeddings(
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or several with commas between; see
         :func:`xacle_stack.encoders.resolve_devices`.  Several devices share the work, with one
-        process each.
+        process each.  On a cluster each worker takes the first that it has.
     batch_size : int, optional
         Clips in a batch; a batch of captions has four times as many.  None chooses by the device's
         memory.  It changes vectors by no more than rounding.
-    n_jobs : int, default=1
-        Number of threads that decode, as in joblib; -1 for all cores.
+    n_jobs : int, optional
+        Number of threads that decode, as in joblib; -1 for all cores.  With a backend of processes
+        it is the number of these, and each decodes in as many threads as OMP_NUM_THREADS says.
     progress : bool, default=False
         Whether to show progress bars.
 
@@ -121,76 +140,39 @@ def extract_embeddings(
         If a device is missing, a checkpoint cannot be loaded, an encoder fails on any input, or
         the process of a device dies.  The rows of complete batches are kept; a process that dies
         keeps those of complete segments.
+    WorkerError
+        If a worker of a cluster dies and its work is not done by another.
     KeyboardInterrupt
-        At Ctrl-C.  The rows of complete batches are kept.
+        At Ctrl-C.  The rows of complete batches are kept; of a cluster, those of complete segments.
     """
-    root = Path(root)
-    devices = resolve_devices(device)
-    fingerprints = read_fingerprints(encoders)
-    splits = list(pairs)
-    captions = sorted(
-        {caption for split in splits for caption in split.captions},
-        key=lambda caption: (len(caption), caption),
-    )
-    # Clips of equal duration stay in the order in which they first come.
-    clips = sorted(
-        dict.fromkeys(path for split in splits for path in split.audio), key=clip_duration
-    )
-    shares = [
-        _Share(
-            root,
-            fingerprints,
-            clips[worker :: len(devices)],
-            captions[worker :: len(devices)],
-            worker_device,
-            batch_size,
-            n_jobs,
-            progress and worker == 0,
-        )
-        for worker, worker_device in enumerate(devices)
-    ]
-    if len(shares) == 1:
-        return shares[0].encode()
-    report = ExtractionReport()
-    for part in run_side_by_side([share.encode for share in shares], devices):
-        report.encoded += part.encoded
-        report.reused += part.reused
-        report.failures |= part.failures
-    return report
-
-
-@dataclass(frozen=True)
-class _Share:
-    """The work of one device."""
-
-    root: Path
-    fingerprints: Mapping[EncoderChoice, Fingerprint]
-    clips: Sequence[Path | ClipSource]
-    captions: Sequence[str]
-    device: str
-    batch_size: int | None
-    n_jobs: int
-    progress: bool
-
-    def encode(self, goes_on: GoesOn = lambda: True) -> ExtractionReport:
-        report = ExtractionReport()
-        loaded = LoadedEncoders(list(self.fingerprints), device=self.device)
-        audio_keys = AudioKeys(self.root)
-        with suppress(StoppedError), ExitStack() as stack:
-            stack.callback(audio_keys.save)  # runs last, when segments have created the folder
-            tasks = {
-                modality: [
-                    _Task(choice, fingerprint, modality, self, loaded, report, goes_on)
-                    for choice, fingerprint in self.fingerprints.items()
-                    if choice.info.outputs(modality)
-                ]
-                for modality in MODALITIES
-            }
-            for task in (*tasks["text"], *tasks["audio"]):
-                stack.enter_context(task.writer)
-            _encode_captions(self.captions, tasks["text"], self.progress, report)
-            _encode_clips(self, tasks["audio"], audio_keys, report, goes_on)
-        return report
+    is_elsewhere = runs_elsewhere(n_jobs)
+    devices = (device,) if is_elsewhere else resolve_devices(device)
+    work = _Work(Path(root), read_fingerprints(encoders), devices[0], batch_size)
+    items = _Items(pairs, AudioKeys(work.root), n_jobs)
+    shards = work.shards(items, effective_n_jobs(n_jobs) if is_elsewhere else len(devices))
+    done = _Done()
+    try:
+        if is_elsewhere:
+            _encode_elsewhere(work, shards, items, done, n_jobs, progress)
+        elif len(devices) > 1:
+            shares = [
+                partial(
+                    _encode_share,
+                    _Work(work.root, work.fingerprints, each, batch_size),
+                    shards[worker :: len(devices)],
+                    n_jobs,
+                    progress and worker == 0,
+                )
+                for worker, each in enumerate(devices)
+            ]
+            for part in run_side_by_side(shares, devices):
+                done.add(part)
+        else:
+            remember = items.audio_keys.remember
+            work.encode(shards, done, n_jobs=n_jobs, progress=progress, remember=remember)
+    finally:
+        items.audio_keys.save()
+    return _report(work, items, done)
 
 
 def store_id(fingerprint: Fingerprint) -> StoreId:
@@ -198,103 +180,335 @@ def store_id(fingerprint: Fingerprint) -> StoreId:
     return StoreId(fingerprint.encoder, fingerprint.digest)
 
 
+class _Items:
+    """The clips and captions of pairs, each once, in the order in which they are encoded."""
+
+    def __init__(self, pairs: Iterable[Pairs], audio_keys: AudioKeys, n_jobs: int | None) -> None:
+        splits = list(pairs)
+        self.audio_keys = audio_keys
+        captions = sorted(
+            {caption for split in splits for caption in split.captions},
+            key=lambda caption: (len(caption), caption),
+        )
+        clips = [*dict.fromkeys(path for split in splits for path in split.audio)]
+        runs = [[*map(_absolute, clips[rows])] for rows in row_blocks(0, len(clips))]
+        names = [f"reading headers from {run[0]} on" for run in runs]
+        durations = chain.from_iterable(run_tasks(_durations, runs, names=names, n_jobs=n_jobs))
+        # Clips of equal duration stay in the order in which they first come.
+        order = sorted(zip(durations, range(len(clips)), strict=True))
+        self.of: dict[Modality, list[Any]] = {
+            "text": captions,
+            "audio": [clips[number] for _, number in order],
+        }
+        self.keys: dict[Modality, list[str | None]] = {
+            "text": [text_key(caption) for caption in captions],
+            "audio": [audio_keys.known(clip) for clip in self.of["audio"]],
+        }
+
+
+def _durations(clips: Sequence[Path | ClipSource]) -> list[float]:
+    return [clip_duration(clip) for clip in clips]
+
+
+def _absolute(item: Any) -> Any:
+    """Return a path for processes that may work in another folder."""
+    return item.absolute() if isinstance(item, Path) else item
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Clips or captions that follow one another, with the content keys that are known."""
+
+    modality: Modality
+    start: int
+    items: Sequence[Any]
+    keys: Sequence[str | None]
+    n_lacking: int
+
+    @property
+    def name(self) -> str:
+        what = "clips" if self.modality == "audio" else "captions"
+        return f"{what} {self.start}-{self.start + len(self.items) - 1}, from {self.items[0]} on"
+
+
+@dataclass
+class _Done:
+    """What became of shards; items go by their modality and number."""
+
+    encoded: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failed_keys: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    failures: dict[tuple[Modality, int], str] = field(default_factory=dict)
+    decoded: dict[int, tuple[str, FileStatus | None]] = field(default_factory=dict)
+
+    def add(self, other: _Done) -> None:
+        self.encoded += other.encoded
+        for name, keys in other.failed_keys.items():
+            self.failed_keys.setdefault(name, set()).update(keys)
+        self.failures |= other.failures
+        self.decoded |= other.decoded
+
+
+class _Work:
+    """What all shards share.  A process that unpickles it loads the encoders once."""
+
+    def __init__(
+        self,
+        root: Path,
+        fingerprints: Mapping[EncoderChoice, Fingerprint],
+        device: str,
+        batch_size: int | None,
+    ) -> None:
+        self.root, self.fingerprints = root, fingerprints
+        self.device, self.batch_size = device, batch_size
+        self.known = {
+            (choice, modality): KnownKeys(root, store_id(fingerprint), modality)
+            for choice, fingerprint in fingerprints.items()
+            for modality in MODALITIES
+            if choice.info.outputs(modality)
+        }
+        self._lock = threading.Lock()
+        self._loaded: LoadedEncoders | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fingerprints = {choice.absolute: each for choice, each in self.fingerprints.items()}
+        return _Work, (self.root.absolute(), fingerprints, self.device, self.batch_size)
+
+    @property
+    def loaded(self) -> LoadedEncoders:
+        """The encoders, on the first device that this process has."""
+        with self._lock:  # a worker may have several threads
+            if self._loaded is None:
+                self._loaded = LoadedEncoders([*self.fingerprints], device=self.device)
+            return self._loaded
+
+    def shards(self, items: _Items, n_workers: int) -> list[_Shard]:
+        """Return the shards that lack anything."""
+        for known_keys in self.known.values():
+            known_keys.refresh()
+        shards = []
+        for modality in ("text", "audio"):
+            known = [keys for (_, each), keys in self.known.items() if each == modality]
+            of, keys = items.of[modality], items.keys[modality]
+            n_items = -(-len(of) // (SHARDS_PER_WORKER * n_workers))
+            n_items = MAX_SHARD_ITEMS[modality] if n_workers == 1 else n_items
+            n_items = min(n_items, MAX_SHARD_ITEMS[modality])
+            n_items = whole_batches(n_items, modality, self.device, self.batch_size)
+            for rows in row_blocks(0, len(of), n_items):
+                n_lacking = sum(
+                    key is None or any(key not in each for each in known) for key in keys[rows]
+                )
+                if known and n_lacking:
+                    part = [*map(_absolute, of[rows])] if n_workers > 1 else of[rows]
+                    shards.append(_Shard(modality, rows.start, part, keys[rows], n_lacking))
+        return shards
+
+    def encode(
+        self,
+        shards: Sequence[_Shard],
+        done: _Done,
+        *,
+        n_jobs: int | None,
+        progress: bool = False,
+        remember: Callable[[Any, str, FileStatus | None], object] = lambda *_: None,
+        goes_on: GoesOn = lambda: True,
+    ) -> None:
+        """Encode shards one after the other, and note what became of them."""
+        device = resolve_devices(self.device)[0]
+        with suppress(StoppedError), ExitStack() as stack:
+            tasks = [
+                _Task(self, choice, modality, device, done, goes_on)
+                for choice, modality in self.known
+            ]
+            for task in tasks:
+                stack.enter_context(task.writer)
+            bars = {
+                modality: stack.enter_context(_bar(modality, shards, progress))
+                for modality in MODALITIES
+            }
+            for shard in shards:
+                takers = [task for task in tasks if task.modality == shard.modality]
+                update = bars[shard.modality].update
+                if shard.modality == "text":
+                    keys = _encode_captions(shard, takers, update)
+                else:
+                    keys = _encode_clips(shard, takers, update, done, n_jobs, remember, goes_on)
+                for task in takers:
+                    task.queue.finish()
+                    task.note_failures(shard, keys)
+
+
+def _bar(modality: Modality, shards: Sequence[_Shard], shown: bool) -> Any:
+    total = sum(shard.n_lacking for shard in shards if shard.modality == modality)
+    unit = "clips" if modality == "audio" else "captions"
+    return progress_bar("all encoders", total, unit, shown=shown)
+
+
+def _encode_share(
+    work: _Work, shards: Sequence[_Shard], n_jobs: int | None, progress: bool, goes_on: GoesOn
+) -> _Done:
+    """Encode the share of a device, in a process of its own."""
+    done, audio_keys = _Done(), AudioKeys(work.root)
+    try:
+        work.encode(
+            shards,
+            done,
+            n_jobs=n_jobs,
+            progress=progress,
+            remember=audio_keys.remember,
+            goes_on=goes_on,
+        )
+    finally:
+        audio_keys.save()
+    return done
+
+
+def _encode_elsewhere(
+    work: _Work,
+    shards: Sequence[_Shard],
+    items: _Items,
+    done: _Done,
+    n_jobs: int | None,
+    progress: bool,
+) -> None:
+    """Let workers of joblib's backend encode, and remember what they decoded."""
+    results = run_tasks(
+        partial(_encode_shard, work),
+        shards,
+        names=[shard.name for shard in shards],
+        n_jobs=n_jobs,
+        kept=f"All that is in the store {work.root} is kept: run again to go on from there.",
+    )
+    bars = {modality: _bar(modality, shards, progress) for modality in MODALITIES}
+    for shard, part in zip(shards, results, strict=True):
+        for number, (key, status) in part.decoded.items():
+            items.audio_keys.remember(items.of["audio"][number], key, status)
+        done.add(part)
+        bars[shard.modality].update(shard.n_lacking)
+    for bar in bars.values():
+        bar.close()
+
+
+def _encode_shard(work: _Work, shard: _Shard) -> _Done:
+    # Whoever starts workers says by this variable how many cores a task may use: Dask, Ray, loky.
+    n_threads = os.environ.get("OMP_NUM_THREADS", "")
+    done = _Done()
+    for (_, modality), keys in work.known.items():
+        if modality == shard.modality:
+            keys.refresh()  # others have written, and perhaps a worker that died with this shard
+    work.encode([shard], done, n_jobs=int(n_threads) if n_threads.isdecimal() else 1)
+    return done
+
+
+def _report(work: _Work, items: _Items, done: _Done) -> ExtractionReport:
+    report = ExtractionReport(done.encoded)
+    for number, (key, _) in done.decoded.items():
+        items.keys["audio"][number] = key
+    for choice, modality in work.known:
+        name = choice.info.name, modality
+        keys = {key for key in items.keys[modality] if key is not None}
+        n_items = len(keys - done.failed_keys.get(name, set()))
+        report.reused[name] = max(0, n_items - report.encoded[name])
+    for (modality, number), reason in sorted(done.failures.items()):
+        report.failures[items.of[modality][number]] = reason
+    return report
+
+
 class _Task:
     """Knows the missing rows of one encoder and modality, and writes them."""
 
     def __init__(
         self,
+        work: _Work,
         choice: EncoderChoice,
-        fingerprint: Fingerprint,
         modality: Modality,
-        share: _Share,
-        loaded: LoadedEncoders,
-        report: ExtractionReport,
+        device: str,
+        done: _Done,
         goes_on: GoesOn,
     ) -> None:
-        self.info = choice.info
-        self.sample_rate_hz = self.info.sample_rate_hz or 0  # 0 for an encoder of text
+        self.modality = modality
+        self.sample_rate_hz = choice.info.sample_rate_hz or 0  # 0 for an encoder of text
         self._choice = choice
-        self._loaded = loaded
-        self._report = report
-        self._report_key = self.info.name, modality
+        self._work = work
+        self._done = done
+        self._name = choice.info.name, modality
         self._goes_on = goes_on
-        store = store_id(fingerprint)
-        self.writer = StoreWriter(share.root, store, modality, fingerprint.facts)
-        self._keys = FeatureCache(share.root).known_keys(store, modality)
+        fingerprint = work.fingerprints[choice]
+        self.writer = StoreWriter(work.root, store_id(fingerprint), modality, fingerprint.facts)
+        self._keys = work.known[choice, modality]
         self.queue = BatchQueue(
-            self.info, modality, share.device, share.batch_size, self._encoder, self._store
+            choice.info, modality, device, work.batch_size, self._encoder, self._store
         )
 
     def lacks(self, key: str) -> bool:
         return key not in self._keys and key not in self.queue
 
-    def count_reused(self, keys: Iterable[str]) -> None:
-        """Note how many of the distinct items were in the cache before this run."""
-        n_items = len(set(keys) - self.queue.failures.keys())
-        self._report.reused[self._report_key] = n_items - self._report.encoded[self._report_key]
+    def note_failures(self, shard: _Shard, keys: Mapping[int, str]) -> None:
+        """Note the items of a shard that the encoder failed on."""
+        for number, key in keys.items():
+            if key in self.queue.failures:
+                self._done.failed_keys.setdefault(self._name, set()).add(key)
+                item = shard.items[number]
+                what = item if self.modality == "audio" else f"caption {item!r}"
+                reason = f"{what}: {self.queue.failures[key]}"
+                self._done.failures.setdefault((self.modality, shard.start + number), reason)
 
     def _encoder(self) -> Encoder:
         stop_unless(self._goes_on)
-        return self._loaded.get(self._choice)
+        return self._work.loaded.get(self._choice)
 
     def _store(self, keys: list[str], outputs: Mapping[str, Output]) -> None:
         self.writer.append(keys, outputs)
         self._keys.update(keys)
-        self._report.encoded[self._report_key] += len(keys)
+        self._done.encoded[self._name] += len(keys)
 
 
 def _encode_captions(
-    captions: Sequence[str], tasks: Sequence[_Task], progress: bool, report: ExtractionReport
-) -> None:
-    keys = {caption: text_key(caption) for caption in captions}
-    for task in tasks:
-        todo = [caption for caption in captions if task.lacks(keys[caption])]
-        with progress_bar(task.info.name, len(todo), "captions", shown=progress) as bar:
-            for caption in todo:
-                task.queue.add(keys[caption], caption)
-                bar.update()
-            task.queue.finish()
-        task.count_reused(keys.values())
-        for caption, key in keys.items():
-            if key in task.queue.failures:
-                report.failures.setdefault(
-                    caption, f"caption {caption!r}: {task.queue.failures[key]}"
-                )
+    shard: _Shard, tasks: Sequence[_Task], update: Callable[[], object]
+) -> dict[int, str]:
+    """Encode captions; return the key of each by its number in the shard."""
+    keys = {number: key for number, key in enumerate(shard.keys) if key is not None}
+    for number, key in keys.items():
+        takers = [task for task in tasks if task.lacks(key)]
+        for task in takers:
+            task.queue.add(key, shard.items[number])
+        if takers:
+            update()
+    return keys
 
 
 def _encode_clips(
-    share: _Share,
+    shard: _Shard,
     tasks: Sequence[_Task],
-    audio_keys: AudioKeys,
-    report: ExtractionReport,
+    update: Callable[[], object],
+    done: _Done,
+    n_jobs: int | None,
+    remember: Callable[[Any, str, FileStatus | None], object],
     goes_on: GoesOn,
-) -> None:
-    known = {path: audio_keys.known(path) for path in share.clips}
+) -> dict[int, str]:
+    """Decode and encode clips; return the key of each usable one by its number in the shard."""
+    keys = {number: key for number, key in enumerate(shard.keys) if key is not None}
     todo = [
-        path for path, key in known.items() if key is None or any(task.lacks(key) for task in tasks)
+        number
+        for number in range(len(shard.items))
+        if number not in keys or any(task.lacks(keys[number]) for task in tasks)
     ]
-    decoding = set(todo)
-    keys = {path: key for path, key in known.items() if key is not None and path not in decoding}
-    with progress_bar("all encoders", len(todo), "clips", shown=share.progress) as bar:
-        for decoded in _decode_ahead(todo, tasks, share.n_jobs):
-            stop_unless(goes_on)
-            if decoded.is_long:
-                decoded = _decode(decoded.path, tasks)
-            if decoded.failure:
-                report.failures[decoded.path] = decoded.failure
-            else:
-                keys[decoded.path] = audio_keys.remember(decoded.path, decoded.key, decoded.status)
-                for task in tasks:
-                    if task.lacks(decoded.key):
-                        task.queue.add(decoded.key, decoded.samples[task.sample_rate_hz])
-            bar.update()
-        for task in tasks:
-            task.queue.finish()
-    for task in tasks:
-        task.count_reused(keys.values())
-        for path, key in keys.items():
-            if key in task.queue.failures:
-                report.failures.setdefault(path, f"{path}: {task.queue.failures[key]}")
+    clips = [shard.items[number] for number in todo]
+    for number, decoded in zip(todo, _decode_ahead(clips, tasks, n_jobs), strict=True):
+        stop_unless(goes_on)
+        if decoded.is_long:
+            decoded = _decode(decoded.path, tasks)
+        if decoded.failure:
+            done.failures["audio", shard.start + number] = decoded.failure
+            keys.pop(number, None)
+        else:
+            keys[number] = decoded.key
+            done.decoded[shard.start + number] = decoded.key, decoded.status
+            remember(decoded.path, decoded.key, decoded.status)
+            for task in tasks:
+                if task.lacks(decoded.key):
+                    task.queue.add(decoded.key, decoded.samples[task.sample_rate_hz])
+        update()
+    return keys
 
 
 @dataclass(frozen=True)
@@ -310,7 +524,7 @@ class _Decoded:
 
 
 def _decode_ahead(
-    paths: Sequence[Path | ClipSource], tasks: Sequence[_Task], n_jobs: int
+    paths: Sequence[Path | ClipSource], tasks: Sequence[_Task], n_jobs: int | None
 ) -> Iterator[_Decoded]:
     """Decode in threads and in order, at most two windows ahead of the consumer."""
     # joblib's generator alone would decode the whole data set during the first batch.

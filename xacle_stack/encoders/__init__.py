@@ -12,7 +12,7 @@ from xacle_stack.encoders.base import (
     Precision,
     view_name,
 )
-from xacle_stack.encoders.batches import BatchQueue
+from xacle_stack.encoders.batches import BatchQueue, whole_batches
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.encoders.loaded import Embeddings, LoadedEncoders
 from xacle_stack.encoders.outputs import check_outputs
@@ -43,4 +43,5 @@ __all__ = [
     "read_fingerprints",
     "resolve_devices",
     "view_name",
+    "whole_batches",
 ]

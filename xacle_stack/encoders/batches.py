@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from xacle_stack.encoders.base import Encoder, EncoderInfo, Modality, Output
-from xacle_stack.encoders.device import automatic_batch_size
+from xacle_stack.encoders.device import CPU_BATCH_SIZE, MAX_BATCH_SIZE, automatic_batch_size
 from xacle_stack.encoders.outputs import check_outputs
 from xacle_stack.errors import EncoderError, XacleStackError
 
@@ -217,6 +217,21 @@ class BatchQueue:
         for key in failures:
             self._waiting_bytes -= _n_bytes(self._waiting.pop(key))
         self.failures |= failures
+
+
+def whole_batches(n_items: int, modality: Modality, device: str, batch_size: int | None) -> int:
+    """Return the least number of items from `n_items` on that is one of whole batches.
+
+    Whichever device "auto" or "cuda" stands for: all automatic sizes divide the largest.
+
+    Examples
+    --------
+    >>> whole_batches(100, "audio", "cpu", None), whole_batches(100, "audio", "auto", None)
+    (104, 256)
+    """
+    n_clips = batch_size or (CPU_BATCH_SIZE if device == "cpu" else MAX_BATCH_SIZE)
+    size = n_clips if modality == "audio" else n_clips * CAPTIONS_PER_CLIP
+    return size * max(1, -(-n_items // size))
 
 
 def _n_bytes(item: object) -> int:

@@ -207,6 +207,17 @@ class EncoderChoice:
         """The same encoder without augmentation; all views share its model."""
         return replace(self, view=0)
 
+    @property
+    def absolute(self) -> "EncoderChoice":
+        """The same encoder for a process in another folder: its paths are absolute."""
+        name = self.name
+        if ".py:" in name:
+            path, attribute = _split_file_name(name)
+            name = f"{path.absolute()}:{attribute}"
+        return replace(
+            self, name=name, checkpoint=_absolute(self.checkpoint), code=_absolute(self.code)
+        )
+
     def fingerprint(self) -> Fingerprint:
         """Return what decides the vectors, without loading a model.
 
@@ -256,6 +267,13 @@ class EncoderChoice:
                 f"encoder {info.name!r}: no folder at {self.code!r}. Its code is {info.code}."
             )
         return folder
+
+
+def _absolute(place: str | None) -> str | None:
+    """Return a file or folder by its absolute path; whatever else it is, as it is."""
+    if place is None or not Path(place).expanduser().exists():
+        return place
+    return str(Path(place).expanduser().absolute())
 
 
 def read_fingerprints(choices: Iterable[EncoderChoice]) -> dict[EncoderChoice, Fingerprint]:
