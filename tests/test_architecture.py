@@ -48,6 +48,7 @@ RANKS = {
     "run_folder": 9,
     "recipe": 9,
     "targets": 10,
+    "prediction": 10,
     "scorer": 11,
     "cross_validation": 12,
     "rating": 12,

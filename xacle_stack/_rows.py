@@ -11,6 +11,7 @@ from xacle_stack.errors import FeatureError
 T = TypeVar("T")
 # Rows that are in work at once.  No value depends on it but the last digits of sums.
 BLOCK_ROWS = 2048
+_SHARDS_PER_WORKER = 4
 
 
 def row_numbers(rows: Any, n_rows: int, what: str, hint: str = "") -> slice | IntArray:
@@ -66,6 +67,29 @@ def row_blocks(start: int, stop: int, n_rows: int = BLOCK_ROWS) -> Iterator[slic
     """
     for first in range(start, stop, n_rows):
         yield slice(first, min(first + n_rows, stop))
+
+
+def row_shards(n_rows: int, n_workers: int, *, at_most: int, whole: int = 1) -> Iterator[slice]:
+    """Cut rows into shards for workers: several each, so that none waits long for the last.
+
+    One worker alone waits for nobody, and gets as few as may be.
+
+    Parameters
+    ----------
+    n_rows, n_workers : int
+    at_most : int
+        The rows of a shard, up to whole blocks.
+    whole : int, default=1
+        A shard is a multiple of so many rows.
+
+    Examples
+    --------
+    >>> [rows.stop for rows in row_shards(70, n_workers=2, at_most=100, whole=4)]
+    [12, 24, 36, 48, 60, 70]
+    """
+    n_shards = 1 if n_workers == 1 else n_workers * _SHARDS_PER_WORKER
+    n_wanted = min(at_most, -(-n_rows // n_shards))
+    return row_blocks(0, n_rows, whole * max(1, -(-n_wanted // whole)))
 
 
 def picked(items: Sequence[T], rows: slice | IntArray) -> tuple[T, ...]:

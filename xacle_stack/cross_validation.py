@@ -231,7 +231,7 @@ def cross_validate(
     random_state: int = 0,
     store: Path | str = DEFAULT_STORE,
     device: str = "auto",
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     progress: bool = False,
 ) -> CrossValidation:
     """Evaluate a recipe on the pairs that it is trained on, and train it on all of them.

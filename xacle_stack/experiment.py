@@ -69,7 +69,7 @@ def fill_cache(
     train: str | None = None,
     device: str = "auto",
     batch_size: int | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     progress: bool = False,
 ) -> ExtractionReport:
     """Encode every split of a data set with every encoder of a recipe; of train, views as well.
@@ -104,7 +104,7 @@ def run_experiment(
     splits: Mapping[str, Pairs] | None = None,
     train: str | None = None,
     n_folds: int = 5,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     progress: bool = False,
     report_audio: AudioChoice = "link",
 ) -> Iterator[list[Result]]:
@@ -135,7 +135,8 @@ def run_experiment(
         The split that is trained on: by default train, or the only one.
     n_folds : int, default=5
         Of the cross-validation; 0 for none.
-    n_jobs : int, default=1
+    n_jobs : int, optional
+        In joblib's convention; its backend encodes and scores.
     progress : bool, default=False
     report_audio : {"copy", "link", "none"}, default="link"
         What the page plays; see :func:`~xacle_stack.results.page.write_page`.
@@ -307,7 +308,7 @@ class _Task:
     folds: HeldOutFolds | None
     draft: Path
     facts: Mapping[str, Any]
-    n_jobs: int
+    n_jobs: int | None
     progress: bool
     assessed: dict[str, ScoredPairs] = field(default_factory=dict)
     groups: dict[Any, Sequence[str] | None] = field(default_factory=dict)

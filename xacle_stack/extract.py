@@ -29,7 +29,7 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
 from xacle_stack._progress import progress_bar
-from xacle_stack._rows import row_blocks
+from xacle_stack._rows import row_blocks, row_shards
 from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack._types import FloatArray
 from xacle_stack._workers import GoesOn, StoppedError, run_side_by_side, stop_unless
@@ -52,9 +52,9 @@ from xacle_stack.encoders import (
     LoadedEncoders,
     Modality,
     Output,
+    batch_multiple,
     read_fingerprints,
     resolve_devices,
-    whole_batches,
 )
 from xacle_stack.errors import AudioError
 from xacle_stack.pairs import Pairs
@@ -66,10 +66,8 @@ DECODE_WINDOW = 32
 # A clip decoded ahead keeps at most so much resampled audio.  A longer clip is decoded again
 # in its turn, because its header does not tell its length for sure.
 MAX_AHEAD_BYTES = 8 << 20
-# A shard has at most about so many items: seconds on a GPU, minutes on a processor.  Each worker
-# shall get several, so that none waits long for the last.
+# A shard has at most about so many items: seconds on a GPU, minutes on a processor.
 MAX_SHARD_ITEMS: Mapping[Modality, int] = {"audio": 1024, "text": 4096}
-SHARDS_PER_WORKER = 4
 
 
 @dataclass
@@ -289,11 +287,10 @@ class _Work:
         for modality in ("text", "audio"):
             known = [keys for (_, each), keys in self.known.items() if each == modality]
             of, keys = items.of[modality], items.keys[modality]
-            n_items = -(-len(of) // (SHARDS_PER_WORKER * n_workers))
-            n_items = MAX_SHARD_ITEMS[modality] if n_workers == 1 else n_items
-            n_items = min(n_items, MAX_SHARD_ITEMS[modality])
-            n_items = whole_batches(n_items, modality, self.device, self.batch_size)
-            for rows in row_blocks(0, len(of), n_items):
+            whole = batch_multiple(modality, self.device, self.batch_size)
+            for rows in row_shards(
+                len(of), n_workers, at_most=MAX_SHARD_ITEMS[modality], whole=whole
+            ):
                 n_lacking = sum(
                     key is None or any(key not in each for each in known) for key in keys[rows]
                 )

@@ -29,7 +29,6 @@ from xacle_stack.errors import (
     EncoderError,
     ModelFileError,
     PairsError,
-    StackingError,
     bullet_list,
 )
 from xacle_stack.extract import extract_embeddings
@@ -37,14 +36,13 @@ from xacle_stack.features import FeatureBuilder, Novelty, PairEmbeddings, Vector
 from xacle_stack.features.embeddings import EmbeddingSource
 from xacle_stack.features.novelty import warn_of_novelty
 from xacle_stack.model_file import MAX_MODEL_BYTES, load_card, load_model, save_model
-from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
+from xacle_stack.pairs import Pairs
+from xacle_stack.prediction import Predictor
 from xacle_stack.recipe import Recipe, read_recipe, recipe_from
 from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
 from xacle_stack.recipe_file import check_values
 from xacle_stack.results.scored import ScoredPairs
 from xacle_stack.stacking import Stacker
-from xacle_stack.stacking.calibration import keep_in_range
-from xacle_stack.systems import CosineMean
 from xacle_stack.systems.specs import LabelFreeSpec
 from xacle_stack.targets import fold_groups, training_targets
 
@@ -81,10 +79,11 @@ class Scorer:
         The folder in which embeddings of :class:`~xacle_stack.Pairs` are kept.
     device : str, default="auto"
         Where encoders run; see :func:`~xacle_stack.extract_embeddings`.
-    n_jobs : int, default=1
-        Things done side by side, in joblib's convention.
+    n_jobs : int, optional
+        Things done side by side, in joblib's convention.  Within
+        ``joblib.parallel_config(backend="dask")`` a cluster encodes and scores.
     progress : bool, default=False
-        Whether encoding shows progress bars.
+        Whether encoding, and scoring on a cluster, show progress bars.
 
     Attributes
     ----------
@@ -115,7 +114,7 @@ class Scorer:
         builder: Any = None,
         store: Path | str = DEFAULT_STORE,
         device: str = "auto",
-        n_jobs: int = 1,
+        n_jobs: int | None = None,
         progress: bool = False,
     ) -> None:
         self.recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
@@ -331,11 +330,11 @@ class Scorer:
             return self.assess(pairs, interval=interval, check_novelty=check_novelty)
         self._check_is_fitted()
         embeddings = self._embeddings(pairs)
-        if check_novelty and self.novelty_ is not None and not self._has_warned:
-            sides = self.novelty_.measure_sides(embeddings)
-            self._has_warned = warn_of_novelty(sides, embeddings.pair_ids)
-        table = self.builder_.transform(embeddings)
-        return self._in_range(np.asarray(self.regressor_.predict(table), np.float64))
+        warns = check_novelty and not self._has_warned
+        found = self._predict(embeddings, self.novelty_ if warns else None)
+        if warns and "sides" in found:
+            self._has_warned = warn_of_novelty(found["sides"], embeddings.pair_ids)
+        return found["scores"]
 
     def assess(
         self,
@@ -365,29 +364,23 @@ class Scorer:
         """
         self._check_is_fitted()
         embeddings = self._embeddings(pairs)
-        table = self.builder_.transform(embeddings)
-        regressor, known = self.regressor_, dict[str, Any]()
-        if self.novelty_ is not None:
-            sides = self.novelty_.measure_sides(embeddings)
-            known["novelty"] = sides.max(axis=1)
+        found, known = self._predict(embeddings, self.novelty_, interval), dict[str, Any]()
+        if "sides" in found:
+            known["novelty"] = found["sides"].max(axis=1)
             if check_novelty and not self._has_warned:
-                self._has_warned = warn_of_novelty(sides, embeddings.pair_ids)
+                self._has_warned = warn_of_novelty(found["sides"], embeddings.pair_ids)
         if interval is not None:
-            predicted, low, high = self._predict_interval(table, interval)
-            scores = self._in_range(predicted)
-            known["low"] = np.clip(low, MIN_SCORE, scores)
-            known["high"] = np.clip(high, scores, MAX_SCORE)
-            known["confidence"] = interval
-        elif isinstance(regressor, CosineMean):
-            cosines = regressor.cosines(table)
-            scores = self._in_range(regressor.combine(cosines))
+            known.update(low=found["low"], high=found["high"], confidence=interval)
+        if "cosines" in found:
             known["parts"] = {
                 f"cosine of {name}": column
-                for name, column in zip(regressor.space_names, cosines.T, strict=True)
+                for name, column in zip(
+                    self.regressor_.space_names, found["cosines"].T, strict=True
+                )
             }
-        else:
-            scores = self._in_range(np.asarray(regressor.predict(table), np.float64))
-        return ScoredPairs(getattr(embeddings, "pairs", None), embeddings.pair_ids, scores, **known)
+        return ScoredPairs(
+            getattr(embeddings, "pairs", None), embeddings.pair_ids, found["scores"], **known
+        )
 
     def novelty(self, pairs: Pairs | EmbeddingSource) -> FloatArray | None:
         """Return how far pairs are from those that the scorer was fitted on.
@@ -581,23 +574,14 @@ class Scorer:
         scorer.fingerprints_ = installed
         return scorer
 
-    def _in_range(self, scores: FloatArray) -> FloatArray:
-        if isinstance(self.regressor_, Stacker) and self.regressor_.score_range_ is not None:
-            return scores  # it keeps its range by itself
-        return keep_in_range(scores, MIN_SCORE, MAX_SCORE)
-
-    def _predict_interval(
-        self, table: Any, confidence: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        regressor = self.regressor_
-        if isinstance(regressor, Stacker):
-            return regressor.predict_interval(table, confidence)
-        raise StackingError(
-            f"a {type(regressor).__name__} has no prediction intervals: they need predictions of "
-            "training pairs by models that were not trained on them, which a Stacker has. Make it "
-            f"a stack of one learner: Scorer(recipe, Stacker([('one', {type(regressor).__name__}"
-            "(...))]))."
-        )
+    def _predict(
+        self,
+        embeddings: EmbeddingSource,
+        novelty: Novelty | None = None,
+        interval: float | None = None,
+    ) -> dict[str, FloatArray]:
+        predictor = Predictor(self.builder_, self.regressor_, novelty, interval)
+        return predictor.predict(embeddings, self.n_jobs, progress=self.progress)
 
     def _check_is_fitted(self) -> None:
         if not self.can_score:

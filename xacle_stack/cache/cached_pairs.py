@@ -65,6 +65,11 @@ class CachedPairs:
         self._rows: range | IntArray = range(len(pairs))
 
     @property
+    def root(self) -> Path:
+        """The folder of all stores."""
+        return self._root
+
+    @property
     def pairs(self) -> Pairs:
         """The pairs; a part gathers them at each call."""
         if isinstance(self._rows, range) and self._rows == range(len(self._whole)):

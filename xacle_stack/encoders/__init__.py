@@ -12,7 +12,7 @@ from xacle_stack.encoders.base import (
     Precision,
     view_name,
 )
-from xacle_stack.encoders.batches import BatchQueue, whole_batches
+from xacle_stack.encoders.batches import BatchQueue, batch_multiple
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.encoders.loaded import Embeddings, LoadedEncoders
 from xacle_stack.encoders.outputs import check_outputs
@@ -37,11 +37,11 @@ __all__ = [
     "Modality",
     "Output",
     "Precision",
+    "batch_multiple",
     "check_outputs",
     "encoder_names",
     "get_encoder",
     "read_fingerprints",
     "resolve_devices",
     "view_name",
-    "whole_batches",
 ]

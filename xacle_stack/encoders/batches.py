@@ -219,19 +219,17 @@ class BatchQueue:
         self.failures |= failures
 
 
-def whole_batches(n_items: int, modality: Modality, device: str, batch_size: int | None) -> int:
-    """Return the least number of items from `n_items` on that is one of whole batches.
-
-    Whichever device "auto" or "cuda" stands for: all automatic sizes divide the largest.
+def batch_multiple(modality: Modality, device: str, batch_size: int | None) -> int:
+    """Return a number of items that is one of whole batches, whatever "auto" or "cuda" stands for.
 
     Examples
     --------
-    >>> whole_batches(100, "audio", "cpu", None), whole_batches(100, "audio", "auto", None)
-    (104, 256)
+    >>> batch_multiple("audio", "cpu", None), batch_multiple("audio", "auto", None)
+    (8, 256)
     """
+    # All automatic sizes divide the largest.
     n_clips = batch_size or (CPU_BATCH_SIZE if device == "cpu" else MAX_BATCH_SIZE)
-    size = n_clips if modality == "audio" else n_clips * CAPTIONS_PER_CLIP
-    return size * max(1, -(-n_items // size))
+    return n_clips if modality == "audio" else n_clips * CAPTIONS_PER_CLIP
 
 
 def _n_bytes(item: object) -> int:

@@ -32,6 +32,15 @@ STATISTICS = ("train", "batch")
 _FLOAT_TYPES = [np.float64, np.float32]
 
 
+def scores_together(regressor: Any) -> bool:
+    """Return whether a pair's score depends on the others: a gate's statistics are of the batch."""
+    settings = regressor.get_params() if hasattr(regressor, "get_params") else {}
+    return any(
+        name.rpartition("__")[2] == "statistics" and value == "batch"
+        for name, value in settings.items()
+    )
+
+
 class GatedRegressor(RegressorMixin, BaseEstimator):
     """Any regressor, except for pairs whose cosine is far below the mean.
 
