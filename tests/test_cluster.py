@@ -12,7 +12,7 @@ import pytest
 from support import BATCH_TOY, TOY, WriteData
 from worker_tasks import count_unpickled, die_always, die_once, fail_on_three, square
 
-from xacle_stack._tasks import MAX_SENT_BYTES, run_tasks, runs_elsewhere
+from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack.cache import FeatureCache
 from xacle_stack.cache.segment_file import read_keys
 from xacle_stack.errors import CacheError, WorkerError
@@ -55,7 +55,7 @@ def test_dask_returns_results_in_order(dask: Any, tmp_path: Path) -> None:
     found = list(run_tasks(partial(square, 1), range(9), names=names(9)))
     assert [value for value, _ in found] == [number**2 + 1 for number in range(9)]
     assert os.getpid() not in {pid for _, pid in found}
-    function = partial(count_unpickled, np.zeros(2 * MAX_SENT_BYTES, np.uint8))
+    function = partial(count_unpickled, np.zeros(10_000, np.uint8))
     unpickled = list(run_tasks(function, range(9), names=names(9), folder=tmp_path))
     assert len({found[:2] for found in unpickled}) == len({found[0] for found in unpickled})
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@ import gc
 import os
 import signal
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from joblib.externals.loky import get_reusable_executor
 from worker_tasks import count_unpickled, die_once, fail_on_three, square
 
 from xacle_stack import _tasks
-from xacle_stack._tasks import MAX_SENT_BYTES, run_tasks, runs_elsewhere
+from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack.errors import CacheError, WorkerError
 
 NAMES = [f"rows {number}" for number in range(5)]
@@ -59,13 +60,14 @@ def test_a_task_that_fails_is_named(backend: str, first: int) -> None:
             assert "rows 4" in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize("n_bytes", [8, 2 * MAX_SENT_BYTES])
-def test_a_worker_unpickles_a_function_once(tmp_path: Path, n_bytes: int) -> None:
-    function = partial(count_unpickled, np.zeros(n_bytes, np.uint8))
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_a_worker_unpickles_a_function_once(tmp_path: Path, has_folder: bool) -> None:
+    function = partial(count_unpickled, np.zeros(10_000, np.uint8))
+    folder = tmp_path if has_folder else None
     with joblib.parallel_config(backend="loky", n_jobs=2):
-        found = run_tasks(function, range(20), names=[str(n) for n in range(20)], folder=tmp_path)
+        found = run_tasks(function, range(20), names=[str(n) for n in range(20)], folder=folder)
         first = next(found)
-        assert len(list(tmp_path.iterdir())) == (n_bytes > MAX_SENT_BYTES)
+        assert len(list(tmp_path.iterdir())) == has_folder
         found = [first, *found]
     assert [number for _, _, number in found] == list(range(20))
     assert len({(pid, address) for pid, address, _ in found}) == len({pid for pid, _, _ in found})
@@ -75,17 +77,21 @@ def test_a_worker_unpickles_a_function_once(tmp_path: Path, n_bytes: int) -> Non
 def test_a_file_of_a_killed_run_is_deleted_and_a_changed_one_is_not_obeyed(tmp_path: Path) -> None:
     left = tmp_path / ".tasks-1-00000000.part"
     left.write_bytes(b"left")
-    function = partial(count_unpickled, np.zeros(2 * MAX_SENT_BYTES, np.uint8))
-    with _tasks._sent(function, tmp_path) as sent:
-        (path,) = tmp_path.iterdir()
+    clip = tmp_path / "clip.wav"
+    clip.touch()
+    with _tasks._sent(len, tmp_path, [clip]) as sent:
+        (path,) = tmp_path.glob(".tasks*")
         assert path != left
-        assert sent.unpickle()(3)[2] == 3
+        content = sent.read()
         path.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-        with pytest.raises(WorkerError, match="was changed"):
-            sent.unpickle()
-        path.unlink()
-        with pytest.raises(WorkerError, match="same path"):
-            sent.unpickle()
+        with pytest.raises(WorkerError, match="changed"):
+            sent.read()
+        path.write_bytes(content)
+        clip.unlink()
+        with pytest.raises(WorkerError, match="cannot read .*clip.wav"):
+            sent.read()
+        with pytest.raises(WorkerError, match="has .*Python.* not xacle-stack 0"):
+            replace(sent, versions=("xacle-stack 0",)).read()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")

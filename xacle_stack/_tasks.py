@@ -8,12 +8,14 @@ So ``joblib.parallel_config(backend="dask")`` brings the same tasks to a cluster
 import hashlib
 import os
 import pickle
+import platform
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,16 +24,18 @@ from joblib.externals.loky.backend.reduction import dumps
 from joblib.parallel import get_active_backend
 
 from xacle_stack._files import PARTIAL_SUFFIX, lock
-from xacle_stack.errors import WorkerError, XacleStackError
+from xacle_stack.errors import WorkerError, XacleStackError, bullet_list
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-# A function of more bytes is put into a file, if there is a folder that all workers see.
-MAX_SENT_BYTES = 1 << 16
 # Names of errors that mean the end of a worker or of a cluster: joblib's, Dask's and Ray's.
 _DEATHS = frozenset(
     {"BrokenProcessPool", "KilledWorker", "CancelledError", "RayActorError", "WorkerCrashedError"}
+)
+_WORKERS_NEED = (
+    "Every worker needs the versions of this process, and must see the store and the audio files "
+    "under the same paths."
 )
 _PREFIX = ".tasks-"
 # Backends that return everything at once are given so many tasks a worker at a time.
@@ -46,6 +50,7 @@ def run_tasks(
     n_jobs: int | None = None,
     kept: str = "",
     folder: Path | None = None,
+    files: Sequence[Path] = (),
 ) -> Iterator[Result]:
     """Apply a function to each argument, and yield the results in order.
 
@@ -64,8 +69,10 @@ def run_tasks(
     kept : str, optional
         What to tell a user whose worker dies: what is kept and what to do.
     folder : Path, optional
-        A folder that all workers see.  While the tasks run, a function of more than 64 KiB is in a
-        hidden file there, and the tasks carry its path only.
+        A folder that all workers must see.  While they run tasks, the function is in a hidden file
+        there, and the tasks carry its path only.
+    files : sequence of Path, optional
+        Files that all workers must see, too.
 
     Yields
     ------
@@ -74,7 +81,8 @@ def run_tasks(
     Raises
     ------
     WorkerError
-        If a worker dies and the backend does not run its task again.
+        If a worker dies and the backend does not run its task again, does not see the folder or a
+        file, or has another version of this library.
     Exception
         That of the first task that fails.  The name of the task stands in front of the message of
         an error of this library, and in a note to others.
@@ -92,7 +100,8 @@ def run_tasks(
         n_jobs = 1 if len(calls) == 1 else n_jobs  # joblib waits for threads in steps of 10 ms
         yield from _results(calls, n_jobs)
         return
-    with _sent(function, folder) as sent, _deaths_told(kept):
+    with _sent(function, folder, files) as sent, _deaths_told(kept):
+        _check_workers(sent)
         calls = [
             delayed(_call_elsewhere)(sent, name, argument)
             for name, argument in zip(names, arguments, strict=True)
@@ -175,26 +184,42 @@ def _call(function: Callable[[Argument], Result], name: str, argument: Argument)
 
 @dataclass(frozen=True)
 class _SentFunction:
-    """A pickled function: its bytes, or else the path of a file with them."""
+    """A pickled function, or the path of a file with it, and what workers must have."""
 
     digest: str
     content: bytes = field(compare=False, repr=False)
     path: Path | None = field(default=None, compare=False)
+    files: tuple[Path, ...] = field(default=(), compare=False)
+    versions: tuple[str, ...] = field(default_factory=lambda: _versions())
 
-    def unpickle(self) -> Callable[[Any], Any]:
-        content = self.content
-        if self.path is not None:
-            try:
-                content = self.path.read_bytes()
-            except OSError as error:
-                raise WorkerError(
-                    f"a worker cannot read {self.path} ({error.strerror}). The workers must see "
-                    "this folder under the same path."
-                ) from error
-            # Whoever may write to the folder shall not be able to run code here.
-            if _digest(content) != self.digest:
-                raise WorkerError(f"{self.path} was changed while the tasks ran. Run again.")
-        return pickle.loads(content)
+    def read(self) -> bytes:
+        """Return the pickled function, or raise a WorkerError that says what this process lacks."""
+        if (versions := _versions()) != self.versions:
+            raise WorkerError(f"it has {_listed(versions)}, not {_listed(self.versions)}.")
+        try:
+            content = self.content if self.path is None else self.path.read_bytes()
+            for file in self.files:
+                file.stat()
+        except OSError as error:
+            raise WorkerError(f"it cannot read {error.filename} ({error.strerror}).") from error
+        # Whoever may write to the folder shall not be able to run code here.
+        if _digest(content) != self.digest:
+            raise WorkerError(f"it finds {self.path} changed.")
+        return content
+
+
+def _versions() -> tuple[str, ...]:
+    """Return what has to be the same where one process pickles and another unpickles."""
+    python, numpy = platform.python_version_tuple(), version("numpy").partition(".")[0]
+    return (
+        f"xacle-stack {version('xacle-stack')}",
+        f"Python {python[0]}.{python[1]}",
+        f"NumPy {numpy}",
+    )
+
+
+def _listed(versions: Sequence[str]) -> str:
+    return ", ".join(versions)
 
 
 def _digest(content: bytes) -> str:
@@ -202,26 +227,62 @@ def _digest(content: bytes) -> str:
 
 
 @contextmanager
-def _sent(function: Callable[..., Any], folder: Path | None) -> Iterator[_SentFunction]:
+def _sent(
+    function: Callable[..., Any], folder: Path | None = None, files: Sequence[Path] = ()
+) -> Iterator[_SentFunction]:
     content = bytes(dumps(function))  # also what stands in a notebook
-    if folder is None or len(content) <= MAX_SENT_BYTES:
+    if folder is None:
         yield _SentFunction(_digest(content), content)
         return
+    with _hidden_file(folder.absolute(), content) as path:
+        yield _SentFunction(_digest(content), b"", path, tuple(map(Path.absolute, files)))
+
+
+@contextmanager
+def _hidden_file(folder: Path, content: bytes) -> Iterator[Path]:
     for left in folder.glob(f"{_PREFIX}*{PARTIAL_SUFFIX}"):  # by processes that were killed
         with suppress(OSError), left.open("rb") as file:
             if lock(file.fileno()):
                 left.unlink()
-    name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
-    path = folder.absolute() / name
-    with path.open("xb") as file:
+    path = folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+    try:
+        file = path.open("xb")
+    except OSError as error:
+        raise WorkerError(
+            f"{folder}: cannot be written ({error.strerror}). While workers run tasks, what they "
+            "share is in a hidden file there: name a store that you may write to."
+        ) from error
+    with file:
         try:
             lock(file.fileno())
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            yield _SentFunction(_digest(content), b"", path)
+            yield path
         finally:
             path.unlink(missing_ok=True)
+
+
+def _check_workers(sent: _SentFunction) -> None:
+    """Name all workers of a Dask cluster that cannot take part; others are found by their tasks."""
+    backend, _ = get_active_backend(prefer="threads")
+    if not hasattr(backend, "client"):
+        return
+    found = backend.client.run(_reason, sent, on_error="return")
+    reasons = [f"{address}: {reason}" for address, reason in found.items() if reason]
+    if reasons:
+        raise WorkerError(
+            f"{len(reasons)} of {len(found)} workers cannot take part:\n{bullet_list(reasons)}\n"
+            f"{_WORKERS_NEED}"
+        )
+
+
+def _reason(sent: _SentFunction) -> str:
+    try:
+        sent.read()
+    except WorkerError as error:
+        return str(error)
+    return ""
 
 
 # The one state of a module that changes: a worker keeps what it unpickled last, such as loaded
@@ -231,7 +292,11 @@ _UNPICKLING = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _unpickled(sent: _SentFunction) -> Callable[[Any], Any]:
-    return sent.unpickle()
+    try:
+        return pickle.loads(sent.read())
+    except WorkerError as error:
+        name = f"process {os.getpid()} of {platform.node()}"
+        raise WorkerError(f"the worker in {name}: {error} {_WORKERS_NEED}") from None
 
 
 def _call_elsewhere(sent: _SentFunction, name: str, argument: Any) -> Any:

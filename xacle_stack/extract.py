@@ -143,10 +143,11 @@ def extract_embeddings(
     KeyboardInterrupt
         At Ctrl-C.  The rows of complete batches are kept; of a cluster, those of complete segments.
     """
-    is_elsewhere = runs_elsewhere(n_jobs)
+    if is_elsewhere := runs_elsewhere(n_jobs):
+        Path(root).mkdir(parents=True, exist_ok=True)  # all workers must see it
     devices = (device,) if is_elsewhere else resolve_devices(device)
     work = _Work(Path(root), read_fingerprints(encoders), devices[0], batch_size)
-    items = _Items(pairs, AudioKeys(work.root), n_jobs)
+    items = _Items(pairs, work.root, n_jobs)
     shards = work.shards(items, effective_n_jobs(n_jobs) if is_elsewhere else len(devices))
     done = _Done()
     try:
@@ -181,9 +182,9 @@ def store_id(fingerprint: Fingerprint) -> StoreId:
 class _Items:
     """The clips and captions of pairs, each once, in the order in which they are encoded."""
 
-    def __init__(self, pairs: Iterable[Pairs], audio_keys: AudioKeys, n_jobs: int | None) -> None:
+    def __init__(self, pairs: Iterable[Pairs], root: Path, n_jobs: int | None) -> None:
         splits = list(pairs)
-        self.audio_keys = audio_keys
+        self.audio_keys = AudioKeys(root)
         captions = sorted(
             {caption for split in splits for caption in split.captions},
             key=lambda caption: (len(caption), caption),
@@ -191,7 +192,17 @@ class _Items:
         clips = [*dict.fromkeys(path for split in splits for path in split.audio)]
         runs = [[*map(_absolute, clips[rows])] for rows in row_blocks(0, len(clips))]
         names = [f"reading headers from {run[0]} on" for run in runs]
-        durations = chain.from_iterable(run_tasks(_durations, runs, names=names, n_jobs=n_jobs))
+        some_file = next((one for one in clips if isinstance(one, Path) and one.is_file()), None)
+        durations = chain.from_iterable(
+            run_tasks(
+                _durations,
+                runs,
+                names=names,
+                n_jobs=n_jobs,
+                folder=root,
+                files=[] if some_file is None else [some_file],
+            )
+        )
         # Clips of equal duration stay in the order in which they first come.
         order = sorted(zip(durations, range(len(clips)), strict=True))
         self.of: dict[Modality, list[Any]] = {
@@ -200,7 +211,7 @@ class _Items:
         }
         self.keys: dict[Modality, list[str | None]] = {
             "text": [text_key(caption) for caption in captions],
-            "audio": [audio_keys.known(clip) for clip in self.of["audio"]],
+            "audio": [self.audio_keys.known(clip) for clip in self.of["audio"]],
         }
 
 
@@ -374,6 +385,7 @@ def _encode_elsewhere(
         names=[shard.name for shard in shards],
         n_jobs=n_jobs,
         kept=f"All that is in the store {work.root} is kept: run again to go on from there.",
+        folder=work.root,
     )
     bars = {modality: _bar(modality, shards, progress) for modality in MODALITIES}
     for shard, part in zip(shards, results, strict=True):
