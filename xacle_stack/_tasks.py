@@ -241,8 +241,8 @@ def _sent(
 @contextmanager
 def _hidden_file(folder: Path, content: bytes) -> Iterator[Path]:
     for left in folder.glob(f"{_PREFIX}*{PARTIAL_SUFFIX}"):  # by processes that were killed
-        with suppress(OSError), left.open("rb") as file:
-            if lock(file.fileno()):
+        with suppress(OSError), left.open("rb") as leftover:
+            if lock(leftover.fileno()):
                 left.unlink()
     path = folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     try:

@@ -18,7 +18,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -44,7 +44,6 @@ from xacle_stack.cache import (
     text_key,
 )
 from xacle_stack.encoders import (
-    MODALITIES,
     BatchQueue,
     Encoder,
     EncoderChoice,
@@ -66,7 +65,9 @@ DECODE_WINDOW = 32
 # A clip decoded ahead keeps at most so much resampled audio.  A longer clip is decoded again
 # in its turn, because its header does not tell its length for sure.
 MAX_AHEAD_BYTES = 8 << 20
+# Captions come first, because they take little time.
 # A shard has at most about so many items: seconds on a GPU, minutes on a processor.
+_ORDER: Sequence[Modality] = ("text", "audio")
 MAX_SHARD_ITEMS: Mapping[Modality, int] = {"audio": 1024, "text": 4096}
 
 
@@ -271,8 +272,8 @@ class _Work:
         self.device, self.batch_size = device, batch_size
         self.known = {
             (choice, modality): KnownKeys(root, store_id(fingerprint), modality)
+            for modality in _ORDER
             for choice, fingerprint in fingerprints.items()
-            for modality in MODALITIES
             if choice.info.outputs(modality)
         }
         self._lock = threading.Lock()
@@ -295,7 +296,7 @@ class _Work:
         for known_keys in self.known.values():
             known_keys.refresh()
         shards = []
-        for modality in ("text", "audio"):
+        for modality in _ORDER:
             known = [keys for (_, each), keys in self.known.items() if each == modality]
             of, keys = items.of[modality], items.keys[modality]
             whole = batch_multiple(modality, self.device, self.batch_size)
@@ -329,26 +330,28 @@ class _Work:
             ]
             for task in tasks:
                 stack.enter_context(task.writer)
-            bars = {
-                modality: stack.enter_context(_bar(modality, shards, progress))
-                for modality in MODALITIES
-            }
-            for shard in shards:
-                takers = [task for task in tasks if task.modality == shard.modality]
-                update = bars[shard.modality].update
-                if shard.modality == "text":
-                    keys = _encode_captions(shard, takers, update)
-                else:
-                    keys = _encode_clips(shard, takers, update, done, n_jobs, remember, goes_on)
-                for task in takers:
-                    task.queue.finish()
-                    task.note_failures(shard, keys)
+            for modality, update, some in _with_bars(shards, progress):
+                takers = [task for task in tasks if task.modality == modality]
+                for shard in some:
+                    if modality == "text":
+                        keys = _encode_captions(shard, takers, update)
+                    else:
+                        keys = _encode_clips(shard, takers, update, done, n_jobs, remember, goes_on)
+                    for task in takers:
+                        task.queue.finish()
+                        task.note_failures(shard, keys)
 
 
-def _bar(modality: Modality, shards: Sequence[_Shard], shown: bool) -> Any:
-    total = sum(shard.n_lacking for shard in shards if shard.modality == modality)
-    unit = "clips" if modality == "audio" else "captions"
-    return progress_bar("all encoders", total, unit, shown=shown)
+def _with_bars(
+    shards: Sequence[_Shard], progress: bool
+) -> Iterator[tuple[Modality, Callable[..., Any], list[_Shard]]]:
+    """Yield the shards of captions, then those of clips, with the update of their progress bar."""
+    for modality in _ORDER:
+        some = [shard for shard in shards if shard.modality == modality]
+        unit = "clips" if modality == "audio" else "captions"
+        n_lacking = sum(shard.n_lacking for shard in some)
+        with progress_bar("all encoders", n_lacking, unit, shown=progress) as bar:
+            yield modality, bar.update, some
 
 
 def _encode_share(
@@ -379,7 +382,7 @@ def _encode_elsewhere(
     progress: bool,
 ) -> None:
     """Let workers of joblib's backend encode, and remember what they decoded."""
-    results = run_tasks(
+    tasks = run_tasks(
         partial(_encode_shard, work),
         shards,
         names=[shard.name for shard in shards],
@@ -387,14 +390,15 @@ def _encode_elsewhere(
         kept=f"All that is in the store {work.root} is kept: run again to go on from there.",
         folder=work.root,
     )
-    bars = {modality: _bar(modality, shards, progress) for modality in MODALITIES}
-    for shard, part in zip(shards, results, strict=True):
-        for number, (key, status) in part.decoded.items():
-            items.audio_keys.remember(items.of["audio"][number], key, status)
-        done.add(part)
-        bars[shard.modality].update(shard.n_lacking)
-    for bar in bars.values():
-        bar.close()
+    with closing(tasks) as results:
+        for _, update, some in _with_bars(shards, progress):
+            for shard in some:
+                part = next(results)
+                for number, (key, status) in part.decoded.items():
+                    items.audio_keys.remember(items.of["audio"][number], key, status)
+                done.add(part)
+                update(shard.n_lacking)
+        next(results, None)  # there is none, and the workers are left in peace
 
 
 def _encode_shard(work: _Work, shard: _Shard) -> _Done:

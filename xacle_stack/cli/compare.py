@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from xacle_stack.cli.cluster import on_cluster
 from xacle_stack.cli.options import (
     DEFAULT_REPORT_AUDIO,
     DEFAULT_STORE,
     AudioColumn,
     AudioRoot,
     Checkpoints,
+    Cluster,
     Code,
     Data,
     Folds,
@@ -50,6 +52,7 @@ def compare(
     audio_root: AudioRoot = None,
     report_audio: ReportAudio = DEFAULT_REPORT_AUDIO,
     jobs: Jobs = -1,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Train every system of a recipe on the train split and compare them on the others."""
@@ -60,11 +63,12 @@ def compare(
         settings = settings.with_seeds(seeds)
     folder = out or Path("runs") / f"compare-{settings.name}-{data_name(data)}"
     splits = chosen_sets(data, audio_column, text_column, audio_root)
-    run_and_print(
-        *(data, splits, settings, settings.compared_systems, store, folder),
-        train=train,
-        n_folds=cv,
-        report_audio=report_audio,
-        jobs=jobs,
-        quiet=quiet,
-    )
+    with on_cluster(cluster):
+        run_and_print(
+            *(data, splits, settings, settings.compared_systems, store, folder),
+            train=train,
+            n_folds=cv,
+            report_audio=report_audio,
+            jobs=jobs,
+            quiet=quiet,
+        )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from xacle_stack.cli.cluster import on_cluster
 from xacle_stack.cli.options import (
     DATA_HELP,
     DEFAULT_RECIPE,
@@ -13,6 +14,7 @@ from xacle_stack.cli.options import (
     AudioColumn,
     AudioRoot,
     Checkpoints,
+    Cluster,
     Code,
     Device,
     Jobs,
@@ -62,6 +64,7 @@ def evaluate(
     checkpoint: Checkpoints = None,
     code: Code = None,
     jobs: Jobs = -1,
+    cluster: Cluster = None,
     audio_column: AudioColumn = None,
     text_column: TextColumn = None,
     audio_root: AudioRoot = None,
@@ -95,26 +98,27 @@ def evaluate(
     sets = chosen_sets(place, audio_column, text_column, audio_root)
     name = training_set(sets, train, source=place)
     rated = {name: sets[name]}
-    with new_store_said(store):
-        report = fill_cache(
-            *(place, settings, store),
-            splits=rated,
+    with on_cluster(cluster):
+        with new_store_said(store):
+            report = fill_cache(
+                *(place, settings, store),
+                splits=rated,
+                train=name,
+                device=device,
+                n_jobs=jobs,
+                progress=not quiet,
+            )
+        stop_on_failures(report)
+        reference, spec = next(iter(settings.stack_systems.items()))
+        folder = out or Path("runs") / f"{settings.name}-{data_name(place)}"
+        run_and_print(
+            *(place, rated, settings, {reference: spec}, store, folder),
             train=name,
-            device=device,
-            n_jobs=jobs,
-            progress=not quiet,
+            n_folds=cv,
+            report_audio=DEFAULT_REPORT_AUDIO,
+            jobs=jobs,
+            quiet=quiet,
         )
-    stop_on_failures(report)
-    reference, spec = next(iter(settings.stack_systems.items()))
-    folder = out or Path("runs") / f"{settings.name}-{data_name(place)}"
-    run_and_print(
-        *(place, rated, settings, {reference: spec}, store, folder),
-        train=name,
-        n_folds=cv,
-        report_audio=DEFAULT_REPORT_AUDIO,
-        jobs=jobs,
-        quiet=quiet,
-    )
 
 
 def _evaluate_files(

@@ -1,5 +1,6 @@
 """``xacle-stack features``: encode a data set into the cache."""
 
+from xacle_stack.cli.cluster import on_cluster
 from xacle_stack.cli.options import (
     DEFAULT_RECIPE,
     DEFAULT_STORE,
@@ -7,6 +8,7 @@ from xacle_stack.cli.options import (
     AudioRoot,
     BatchSize,
     Checkpoints,
+    Cluster,
     Code,
     Data,
     Device,
@@ -37,6 +39,7 @@ def features(
     text_column: TextColumn = None,
     audio_root: AudioRoot = None,
     jobs: Jobs = -1,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Encode every clip and caption of a data set, once, into the cache."""
@@ -45,7 +48,7 @@ def features(
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     splits = chosen_sets(data, audio_column, text_column, audio_root)
     try:
-        with new_store_said(store):
+        with on_cluster(cluster), new_store_said(store):
             report = fill_cache(
                 data,
                 settings,

@@ -1,5 +1,6 @@
 """The options that several commands share."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,12 @@ def _some_jobs(jobs: int) -> int:
     if jobs == 0:
         raise typer.BadParameter("give 1 or more, or -1 for one a core.")
     return jobs
+
+
+def _an_address(address: str | None) -> str | None:
+    if address is not None and not re.fullmatch(r"\S+:\d+", address):
+        raise typer.BadParameter(f"{address!r}: expected an address such as tcp://10.0.0.1:8786.")
+    return address
 
 
 DATA_HELP = "Folder in the XACLE layout, or a table: CSV, TSV, JSONL, Parquet."
@@ -54,6 +61,16 @@ Jobs = Annotated[
     int,
     typer.Option(
         "--jobs", "-j", callback=_some_jobs, help="Tasks side by side; -1 for one a core."
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        callback=_an_address,
+        envvar="DASK_SCHEDULER_ADDRESS",
+        help="A Dask scheduler whose workers do the work; default this machine.",
     ),
 ]
 Device = Annotated[

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from xacle_stack.cli.cluster import on_cluster
 from xacle_stack.cli.options import (
     DEFAULT_INTERVAL,
     DEFAULT_RECIPE,
     DEFAULT_STORE,
     Checkpoints,
+    Cluster,
     Code,
     Device,
     Jobs,
@@ -69,6 +71,7 @@ def rate(
     code: Code = None,
     text_column: TextColumn = None,
     jobs: Jobs = -1,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Score the clips of text-to-audio generators, compare the generators, and write a page."""
@@ -79,28 +82,29 @@ def rate(
 
     from xacle_stack.rating import rate as rate_generators
 
-    scorer = chosen_scorer(
-        model,
-        recipe if model is not None else recipe or DEFAULT_RECIPE,
-        reference=reference,
-        checkpoint=checkpoint,
-        code=code,
-        precision=precision,
-        store=store,
-        device=device,
-        n_jobs=jobs,
-        progress=not quiet,
-    )
-    with new_store_said(store):
-        rating = rate_generators(
-            prompts,
-            generators or (),
-            scorer,
-            ratings=ratings,
-            below=below,
-            interval=interval,
-            text_column=text_column,
+    with on_cluster(cluster):
+        scorer = chosen_scorer(
+            model,
+            recipe if model is not None else recipe or DEFAULT_RECIPE,
+            reference=reference,
+            checkpoint=checkpoint,
+            code=code,
+            precision=precision,
+            store=store,
+            device=device,
+            n_jobs=jobs,
+            progress=not quiet,
         )
+        with new_store_said(store):
+            rating = rate_generators(
+                prompts,
+                generators or (),
+                scorer,
+                ratings=ratings,
+                below=below,
+                interval=interval,
+                text_column=text_column,
+            )
     page = rating.save(out, audio=report_audio.value)
     for table in rating.tables():
         console.print(table)

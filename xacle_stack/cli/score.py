@@ -8,6 +8,7 @@ import typer
 
 from xacle_stack._files import name_in_files
 from xacle_stack._printable import printable_name
+from xacle_stack.cli.cluster import on_cluster
 from xacle_stack.cli.label_free import print_scale
 from xacle_stack.cli.options import (
     DATA_HELP,
@@ -16,6 +17,7 @@ from xacle_stack.cli.options import (
     AudioColumn,
     AudioRoot,
     Checkpoints,
+    Cluster,
     Code,
     Device,
     Jobs,
@@ -95,6 +97,7 @@ def score(
     text_column: TextColumn = None,
     audio_root: AudioRoot = None,
     jobs: Jobs = -1,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Score a set of a folder or a table into a CSV of predictions, or single clips and captions.
@@ -126,36 +129,37 @@ def score(
             text_column=text_column,
             audio_root=audio_root,
         )
-    scorer = chosen_scorer(
-        model,
-        recipe,
-        reference=reference,
-        checkpoint=checkpoint,
-        code=code,
-        max_bytes=max_model_bytes,
-        store=store,
-        device=device,
-        n_jobs=jobs,
-        progress=not quiet,
-    )
-    if pairs is None:
-        _print_scores(audio or [], scorer, captions, interval)
-        return
-    path = out or Path(f"scores-{name_in_files(pairs.split)}.csv")
-    is_official = data is not None and data.is_dir() and model is not None and interval is None
-    with new_store_said(store):
-        if not scorer.can_score:  # label-free, without a reference
-            scorer.fit(pairs)
-        if is_official:
-            write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
-        else:
-            if interval is None and scorer.has_intervals:
-                interval = DEFAULT_INTERVAL
-            scored = scorer.assess(pairs, interval=interval)
-            scored.write(path)
-            if model is None:
-                print_scale(scorer, scored, reference)
-    console.print(f"{len(pairs)} scores: {path}", soft_wrap=True)
+    with on_cluster(None if pairs is None else cluster):
+        scorer = chosen_scorer(
+            model,
+            recipe,
+            reference=reference,
+            checkpoint=checkpoint,
+            code=code,
+            max_bytes=max_model_bytes,
+            store=store,
+            device=device,
+            n_jobs=jobs,
+            progress=not quiet,
+        )
+        if pairs is None:
+            _print_scores(audio or [], scorer, captions, interval)
+            return
+        path = out or Path(f"scores-{name_in_files(pairs.split)}.csv")
+        is_official = data is not None and data.is_dir() and model is not None and interval is None
+        with new_store_said(store):
+            if not scorer.can_score:  # label-free, without a reference
+                scorer.fit(pairs)
+            if is_official:
+                write_predictions(path, pairs.ids, scorer.score(pairs), pairs.split)
+            else:
+                if interval is None and scorer.has_intervals:
+                    interval = DEFAULT_INTERVAL
+                scored = scorer.assess(pairs, interval=interval)
+                scored.write(path)
+                if model is None:
+                    print_scale(scorer, scored, reference)
+        console.print(f"{len(pairs)} scores: {path}", soft_wrap=True)
 
 
 def _captions(audio: list[Path], texts: list[str]) -> list[str]:

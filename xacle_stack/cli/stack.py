@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from xacle_stack.cli.cluster import on_cluster
 from xacle_stack.cli.options import (
     DEFAULT_RECIPE,
     DEFAULT_REPORT_AUDIO,
@@ -12,6 +13,7 @@ from xacle_stack.cli.options import (
     AudioColumn,
     AudioRoot,
     Checkpoints,
+    Cluster,
     Code,
     Data,
     Folds,
@@ -50,6 +52,7 @@ def stack(
     audio_root: AudioRoot = None,
     report_audio: ReportAudio = DEFAULT_REPORT_AUDIO,
     jobs: Jobs = -1,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Fit the stack on the train split; print, and save, results for the other splits.
@@ -61,14 +64,15 @@ def stack(
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     folder = out or Path("runs") / f"{settings.name}-{data_name(data)}"
     splits = chosen_sets(data, audio_column, text_column, audio_root)
-    run_and_print(
-        *(data, splits, settings, settings.stack_systems, store, folder),
-        train=train,
-        n_folds=cv,
-        report_audio=report_audio,
-        jobs=jobs,
-        quiet=quiet,
-    )
+    with on_cluster(cluster):
+        run_and_print(
+            *(data, splits, settings, settings.stack_systems, store, folder),
+            train=train,
+            n_folds=cv,
+            report_audio=report_audio,
+            jobs=jobs,
+            quiet=quiet,
+        )
     if recipe == DEFAULT_RECIPE:
         _say_next_step(data)
 
