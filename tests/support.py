@@ -69,3 +69,28 @@ def random_embeddings(seed: int, n_pairs: int = 40) -> PairEmbeddings:
     }
     auxiliary = {"tags:logits": rng.normal(size=(n_pairs, 3)).astype(np.float32)}
     return PairEmbeddings(spaces, auxiliary, [f"{seed}-{row}" for row in range(n_pairs)])
+
+
+def toy_that(tmp_path: Path, action: str) -> EncoderChoice:
+    """Return an encoder that acts at its third batch, in one process of those that encode."""
+    source = Path(TOY.name.rpartition(":")[0]).read_text()
+    path = tmp_path / "acting.py"
+    path.write_text(f"""{source}
+
+import os, pathlib, signal, time
+
+class Acting(ToySpace):
+    n_batches = 0
+
+    def encode_audio(self, clips):
+        self.n_batches += 1
+        if self.n_batches == 3:
+            try:
+                pathlib.Path({str(tmp_path / "acted")!r}).touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                {action}
+        return super().encode_audio(clips)
+""")
+    return EncoderChoice(f"{path}:Acting")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support import BATCH_TOY, TOY, WriteData
+from support import BATCH_TOY, TOY, WriteData, toy_that
 
 from xacle_stack import extract
 from xacle_stack.audio import Clip, SampleSource, read_clip
@@ -573,31 +573,6 @@ def test_an_encoder_that_fails_to_load_leaves_no_store(
     with pytest.raises(EncoderError, match="'NoneType'"):
         extract_embeddings([pairs], [TOY], tmp_path / "store")
     assert FeatureCache(tmp_path / "store").stores() == []
-
-
-def toy_that(tmp_path: Path, action: str) -> EncoderChoice:
-    """Return an encoder that acts at its third batch, in one process of those that encode."""
-    source = Path(TOY.name.rpartition(":")[0]).read_text()
-    path = tmp_path / "acting.py"
-    path.write_text(f"""{source}
-
-import os, pathlib, signal, time
-
-class Acting(ToySpace):
-    n_batches = 0
-
-    def encode_audio(self, clips):
-        self.n_batches += 1
-        if self.n_batches == 3:
-            try:
-                pathlib.Path({str(tmp_path / "acted")!r}).touch(exist_ok=False)
-            except FileExistsError:
-                pass
-            else:
-                {action}
-        return super().encode_audio(clips)
-""")
-    return EncoderChoice(f"{path}:Acting")
 
 
 def n_rows(store: Path) -> int:

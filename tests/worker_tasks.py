@@ -2,11 +2,13 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
 
 from xacle_stack.errors import CacheError
+from xacle_stack.systems import CosineMean
 
 
 def square(offset: float, number: float) -> tuple[float, int]:
@@ -38,8 +40,21 @@ def die_always(number: int) -> int:
     return number
 
 
-def slow(number: int) -> int:
-    import time
-
-    time.sleep(0.5)
+def wait_for_release(folder: Path, number: int) -> int:
+    """Say that the task runs, and go on when the folder says so."""
+    (folder / f"started-{number}").touch()
+    while not (folder / "released").exists():
+        time.sleep(0.01)
     return number
+
+
+class DyingCosines(CosineMean):
+    """The first process that predicts the pairs of a whole block kills itself."""
+
+    marker: Path
+
+    def cosines(self, X: object) -> np.ndarray:
+        if len(X) == 2048 and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().cosines(X)

@@ -138,6 +138,10 @@ def _results(calls: Sequence[Any], n_jobs: int | None) -> Iterator[Any]:
     except BaseException:
         with suppress(_NoMoreError):
             outputs.throw(_NoMoreError())
+        # joblib holds the futures of a call that ended early, and Dask would go on with them.
+        futures = getattr(backend, "_callbacks", {})
+        while futures:
+            futures.popitem()[0].cancel()
         raise
 
 
