@@ -11,7 +11,7 @@ import pickle
 import platform
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -51,7 +51,7 @@ def run_tasks(
     kept: str = "",
     folder: Path | None = None,
     files: Sequence[Path] = (),
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Apply a function to each argument, and yield the results in order.
 
     Parameters

@@ -147,7 +147,7 @@ def extract_embeddings(
     if is_elsewhere := runs_elsewhere(n_jobs):
         Path(root).mkdir(parents=True, exist_ok=True)  # all workers must see it
     devices = (device,) if is_elsewhere else resolve_devices(device)
-    work = _Work(Path(root), read_fingerprints(encoders), devices[0], batch_size)
+    work = Work(Path(root), read_fingerprints(encoders), devices[0], batch_size)
     items = _Items(pairs, work.root, n_jobs)
     shards = work.shards(items, effective_n_jobs(n_jobs) if is_elsewhere else len(devices))
     done = _Done()
@@ -158,7 +158,7 @@ def extract_embeddings(
             shares = [
                 partial(
                     _encode_share,
-                    _Work(work.root, work.fingerprints, each, batch_size),
+                    Work(work.root, work.fingerprints, each, batch_size),
                     shards[worker :: len(devices)],
                     n_jobs,
                     progress and worker == 0,
@@ -226,7 +226,7 @@ def _absolute(item: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Shard:
+class Shard:
     """Clips or captions that follow one another, with the content keys that are known."""
 
     modality: Modality
@@ -237,6 +237,7 @@ class _Shard:
 
     @property
     def name(self) -> str:
+        """What errors call it."""
         what = "clips" if self.modality == "audio" else "captions"
         return f"{what} {self.start}-{self.start + len(self.items) - 1}, from {self.items[0]} on"
 
@@ -258,7 +259,7 @@ class _Done:
         self.decoded |= other.decoded
 
 
-class _Work:
+class Work:
     """What all shards share.  A process that unpickles it loads the encoders once."""
 
     def __init__(
@@ -281,7 +282,7 @@ class _Work:
 
     def __reduce__(self) -> tuple[Any, ...]:
         fingerprints = {choice.absolute: each for choice, each in self.fingerprints.items()}
-        return _Work, (self.root.absolute(), fingerprints, self.device, self.batch_size)
+        return Work, (self.root.absolute(), fingerprints, self.device, self.batch_size)
 
     @property
     def loaded(self) -> LoadedEncoders:
@@ -291,7 +292,7 @@ class _Work:
                 self._loaded = LoadedEncoders([*self.fingerprints], device=self.device)
             return self._loaded
 
-    def shards(self, items: _Items, n_workers: int) -> list[_Shard]:
+    def shards(self, items: _Items, n_workers: int) -> list[Shard]:
         """Return the shards that lack anything."""
         for known_keys in self.known.values():
             known_keys.refresh()
@@ -308,12 +309,12 @@ class _Work:
                 )
                 if known and n_lacking:
                     part = [*map(_absolute, of[rows])] if n_workers > 1 else of[rows]
-                    shards.append(_Shard(modality, rows.start, part, keys[rows], n_lacking))
+                    shards.append(Shard(modality, rows.start, part, keys[rows], n_lacking))
         return shards
 
     def encode(
         self,
-        shards: Sequence[_Shard],
+        shards: Sequence[Shard],
         done: _Done,
         *,
         n_jobs: int | None,
@@ -343,8 +344,8 @@ class _Work:
 
 
 def _with_bars(
-    shards: Sequence[_Shard], progress: bool
-) -> Iterator[tuple[Modality, Callable[..., Any], list[_Shard]]]:
+    shards: Sequence[Shard], progress: bool
+) -> Iterator[tuple[Modality, Callable[..., Any], list[Shard]]]:
     """Yield the shards of captions, then those of clips, with the update of their progress bar."""
     for modality in _ORDER:
         some = [shard for shard in shards if shard.modality == modality]
@@ -355,7 +356,7 @@ def _with_bars(
 
 
 def _encode_share(
-    work: _Work, shards: Sequence[_Shard], n_jobs: int | None, progress: bool, goes_on: GoesOn
+    work: Work, shards: Sequence[Shard], n_jobs: int | None, progress: bool, goes_on: GoesOn
 ) -> _Done:
     """Encode the share of a device, in a process of its own."""
     done, audio_keys = _Done(), AudioKeys(work.root)
@@ -374,8 +375,8 @@ def _encode_share(
 
 
 def _encode_elsewhere(
-    work: _Work,
-    shards: Sequence[_Shard],
+    work: Work,
+    shards: Sequence[Shard],
     items: _Items,
     done: _Done,
     n_jobs: int | None,
@@ -383,7 +384,7 @@ def _encode_elsewhere(
 ) -> None:
     """Let workers of joblib's backend encode, and remember what they decoded."""
     tasks = run_tasks(
-        partial(_encode_shard, work),
+        partial(encode_shard, work),
         shards,
         names=[shard.name for shard in shards],
         n_jobs=n_jobs,
@@ -401,7 +402,8 @@ def _encode_elsewhere(
         next(results, None)  # there is none, and the workers are left in peace
 
 
-def _encode_shard(work: _Work, shard: _Shard) -> _Done:
+def encode_shard(work: Work, shard: Shard) -> _Done:
+    """Encode one shard in a worker of joblib's backend, and return what became of it."""
     # Whoever starts workers says by this variable how many cores a task may use: Dask, Ray, loky.
     n_threads = os.environ.get("OMP_NUM_THREADS", "")
     done = _Done()
@@ -412,7 +414,7 @@ def _encode_shard(work: _Work, shard: _Shard) -> _Done:
     return done
 
 
-def _report(work: _Work, items: _Items, done: _Done) -> ExtractionReport:
+def _report(work: Work, items: _Items, done: _Done) -> ExtractionReport:
     report = ExtractionReport(done.encoded)
     for number, (key, _) in done.decoded.items():
         items.keys["audio"][number] = key
@@ -431,7 +433,7 @@ class _Task:
 
     def __init__(
         self,
-        work: _Work,
+        work: Work,
         choice: EncoderChoice,
         modality: Modality,
         device: str,
@@ -455,7 +457,7 @@ class _Task:
     def lacks(self, key: str) -> bool:
         return key not in self._keys and key not in self.queue
 
-    def note_failures(self, shard: _Shard, keys: Mapping[int, str]) -> None:
+    def note_failures(self, shard: Shard, keys: Mapping[int, str]) -> None:
         """Note the items of a shard that the encoder failed on."""
         for number, key in keys.items():
             if key in self.queue.failures:
@@ -476,7 +478,7 @@ class _Task:
 
 
 def _encode_captions(
-    shard: _Shard, tasks: Sequence[_Task], update: Callable[[], object]
+    shard: Shard, tasks: Sequence[_Task], update: Callable[[], object]
 ) -> dict[int, str]:
     """Encode captions; return the key of each by its number in the shard."""
     keys = {number: key for number, key in enumerate(shard.keys) if key is not None}
@@ -490,7 +492,7 @@ def _encode_captions(
 
 
 def _encode_clips(
-    shard: _Shard,
+    shard: Shard,
     tasks: Sequence[_Task],
     update: Callable[[], object],
     done: _Done,

@@ -69,7 +69,7 @@ class Predictor:
             or not runs_elsewhere(n_jobs)
             or scores_together(self.regressor)
         ):
-            return self._predict_part(embeddings)
+            return self.predict_part(embeddings)
         # This finds the rows of all pairs in the store, once for all workers.
         self.builder.transform(embeddings.take(slice(0, 1)))
         # Shards are whole blocks, so that the blocks, and the last bits, are those of one machine.
@@ -79,7 +79,7 @@ class Predictor:
             )
         ]
         results = run_tasks(
-            self._predict_part,
+            self.predict_part,
             [embeddings.take(rows) for rows in shards],
             names=[f"pairs {rows.start}-{rows.stop - 1}" for rows in shards],
             n_jobs=n_jobs,
@@ -93,7 +93,8 @@ class Predictor:
                 bar.update(len(part["scores"]))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _predict_part(self, embeddings: EmbeddingSource) -> dict[str, FloatArray]:
+    def predict_part(self, embeddings: EmbeddingSource) -> dict[str, FloatArray]:
+        """Return what `predict` does, in this process."""
         table = self.builder.transform(embeddings)
         found: dict[str, FloatArray] = {}
         if self.novelty is not None:
