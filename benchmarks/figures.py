@@ -127,6 +127,7 @@ def sentences() -> dict[Path, list[str]]:
             *_sick(),
             *_intervals(),
             *_serve(),
+            *_cluster_speed(),
             *_score_clips(),
             *_kernel(),
             *_stacker(),
@@ -139,7 +140,7 @@ def sentences() -> dict[Path, list[str]]:
             *_kills(),
             *_fuzz(),
         ],
-        **{page: [] for page in DOCS},
+        **{page: [*_cluster_costs()] if page.stem == "cluster" else [] for page in DOCS},
     }
 
 
@@ -347,6 +348,27 @@ def _serve() -> Iterator[str]:
         columns = ("other answers", "requests a second", "p50 (ms)", "p95 (ms)", "p99 (ms)")
         cells = " | ".join(shown(row[column], 0) for column in columns)
         yield f"| {row['max_batch']} | {row['clients']} | {cells} |"
+
+
+def _cluster_speed() -> Iterator[str]:
+    digits = {"one process_s": 1, "two workers_s": 1, "speed-up": 2}
+    digits |= {"bytes of a task an item": 0, "bytes of what tasks share": 0}
+    for row in read_rows("cluster"):
+        cells = [shown(row[column], n_digits) for column, n_digits in digits.items()]
+        yield _row([f"{row['n_items']:,} {row['what']}", *cells])
+
+
+def _cluster_costs() -> Iterator[str]:
+    clips, pairs = read_rows("cluster")
+    for what, row in (
+        ("clips encoded by the three small encoders of `mini`", clips),
+        ("pairs scored by the default stack", pairs),
+    ):
+        rate, hours = row["items/s of one process"], row["core-hours of 10 million"]
+        yield _row(
+            [what, shown(rate, 0), shown(hours, 1), shown(60 * row["hours on 100 workers"], 1)]
+        )
+    yield f"in these three spaces take {shown(clips['GB that 10 million store'], 1)} GB."
 
 
 def _score_clips() -> Iterator[str]:

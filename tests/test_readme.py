@@ -66,6 +66,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_python(code: str, workplace: Path) -> str:
     if "ProjectionHeadRegressor" in code:
         pytest.importorskip("torch")
+    for package in ("distributed", "ray"):
+        if f"import {package}" in code or f"from {package} import" in code:
+            pytest.importorskip(package)
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=workplace, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout

@@ -33,7 +33,7 @@ def on_cluster(address: str | None) -> Iterator[None]:
         raise WorkerError(
             f"no Dask scheduler answers at {address!r} ({type(error).__name__}: {error}). Start "
             "one with `dask scheduler`, and give its address to --cluster or in "
-            "DASK_SCHEDULER_ADDRESS, such as tcp://10.0.0.1:8786; or leave both out to work on "
+            "DASK_SCHEDULER_ADDRESS, such as tcp://scheduler:8786; or leave both out to work on "
             "this machine."
         ) from error
     with client:

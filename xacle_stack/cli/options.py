@@ -20,7 +20,7 @@ def _some_jobs(jobs: int) -> int:
 
 def _an_address(address: str | None) -> str | None:
     if address is not None and not re.fullmatch(r"\S+:\d+", address):
-        raise typer.BadParameter(f"{address!r}: expected an address such as tcp://10.0.0.1:8786.")
+        raise typer.BadParameter(f"{address!r}: expected an address such as tcp://scheduler:8786.")
     return address
 
 
