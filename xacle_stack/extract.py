@@ -43,6 +43,7 @@ from xacle_stack.cache import (
     file_status,
     text_key,
 )
+from xacle_stack.cache.segment_file import SegmentGoneError
 from xacle_stack.encoders import (
     BatchQueue,
     Encoder,
@@ -292,6 +293,15 @@ class Work:
                 self._loaded = LoadedEncoders([*self.fingerprints], device=self.device)
             return self._loaded
 
+    def refresh(self, modality: Modality) -> None:
+        """Learn what other processes have written since."""
+        with self._lock:
+            for (_, each), keys in self.known.items():
+                if each == modality:
+                    # Many workers change a store all the time.  What is missed is encoded twice.
+                    with suppress(SegmentGoneError):
+                        keys.refresh()
+
     def shards(self, items: _Items, n_workers: int) -> list[Shard]:
         """Return the shards that lack anything."""
         for known_keys in self.known.values():
@@ -407,9 +417,7 @@ def encode_shard(work: Work, shard: Shard) -> _Done:
     # Whoever starts workers says by this variable how many cores a task may use: Dask, Ray, loky.
     n_threads = os.environ.get("OMP_NUM_THREADS", "")
     done = _Done()
-    for (_, modality), keys in work.known.items():
-        if modality == shard.modality:
-            keys.refresh()  # others have written, and perhaps a worker that died with this shard
+    work.refresh(shard.modality)  # perhaps a worker died that had begun with this shard
     work.encode([shard], done, n_jobs=int(n_threads) if n_threads.isdecimal() else 1)
     return done
 

@@ -19,6 +19,7 @@ from xacle_stack.systems import (
     ProjectionHeadRegressor,
     TransformerRegressor,
 )
+from xacle_stack.systems.gate import scores_together
 from xacle_stack.table import FeatureTable, consecutive
 
 
@@ -200,3 +201,11 @@ def test_an_interrupted_network_leaves_a_usable_gate(rng, monkeypatch) -> None:
         model.fit(X, y)
     with pytest.raises(NotFittedError):
         model.predict(X)
+
+
+def test_statistics_of_the_batch_make_scores_depend_on_one_another() -> None:
+    gates = {each: GatedRegressor(Ridge(), statistics=each) for each in ("train", "batch")}
+    assert not scores_together(gates["train"])
+    assert scores_together(gates["batch"])
+    assert scores_together(GatedRegressor(gates["batch"]))
+    assert not scores_together(object())
