@@ -18,13 +18,13 @@ def test_the_card_is_readable_json(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "model.json").read_text())
     assert card == load_card(tmp_path / "model.skops")
     assert card["recipe"] == {"name": "mine"}
-    assert card["format_version"] == 4
+    assert card["format_version"] == 5
     assert {"xacle-stack", "scikit-learn", "lightgbm"} <= set(card["libraries"])
 
 
 def test_a_card_is_plain_json_and_keeps_its_own_facts(tmp_path: Path) -> None:
     path = save_model(tmp_path / "m.skops", LinearRegression(), {"format_version": 9})
-    assert load_card(path)["format_version"] == 4
+    assert load_card(path)["format_version"] == 5
     load_model(path)
     for value in (float("nan"), object()):
         with pytest.raises(ModelFileError, match="plain JSON"):
@@ -62,7 +62,7 @@ def test_only_files_are_read(saved: Path, suffix: str, kind: str) -> None:
         (b"\xff", "not readable as JSON"),
         (b" " * (5 * 2**20), "5242880 bytes, where a card has 4194304 or fewer"),
         (b'{"format_version": "' + b"\\u001b" * 10**5 + b'"}', "model format '"),
-        (b'{"format_version": 4, "model_digest": {}}', "not the file that its card"),
+        (b'{"format_version": 5, "model_digest": {}}', "not the file that its card"),
     ],
 )
 def test_a_card_that_is_none_is_refused(saved: Path, content: bytes, message: str) -> None:

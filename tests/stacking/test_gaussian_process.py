@@ -11,8 +11,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from xacle_stack.errors import StackingError
 from xacle_stack.stacking import marginal_likelihood
+from xacle_stack.stacking.block_kernel import BlockKernel
 from xacle_stack.stacking.gaussian_process import BlockGaussianProcess
-from xacle_stack.stacking.marginal_likelihood import MarginalLikelihood
+from xacle_stack.stacking.kernel_ridge import solve_by_landmarks, solve_exactly
+from xacle_stack.stacking.marginal_likelihood import MarginalLikelihood, PartLikelihood, row_parts
 
 BLOCKS = {"a": slice(0, 3), "b": slice(3, 4), "c": slice(4, 6)}
 
@@ -75,15 +77,11 @@ def test_each_target_has_standard_deviations_of_its_scale(rng) -> None:
     np.testing.assert_allclose(std, np.column_stack([alone, 10 * alone]))
 
 
-def test_landmarks_and_earlier_models_have_no_standard_deviations(rng) -> None:
+def test_landmarks_have_no_standard_deviations(rng) -> None:
     X, y = problem(rng)
     by_landmarks = BlockGaussianProcess(BLOCKS, max_exact=60).fit(X, y)
-    earlier = BlockGaussianProcess(BLOCKS).fit(X, y)
-    del earlier.row_weights_, earlier.y_scale_
-    earlier.check_state()
-    for model in (by_landmarks, earlier):
-        with pytest.raises(StackingError, match="max_exact=.*Fit it again"):
-            model.predict(X, return_std=True)
+    with pytest.raises(StackingError, match="max_exact=.*Fit it again"):
+        by_landmarks.predict(X, return_std=True)
 
 
 def likelihood(rng, n_rows: int = 40):
@@ -93,11 +91,12 @@ def likelihood(rng, n_rows: int = 40):
     couples = np.flatnonzero(np.tri(n_rows, k=-1, dtype=bool))
     columns = [X[:, :1], X[:, 1:]]
     distances = np.stack([cdist(c, c, "sqeuclidean").ravel()[couples] for c in columns])
-    return X, MarginalLikelihood(distances, couples, y, weights, (0.05, 0.5))
+    part = PartLikelihood(distances, couples, y, weights)
+    return X, part, MarginalLikelihood([part], (0.05, 0.5))
 
 
 def test_the_likelihood_is_scikit_learns_less_the_prior(rng) -> None:
-    X, problem = likelihood(rng)
+    X, part, problem = likelihood(rng)
     for parameters in (problem.start, problem.start + rng.normal(size=len(problem.start))):
         relevance, amplitude, noise = problem.unpack(parameters)
         kernels = [
@@ -106,9 +105,9 @@ def test_the_likelihood_is_scikit_learns_less_the_prior(rng) -> None:
         ]
         gp = GaussianProcessRegressor(
             Sum(*kernels),
-            alpha=noise / problem.weights + 1e-6 * amplitude.sum(),
+            alpha=noise / part.weights + 1e-6 * amplitude.sum(),
             optimizer=None,
-        ).fit(X, problem.y)
+        ).fit(X, part.y)
         log_likelihood = gp.log_marginal_likelihood() + len(X) / 2 * np.log(2 * np.pi)
         sd = np.array([2.0, 2.0, 2.0, 2.0, np.inf, np.inf, 1.0])
         log_prior = -0.5 * np.square((parameters - problem.start) / sd).sum()
@@ -117,7 +116,7 @@ def test_the_likelihood_is_scikit_learns_less_the_prior(rng) -> None:
 
 
 def test_the_gradient_is_that_of_the_value(rng) -> None:
-    _, problem = likelihood(rng)
+    _, _, problem = likelihood(rng)
     for parameters in (problem.start, problem.start + rng.normal(size=len(problem.start))):
         gradient, step = problem(parameters)[1], 1e-3
         differences = [
@@ -125,6 +124,29 @@ def test_the_gradient_is_that_of_the_value(rng) -> None:
             for e in np.eye(len(parameters))
         ]
         np.testing.assert_allclose(gradient, differences, rtol=2e-3, atol=2e-3)
+
+
+def test_the_likelihoods_of_parts_are_added_and_the_prior_counts_once(rng) -> None:
+    _, part, one = likelihood(rng)
+    _, other, _ = likelihood(rng, 25)
+    both = MarginalLikelihood([part, other], one.starts)
+    parameters = one.start + rng.normal(size=len(one.start))
+    value, gradient = (65 * np.array(each) for each in both(parameters))
+    of_part, its_gradient = (40 * np.array(each) for each in one(parameters))
+    of_other, other_gradient = other.value_and_gradient(*one.unpack(parameters))
+    assert value == pytest.approx(of_part + of_other)
+    np.testing.assert_allclose(gradient, its_gradient + other_gradient)
+
+
+def test_many_rows_are_learned_from_in_parts(rng) -> None:
+    assert [(part.start, part.stop) for part in row_parts(2001)] == [
+        (0, 667),
+        (667, 1334),
+        (1334, 2001),
+    ]
+    X = rng.normal(size=(1001, 2)).astype(np.float32)
+    problem = MarginalLikelihood.from_rows(X, np.arange(2), X[:, 0].astype(float), np.ones(1001))
+    assert [len(part.y) for part in problem.parts] == [501, 500]
 
 
 def test_the_learned_kernel_is_more_likely_than_the_start(rng) -> None:
@@ -136,7 +158,8 @@ def test_the_learned_kernel_is_more_likely_than_the_start(rng) -> None:
     distances = np.stack([cdist(b, b, "sqeuclidean").ravel()[couples] for b in blocks])
     starts = (0.1 / np.median(distances.sum(axis=0)), 1 / np.median(distances.sum(axis=0)))
     y = (y - y.mean()) / y.std()
-    start = MarginalLikelihood(distances, couples, y, np.ones(len(y)), starts)
+    part = PartLikelihood(distances, couples, y, np.ones(len(y)))
+    start = MarginalLikelihood([part], starts)
     assert model.log_likelihood_ > -start(start.start)[0] + 0.1
 
 
@@ -156,7 +179,7 @@ def test_many_landmarks_are_near_the_exact_solution(rng) -> None:
     exact = BlockGaussianProcess(n_learn=80).fit(X, y)
     near = BlockGaussianProcess(n_learn=80, max_exact=299).fit(X, y)
     few = BlockGaussianProcess(n_learn=80, max_exact=20).fit(X, y)
-    sizes = [len(model.landmarks_) for model in (exact, near, few)]
+    sizes = [model.landmarks_.shape[1] for model in (exact, near, few)]
     assert sizes == [300, 149, 10]
     np.testing.assert_array_equal(exact.relevance_, near.relevance_)
     error = np.sqrt(np.mean((exact.predict(new) - truth) ** 2))
@@ -166,32 +189,116 @@ def test_many_landmarks_are_near_the_exact_solution(rng) -> None:
     assert distances[0] < 0.1 * error < distances[1]
 
 
-def test_a_weight_is_a_number_of_rows_for_a_given_kernel(rng) -> None:
+@pytest.mark.parametrize("n_landmarks", [None, 40])
+def test_a_weight_is_a_number_of_rows_for_a_given_kernel(rng, n_landmarks: int | None) -> None:
     X, y = problem(rng)
-    model = BlockGaussianProcess(BLOCKS, n_learn=60).fit(X, y)
+    kernel, X = BlockKernel(np.full((2, 6), [[0.3], [1.0]]), np.array([0.5, 0.4])), to_unit(X)
     weights = rng.integers(1, 4, size=len(y))
     of_row = np.repeat(np.arange(len(y)), weights)
-    y = (y - y.mean()) / y.std()
-    standardised = model._standardise(X)
+    y = (y - y.mean())[:, np.newaxis] / y.std()
 
-    def solved(rows, weights, landmarks=None):
-        if landmarks is None:
-            model.landmarks_ = standardised[rows]
-            model.dual_coef_ = model._solve(y[rows], weights)
+    def predicted(rows, weights):
+        folds = [([slice(0, len(rows))], slice(len(rows), len(rows)))]
+        points = kernel.points(X[rows] if n_landmarks is None else X[:n_landmarks])
+        if n_landmarks is None:
+            (found,) = solve_exactly(kernel.among(points), 0.1 / weights, folds, [y[rows]])
         else:
-            model.landmarks_ = standardised[landmarks]
-            model.dual_coef_ = model._solve_by_landmarks(standardised[rows], y[rows], weights)
-        return model.predict(X)
+            given = X[rows], weights, 0.1, folds, [y[rows]]
+            (found,) = solve_by_landmarks(kernel, points, *given)
+        return kernel.between(X, points) @ found.dual
 
-    every, ones = np.arange(len(y)), np.ones(len(of_row))
-    np.testing.assert_allclose(
-        solved(every, weights.astype(float)), solved(of_row, ones), atol=1e-4
+    once = predicted(np.arange(len(y)), weights.astype(float))
+    np.testing.assert_allclose(once, predicted(of_row, np.ones(len(of_row))), atol=2e-4)
+
+
+def to_unit(X):
+    return ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32)
+
+
+def held_out_folds(rng, n_rows: int, n_folds: int = 3):
+    order = rng.permutation(n_rows)
+    return [order[fold::n_folds] for fold in range(n_folds)]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_held_out_rows_are_predicted_as_by_scikit_learn_without_them(rng, weighted: bool) -> None:
+    X, y = problem(rng)
+    weights = rng.uniform(0.2, 4, size=len(y)) if weighted else np.ones(len(y))
+    weights[::9] = 0 if weighted else 1
+    held_out = held_out_folds(rng, len(y), 5)[:2]
+    model = BlockGaussianProcess(BLOCKS, n_learn=120)
+    given = weights if weighted else None
+    found = model.predict_held_out(X, held_out, lambda rows: y[rows, np.newaxis], given)
+    weights /= weights[weights > 0].mean()
+    for rows, predicted in zip(held_out, found, strict=True):
+        train = np.setdiff1d(np.flatnonzero(weights), rows)
+        mean = np.average(y[train], weights=weights[train])
+        scale = np.sqrt(np.average((y[train] - mean) ** 2, weights=weights[train]))
+        expected = reference(model, model.noise_ / weights[train])
+        expected.fit(X[train] - model.mean_, (y[train] - mean) / scale)
+        of_rows = expected.predict(X[rows] - model.mean_)
+        np.testing.assert_allclose((predicted[:, 0] - mean) / scale, of_rows, atol=2e-4)
+
+
+@pytest.mark.parametrize("max_exact", [8192, 60])
+def test_held_out_scores_move_no_prediction_of_their_fold(rng, max_exact: int) -> None:
+    X, y = problem(rng)
+    held_out = held_out_folds(rng, len(y), 5)[:2]
+
+    def predicted(scores):
+        model = BlockGaussianProcess(BLOCKS, n_learn=120, max_exact=max_exact)
+        return model.predict_held_out(X, held_out, lambda rows: scores[rows, np.newaxis])
+
+    changed = y.copy()
+    changed[held_out[0]] += rng.normal(size=len(held_out[0])) * 9
+    before, after = predicted(y), predicted(changed)
+    np.testing.assert_array_equal(before[0], after[0])
+    assert (before[1] != after[1]).any()  # the other fold is trained on them
+
+
+def test_landmarks_predict_held_out_rows_as_a_fit_without_them(rng) -> None:
+    X = rng.normal(size=(400, 2))
+    y = np.sin(2 * X[:, 0] + X[:, 1]) + 0.1 * rng.normal(size=400)
+    held_out = held_out_folds(rng, 400, 4)[:2]
+    exact, near = (
+        BlockGaussianProcess(n_learn=600, max_exact=n).predict_held_out(
+            X, held_out, lambda rows: np.column_stack([y[rows], -2 * y[rows]])
+        )
+        for n in (400, 399)
     )
-    np.testing.assert_allclose(
-        solved(every, weights.astype(float), every[:40]),
-        solved(of_row, ones, every[:40]),
-        atol=1e-6,
-    )
+    for of_exact, of_near in zip(exact, near, strict=True):
+        assert np.sqrt(np.mean((of_exact - of_near) ** 2)) < 0.02
+        np.testing.assert_allclose(of_near[:, 1], -2 * of_near[:, 0], rtol=1e-3, atol=1e-4)
+
+
+def test_folds_share_a_kernel_where_enough_rows_are_left() -> None:
+    model = BlockGaussianProcess()
+    assert model.fold_groups(7500, 5) == [[0, 1, 2], [3, 4]]
+    assert model.fold_groups(7500, 2) == [[0], [1]]
+    assert model.fold_groups(640, 3) == [[0], [1], [2]]
+
+
+def of_few_directions(rng, n_rows: int):
+    """Return many columns that follow three directions, and scores that depend on these."""
+    hidden = rng.normal(size=(n_rows, 3))
+    X = hidden @ rng.normal(size=(3, 200)) + 0.1 * rng.normal(size=(n_rows, 200))
+    return X, np.sin(hidden[:, 0]) + hidden[:, 1] + 0.2 * rng.normal(size=n_rows)
+
+
+def test_a_kernel_over_axes_predicts_as_well_as_over_all_columns() -> None:
+    rng = np.random.default_rng(0)
+    X, y = of_few_directions(rng, 700)
+    blocks = {"all": slice(0, 200)}
+    over_axes = BlockGaussianProcess(blocks, n_learn=300).fit(X[:600], y[:600])
+    over_columns = BlockGaussianProcess(blocks, n_learn=300, reduces=False).fit(X[:600], y[:600])
+    assert over_axes.axes_ is not None
+    assert over_axes.axes_.shape[2] == 32
+    assert over_columns.axes_ is None
+    first, second = (model.predict(X[600:]) for model in (over_axes, over_columns))
+    assert np.std(first - second) < 0.1 * np.std(second)
+    assert np.corrcoef(first, y[600:])[0, 1] > 0.9
+    _, std = over_axes.predict(X[600:], return_std=True)
+    assert (std > 0).all()
 
 
 @pytest.mark.parametrize("max_exact", [8192, 80])
@@ -387,7 +494,7 @@ def test_a_kernel_that_learned_nothing_is_told(rng) -> None:
 
 
 def test_a_matrix_that_has_no_factor_is_told(rng, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, problem = likelihood(rng)
+    _, _, problem = likelihood(rng)
     monkeypatch.setattr(marginal_likelihood, "factor_upper", lambda matrix: False)
     with pytest.raises(StackingError, match="singular.* smaller weights"):
         problem(problem.start)

@@ -16,7 +16,8 @@ from xacle_stack.errors import ModelFileError
 #   2       "best" and "paper" are learned from sums; a stack holds its compression and weights
 #   3       trees are plain arrays; no member of the archive is compressed
 #   4       families are tuples of block names; builders and learners have other attributes
-FORMAT_VERSION = 4
+#   5       a Gaussian process keeps its training rows along its axes
+FORMAT_VERSION = 5
 
 _MAX_CARD_BYTES = 4 * 2**20
 
