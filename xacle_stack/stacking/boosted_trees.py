@@ -52,6 +52,8 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         Share of the columns that each tree sees, in (0, 1].
     reg_lambda : float, default=1.0
         L2 penalty of the leaves, 0 or more.
+    max_bin : int, default=255
+        The largest number of different values that a column is rounded to.
     random_state : int, RandomState or None, default=0
         Decides which rows and columns each tree sees.
 
@@ -87,6 +89,7 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         subsample: float = 0.8,
         colsample_bytree: float = 0.5,
         reg_lambda: float = 1.0,
+        max_bin: int = 255,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_estimators = n_estimators
@@ -96,6 +99,7 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         self.subsample = subsample
         self.colsample_bytree = colsample_bytree
         self.reg_lambda = reg_lambda
+        self.max_bin = max_bin
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
