@@ -13,9 +13,12 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from sklearn.base import clone
 from support import BATCH_TOY, TOY, WriteData, toy_that
 from worker_tasks import (
     DyingCosines,
+    DyingRegressor,
+    FailingRegressor,
     count_unpickled,
     die_always,
     die_once,
@@ -27,12 +30,14 @@ from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.cache.segment_file import read_keys
 from xacle_stack.encoders import EncoderChoice
-from xacle_stack.errors import CacheError, WorkerError
+from xacle_stack.errors import CacheError, StackingError, WorkerError
 from xacle_stack.extract import extract_embeddings
-from xacle_stack.features import VectorBuilder
+from xacle_stack.features import FeatureBuilder, VectorBuilder
 from xacle_stack.pairs import Pairs, read_pairs
 from xacle_stack.recipe import recipe_from
 from xacle_stack.scorer import Scorer
+from xacle_stack.stacking import Stacker
+from xacle_stack.table import FeatureTable
 
 TESTS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])
@@ -256,6 +261,50 @@ def test_a_damaged_store_is_told_with_the_pairs(
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CacheError, match=r"^pairs \d+-\d+: .*text-.*h5"):
         scorer.score(pairs)
+
+
+@pytest.fixture
+def cached(make_data: WriteData, tmp_path: Path) -> tuple[FeatureTable, np.ndarray]:
+    """Return a table that reads a cache, and scores."""
+    train = read_pairs(make_data(train=60), "train")
+    encode_alone(train, [TOY], tmp_path / "store")
+    table = FeatureBuilder(["toy"]).fit_transform(FeatureCache(tmp_path / "store").load(train))
+    return table, np.random.default_rng(0).uniform(0, 10, size=60)
+
+
+def fitted_alone(stacker: Stacker, X: FeatureTable, y: np.ndarray) -> Stacker:
+    with joblib.parallel_config(backend="threading"):
+        return clone(stacker).fit(X, y)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("preset", ["best", "paper"])
+def test_the_same_stack_is_fitted(cluster: Any, cached, preset: str) -> None:
+    X, y = cached
+    stacker = Stacker(preset=preset, random_state=0)
+    found, alone = clone(stacker).fit(X, y), fitted_alone(stacker, X, y)
+    np.testing.assert_array_equal(found.oof_predictions_, alone.oof_predictions_)
+    np.testing.assert_array_equal(found.oof_scores_, alone.oof_scores_)
+    with joblib.parallel_config(backend="threading"):
+        np.testing.assert_array_equal(found.predict(X), alone.predict(X))
+
+
+def test_a_worker_killed_while_it_fits_changes_nothing(cluster: Any, cached, tmp_path) -> None:
+    X, y = cached
+    marker = tmp_path / "marker"
+    dying = Stacker([("one", DyingRegressor(str(marker)))], random_state=0).fit(X, y)
+    assert marker.exists()
+    alone = fitted_alone(Stacker([("one", DyingRegressor())], random_state=0), X, y)
+    np.testing.assert_array_equal(dying.oof_predictions_, alone.oof_predictions_)
+    np.testing.assert_array_equal(dying.oof_scores_, alone.oof_scores_)
+
+
+def test_a_fit_that_fails_names_the_learner_and_the_fold(dask: Any, cached) -> None:
+    message = (
+        r"^the learner 'one' \(FailingRegressor\) .* outside fold [012]: ValueError: too few rows"
+    )
+    with pytest.raises(StackingError, match=message):
+        Stacker([("one", FailingRegressor())], random_state=0).fit(*cached)
 
 
 def test_workers_that_see_no_store_are_named(

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
 
 from xacle_stack.errors import CacheError
 from xacle_stack.systems import CosineMean
@@ -58,3 +59,27 @@ class DyingCosines(CosineMean):
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().cosines(X)
+
+
+class DyingRegressor(RegressorMixin, BaseEstimator):
+    """A linear regression; the first process that fits one kills itself."""
+
+    def __init__(self, marker: str | None = None) -> None:
+        self.marker = marker
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "DyingRegressor":
+        if self.marker is not None and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.coef_ = np.linalg.lstsq(X, y, rcond=None)[0]
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return X @ self.coef_
+
+
+class FailingRegressor(DyingRegressor):
+    """Fails to fit."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "FailingRegressor":
+        raise ValueError("too few rows")

@@ -49,7 +49,7 @@ def run_tasks(
     function: Callable[[Argument], Result],
     arguments: Sequence[Argument],
     *,
-    names: Sequence[str],
+    names: Sequence[str] | None = None,
     n_jobs: int | None = None,
     kept: str = "",
     folder: Path | None = None,
@@ -64,8 +64,9 @@ def run_tasks(
         Outside of this process it is pickled once, and each worker unpickles it once.
     arguments : sequence of length n_tasks
         Each travels with its own task.
-    names : sequence of str of length n_tasks
-        Named in errors, for example ``"pairs 0-2047"``.
+    names : sequence of str of length n_tasks, optional
+        Named in errors, for example ``"pairs 0-2047"``.  By default the errors of the function say
+        by themselves what they are of.
     n_jobs : int, optional
         As in joblib; None for what ``joblib.parallel_config`` says, or else 1.  Dask uses all
         workers whatever it is.
@@ -95,6 +96,8 @@ def run_tasks(
     >>> list(run_tasks(len, ["a", "bcd"], names=["first", "second"]))
     [1, 3]
     """
+    if names is None:
+        names = [""] * len(arguments)
     if not runs_elsewhere(n_jobs):
         calls = [
             delayed(_call)(function, name, argument)
@@ -180,6 +183,8 @@ class _NoMoreError(Exception):
 
 
 def _call(function: Callable[[Argument], Result], name: str, argument: Argument) -> Result:
+    if not name:
+        return function(argument)
     try:
         return function(argument)
     except XacleStackError as error:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 from tqdm import tqdm
 
+from xacle_stack._tasks import run_tasks
 from xacle_stack._threads import one_thread
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError, XacleStackError
@@ -79,148 +81,212 @@ class Level0Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class Level0Task:
-    """The data that all learners are trained on; `progress` counts the fits."""
+class Level0Data:
+    """The data that all learners are trained on."""
 
     table: FeatureTable
     scores: FloatArray
     weights: FloatArray
     groups: IntArray | None
     folds: Sequence[Fold]
-    n_jobs: int | None
-    progress: tqdm[Any]
 
-    def _count(self, n_fits: int = 1) -> None:
-        with tqdm.get_lock():  # fits end in several threads
-            self.progress.update(n_fits)
+    def targets(self, names: Sequence[str], rows: IntArray) -> FloatArray:
+        """Return targets of some rows, (n_rows, n_targets).
 
-    def fit_all(self, plan: Level0Plan) -> list[Level0Result]:
-        """Train all learners out-of-fold, side by side; this fits the plan's compression."""
-
-        @one_thread()
-        def fit_ridge(learner: RidgeLearner) -> list[Level0Result]:
-            return [self._fit_ridge(learner, plan.penalties)]
-
-        @one_thread()
-        def fit_compressed() -> list[Level0Result]:
-            if plan.compression is None:
-                return []
-            plan.compression.fit(self.table, self.weights)
-            values, blocks = plan.compression.transform(self.table), plan.compression.blocks_
-            learners = plan.estimators(self.table.families, blocks)
-            return [
-                self._fit_estimator(one, one.view.select(values, blocks), plan.refit)
-                for one in learners
-            ]
-
-        @one_thread()
-        def fit_on_columns() -> list[Level0Result]:
-            needs_array = any(not one.view.as_table for one in plan.on_columns)
-            values = self.table.values if needs_array else None
-            return [
-                self._fit_estimator(one, self.table if one.view.as_table else values, plan.refit)
-                for one in plan.on_columns
-            ]
-
-        # The widest first: little is then left to wait for at the end.
-        ridges = plan.ridges
-        widths = [self.table.width(*(one.view.blocks or self.table.blocks)) for one in ridges]
-        order = sorted(range(len(ridges)), key=lambda index: -widths[index])
-        *by_width, compressed, on_columns = Parallel(
-            n_jobs=self.n_jobs, prefer="threads", require="sharedmem"
-        )(
-            [
-                *(delayed(fit_ridge)(ridges[index]) for index in order),
-                delayed(fit_compressed)(),
-                delayed(fit_on_columns)(),
-            ]
-        )
-        in_order = [by_width[order.index(index)] for index in range(len(ridges))]
-        return [one for part in [*in_order, compressed, on_columns] for one in part]
-
-    def _fit_ridge(self, learner: RidgeLearner, penalties: Sequence[float]) -> Level0Result:
-        targets = self._targets_by_fold(learner.targets)
-        with naming(f"the learner {learner.name!r}", "could not be fitted out-of-fold"):
-            oof, model, _ = fit_blocks(
-                self.table,
-                learner.view.blocks,
-                self.folds,
-                self.groups,
-                targets,
-                self.weights,
-                penalties,
-                self.n_jobs,
-            )
-        self._count(len(self.folds))
-        fitted = FittedLearner(learner.name, learner.targets, learner.view, [model])
-        return Level0Result(fitted, oof)
-
-    def _fit_estimator(
-        self, learner: EstimatorLearner, seen: FloatArray | FeatureTable | None, refit: bool
-    ) -> Level0Result:
-        splits: list[tuple[IntArray, IntArray | None]] = list(self.folds)
-        if refit:
-            splits.append((np.arange(len(self.scores)), None))
-        results = Parallel(n_jobs=self.n_jobs, prefer="threads", require="sharedmem")(
-            delayed(self._fit_split)(learner, seen, split, fold, keeps_model=not refit)
-            for fold, split in enumerate(splits)
-        )
-        oof = np.empty((len(self.scores), len(learner.targets)))
-        for (_, held_out), (_, predicted) in zip(self.folds, results, strict=False):
-            oof[held_out] = predicted
-        models = [model for model, _ in results if model is not None]
-        fitted = FittedLearner(learner.name, learner.targets, learner.view, models)
-        return Level0Result(fitted, oof)
-
-    @one_thread()
-    def _fit_split(
-        self,
-        learner: EstimatorLearner,
-        seen: Any,
-        split: tuple[IntArray, IntArray | None],
-        fold: int,
-        *,
-        keeps_model: bool,
-    ) -> tuple[Any, FloatArray | None]:
-        """Train a learner on some rows and predict those held out.
-
-        A model that only predicts its fold is not kept: a Gaussian process is as large as its rows.
+        Ranks are taken among these rows only: a held-out score must not move its own prediction.
         """
-        train, held_out = split
-        weights = self.weights[train]
-        targets = [TARGETS[target](self.scores[train], weights) for target in learner.targets]
-        who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
+        weights = self.weights[rows]
+        return np.column_stack([TARGETS[name](self.scores[rows], weights) for name in names])
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A task: to train a learner without some folds and predict them, or on all rows.
+
+    The fields are the number of the learner among all, and the numbers of the folds.
+    """
+
+    learner: int
+    folds: tuple[int, ...]
+
+
+def fit_level0(
+    data: Level0Data, plan: Level0Plan, n_jobs: int | None, progress: tqdm[Any]
+) -> tuple[list[Level0Result], BlockPCA | None]:
+    """Train all learners out-of-fold, side by side; the compression of the plan is fitted first.
+
+    The work is cut into tasks without shared memory: the ridges of a family, the compression, and
+    then each estimator with each fold.  `progress` counts the fits.
+    """
+    # The widest first: little is then left to wait for at the end.
+    widths = [data.table.width(*(one.view.blocks or data.table.blocks)) for one in plan.ridges]
+    order = sorted(range(len(widths)), key=lambda index: -widths[index])
+    first: list[RidgeLearner | BlockPCA] = [plan.ridges[index] for index in order]
+    if plan.compression is not None:
+        first.append(plan.compression)
+    prepare = partial(_prepare, data, plan.penalties, n_jobs)
+    by_width: list[Level0Result] = []
+    compression = plan.compression
+    for result in run_tasks(prepare, first, n_jobs=n_jobs):
+        if isinstance(result, Level0Result):
+            by_width.append(result)
+            progress.update(len(data.folds))
+        else:
+            compression = result
+    ridges = [by_width[order.index(index)] for index in range(len(order))]
+
+    blocks = {} if compression is None else compression.blocks_
+    learners = [*plan.estimators(data.table.families, blocks), *plan.on_columns]
+    splits = [
+        _Split(number, folds)
+        for number, learner in enumerate(learners)
+        for folds in [*([()] if plan.refit else []), *_fold_groups(learner.estimator, data)]
+    ]
+    # Those that share a kernel take longest.
+    splits.sort(key=lambda split: not _shares_folds(learners[split.learner].estimator))
+    fit = partial(_fit_split, data, _Seen(data.table, compression), learners, not plan.refit)
+    oof = [np.empty((len(data.scores), len(one.targets))) for one in learners]
+    models: list[list[Any]] = [[] for _ in learners]
+    fits = run_tasks(fit, splits, n_jobs=n_jobs)
+    for split, (model, predicted) in zip(splits, fits, strict=True):
+        progress.update(max(1, len(split.folds)))
+        for fold, of_fold in zip(split.folds, predicted, strict=True):
+            oof[split.learner][data.folds[fold][1]] = of_fold
+        models[split.learner] += [] if model is None else [model]
+    estimators = [
+        Level0Result(FittedLearner(one.name, one.targets, one.view, of_one), of_all)
+        for one, of_one, of_all in zip(learners, models, oof, strict=True)
+    ]
+    return [*ridges, *estimators], compression
+
+
+class _Seen:
+    """What learners see of a table; each process makes it once, and no array travels.
+
+    A table that reads a cache is pickled as the keys of its rows.
+    """
+
+    def __init__(self, table: FeatureTable, compression: BlockPCA | None) -> None:
+        self._table, self._compression = table, compression
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Seen, (self._table, self._compression)
+
+    def by(self, learner: EstimatorLearner) -> FeatureTable | FloatArray:
+        """Return the table, or the array of the columns that a learner sees."""
+        if learner.view.as_table:
+            return self._table
+        if self._compression is None or not learner.view.compressed:
+            return self._columns
+        return learner.view.select(self._compressed, self._compression.blocks_)
+
+    @property
+    def _columns(self) -> FloatArray:
+        with self._lock:
+            return self._all_columns
+
+    @property
+    def _compressed(self) -> FloatArray:
+        with self._lock:
+            return self._all_compressed
+
+    @cached_property
+    def _all_columns(self) -> FloatArray:
+        return self._table.values
+
+    @cached_property
+    def _all_compressed(self) -> FloatArray:
+        assert self._compression is not None
+        return self._compression.transform(self._table)
+
+
+def _shares_folds(estimator: BaseEstimator) -> bool:
+    """Return whether an estimator predicts several held-out folds with less work than by itself."""
+    return hasattr(estimator, "predict_held_out")
+
+
+def _fold_groups(estimator: BaseEstimator, data: Level0Data) -> list[tuple[int, ...]]:
+    n_folds = len(data.folds)
+    if not _shares_folds(estimator):
+        return [(fold,) for fold in range(n_folds)]
+    return [tuple(group) for group in estimator.fold_groups(len(data.scores), n_folds)]
+
+
+def _prepare(
+    data: Level0Data,
+    penalties: Sequence[float],
+    n_jobs: int | None,
+    step: RidgeLearner | BlockPCA,
+) -> Level0Result | BlockPCA:
+    """Train the ridges of a family, or fit the compression."""
+    with one_thread():
+        if isinstance(step, BlockPCA):
+            return step.fit(data.table, data.weights)
+        # Held-out rows get the mean, which tells nothing about them.
+        targets = np.empty((len(data.folds), len(data.scores), len(step.targets)))
+        for fold, (train, held_out) in enumerate(data.folds):
+            targets[fold, train] = data.targets(step.targets, train)
+            targets[fold, held_out] = targets[fold, train].mean(axis=0)
+        with naming(f"the learner {step.name!r}", "could not be fitted out-of-fold"):
+            oof, model, _ = fit_blocks(
+                data.table,
+                step.view.blocks,
+                data.folds,
+                data.groups,
+                targets,
+                data.weights,
+                penalties,
+                n_jobs,
+            )
+        return Level0Result(FittedLearner(step.name, step.targets, step.view, [model]), oof)
+
+
+def _fit_split(
+    data: Level0Data,
+    seen_by: _Seen,
+    learners: Sequence[EstimatorLearner],
+    keeps_models: bool,
+    split: _Split,
+) -> tuple[Any, list[FloatArray]]:
+    """Train a learner on some rows and predict those held out; return it, if it is kept.
+
+    A model that only predicts its fold is not kept: a Gaussian process is as large as its rows.
+    """
+    learner = learners[split.learner]
+    seen: Any = seen_by.by(learner)
+    held_out = [data.folds[fold][1] for fold in split.folds]
+    weighs = not (data.weights == 1).all()
+    who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
+    with one_thread():
+        if held_out and _shares_folds(learner.estimator):
+            numbers = ", ".join(map(str, split.folds))
+            with naming(who, f"could not be fitted on the rows outside the folds {numbers}"):
+                predicted = clone(learner.estimator).predict_held_out(
+                    seen,
+                    held_out,
+                    partial(data.targets, learner.targets),
+                    data.weights if weighs else None,
+                )
+            return None, predicted
+        train = data.folds[split.folds[0]][0] if held_out else np.arange(len(data.scores))
+        targets = data.targets(learner.targets, train)
         n_rows = f"{len(train)} rows"
-        rows = n_rows if held_out is None else f"the {n_rows} outside fold {fold}"
-        with naming(who, f"could not be fitted on {rows}"):
+        on_what = f"the {n_rows} outside fold {split.folds[0]}" if held_out else n_rows
+        with naming(who, f"could not be fitted on {on_what}"):
             model = fit_estimator(
                 learner.estimator,
                 seen[train],
-                targets[0] if len(targets) == 1 else np.column_stack(targets),
-                None if self.groups is None else self.groups[train],
-                None if (self.weights == 1).all() else weights,
+                targets[:, 0] if len(learner.targets) == 1 else targets,
+                None if data.groups is None else data.groups[train],
+                data.weights[train] if weighs else None,
             )
-        self._count()
-        if held_out is None:
-            return model, None
-        with naming(who, f"could not predict the {len(held_out)} rows of fold {fold}"):
-            predicted = model.predict(seen[held_out])
-        predicted = _check_predicted(learner, model, predicted, len(held_out))
-        return model if keeps_model else None, predicted
-
-    def _targets_by_fold(self, targets: Sequence[str]) -> FloatArray:
-        """Return what the models of each fold are trained on, (n_folds, n_pairs, n_targets).
-
-        Ranks are taken among the rows trained on: a held-out score must not move its own
-        prediction.  Held-out rows get the mean, which tells nothing about them.
-        """
-        by_fold = np.empty((len(self.folds), len(self.scores), len(targets)))
-        for fold, (train, held_out) in enumerate(self.folds):
-            for index, target in enumerate(targets):
-                values = TARGETS[target](self.scores[train], self.weights[train])
-                by_fold[fold, train, index] = values
-                by_fold[fold, held_out, index] = values.mean()
-        return by_fold
+        predicted = []
+        for fold, rows in zip(split.folds, held_out, strict=True):
+            with naming(who, f"could not predict the {len(rows)} rows of fold {fold}"):
+                of_fold = model.predict(seen[rows])
+            predicted.append(_check_predicted(learner, model, of_fold, len(rows)))
+    return model if keeps_models or not held_out else None, predicted
 
 
 def _check_predicted(

@@ -65,10 +65,11 @@ from xacle_stack.stacking.learners import (
     table_view,
 )
 from xacle_stack.stacking.level0 import (
+    Level0Data,
     Level0Plan,
-    Level0Task,
     check_they_take_weights,
     fit_estimator,
+    fit_level0,
     named_learners,
     naming,
     predict_level0,
@@ -291,18 +292,17 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         # Each task has one BLAS thread: tasks run side by side, and the last digits of a product
         # depend on the number of threads.
         plan = self._plan(table, added, seed, is_array=not isinstance(X, FeatureTable))
-        self.compression_ = plan.compression
         n_fits = plan.n_fits(table.families, n_splits)
         with one_thread(), progress_bar("stack", n_fits, "fits", shown=self.verbose) as progress:
-            task = Level0Task(table, scores, weights, labels, folds, self.n_jobs, progress)
-            level0 = task.fit_all(plan)
+            data = Level0Data(table, scores, weights, labels, folds)
+            level0, self.compression_ = fit_level0(data, plan, self.n_jobs, progress)
             self.level0_models_ = [one.fitted for one in level0]
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
             meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
-            self.meta_, self.calibration_ = self._fit_meta(meta, task, slice(None), sample_weight)
+            self.meta_, self.calibration_ = self._fit_meta(meta, data, slice(None), sample_weight)
             self.oof_scores_: FloatArray = np.empty(len(scores))
             for train, held_out in folds:
-                level1 = self._fit_meta(meta, task, train, sample_weight)
+                level1 = self._fit_meta(meta, data, train, sample_weight)
                 self.oof_scores_[held_out] = self._final_scores(
                     self.oof_predictions_[held_out], *level1
                 )
@@ -548,7 +548,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
                     "Give the added one another name."
                 )
         if self.preset == "best":
-            self._announce_long_fit(table, self.n_folds + 1)
+            self._announce_long_fit(table)
         return plan
 
     def _new_compression(self, table: FeatureTable, seed: int) -> BlockPCA:
@@ -600,12 +600,12 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     def _fit_meta(
         self,
         meta: BaseEstimator,
-        task: Level0Task,
+        data: Level0Data,
         rows: slice | IntArray,
         sample_weight: ArrayLike | None,
     ) -> tuple[BaseEstimator, MonotoneCalibration | None]:
         """Train the meta-regressor on the out-of-fold predictions of some rows."""
-        scores, weights, oof = task.scores[rows], task.weights[rows], self.oof_predictions_[rows]
+        scores, weights, oof = data.scores[rows], data.weights[rows], self.oof_predictions_[rows]
         output_targets = [name for learner in self.level0_models_ for name in learner.targets]
         spreads = np.array([TARGETS[name](scores, weights).std() for name in output_targets])
         given = None if sample_weight is None else np.asarray(sample_weight)[rows]
@@ -614,7 +614,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
                 meta,
                 zero_constant_columns(oof, spreads),
                 TARGETS[self.target](scores, weights),
-                None if task.groups is None else task.groups[rows],
+                None if data.groups is None else data.groups[rows],
                 given,
             )
         if self.target == "score":
@@ -643,9 +643,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             self.oof_scores_, facts["y"], self.folds_, facts["sample_weight"]
         )
 
-    def _announce_long_fit(self, table: FeatureTable, n_fits: int) -> None:
+    def _announce_long_fit(self, table: FeatureTable) -> None:
         n_jobs = 1 if self.n_jobs is None else min(effective_n_jobs(self.n_jobs), cpu_count())
-        seconds = _seconds_of_best(table, n_fits) / min(n_jobs, n_fits)
+        seconds = _seconds_of_best(table) / min(n_jobs, 3)
         if seconds > _LONG_S:
             _LOGGER.warning(
                 'Fitting preset="best" may take about %d minutes for %d pairs with %d columns; '
@@ -733,14 +733,14 @@ def _is_compressed(compression: BlockPCA) -> bool:
     return max(widths) > compression.n_components
 
 
-def _seconds_of_best(table: FeatureTable, n_fits: int) -> float:
+def _seconds_of_best(table: FeatureTable) -> float:
     """Return roughly how long the Gaussian processes of "best" take on one core.
 
-    The constants are measured: the learning of a kernel on at most 1,500 rows grows with its
+    The constants are measured: the learning of a kernel on at most 2,000 rows grows with its
     blocks, an exact solution with the cube of the rows, and one by landmarks with the rows.
+    Learning is done on all rows and twice on half as many, solving on all rows and for each fold.
     """
     n_pairs, n_blocks = len(table), len(table.blocks)
-    n_learn = min(n_pairs, 1500)
-    learning = 3e-7 * n_learn**2 * (n_blocks + 2)
-    solving = 4e-11 * n_pairs**3 if n_pairs <= 8192 else 4e-10 * n_pairs * 4096**2
-    return n_fits * (learning + solving)
+    learning = 2.5e-8 * min(n_pairs, 2000) ** 2 * (n_blocks + 10)
+    solving = 1.2e-11 * n_pairs**3 if n_pairs <= 8192 else 3e-11 * n_pairs * 4096**2
+    return 2 * learning + 3 * solving
