@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from xacle_stack import FeatureBuilder, PairEmbeddings, Stacker
 from xacle_stack._threads import one_thread
 from xacle_stack.cache import CachedPairs, StoreId, StoreWriter, text_key
-from xacle_stack.cache.schema import KEY_DTYPE
+from xacle_stack.cache.raw_keys import text_keys
 from xacle_stack.metrics import srcc
 from xacle_stack.pairs import Pairs
 from xacle_stack.stacking._cholesky import add_products, factor_upper
@@ -216,8 +216,8 @@ class SyntheticPairs(CachedPairs):
         names = tuple(map(str, range(n_pairs)))
         pairs = Pairs("train", names, (Path("none"),) * n_pairs, names)
         keys = {
-            "audio": np.array([text_key(f"clip {i}") for i in clips], dtype=KEY_DTYPE),
-            "text": np.array([text_key(f"caption {i}") for i in captions], dtype=KEY_DTYPE),
+            "audio": text_keys([f"clip {i}" for i in clips]),
+            "text": text_keys([f"caption {i}" for i in captions]),
         }
         super().__init__(root, pairs, keys, {})
 
