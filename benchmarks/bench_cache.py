@@ -24,6 +24,7 @@ from xacle_stack.cache import (
     StoreWriter,
     text_key,
 )
+from xacle_stack.cache.raw_keys import text_keys
 from xacle_stack.pairs import Pairs
 
 N_PAIRS, N_DIMS, PAIRS_A_CAPTION = 13_500, 1_024, 9
@@ -46,10 +47,8 @@ def fill(root: Path) -> float:
 
 def read(root: Path) -> None:
     """Read both tables as `cache.load` does, in a process of its own, and print the peak memory."""
-    clip_keys = np.array([text_key(str(row)) for row in range(N_PAIRS)], dtype="S32")
-    caption_keys = np.array(
-        [text_key(str(row // PAIRS_A_CAPTION)) for row in range(N_PAIRS)], dtype="S32"
-    )
+    clip_keys = text_keys([str(row) for row in range(N_PAIRS)])
+    caption_keys = text_keys([str(row // PAIRS_A_CAPTION) for row in range(N_PAIRS)])
     pairs = Pairs("test", tuple(map(str, range(N_PAIRS))), (), tuple(map(str, range(N_PAIRS))))
     keys = {"audio": clip_keys, "text": caption_keys}
     start = time.perf_counter()

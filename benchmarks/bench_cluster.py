@@ -42,7 +42,7 @@ def main() -> None:
         folder = Path(name)
         data = write_demo(folder / "demo", n_pairs=N_CLIPS, n_jobs=-1)
         with (
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
             with joblib.parallel_config(backend="dask", client=client):

@@ -51,7 +51,7 @@ def dask_client() -> Iterator[Any]:
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             env={"PYTHONPATH": PYTHONPATH},
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,

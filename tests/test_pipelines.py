@@ -24,6 +24,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from xacle_stack.cache import CachedPairs, StoreId, StoreWriter, text_key
+from xacle_stack.cache.raw_keys import raw_keys
 from xacle_stack.errors import FeatureError
 from xacle_stack.features import FeatureBuilder, PairEmbeddings, SequenceBuilder, VectorBuilder
 from xacle_stack.features.embeddings import EmbeddingSource
@@ -74,7 +75,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedPairs:
                 one = [frames(row)] if values is None else values[[row]]
                 writer.append([key], {output: one})
     pairs = Pairs("train", ids, tuple(map(Path, ids)), tuple(CAPTIONS))
-    return CachedPairs(root, pairs, {m: np.array(k, dtype="S32") for m, k in keys.items()}, {})
+    return CachedPairs(root, pairs, {modality: raw_keys(k) for modality, k in keys.items()}, {})
 
 
 @pytest.fixture(scope="module")
