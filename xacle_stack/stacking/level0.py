@@ -118,12 +118,11 @@ def fit_level0(
     The work is cut into tasks without shared memory: the ridges of a family, the compression, and
     then each estimator with each fold.  `progress` counts the fits.
     """
-    # The widest first: little is then left to wait for at the end.
+    # The widest ridges come first, so that little is left to wait for at the end.
     widths = [data.table.width(*(one.view.blocks or data.table.blocks)) for one in plan.ridges]
     order = sorted(range(len(widths)), key=lambda index: -widths[index])
-    first: list[RidgeLearner | BlockPCA] = [plan.ridges[index] for index in order]
-    if plan.compression is not None:
-        first.append(plan.compression)
+    first: list[RidgeLearner | BlockPCA] = [] if plan.compression is None else [plan.compression]
+    first += [plan.ridges[index] for index in order]
     prepare = partial(_prepare, data, plan.penalties, n_jobs)
     by_width: list[Level0Result] = []
     compression = plan.compression
