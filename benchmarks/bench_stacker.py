@@ -385,7 +385,7 @@ def main() -> None:
                 return
             many = [int(scale * n_pairs) for n_pairs in (20_000, 100_000, 1_000_000)]
             runs = [("paper", int(2_000 * scale), n_pairs) for n_pairs in many]
-            scoring(root, [*runs, ("best", int(N_TRAIN * scale), many[0])])
+            scoring(root, [*runs, ("best", int(N_TRAIN * scale), many[1])])
 
 
 if __name__ == "__main__":

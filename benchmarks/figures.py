@@ -131,6 +131,9 @@ def sentences() -> dict[Path, list[str]]:
             *_score_clips(),
             *_kernel(),
             *_stacker(),
+            *_training_rows(),
+            *_others(),
+            *_size(),
             *_listeners(),
             *_systems(),
             *_training(),
@@ -317,6 +320,11 @@ def _stacker() -> Iterator[str]:
     yield f"equal scikit-learn's float64 Ridge within {exponent} of their standard deviation"
     gap = abs(ours["test SRCC"] - theirs["test SRCC"])
     yield f"and the test SRCC of the whole differs by {shown(gap, 4)}."
+    fit, alone = (row["s"] for row in read_rows("stacker_floor"))
+    yield (
+        f"A fit takes {shown(fit, 1)} s where they alone take {shown(alone, 1)} s, "
+        f"{shown(fit / alone, 2)} times as long."
+    )
     growth = json.loads((RESULTS / "stacker_growth.json").read_text(encoding="utf-8"))
     exponent = growth["title"].rpartition("^")[2]
     yield f"time grows like pairs^{_OPEN}{exponent}{_CLOSE}"
@@ -328,6 +336,27 @@ def _stacker() -> Iterator[str]:
         rate = shown(round(row["pairs/s"], -2), 0)
         peak, before = (shown(row[column], 0) for column in ("peak, MiB", "peak before, MiB"))
         yield f"| `{row['preset']}`{fitted} | {row['pairs']:,} | {rate} | {peak} ({before}) |"
+
+
+def _training_rows() -> Iterator[str]:
+    for row in read_rows("rows"):
+        cells = [shown(row["fit, s"], 1), shown(row["peak, MiB"], 0), shown(row["SRCC"])]
+        yield _row([row["what"], f"{row['rows']:,}", *cells])
+
+
+def _others() -> Iterator[str]:
+    for row in read_rows("others"):
+        cells = [shown(row["fit, s"], 1), shown(row["pairs/s"], 0), shown(row["peak, MiB"], 0)]
+        yield _row([row["regressor"], *cells, shown(row["test SRCC"])])
+
+
+def _size() -> Iterator[str]:
+    for row in read_rows("size"):
+        if row["what"] in ("look up audio files",):
+            continue
+        memory, a_row = shown(row["memory, MiB"], 0), shown(row["bytes a row"], 0)
+        clock = shown(row["clock, s"], 1)
+        yield _row([f"{row['rows']:,}", row["store"], row["what"], clock, memory, a_row])
 
 
 def _intervals() -> Iterator[str]:

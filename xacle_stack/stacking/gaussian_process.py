@@ -70,9 +70,10 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
     n_learn : int, default=2000
         The largest number of rows, chosen at random, on which the kernel is learned.  A kernel of
         few blocks is learned on fewer.
-    max_exact : int, default=8192
-        With more training rows than this, half as many are chosen at random as landmarks that
-        approximate the kernel; the time is then linear in the number of rows.
+    max_exact : int, default=12288
+        With more training rows than this, some are chosen at random as landmarks that approximate
+        the kernel: half as many as this number, and down to a third as the rows grow, so that the
+        time grows with the root of their number, and later linearly.
     reduces : bool, default=True
         Whether the kernel is computed over a few principal axes of all columns, if the scores are
         as likely that way; predictions then cost a fraction.  The axes are those of rows that the
@@ -117,7 +118,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         blocks: Mapping[str, slice] | None = None,
         *,
         n_learn: int = 2000,
-        max_exact: int = 8192,
+        max_exact: int = 12288,
         reduces: bool = True,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -381,7 +382,9 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self.row_weights_: FloatArray | None = weights
             noise = self.noise_ / np.where(weights > 0, weights, np.inf)
             return solve_exactly(kernel.among(self.landmarks_), noise, folds, targets)
-        chosen = np.sort(rng.permutation(np.flatnonzero(weights))[: self.max_exact // 2])
+        n_landmarks = int(self.max_exact / 2 * np.sqrt(self.max_exact / len(X)))
+        n_landmarks = max(1, self.max_exact // 3, n_landmarks)
+        chosen = np.sort(rng.permutation(np.flatnonzero(weights))[:n_landmarks])
         self.landmarks_ = kernel.points(X[chosen])
         self.row_weights_ = None
         return solve_by_landmarks(kernel, self.landmarks_, X, weights, self.noise_, folds, targets)

@@ -742,5 +742,5 @@ def _seconds_of_best(table: FeatureTable) -> float:
     """
     n_pairs, n_blocks = len(table), len(table.blocks)
     learning = 2.5e-8 * min(n_pairs, 2000) ** 2 * (n_blocks + 10)
-    solving = 1.2e-11 * n_pairs**3 if n_pairs <= 8192 else 3e-11 * n_pairs * 4096**2
+    solving = 1.2e-11 * n_pairs**3 if n_pairs <= 12288 else 3e-11 * n_pairs * 4096**2
     return 2 * learning + 3 * solving
