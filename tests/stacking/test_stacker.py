@@ -139,6 +139,17 @@ def test_the_ridges_of_paper_are_those_of_its_blocks(problem) -> None:
     np.testing.assert_allclose(predicted, model.predict(X.family("two")), atol=1e-9)
 
 
+def test_a_process_of_ones_own_keeps_a_model_for_each_fold(problem) -> None:
+    X, y, _ = problem(60)
+    stacker = Stacker([("mine", BlockGaussianProcess())], random_state=0).fit(X, y)
+    (learner,) = stacker.level0_models_
+    assert len(learner.models) == 3
+    for fold, model in enumerate(learner.models):
+        held_out = stacker.folds_ == fold
+        predicted = model.predict(X.values[held_out])
+        np.testing.assert_allclose(stacker.oof_predictions_[held_out, 0], predicted)
+
+
 def test_learners_of_best_are_trained_once_more_on_all_rows(problem) -> None:
     X, y, _ = problem(60)
     stacker = Stacker(random_state=0).fit(X, y)

@@ -139,10 +139,10 @@ def fit_level0(
     splits = [
         _Split(number, folds)
         for number, learner in enumerate(learners)
-        for folds in [*([()] if plan.refit else []), *_fold_groups(learner.estimator, data)]
+        for folds in [*([()] if plan.refit else []), *_fold_groups(learner, data, plan)]
     ]
     # Those that share a kernel take longest.
-    splits.sort(key=lambda split: not _shares_folds(learners[split.learner].estimator))
+    splits.sort(key=lambda split: not _shares_folds(learners[split.learner]))
     fit = partial(_fit_split, data, _Seen(data.table, compression), learners, not plan.refit)
     oof = [np.empty((len(data.scores), len(one.targets))) for one in learners]
     models: list[list[Any]] = [[] for _ in learners]
@@ -176,40 +176,35 @@ class _Seen:
         """Return the table, or the array of the columns that a learner sees."""
         if learner.view.as_table:
             return self._table
-        if self._compression is None or not learner.view.compressed:
-            return self._columns
-        return learner.view.select(self._compressed, self._compression.blocks_)
-
-    @property
-    def _columns(self) -> FloatArray:
         with self._lock:
-            return self._all_columns
-
-    @property
-    def _compressed(self) -> FloatArray:
-        with self._lock:
-            return self._all_compressed
+            if self._compression is None or not learner.view.compressed:
+                return self._columns
+            compressed = self._compressed
+        return learner.view.select(compressed, self._compression.blocks_)
 
     @cached_property
-    def _all_columns(self) -> FloatArray:
+    def _columns(self) -> FloatArray:
         return self._table.values
 
     @cached_property
-    def _all_compressed(self) -> FloatArray:
+    def _compressed(self) -> FloatArray:
         assert self._compression is not None
         return self._compression.transform(self._table)
 
 
-def _shares_folds(estimator: BaseEstimator) -> bool:
-    """Return whether an estimator predicts several held-out folds with less work than by itself."""
-    return hasattr(estimator, "predict_held_out")
+def _shares_folds(learner: EstimatorLearner) -> bool:
+    """Return whether an estimator predicts several held-out folds at once, which is less work."""
+    return hasattr(learner.estimator, "predict_held_out")
 
 
-def _fold_groups(estimator: BaseEstimator, data: Level0Data) -> list[tuple[int, ...]]:
+def _fold_groups(
+    learner: EstimatorLearner, data: Level0Data, plan: Level0Plan
+) -> list[tuple[int, ...]]:
+    """Return the folds that are fitted together; by themselves, if the folds' models are kept."""
     n_folds = len(data.folds)
-    if not _shares_folds(estimator):
+    if not (plan.refit and _shares_folds(learner)):
         return [(fold,) for fold in range(n_folds)]
-    return [tuple(group) for group in estimator.fold_groups(len(data.scores), n_folds)]
+    return [tuple(group) for group in learner.estimator.fold_groups(len(data.scores), n_folds)]
 
 
 def _prepare(
@@ -258,7 +253,7 @@ def _fit_split(
     weighs = not (data.weights == 1).all()
     who = f"the learner {learner.name!r} ({type(learner.estimator).__name__})"
     with one_thread():
-        if held_out and _shares_folds(learner.estimator):
+        if held_out and not keeps_models and _shares_folds(learner):
             numbers = ", ".join(map(str, split.folds))
             with naming(who, f"could not be fitted on the rows outside the folds {numbers}"):
                 predicted = clone(learner.estimator).predict_held_out(
