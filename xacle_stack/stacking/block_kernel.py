@@ -94,7 +94,9 @@ class BlockKernel:
             coordinates = X * np.sqrt(relevance)[:, np.newaxis]
         else:
             coordinates = np.stack([X @ of_kernel for of_kernel in self.axes])
-        return coordinates, relevance @ np.square(X).T
+        # Not by BLAS, whose small products may depend on the place of a row among others.
+        squares = np.square(X)
+        return coordinates, np.stack([(squares * of_one).sum(axis=1) for of_one in relevance])
 
 
 def with_axes(
@@ -167,7 +169,9 @@ def _stacked(coordinates: FloatArray, *ends: FloatArray) -> FloatArray:
 def _sum_of_exponentials(rows: FloatArray, points: FloatArray) -> FloatArray:
     total: FloatArray | None = None
     for of_rows, of_points in zip(rows, points, strict=True):
-        exponents = of_rows @ of_points.T
+        exponents = of_rows[:, :-2] @ of_points[:, :-2].T
+        exponents += of_rows[:, -2:-1]
+        exponents += of_points[:, -1]
         with np.errstate(over="ignore"):  # of a spoiled model, whose infinity is refused later
             values = np.exp(exponents, out=exponents)
         total = values if total is None else np.add(total, values, out=total)
