@@ -58,26 +58,27 @@ class BlockKernel:
     def points(self, X: FloatArray) -> FloatArray:
         """Return rows in the form that others are compared with.
 
-        Its float32 array has the shape (n_kernels, n_rows, n_axes + 2).
+        Its float32 array has the shape (n_kernels, n_rows, n_axes + 1): coordinates, and last the
+        logarithm of the amplitude less the squared length.
         """
         coordinates, lengths = self._coordinates(X)
-        return _stacked(coordinates, np.ones_like(lengths), self._log_amplitude - lengths)
+        last = (self._log_amplitude - lengths)[:, :, np.newaxis]
+        return np.concatenate([coordinates, last], axis=2)
 
     def between(self, X: FloatArray, points: FloatArray) -> FloatArray:
         """Return the kernel between rows and points, float32 of shape (n_rows, n_points)."""
-        coordinates, lengths = self._coordinates(X)
-        return _sum_of_exponentials(
-            _stacked(2 * coordinates, -lengths, np.ones_like(lengths)), points
-        )
+        return _sum_of_exponentials(*self._coordinates(X), points)
 
     def among(self, points: FloatArray) -> FloatArray:
         """Return the kernel among points, float32 of shape (n_points, n_points)."""
         lengths = self._log_amplitude - points[:, :, -1]
-        rows = _stacked(2 * points[:, :, :-2], -lengths, np.ones_like(lengths))
+        coordinates = points[:, :, :-1]
         gram = np.empty((points.shape[1], points.shape[1]), dtype=np.float32)
         for tile in row_blocks(0, len(gram), _TILE):
             upto = slice(0, tile.stop)
-            gram[tile, upto] = _sum_of_exponentials(rows[:, tile], points[:, upto])
+            gram[tile, upto] = _sum_of_exponentials(
+                coordinates[:, tile], lengths[:, tile], points[:, upto]
+            )
             gram[: tile.start, tile] = gram[tile, : tile.start].T
         np.fill_diagonal(gram, self.amplitude.sum())
         return gram
@@ -162,15 +163,13 @@ def _log_likelihood(kernel: BlockKernel, X: FloatArray, y: FloatArray, noise: Fl
     return total
 
 
-def _stacked(coordinates: FloatArray, *ends: FloatArray) -> FloatArray:
-    return np.concatenate([coordinates, *(end[:, :, np.newaxis] for end in ends)], axis=2)
-
-
-def _sum_of_exponentials(rows: FloatArray, points: FloatArray) -> FloatArray:
+def _sum_of_exponentials(
+    coordinates: FloatArray, lengths: FloatArray, points: FloatArray
+) -> FloatArray:
     total: FloatArray | None = None
-    for of_rows, of_points in zip(rows, points, strict=True):
-        exponents = of_rows[:, :-2] @ of_points[:, :-2].T
-        exponents += of_rows[:, -2:-1]
+    for of_rows, length, of_points in zip(coordinates, lengths, points, strict=True):
+        exponents = (2 * of_rows) @ of_points[:, :-1].T
+        exponents -= length[:, np.newaxis]
         exponents += of_points[:, -1]
         with np.errstate(over="ignore"):  # of a spoiled model, whose infinity is refused later
             values = np.exp(exponents, out=exponents)

@@ -49,7 +49,7 @@ _ROWS_PER_PARAMETER = 150
 # A kernel that is learned without half of the folds needs so many rows.
 _ENOUGH_ROWS = 750
 # Limits of a model from a file: the matrix that is solved to fit more landmarks has 137 GB, and a
-# prediction multiplies the numbers of all landmarks 64 times for each kernel.
+# prediction multiplies the numbers of all landmarks 48 times for each kernel.
 _MAX_KERNELS, _MAX_LANDMARKS, _MAX_KERNEL_NUMBERS = 4, 2**17, 2**29
 _TINY = float(np.finfo(np.float64).tiny)
 _ROUNDING = 8 * np.finfo(np.float64).eps
@@ -93,7 +93,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         The log likelihood per row, with the prior, of the rows that the kernel was learned on.
     axes_ : ndarray of shape (n_kernels, n_features, n_axes) or None
         Over which the kernels are computed; None for all columns.
-    landmarks_ : ndarray of shape (n_kernels, n_landmarks, n_axes + 2)
+    landmarks_ : ndarray of shape (n_kernels, n_landmarks, n_axes + 1)
         Training rows, in the form in which others are compared with them.
     dual_coef_ : ndarray of shape (n_landmarks,) or (n_landmarks, n_targets)
     row_weights_ : ndarray of shape (n_landmarks,) or None
@@ -418,7 +418,7 @@ class BlockGaussianProcess(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if self.axes_ is not None:
             check_numbers("axes_", self.axes_, (n_kernels, n_features, None))
             n_axes = self.axes_.shape[2]
-        check_numbers("landmarks_", self.landmarks_, (n_kernels, None, n_axes + 2))
+        check_numbers("landmarks_", self.landmarks_, (n_kernels, None, n_axes + 1))
         n_landmarks, n_targets = self.landmarks_.shape[1], np.shape(self.dual_coef_)[1:]
         if n_landmarks > _MAX_LANDMARKS or n_kernels > _MAX_KERNELS:
             raise ModelFileError(
