@@ -114,7 +114,7 @@ def solve_by_landmarks(
         gram = np.zeros(inverse.shape)
         for rows in row_blocks(run.start, run.stop, _ROWS):
             whitened = _times_upper(kernel.between(X[rows], points), in_float32)
-            right[:] += whitened.T @ Y[rows].astype(np.float32)
+            right[:] += whitened.astype(np.float64).T @ Y[rows]
             whitened *= np.sqrt(weights[rows]).astype(np.float32)[:, np.newaxis]
             gram += whitened.T @ whitened
         return gram
@@ -141,8 +141,9 @@ def solve_definite(matrix: FloatArray, right: FloatArray) -> FloatArray:
     """Solve with a positive definite matrix in Fortran order, whose upper triangle is replaced."""
     if not factor_upper(matrix):
         raise StackingError(NOT_DEFINITE)
-    solution: FloatArray = linalg.cho_solve((matrix, False), right, check_finite=False)
-    return solution
+    # One by one, so that the bits of one target do not depend on the others.
+    targets = [linalg.cho_solve((matrix, False), one, check_finite=False) for one in right.T]
+    return np.column_stack(targets)
 
 
 def _inverse_factor(among: FloatArray) -> FloatArray:
