@@ -1,32 +1,16 @@
 """Options that several commands share."""
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from support import TOY, WriteData
 
-from xacle_stack import cli, read_pairs
+from xacle_stack import read_pairs
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(capfd, tmp_path: Path) -> Iterator[Run]:
-    """Return a function that runs a command and returns what it prints, or its error."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def main(*arguments: object) -> str:
-        with contextlib.chdir(tmp_path), pytest.raises(SystemExit):
-            cli.main([str(argument) for argument in arguments])
-        return "".join(capfd.readouterr())
-
-    yield main
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
