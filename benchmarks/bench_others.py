@@ -7,8 +7,6 @@ the challenge's second place, and AutoGluon where it is installed.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from importlib.util import find_spec
 import h5py
 import numpy as np
 from bench_sick import read_split
-from report import peak_mib, real_data, report
+from report import in_a_process, peak_mib, real_data, report
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -115,9 +113,7 @@ def main() -> None:
         if find_spec(package) is None:
             print(f"{name}: left out, because {package} is not installed.")
             continue
-        command = [sys.executable, __file__, name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        run = json.loads(done.stdout.splitlines()[-1])
+        run = in_a_process(__file__, name)
         shown = [round(run["fit, s"], 1), round(run["pairs/s"]), round(run["peak, MiB"])]
         rows.append([name, *shown, run["test SRCC"]])
     header = ["regressor", "fit, s", "pairs/s", "peak, MiB", "test SRCC"]

@@ -6,12 +6,10 @@ process of its own.  The Gaussian process alone is solved exactly and by landmar
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 
 import numpy as np
-from report import peak_mib, report
+from report import in_a_process, peak_mib, report
 
 from xacle_stack import Stacker
 from xacle_stack.metrics import srcc
@@ -54,15 +52,6 @@ def process(n_rows: int, max_exact: int) -> dict[str, float]:
     return {"fit, s": seconds, "peak, MiB": peak_mib(), "SRCC": score}
 
 
-def in_a_process(*arguments: object) -> dict[str, float]:
-    """Run one measurement by itself."""
-    command = [sys.executable, __file__, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(*arguments, figures, flush=True)
-    return figures
-
-
 def main() -> None:
     """Run all sizes, or one measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -75,11 +64,11 @@ def main() -> None:
         return
     rows = []
     for n_rows in SIZES:
-        found = in_a_process("stack", n_rows)
+        found = in_a_process(__file__, "stack", n_rows)
         rows.append(["stack", n_rows, *shown(found)])
     for n_rows in BOTH_WAYS:
         for name, max_exact in (("exact", n_rows), ("landmarks", n_rows - 1)):
-            found = in_a_process("process", n_rows, max_exact)
+            found = in_a_process(__file__, "process", n_rows, max_exact)
             rows.append([f"Gaussian process, {name}", n_rows, *shown(found)])
     header = ["what", "rows", "fit, s", "peak, MiB", "SRCC"]
     report("rows", f"{N_COLUMNS} columns as a plain array", header, rows)

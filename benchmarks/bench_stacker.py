@@ -7,8 +7,6 @@ its own; `bench_stacker.py NAME` runs one of them or one part, `--quick` at a te
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from report import peak_mib, report
+from report import in_a_process, peak_mib, report
 from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge, RidgeCV
@@ -272,15 +270,6 @@ def score_from_cache(root: Path, n_pairs: int, preset: str, n_train: int) -> dic
     return {"pairs/s": n_pairs / seconds, "peak of fit, MiB": before, "peak, MiB": peak_mib()}
 
 
-def in_a_process(name: str, *arguments: object) -> dict[str, float]:
-    """Run one measurement of :data:`MEASUREMENTS` by itself."""
-    command = [sys.executable, __file__, name, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(name, *arguments, {key: round(value, 3) for key, value in figures.items()}, flush=True)
-    return figures
-
-
 MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
     "ours": lambda scale, preset: fit_ours(float(scale), preset),
     "composition": lambda scale, tuned: fit_composition(float(scale), tuned == "tuned"),
@@ -296,10 +285,12 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
 def speed(scale: float) -> None:
     """Compare with the composition."""
     runs = {
-        "xacle_stack, paper": in_a_process("ours", scale, "paper"),
-        "xacle_stack, best": in_a_process("ours", scale, "best"),
-        "scikit-learn, Ridge, one penalty": in_a_process("composition", scale, "untuned"),
-        "scikit-learn, RidgeCV, 11 penalties": in_a_process("composition", scale, "tuned"),
+        "xacle_stack, paper": in_a_process(__file__, "ours", scale, "paper"),
+        "xacle_stack, best": in_a_process(__file__, "ours", scale, "best"),
+        "scikit-learn, Ridge, one penalty": in_a_process(__file__, "composition", scale, "untuned"),
+        "scikit-learn, RidgeCV, 11 penalties": in_a_process(
+            __file__, "composition", scale, "tuned"
+        ),
     }
     ours, tuned = runs["xacle_stack, paper"], runs["scikit-learn, RidgeCV, 11 penalties"]
     header = ["system", "fit, s", "times ours", "peak, MiB", "times ours ", "test SRCC"]
@@ -318,7 +309,7 @@ def speed(scale: float) -> None:
     report("stacker_speed", f"The published algorithm, {n_train} training pairs", header, rows)
     gap = abs(ours["test SRCC"] - tuned["test SRCC"])
     print(f"Test SRCC differs from the composition's by {gap:.4f}.\n")
-    equal = in_a_process("equal", scale)
+    equal = in_a_process(__file__, "equal", scale)
     header = ["family and penalty", "largest difference / standard deviation"]
     rows = [[name, f"{difference:.1e}"] for name, difference in equal.items()]
     report("stacker_equal", "Out-of-fold predictions against Ridge in float64", header, rows)
@@ -326,7 +317,10 @@ def speed(scale: float) -> None:
 
 def floor(scale: float) -> None:
     """Compare a fit with the products and factors alone."""
-    fit, bare = in_a_process("ours", scale, "paper")["fit, s"], in_a_process("bare", scale)["s"]
+    fit, bare = (
+        in_a_process(__file__, "ours", scale, "paper")["fit, s"],
+        in_a_process(__file__, "bare", scale)["s"],
+    )
     rows = [["fit of `paper`", round(fit, 1)], ["its products and factors alone", round(bare, 1)]]
     title = f"A fit takes {fit / bare:.2f} times as long as its products and factors alone"
     report("stacker_floor", title, ["what", "s"], rows)
@@ -334,7 +328,7 @@ def floor(scale: float) -> None:
 
 def growth(root: Path, sizes: list[int]) -> None:
     """Fit on more and more pairs from a cache."""
-    runs = {n_pairs: in_a_process("fit", root, n_pairs) for n_pairs in sizes}
+    runs = {n_pairs: in_a_process(__file__, "fit", root, n_pairs) for n_pairs in sizes}
     seconds = [run["fit, s"] for run in runs.values()]
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
     rows = [
@@ -349,7 +343,7 @@ def scoring(root: Path, runs: list[tuple[str, int, int]]) -> None:
     """Score from a cache: (preset, training pairs, pairs to score)."""
     rows = []
     for preset, n_train, n_pairs in runs:
-        run = in_a_process("score", root, n_pairs, preset, n_train)
+        run = in_a_process(__file__, "score", root, n_pairs, preset, n_train)
         peaks = [round(run[key]) for key in ("peak of fit, MiB", "peak, MiB")]
         rows.append([preset, n_train, n_pairs, round(run["pairs/s"]), *peaks])
     header = ["preset", "fitted on", "pairs", "pairs/s", "peak before, MiB", "peak, MiB"]

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -81,6 +82,18 @@ def describe_machine() -> str:
 def peak_mib() -> float:
     """Return this process's highest resident memory so far, in MiB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def in_a_process(script: str, *arguments: object) -> dict[str, float]:
+    """Run a script by itself, so that its peak memory is its own; print and return its figures.
+
+    They are the last line that it prints, as JSON.
+    """
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(*arguments, {key: round(value, 3) for key, value in figures.items()}, flush=True)
+    return figures
 
 
 def real_data(name: str) -> Path:
