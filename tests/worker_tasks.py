@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -83,3 +84,24 @@ class FailingRegressor(DyingRegressor):
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "FailingRegressor":
         raise ValueError("too few rows")
+
+
+def plain_network() -> Any:
+    """Return a network without dropout: a row's output is the same whatever is drawn."""
+    import torch
+
+    return torch.nn.Sequential(
+        torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh()), torch.nn.Linear(8, 1)
+    ).append(torch.nn.Flatten(0))
+
+
+class TableInputs:
+    """Rows of a table as what a network takes."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self.X = X
+
+    def __call__(self, rows: np.ndarray, rng: object) -> tuple[Any]:
+        import torch
+
+        return (torch.from_numpy(self.X[rows]),)

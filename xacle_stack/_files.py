@@ -97,26 +97,33 @@ def write_atomically(path: Path, content: bytes | memoryview | Iterable[bytes]) 
         If the disk is full or the folder cannot be written.  It names the path, and no file is
         left behind.
     """
+    with open_atomically(path) as file:
+        file.writelines([content] if isinstance(content, bytes | memoryview) else content)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its path when the context ends without an error.
+
+    Parameters, errors and leftovers are those of :func:`write_atomically`.
+    """
     with path_in_errors(path):
-        _write_atomically(path.resolve(), content)
-
-
-def _write_atomically(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
-    _sweep_partials(path)
-    partial, file = _locked_partial(path)
-    try:
-        with file:
-            file.writelines([content] if isinstance(content, bytes | memoryview) else content)
-            file.flush()
-            os.fsync(file.fileno())
-            if _HAS_LOCKS:  # rename the file while it is still locked
+        path = path.resolve()
+        _sweep_partials(path)
+        partial, file = _locked_partial(path)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if _HAS_LOCKS:  # rename the file while it is still locked
+                    partial.replace(path)
+            if not _HAS_LOCKS:  # Windows cannot rename an open file
                 partial.replace(path)
-        if not _HAS_LOCKS:  # Windows cannot rename an open file
-            partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    make_durable(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        make_durable(path.parent)
 
 
 def _locked_partial(path: Path) -> tuple[Path, BinaryIO]:

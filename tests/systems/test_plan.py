@@ -31,8 +31,8 @@ def test_the_cosine_is_timms() -> None:
         ({"final_learning_rate": np.nan}, "final_learning_rate .*got nan"),
         ({"patience": 0}, r"patience .*got 0\b"),
         ({"learning_rate": -1.0}, "learning_rate .*above 0, got -1.0"),
-        ({"optimizer": "sgd"}, r"optimizer .*\['lars', 'adam'\].* 'sgd'"),
-        ({"schedule": "step"}, r"schedule .*\['cosine', 'plateau'\].* 'step'"),
+        ({"optimizer": "sgd"}, r"optimizer .*\['lars', 'adam', 'adamw'\].* 'sgd'"),
+        ({"schedule": "step"}, r"schedule .*\['cosine', 'cosine-by-epoch', 'plateau'\].* 'step'"),
     ],
 )
 def test_settings_are_checked(settings, message: str) -> None:

@@ -1,3 +1,4 @@
+import re
 import threading
 import warnings
 from dataclasses import replace
@@ -6,13 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from tqdm import tqdm
+from worker_tasks import TableInputs, plain_network
 
 from xacle_stack._optional import stand_ins
 from xacle_stack._threads import one_thread
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
 from xacle_stack.systems import training
-from xacle_stack.systems.losses import contrastive, weighted_mse
+from xacle_stack.systems.checkpoints import TrainingCheckpoint
+from xacle_stack.systems.losses import contrastive, listnet_top1, weighted_mse
 from xacle_stack.systems.plan import TrainingPlan, learning_rate_at
 from xacle_stack.systems.training import Examples, load_network, predict, train
 
@@ -326,13 +329,181 @@ def test_the_progress_says_where_there_is_no_srcc_yet(
 ) -> None:
     train_on, validation = data
     shown: list[str] = []
-    monkeypatch.setattr(tqdm, "set_postfix_str", lambda self, text: shown.append(text))
+    monkeypatch.setattr(tqdm, "set_postfix_str", lambda self, text, refresh: shown.append(text))
     flat = replace(validation, targets=np.full(40, 3.0))  # its ranks say nothing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        train(build, weighted_mse, PLAN, train_on, flat, seed=0)
-        assert set(shown) == {"SRCC undefined"}
+        train(build, weighted_mse, PLAN, train_on, flat, seed=0, shown=True)
+        assert all(text.endswith("best SRCC undefined") for text in shown)
         shown.clear()
-        train(build, weighted_mse, PLAN, train_on, validation, seed=0)
-    assert len(shown) == 6
-    assert all(text.startswith("SRCC 0.") for text in shown[-3:])
+        train(build, weighted_mse, PLAN, train_on, validation, seed=0, shown=True)
+    assert len(shown) == 6 * 5
+    assert shown[0].startswith("epoch 1/6, loss ")
+    assert re.fullmatch(r"epoch 6/6, loss \d\.\d{4}, best SRCC 0\.\d{4}", shown[-1])
+
+
+def equal(one, other) -> bool:
+    return one.weights.keys() == other.weights.keys() and all(
+        array.tobytes() == other.weights[name].tobytes() for name, array in one.weights.items()
+    )
+
+
+def picklable(rng, n_rows: int) -> Examples:
+    X = rng.normal(size=(n_rows, 4)).astype(np.float32)
+    return Examples(TableInputs(X), np.arange(n_rows), X @ [1.0, -1.0, 0.5, 0.0], np.ones(n_rows))
+
+
+def assert_equal_but_for_rounding(one, other) -> None:
+    for name, array in one.weights.items():
+        if name != "1.bias":  # to a loss of differences its gradient is nothing but rounding
+            np.testing.assert_allclose(other.weights[name], array, atol=2e-5)
+
+
+@pytest.mark.parametrize("loss", [weighted_mse, contrastive, listnet_top1])
+def test_micro_batches_have_the_loss_of_the_whole_batch(rng, loss) -> None:
+    data = picklable(rng, 70), picklable(rng, 40)
+    whole = train(plain_network, loss, PLAN, *data, seed=0)
+    parts = train(plain_network, loss, replace(PLAN, micro_batch=5), *data, seed=0)
+    assert_equal_but_for_rounding(parts, whole)
+
+
+def test_a_micro_batch_that_is_computed_again_drops_the_same(data) -> None:
+    """With one row a batch, the loss of a row's first pass is that of its second."""
+    seen = []
+
+    class Noting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = build()
+
+        def forward(self, x):
+            output = self.network(x)
+            if self.training:
+                seen.append((torch.is_grad_enabled(), output.detach().tolist()))
+            return output
+
+    plan = replace(PLAN, epochs=1, micro_batch=3)
+    train(Noting, weighted_mse, plan, *data, seed=0)
+    first = [output for with_gradient, output in seen if not with_gradient]
+    assert first == [output for with_gradient, output in seen if with_gradient]
+    assert len(first) == 4 * 6 + 2
+
+
+def test_several_processes_have_the_loss_of_the_whole_batch(rng, tmp_path) -> None:
+    """Seventy rows in batches of 16 leave a last one that two processes cannot share evenly."""
+    data = picklable(rng, 69), picklable(rng, 41)
+    plan = replace(PLAN, epochs=2)
+    alone = train(plain_network, listnet_top1, plan, *data, seed=0)
+    checkpoint = TrainingCheckpoint(tmp_path, "both", minutes=0)
+    both = train(
+        plain_network,
+        listnet_top1,
+        plan,
+        *data,
+        seed=0,
+        devices=("cpu", "cpu"),
+        checkpoint=checkpoint,
+    )
+    assert_equal_but_for_rounding(both, alone)
+    np.testing.assert_allclose(both.validation_srcc, alone.validation_srcc, atol=1e-3)
+    assert checkpoint.path.exists()
+
+
+def test_gradients_are_clipped(data) -> None:
+    """A step of gradient descent is no longer than the rate times the largest gradient."""
+    plan = replace(PLAN, optimizer="lars", epochs=1, batch_size=70, max_gradient=0.5)
+    with stand_ins(["torchvision"]):
+        pytest.importorskip("timm")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        before = build().state_dict()
+
+    def loss(*arguments):
+        return 1000 * weighted_mse(*arguments)
+
+    after = train(build, loss, plan, *data, seed=0).weights
+    step = np.sqrt(sum(np.square(after[name] - x.numpy()).sum() for name, x in before.items()))
+    assert step == pytest.approx(learning_rate_at(plan, 1.0) * 0.5, rel=1e-3, abs=1e-9) or (
+        step <= plan.learning_rate * 0.5
+    )
+
+
+class Killed(BaseException):
+    """Ends a training at once, as the end of its process would."""
+
+
+def killing(at: int):
+    calls = []
+
+    def loss(*arguments):
+        calls.append(1)
+        if len(calls) == at:
+            raise Killed
+        return weighted_mse(*arguments)
+
+    return loss
+
+
+@pytest.mark.parametrize("minutes", [0, 60])
+@pytest.mark.parametrize("at", [2, 8, 13, 20])
+def test_a_training_that_was_killed_ends_as_if_undisturbed(data, tmp_path, at, minutes) -> None:
+    plan = replace(PLAN, patience=5, micro_batch=6, schedule="cosine")
+    undisturbed = train(build, weighted_mse, plan, *data, seed=3)
+    checkpoint = TrainingCheckpoint(tmp_path, "one", minutes=minutes)
+    with pytest.raises(Killed):
+        train(build, killing(at), plan, *data, seed=3, checkpoint=checkpoint)
+    assert checkpoint.path.exists() == (minutes == 0 or at > 6)
+    done = []
+
+    def counting(*arguments):
+        done.append(1)
+        return weighted_mse(*arguments)
+
+    again = TrainingCheckpoint(tmp_path, "one", minutes=minutes)
+    resumed = train(build, counting, plan, *data, seed=3, checkpoint=again)
+    assert equal(resumed, undisturbed)
+    assert resumed.best_epoch == undisturbed.best_epoch
+    np.testing.assert_array_equal(resumed.validation_loss, undisturbed.validation_loss)
+    n_calls = 6 * 6  # five batches and a validation an epoch
+    assert len(done) == n_calls - (at - 1 if minutes == 0 else 6 * ((at - 1) // 6))
+    # What is left is the result.
+    done.clear()
+    assert equal(train(build, counting, plan, *data, seed=3, checkpoint=again), undisturbed)
+    assert not done
+
+
+def test_the_plateau_goes_on_where_it_was(data, tmp_path) -> None:
+    plan = TrainingPlan(8, 16, 3.0, schedule="plateau", plateau_patience=1)
+    undisturbed = train(build, weighted_mse, plan, *data, seed=3)
+    checkpoint = TrainingCheckpoint(tmp_path, "one")
+    with pytest.raises(Killed):
+        train(build, killing(33), plan, *data, seed=3, checkpoint=checkpoint)
+    assert equal(
+        train(build, weighted_mse, plan, *data, seed=3, checkpoint=checkpoint), undisturbed
+    )
+
+
+def test_a_checkpoint_that_is_damaged_or_cannot_be_written_is_told(data, tmp_path) -> None:
+    checkpoint = TrainingCheckpoint(tmp_path, "one")
+    checkpoint.path.write_bytes(b"no state")
+    with pytest.raises(StackingError, match=r"training-one\.pt.* cannot be read .*Delete the file"):
+        train(build, weighted_mse, PLAN, *data, seed=0, checkpoint=checkpoint)
+    (tmp_path / "file").write_text("")
+    checkpoint = TrainingCheckpoint(tmp_path / "file", "one")
+    with pytest.raises(StackingError, match=r"training-one\.pt: .*cannot be written \("):
+        train(build, weighted_mse, PLAN, *data, seed=0, checkpoint=checkpoint)
+
+
+def test_parameters_without_gradients_stay(data) -> None:
+    def half_frozen():
+        network = build()
+        network[0].requires_grad_(False)
+        return network
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        initial = half_frozen().state_dict()
+    trained = train(half_frozen, weighted_mse, PLAN, *data, seed=0)
+    assert trained.weights["0.weight"].tobytes() == initial["0.weight"].numpy().tobytes()
+    assert (trained.weights["3.weight"] != initial["3.weight"].numpy()).any()
+    assert trained.n_parameters == 8 + 1

@@ -181,7 +181,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
             examples,
             validation,
             seed=int(rng.randint(2**31 - 1)),
-            device=device,
+            devices=[device],
             title=type(self).__name__,
             shown=self.verbose,
         )

@@ -11,8 +11,8 @@ from xacle_stack._validation import (
     check_whole_number,
 )
 
-Optimizer = Literal["lars", "adam"]
-Schedule = Literal["cosine", "plateau"]
+Optimizer = Literal["lars", "adam", "adamw"]
+Schedule = Literal["cosine", "cosine-by-epoch", "plateau"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -26,17 +26,23 @@ class TrainingPlan:
         Rows in each step; the last batch of an epoch may be shorter.
     learning_rate : float
         The highest rate.
-    optimizer : {"lars", "adam"}
+    optimizer : {"lars", "adam", "adamw"}
         LARS is timm's, with momentum 0.9.  Without weight decay, timm's LARS does not adapt to
         the layers and is gradient descent with momentum.
-    schedule : {"cosine", "plateau"}
+    schedule : {"cosine", "cosine-by-epoch", "plateau"}
         "cosine" follows a cosine down to `final_learning_rate` step by step, after a linear rise
-        over the first `warmup_epochs`.  "plateau" halves the rate whenever the validation loss has
-        not fallen for more than `plateau_patience` epochs.
+        over the first `warmup_epochs`; "cosine-by-epoch" falls once an epoch.  "plateau" halves the
+        rate whenever the validation loss has not fallen for more than `plateau_patience` epochs.
     patience : int, optional
         Training stops after this many epochs without a better one; by default never.
     precision : {"float32", "bfloat16"}
         The precision of the matrix products in training; weights, loss and validation stay float32.
+    max_gradient : float, optional
+        A gradient whose norm is larger is scaled down to it; by default none is.
+    micro_batch : int, optional
+        How many rows go through the network at once, where a batch does not fit into memory.  The
+        loss is that of the whole batch: what it takes is computed first, without gradients, and
+        each part once more with them, so that a step takes a third longer.  By default all rows.
     """
 
     epochs: int
@@ -50,12 +56,17 @@ class TrainingPlan:
     plateau_patience: int = 5
     patience: int | None = None
     precision: Precision = "float32"
+    max_gradient: float | None = None
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_whole_number("epochs", self.epochs, 1)
         check_whole_number("batch_size", self.batch_size, 1)
-        if self.patience is not None:
-            check_whole_number("patience", self.patience, 1)
+        for name in ("patience", "micro_batch"):
+            if getattr(self, name) is not None:
+                check_whole_number(name, getattr(self, name), 1)
+        if self.max_gradient is not None:
+            check_positive("max_gradient", self.max_gradient)
         check_whole_number("plateau_patience", self.plateau_patience, 0)
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("schedule", self.schedule, get_args(Schedule))

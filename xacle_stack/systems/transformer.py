@@ -65,7 +65,7 @@ class TransformerRegressor(NeuralRegressor):
         The share that is dropped in the encoder; in the MLP it is 0.5.
     hidden : int, default=512
         Width of the MLP's hidden layer.
-    optimizer : {"lars", "adam"}, default="lars"
+    optimizer : {"lars", "adam", "adamw"}, default="lars"
         See :class:`~xacle_stack.systems.plan.TrainingPlan`: timm's LARS without weight decay,
         which is what the published configuration runs, is gradient descent with momentum 0.9.
     learning_rate, final_learning_rate : float, default=3e-4, 1e-7
@@ -120,7 +120,7 @@ class TransformerRegressor(NeuralRegressor):
         feedforward: int = 4,
         dropout: float = 0.2,
         hidden: int = 512,
-        optimizer: Literal["lars", "adam"] = "lars",
+        optimizer: Literal["lars", "adam", "adamw"] = "lars",
         learning_rate: float = 3e-4,
         final_learning_rate: float = 1e-7,
         weight_decay: float = 0.0,
