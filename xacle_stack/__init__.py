@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from xacle_stack.errors import XacleStackError
     from xacle_stack.extract import extract_embeddings
     from xacle_stack.features import (
+        CaptionedSequenceBuilder,
+        CaptionedSequences,
         FeatureBuilder,
         PairEmbeddings,
         PairSequences,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from xacle_stack.stacking import BoostedTrees, Stacker
     from xacle_stack.submission import read_predictions, write_predictions
     from xacle_stack.systems import (
+        AudioCaptioner,
+        AudioLanguageModelRegressor,
         CosineMean,
         GatedRegressor,
         LSTMRegressor,
@@ -54,6 +58,8 @@ _HOMES = {
     "EncoderInfo": "encoders",
     "XacleStackError": "errors",
     "extract_embeddings": "extract",
+    "CaptionedSequenceBuilder": "features",
+    "CaptionedSequences": "features",
     "FeatureBuilder": "features",
     "FeatureTable": "table",
     "PairEmbeddings": "features",
@@ -81,6 +87,8 @@ _HOMES = {
     "save_model": "model_file",
     "read_predictions": "submission",
     "write_predictions": "submission",
+    "AudioCaptioner": "systems",
+    "AudioLanguageModelRegressor": "systems",
     "CosineMean": "systems",
     "GatedRegressor": "systems",
     "LSTMRegressor": "systems",
@@ -91,8 +99,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "AudioCaptioner",
+    "AudioLanguageModelRegressor",
     "BoostedTrees",
     "CachedPairs",
+    "CaptionedSequenceBuilder",
+    "CaptionedSequences",
     "CosineMean",
     "CrossValidation",
     "Encoder",

@@ -473,7 +473,7 @@ class Scorer:
         encoders = self._loaded_encoders()
         heard = encoders.encode_clips(clips, sample_rate_hz=sample_rate_hz)
         written = encoders.encode_captions(captions)
-        embeddings = PairEmbeddings.from_outputs(heard, written)
+        embeddings = PairEmbeddings.from_outputs(heard, written, captions)
         return self.score(embeddings, interval=interval)
 
     def save(

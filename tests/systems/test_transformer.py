@@ -363,7 +363,7 @@ def test_a_bar_counts_epochs(problem, capsys) -> None:
         ({"dropout": 1.0}, "dropout .*got 1.0"),
         ({"score_weighting": 5}, r"\[0, 1, 2, 3\], got 5"),
         ({"validation_fraction": 0}, r"validation_fraction .*got 0\b"),
-        ({"optimizer": "sgd"}, r"optimizer .*\['lars', 'adam'\].* 'sgd'"),
+        ({"optimizer": "sgd"}, r"optimizer .*\['lars', 'adam', 'adamw'\].* 'sgd'"),
         ({"precision": "half"}, r"precision .*\['float32', 'bfloat16'\].* 'half'"),
         ({"learning_rate": 1e30}, "finite .*first epoch"),
     ],

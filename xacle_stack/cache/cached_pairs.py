@@ -83,6 +83,13 @@ class CachedPairs:
             return self._whole.ids
         return tuple(self._whole.ids[row] for row in self._rows)
 
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The captions, in the order of all arrays."""
+        if isinstance(self._rows, range) and self._rows == range(len(self._whole)):
+            return self._whole.captions
+        return tuple(self._whole.captions[row] for row in self._rows)
+
     def __len__(self) -> int:
         return len(self._rows)
 

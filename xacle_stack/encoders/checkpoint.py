@@ -172,12 +172,18 @@ def find_tokenizer(
 
 
 def find_on_hub(
-    what: str, weights: Weights, hub_id: str, *, option: str | None, download: bool = True
+    what: str,
+    weights: Weights,
+    hub_id: str,
+    *,
+    option: str | None,
+    use: str = "put them into one folder with the weights.",
+    download: bool = True,
 ) -> Path:
     """Return the local folder of a hub repository, from the hub's cache or by downloading.
 
-    `what` and `option` (as in ``--checkpoint option=PATH``) are used in messages; the option is
-    None for files that may also lie beside the weights.
+    `what`, `option` (as in ``--checkpoint option=PATH``) and, without an option, `use` (what to do
+    with files that were fetched by hand) are used in messages.
     """
     hub = require("huggingface_hub", extra="encoders", purpose=what)
     constants = require("huggingface_hub.constants", extra="encoders", purpose=what)
@@ -193,11 +199,7 @@ def find_on_hub(
     by_hand = (
         f"Fetch {weights.summary} of {hub_id} where there is a network (`hf download {hub_id} "
         f"{files}--local-dir FOLDER`), and "
-    ) + (
-        f"copy the folder here and name it: --checkpoint {option}=FOLDER."
-        if option
-        else "put them into one folder with the weights."
-    )
+    ) + (f"copy the folder here and name it: --checkpoint {option}=FOLDER." if option else use)
     if not download or constants.HF_HUB_OFFLINE:
         why = " and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         raise EncoderError(f"{what}: {hub_id} is not on this machine{why}. {by_hand}")

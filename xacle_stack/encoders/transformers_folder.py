@@ -28,7 +28,7 @@ def read_json(what: str, folder: Path, name: str) -> Any:
         )
     try:
         settings = json.loads(read_small_file(folder / name, _MAX_BYTES).decode("utf-8"))
-        return _model_settings(settings) if name == "config.json" else settings
+        return model_settings(settings) if name == "config.json" else settings
     except RecursionError:
         raise EncoderError(
             f"{what}: {folder / name} cannot be read as JSON: it is nested too deeply."
@@ -37,16 +37,16 @@ def read_json(what: str, folder: Path, name: str) -> Any:
         raise EncoderError(f"{what}: {folder / name} cannot be read as JSON: {error}.") from None
 
 
-def _model_settings(value: Any, name: str = "") -> Any:
+def model_settings(value: Any, name: str = "") -> Any:
     """Return settings without those that can name code; ValueError if a number is too large."""
     if isinstance(value, dict):
         return {
-            key: _model_settings(one, key)
+            key: model_settings(one, key)
             for key, one in value.items()
             if not key.startswith("_") and key not in _FETCHES_CODE
         }
     if isinstance(value, list):
-        return [_model_settings(one, name) for one in value]
+        return [model_settings(one, name) for one in value]
     maximum = _MAX_LAYERS if name.endswith("layers") else _MAX_INT
     if isinstance(value, int) and abs(value) > maximum:
         raise ValueError(f"{name} is {str(value)[:20]}, and no model has more than {maximum}")

@@ -21,6 +21,10 @@ class EmbeddingSource(Protocol):
     def pair_ids(self) -> tuple[str, ...]:
         """Ids of the pairs, in the order of all arrays."""
 
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The captions themselves; it is an error if only their vectors are at hand."""
+
     def take(self, rows: slice | IntArray) -> EmbeddingSource:
         """Return the embeddings of some of the pairs, in the order asked for."""
 
@@ -48,6 +52,8 @@ class PairEmbeddings:
         Vectors of the captions, for example ``"all-minilm-l6-v2:embedding"``.
     pair_ids : sequence of str, optional
         By default the row numbers.
+    captions : sequence of str, optional
+        The texts, for systems that read them.
 
     Raises
     ------
@@ -71,6 +77,7 @@ class PairEmbeddings:
         pair_ids: Sequence[str] | None = None,
         *,
         text_auxiliary: Mapping[str, FloatArray] | None = None,
+        captions: Sequence[str] | None = None,
     ) -> None:
         self._audio: dict[str, Any] = {}
         self._text: dict[str, Any] = {}
@@ -100,6 +107,9 @@ class PairEmbeddings:
         }
         if pair_ids is not None:
             n_rows["pair_ids"] = len(pair_ids)
+        if captions is not None:
+            n_rows["captions"] = len(captions)
+        self._captions = None if captions is None else tuple(captions)
         if len({*n_rows.values()}) != 1:
             raise FeatureError(f"every array needs one row a pair; got the numbers {n_rows}.")
         n_pairs = next(iter(n_rows.values()))
@@ -113,6 +123,7 @@ class PairEmbeddings:
         cls,
         audio: Mapping[tuple[str, str], FloatArray | Sequence[FloatArray]],
         text: Mapping[tuple[str, str], FloatArray | Sequence[FloatArray]],
+        captions: Sequence[str] | None = None,
     ) -> Self:
         """Return what encoders gave for clips and captions, by encoder and output.
 
@@ -120,6 +131,8 @@ class PairEmbeddings:
         ----------
         audio, text : mapping of (str, str) to ndarray of shape (n_pairs, n_dims)
             For a sequence, a list of arrays of shape (n_frames, n_dims).
+        captions : sequence of str of length n_pairs, optional
+            The texts, for systems that read them.
 
         Returns
         -------
@@ -128,6 +141,7 @@ class PairEmbeddings:
         embeddings = cls.__new__(cls)
         embeddings._audio = {":".join(key): values for key, values in audio.items()}
         embeddings._text = {":".join(key): values for key, values in text.items()}
+        embeddings._captions = None if captions is None else tuple(captions)
         n_pairs = len(next(iter([*audio.values(), *text.values()])))
         embeddings._pair_ids = tuple(map(str, range(n_pairs)))
         return embeddings
@@ -136,6 +150,16 @@ class PairEmbeddings:
     def pair_ids(self) -> tuple[str, ...]:
         """Ids of the pairs, in the order of all arrays."""
         return self._pair_ids
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The captions themselves; an UnknownNameError says that only their vectors are here."""
+        if self._captions is None:
+            raise UnknownNameError(
+                "there are vectors of the captions, but not the captions themselves. Give them as "
+                "PairEmbeddings(..., captions=[...])."
+            )
+        return self._captions
 
     @property
     def shape(self) -> tuple[int]:
@@ -166,6 +190,8 @@ class PairEmbeddings:
             rows = np.asarray(rows, dtype=None if len(rows) else int)
         chosen = np.arange(len(self._pair_ids))[rows]
         part._pair_ids = tuple(self._pair_ids[row] for row in chosen)
+        if self._captions is not None:
+            part._captions = tuple(self._captions[row] for row in chosen)
         part._audio, part._text = (
             {
                 name: values[rows]

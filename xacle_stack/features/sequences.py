@@ -209,11 +209,20 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
             raise ModelFileError(f"frames and text are {names!r}, expected names of encoders.")
 
     def _read(self, X: Any) -> PairSequences:
-        encoder, colon, output = self.frames.rpartition(":")
-        if not colon:
-            encoder, output = self.frames, "frames"
-        return PairSequences(X.audio_sequences(encoder, output), X.text(self.text))
+        return PairSequences(X.audio_sequences(*split_output(self.frames)), X.text(self.text))
 
     @staticmethod
     def _dims(sequences: PairSequences) -> tuple[int, int]:
         return sequences.frames.n_dims, sequences.text.shape[1]
+
+
+def split_output(name: str) -> tuple[str, str]:
+    """Return the encoder and the output of ``"encoder:output"``; without one it is "frames".
+
+    Examples
+    --------
+    >>> split_output("beats:tokens"), split_output("byol-a")
+    (('beats', 'tokens'), ('byol-a', 'frames'))
+    """
+    encoder, colon, output = name.rpartition(":")
+    return (encoder, output) if colon else (name, "frames")

@@ -1,5 +1,7 @@
 """Systems beside the stack: the published ones of the challenge, and averages of systems."""
 
+from xacle_stack.systems.audio_language_model import AudioLanguageModelRegressor
+from xacle_stack.systems.captioner import AudioCaptioner
 from xacle_stack.systems.cosine import CosineRegressor
 from xacle_stack.systems.ensemble import average, rank_average
 from xacle_stack.systems.gate import GatedRegressor
@@ -10,6 +12,8 @@ from xacle_stack.systems.transformer import TransformerRegressor
 
 __all__ = [
     "SAVED_TYPES",
+    "AudioCaptioner",
+    "AudioLanguageModelRegressor",
     "CosineMean",
     "CosineRegressor",
     "GatedRegressor",
@@ -24,6 +28,8 @@ __all__ = [
 SAVED_TYPES: tuple[str, ...] = tuple(
     f"{saved.__module__}.{saved.__qualname__}"
     for saved in (
+        AudioCaptioner,
+        AudioLanguageModelRegressor,
         CosineMean,
         CosineRegressor,
         GatedRegressor,

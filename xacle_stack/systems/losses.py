@@ -7,7 +7,7 @@ loss zero.  Multiplying all weights of a batch by one factor changes no gradient
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -183,6 +183,14 @@ def pairwise_logistic(predicted: Tensor, target: Tensor, weights: Tensor) -> Ten
     row_pair_weights = weights.unsqueeze(1) * weights * (_differences(target) > 0)
     disorder = -_differences(predicted)
     return _mean(disorder.new_zeros(()).logaddexp(disorder), row_pair_weights)
+
+
+# The losses of scores and of their order that a system's setting can name.
+LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "mse": weighted_mse,
+    "listnet": listnet_top1,
+    "pairwise": pairwise_logistic,
+}
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

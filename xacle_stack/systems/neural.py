@@ -20,6 +20,7 @@ from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import check_scores, group_labels, row_weights
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.errors import ModelFileError, StackingError, XacleStackError
+from xacle_stack.systems.checkpoints import TrainingCheckpoint
 from xacle_stack.systems.plan import Schedule, TrainingPlan
 from xacle_stack.systems.space_vectors import check_vectors_state, validate_pairs
 from xacle_stack.systems.training import (
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 MIN_HELD_OUT = 10
 # Ten times as many arrays as the largest network in use has.
 _MAX_WEIGHTS = 4096
-# Thirty times the width of the widest layer in use.
-_MAX_WIDTH = 2**17
 
 
 class NeuralRegressor(RegressorMixin, BaseEstimator):
@@ -77,6 +76,8 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     # The settings that are lengths of the network's arrays.
     _sizes: ClassVar[tuple[str, ...]] = ()
     _schedule: ClassVar[Schedule] = "cosine"
+    # Thirty times the width of the widest layer of most networks.
+    _max_width: ClassVar[int] = 2**17
 
     def check_settings(self) -> None:
         """Check the settings, without data and without PyTorch.
@@ -149,7 +150,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         if len(rows) < 2:
             raise StackingError("sample_weight: only one weight is above zero; give two or more.")
         pairs = self._read(checked, reset=True)
-        device = resolve_devices(self.device)[0]
+        device = self._devices()[0]
         self._prepare(scores, weights)
         rng = check_random_state(self.random_state)
         inputs = self._inputs(pairs, device)
@@ -174,14 +175,16 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
                 "so low: nothing would be learned. Use score_weighting=0, 1 or 2, which give every "
                 "score a weight."
             )
+        plan, seed = self._plan(), int(rng.randint(2**31 - 1))
         trained = train(
-            self._build,
+            self._build_to_train,
             self._loss,
-            self._plan(),
+            plan,
             examples,
             validation,
-            seed=int(rng.randint(2**31 - 1)),
-            devices=[device],
+            seed=seed,
+            devices=self._devices(),
+            checkpoint=self._checkpoint(pairs, examples, validation, seed),
             title=type(self).__name__,
             shown=self.verbose,
         )
@@ -189,10 +192,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         self.best_epoch_ = trained.best_epoch
         self.validation_srcc_ = trained.validation_srcc
         self.validation_loss_ = trained.validation_loss
-        network = load_network(self._build, trained.weights, device)
-        predicted = predict(network, validation.inputs, validation.rows)
+        plain = self._plain(trained.weights)
+        network = load_network(self._build, plain, device)
+        predicted = predict(network, validation.inputs, validation.rows, plan.block_rows)
         self._finish(predicted, validation_scores, validation_weights)
-        self.weights_ = trained.weights  # last, because it is what makes the regressor fitted
+        self.weights_ = plain  # last, because it is what makes the regressor fitted
         if trained.interrupt is not None:
             raise trained.interrupt
         return self
@@ -203,12 +207,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         A pair's score depends on the other rows only by rounding, about 1e-6 of its value.
         """
         check_is_fitted(self)
-        self._check_network()
         checked, _ = self._check_pairs(X, None, reset=False)
-        device = resolve_devices(self.device)[0]
-        network = load_network(self._build, self.weights_, device)
+        device = self._devices()[0]
+        network = self._network(device)
         inputs = self._inputs(self._read(checked, reset=False), device)
-        predicted = predict(network, inputs, np.arange(len(checked)))
+        predicted = predict(network, inputs, np.arange(len(checked)), self._plan().block_rows)
         return self._to_scores(predicted.astype(np.float64))
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -228,9 +231,9 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         for name, array in weights.items():
             check_numbers(f"weights_[{name!r}]", array, (None,) * np.ndim(array))
             lengths += np.shape(array)
-        if max(lengths) > _MAX_WIDTH:  # a prediction makes as many numbers of each row
+        if max(lengths) > self._max_width:  # a prediction makes as many numbers of each row
             raise ModelFileError(
-                f"weights_ has a length of {max(lengths)}, the most is {_MAX_WIDTH}."
+                f"weights_ has a length of {max(lengths)}, the most is {self._max_width}."
             )
         if not isinstance(self.device, str):
             raise ModelFileError(f"device is {self.device!r}, expected a name such as 'cpu'.")
@@ -252,6 +255,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
             raise ModelFileError(
                 f"{name}: {n_parts!r} parts, but weights_ has {len(found)} called {prefix}*."
             )
+
+    def _network(self, device: str) -> Module:
+        """Return the trained network, once its weights are checked."""
+        self._check_network()
+        return load_network(self._build, self.weights_, device).eval()
 
     def _check_network(self) -> None:
         """Check that the weights are those of the network that the settings make."""
@@ -293,6 +301,24 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     @abstractmethod
     def _build(self) -> Module:
         """Return a new network for the dimensions that `fit` has found."""
+
+    def _build_to_train(self) -> Module:
+        """Return the network as it is before the first step."""
+        return self._build()
+
+    def _plain(self, weights: dict[str, Any]) -> dict[str, Any]:
+        """Return the weights of what `_build` makes from those of what was trained."""
+        return weights
+
+    def _devices(self) -> tuple[str, ...]:
+        """Return what is trained on; predictions are made on the first."""
+        return resolve_devices(self.device)[:1]
+
+    def _checkpoint(
+        self, pairs: Any, examples: Examples, validation: Examples, seed: int
+    ) -> TrainingCheckpoint | None:
+        """Return where the state of the training is kept, if anywhere."""
+        return None
 
     def _plan(self) -> TrainingPlan:
         """Return how the network is trained, by the settings that a plan has as well."""

@@ -43,6 +43,8 @@ class TrainingPlan:
         How many rows go through the network at once, where a batch does not fit into memory.  The
         loss is that of the whole batch: what it takes is computed first, without gradients, and
         each part once more with them, so that a step takes a third longer.  By default all rows.
+    block_rows : int, default=512
+        How many rows are predicted at once.
     """
 
     epochs: int
@@ -58,10 +60,12 @@ class TrainingPlan:
     precision: Precision = "float32"
     max_gradient: float | None = None
     micro_batch: int | None = None
+    block_rows: int = 512
 
     def __post_init__(self) -> None:
         check_whole_number("epochs", self.epochs, 1)
         check_whole_number("batch_size", self.batch_size, 1)
+        check_whole_number("block_rows", self.block_rows, 1)
         for name in ("patience", "micro_batch"):
             if getattr(self, name) is not None:
                 check_whole_number(name, getattr(self, name), 1)

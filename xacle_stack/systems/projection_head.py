@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,16 +13,10 @@ from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import check_choice, check_share, check_whole_number
 from xacle_stack.errors import ModelFileError, StackingError
 from xacle_stack.stacking.calibration import MonotoneCalibration
-from xacle_stack.systems.losses import listnet_top1, pairwise_logistic, weighted_mse
+from xacle_stack.systems.losses import LOSSES
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.space_vectors import Vectors, read_vectors
 from xacle_stack.systems.training import Inputs, Module, Tensor
-
-LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "mse": weighted_mse,
-    "listnet": listnet_top1,
-    "pairwise": pairwise_logistic,
-}
 
 
 class ProjectionHeadRegressor(NeuralRegressor):

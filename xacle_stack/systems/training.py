@@ -42,7 +42,6 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (predicted, target, weights
 Inputs = Callable[[IntArray, np.random.Generator | None], tuple[Tensor, ...]]
 
 MOMENTUM = 0.9
-BLOCK_ROWS = 512
 LOSS_ROWS = 2048  # a loss over row pairs takes memory that grows with the square of the rows
 # The whole process shares the generator that PyTorch's dropout draws from: trainings in several
 # threads, as in a stack with n_jobs, would take each other's numbers.  PyTorch uses all cores by
@@ -164,7 +163,7 @@ def _train(fabric: Any, task: tuple[Any, ...], title: str, shown: bool) -> dict[
 
 
 def predict(
-    network: Module, inputs: Inputs, rows: IntArray, block_rows: int = BLOCK_ROWS
+    network: Module, inputs: Inputs, rows: IntArray, block_rows: int = TrainingPlan.block_rows
 ) -> FloatArray:
     """Return a network's outputs for some rows, shape (n_rows,), float32; nothing is dropped out.
 
@@ -185,7 +184,7 @@ def predict(
 def load_network(build: Callable[[], Module], weights: Mapping[str, Any], device: str) -> Module:
     """Return a network with trained weights; on the CPU it shares their memory."""
     torch = require("torch", extra="neural", purpose="a trained network")
-    with torch.device("meta"):  # without initial weights
+    with _without_draws(torch):
         network = build()
     tensors = {
         # PyTorch warns of arrays that it may not write to, such as those of a memory map.
@@ -404,10 +403,10 @@ class _Run:
 
     def _predicted(self) -> FloatArray:
         """Return the outputs for the validation rows, of which each process computes a share."""
-        rows, block = self.validation.rows, self.plan.micro_batch or BLOCK_ROWS
+        rows = self.validation.rows
         share = math.ceil(len(rows) / self.fabric.world_size)
         own = (np.arange(share) + share * self.fabric.global_rank) % len(rows)
-        predicted = predict(self.network, self.validation.inputs, rows[own], block)
+        predicted = predict(self.network, self.validation.inputs, rows[own], self.plan.block_rows)
         if self.fabric.world_size > 1:
             gathered = self.fabric.all_gather(self.tensor(predicted)).flatten()
             predicted = gathered[: len(rows)].cpu().numpy()
@@ -467,6 +466,23 @@ _KEPT = (
     *("epoch", "step", "has_ended", "validation_srcc", "validation_loss"),
     *("best_epoch", "best", "best_state"),
 )
+
+
+def _without_draws(torch: Any) -> Any:
+    """Return a context in which the random weights of a new network are not drawn.
+
+    So they take neither time nor memory.  On the device "meta" a network would also lack what it
+    computes for itself and does not keep in its state, such as the angles of rotary positions.
+    """
+    draws = {torch.Tensor.normal_, torch.Tensor.uniform_}
+
+    class WithoutDraws(torch.overrides.TorchFunctionMode):  # type: ignore[name-defined]
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            return args[0] if function in draws else function(*args, **(kwargs or {}))
+
+    return WithoutDraws()
 
 
 def _split(rows: IntArray, n_rows: int) -> list[IntArray]:
