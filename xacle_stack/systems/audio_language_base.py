@@ -285,6 +285,6 @@ class ClipsAndCaptions:
             found.update(zip(chosen.tolist(), self._views[view][rows[chosen]], strict=True))
         pooled = []
         for place in range(len(rows)):
-            vectors = torch.from_numpy(np.asarray(found[place], dtype=np.float32)).T
+            vectors = torch.from_numpy(np.require(found[place], np.float32, "W")).T
             pooled.append(adaptive_avg_pool1d(vectors, self._n_audio_tokens).T.numpy())
         return pooled

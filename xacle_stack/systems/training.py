@@ -476,7 +476,7 @@ def _without_draws(torch: Any) -> Any:
     """
     draws = {torch.Tensor.normal_, torch.Tensor.uniform_}
 
-    class WithoutDraws(torch.overrides.TorchFunctionMode):  # type: ignore[name-defined]
+    class WithoutDraws(torch.overrides.TorchFunctionMode):
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
