@@ -51,6 +51,7 @@ RANKS = {
     "prediction": 10,
     "scorer": 11,
     "cross_validation": 12,
+    "pseudo_labels": 12,
     "rating": 12,
     "experiment": 13,
     "service": 13,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xacle_stack.metrics import Evaluation, evaluate
     from xacle_stack.model_file import load_card, load_model, save_model
     from xacle_stack.pairs import Pairs, list_splits, read_generated, read_pairs, read_splits
+    from xacle_stack.pseudo_labels import pseudo_label, with_wrong_captions
     from xacle_stack.rating import Rating, rate
     from xacle_stack.scorer import Scorer
     from xacle_stack.stacking import BoostedTrees, Stacker
@@ -74,6 +75,7 @@ _HOMES = {
     "evaluate": "metrics",
     "Pairs": "pairs",
     "list_splits": "pairs",
+    "pseudo_label": "pseudo_labels",
     "read_generated": "pairs",
     "read_pairs": "pairs",
     "read_splits": "pairs",
@@ -96,6 +98,7 @@ _HOMES = {
     "TransformerRegressor": "systems",
     "average": "systems",
     "rank_average": "systems",
+    "with_wrong_captions": "pseudo_labels",
 }
 
 __all__ = [
@@ -138,6 +141,7 @@ __all__ = [
     "load_card",
     "load_model",
     "pair_features",
+    "pseudo_label",
     "rank_average",
     "rate",
     "read_clip",
@@ -146,6 +150,7 @@ __all__ = [
     "read_predictions",
     "read_splits",
     "save_model",
+    "with_wrong_captions",
     "write_predictions",
 ]
 

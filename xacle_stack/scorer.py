@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import ClipSource
-from xacle_stack.cache import FeatureCache
+from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.encoders import LoadedEncoders
 from xacle_stack.errors import (
     AudioError,
@@ -594,16 +594,24 @@ class Scorer:
             loaded = vars(self).setdefault("_encoders", loaded)
         return loaded
 
-    def _embeddings(
-        self, pairs: Pairs | EmbeddingSource, *, for_training: bool = False
-    ) -> EmbeddingSource:
-        if not isinstance(pairs, Pairs):
-            if not hasattr(pairs, "pair_ids"):
-                raise PairsError(
-                    f"expected Pairs or embeddings, got a {type(pairs).__name__}. Read a table, a "
-                    "frame or a list of dicts with read_pairs(...) first."
-                )
-            return pairs
+    def embeddings(self, pairs: Pairs, *, for_training: bool = False) -> CachedPairs:
+        """Return the embeddings of pairs; what the store does not hold yet is encoded.
+
+        Parameters
+        ----------
+        pairs : Pairs
+        for_training : bool, default=False
+            Whether augmented views are needed, too.
+
+        Returns
+        -------
+        embeddings : CachedPairs
+
+        Raises
+        ------
+        PairsError
+            If a clip or caption could not be encoded.
+        """
         recipe = self.recipe
         wanted = [*recipe.encoders, *(recipe.view_encoders if for_training else ())]
         report = extract_embeddings(
@@ -620,6 +628,18 @@ class Scorer:
                 f"in the store {self.store}:\n{bullet_list(report.failures.values())}"
             )
         return FeatureCache(self.store).load(pairs, recipe.fingerprints())
+
+    def _embeddings(
+        self, pairs: Pairs | EmbeddingSource, *, for_training: bool = False
+    ) -> EmbeddingSource:
+        if isinstance(pairs, Pairs):
+            return self.embeddings(pairs, for_training=for_training)
+        if not hasattr(pairs, "pair_ids"):
+            raise PairsError(
+                f"expected Pairs or embeddings, got a {type(pairs).__name__}. Read a table, a "
+                "frame or a list of dicts with read_pairs(...) first."
+            )
+        return pairs
 
 
 def _listed_clips(audio: Any, texts: str | Sequence[str]) -> list[Any]:

@@ -146,6 +146,10 @@ class CachedPairs:
             "_rows": range(len(rows)) if is_in_order else rows,
         }
 
+    def content_keys(self, modality: str) -> RawKeys:
+        """Return the content keys, 16 bytes each, of the clips ("audio") or captions ("text")."""
+        return self._keys[modality][np.asarray(self._rows)]
+
     def shape_of(self, encoder: str, modality: str, output: str = "embedding") -> tuple[int, ...]:
         """Return the shape of `audio` or `text`, after checking that every row is there.
 
