@@ -85,10 +85,10 @@ def with_wrong_captions(pairs: Pairs, n_wrong: int = 3, *, random_state: int = 0
 
     Examples
     --------
-    >>> pairs = Pairs("train", "abc", ["a.wav", "b.wav", "c.wav"], ["a dog", "rain", "a dog"])
+    >>> pairs = Pairs("train", ["a", "b"], ["a.wav", "b.wav"], ["a dog", "rain"])
     >>> more = with_wrong_captions(pairs, n_wrong=1)
-    >>> more.ids[3:], more.captions[3:]
-    (('a#wrong-1', 'b#wrong-1', 'c#wrong-1'), ('rain', 'a dog', 'rain'))
+    >>> more.ids[2:], more.captions[2:]
+    (('a#wrong-1', 'b#wrong-1'), ('rain', 'a dog'))
     """
     check_whole_number("n_wrong", n_wrong, minimum=1)
     check_whole_number("random_state", random_state, minimum=0)
@@ -110,7 +110,8 @@ def with_wrong_captions(pairs: Pairs, n_wrong: int = 3, *, random_state: int = 0
     texts = sorted(set(pairs.captions))
     number_of = {text: number for number, text in enumerate(texts)}
     captions = np.fromiter(map(number_of.__getitem__, pairs.captions), np.int64, len(pairs))
-    own = np.unique(np.array(clips) * len(texts) + captions)  # a combination is one number
+    own = np.array(clips, np.int64) * len(texts) + captions  # one number for a combination
+    own = np.unique(own)
     n_own = np.bincount(own // len(texts))
     _check_enough(pairs.split, names, n_own, len(texts), n_wrong)
     own_texts = map(texts.__getitem__, (own % len(texts)).tolist())
@@ -221,7 +222,8 @@ def pseudo_label(
     >>> from xacle_stack import Scorer, read_pairs
     >>> captioned = read_pairs("captioned.csv")  # doctest: +SKIP
     >>> pairs = with_wrong_captions(captioned)  # doctest: +SKIP
-    >>> teacher = Scorer.label_free("paper").fit(captioned)  # doctest: +SKIP
+    >>> reference = captioned.take(range(10_000))  # doctest: +SKIP
+    >>> teacher = Scorer.label_free("paper").fit(reference)  # doctest: +SKIP
     >>> pairs = replace(pairs, scores=pseudo_label(pairs, teacher))  # doctest: +SKIP
     """
     if not isinstance(pairs, Pairs):
