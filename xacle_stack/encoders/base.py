@@ -33,10 +33,10 @@ from xacle_stack.errors import EncoderError
 
 Modality = Literal["audio", "text"]
 Precision = Literal["float32", "bfloat16", "float16"]
-T = TypeVar("T")
 SequenceType = Literal["float32", "float16"]
 # The value of an output: one vector for each item, or a list with one sequence for each item.
 Output = FloatArray | Sequence[FloatArray]
+T = TypeVar("T")
 MODALITIES: tuple[Modality, ...] = ("audio", "text")
 EMBEDDING = "embedding"
 WORDS = "words"
