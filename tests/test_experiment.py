@@ -26,6 +26,7 @@ from xacle_stack.targets import training_targets
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 FRAMES = f"{TESTS / 'toy_encoder.py'}:ToyFrames"
+ON_DEMAND = f"{TESTS / 'toy_encoder.py'}:ToyOnDemand"
 CHEAP = {
     "linear": {"kind": "stack", "preset": "paper"},
     "cosine": {"kind": "cosine", "space": TOY.name},
@@ -231,8 +232,9 @@ def test_a_system_without_ratings_stands_in_the_same_table(data: Path, tmp_path:
         {"kind": "transformer", "space": TOY.name, "epochs": 2, "gate": "none"},
         {"kind": "projection-head", "loss": "listnet"},
         {"kind": "lstm", "frames": f"{FRAMES}:frames", "text": FRAMES, "epochs": 1},
+        {"kind": "lstm", "frames": f"{ON_DEMAND}:frames", "text": ON_DEMAND, "epochs": 1},
     ],
-    ids=["gated", "transformer", "head", "lstm"],
+    ids=["gated", "transformer", "head", "lstm", "on demand"],
 )
 def test_networks_train_save_load_and_score(
     data: Path, tmp_path: Path, system: dict[str, object]

@@ -205,7 +205,7 @@ def test_augmented_views() -> None:
     settings = {
         "name": "x",
         "spaces": ["mini-mel", "mini-mod"],
-        "auxiliary": ["beats:logits"],
+        "auxiliary": ["audiomae:pooled", "beats:logits"],
         "views": {"mini-mel": 2},
     }
     recipe = recipe_from(settings, source="a test")
@@ -214,13 +214,39 @@ def test_augmented_views() -> None:
         "mini-mel.view-2",
     ]
     for change, message in (
-        ({"views": {"beats": 1}}, "views: 'beats' .*no augmented views"),
+        ({"views": {"audiomae": 1}}, "views: 'audiomae' .*no augmented views"),
         ({"views": {"mini-mfcc": 1}}, "views: 'mini-mfcc' "),
         ({"views": {"mini-mel": 0}}, "views.mini-mel: .*greater than 0"),
         ({"auxiliary": ["byol-a:frames"]}, "'byol-a:frames' .*sequence"),
+        ({"auxiliary": ["beats:tokens"]}, "'beats:tokens' .*sequence"),
     ):
         with pytest.raises(RecipeError, match=message):
             recipe_from({**settings, **change}, source="a test")
+
+
+def test_a_recipe_asks_for_the_outputs_that_its_systems_name() -> None:
+    settings = {
+        "name": "x",
+        "spaces": ["mini-mel"],
+        "auxiliary": ["beats:logits"],
+        "views": {"beats": 1},
+        "systems": {"linear": {"kind": "stack"}},
+    }
+    frames = {"kind": "lstm", "frames": "beats:tokens"}
+    without = recipe_from(settings, "a test")
+    recipe = recipe_from({**settings, "systems": {**without.systems, "frames": frames}}, "a test")
+
+    def outputs_of_beats(recipe: Recipe) -> set[str]:
+        (beats,) = (choice for choice in recipe.encoders if choice.name == "beats")
+        return {*beats.info.audio_outputs}
+
+    assert outputs_of_beats(without) == {"logits", "pooled"}
+    assert outputs_of_beats(recipe) == {"logits", "pooled", "tokens"}
+    assert [choice.name for choice in recipe.encoders] == ["mini-mel", "beats", "roberta-large"]
+    (view,) = recipe.view_encoders
+    assert (view.info.name, "tokens" in view.info.audio_outputs) == ("beats.view-1", True)
+    assert outputs_of_beats(recipe.for_scoring(recipe.systems["frames"])) >= {"tokens"}
+    assert outputs_of_beats(recipe.for_scoring(recipe.systems["linear"])) == {"logits", "pooled"}
 
 
 CHEAP = {
@@ -249,6 +275,17 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
         ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x: depth: unknown setting"),
         ({"x": {"kind": "lstm", "epoch": 3}}, {}, "did you mean 'epochs'"),
         ({"x": {"kind": "lstm", "epochs": 0}}, {}, "systems.x: epochs .* got 0"),
+        (
+            {"x": {"kind": "lstm", "frames": "beats:pooled"}},
+            {},
+            r"systems.x: 'beats:pooled' is no sequence .* one of \['beats:tokens'\]",
+        ),
+        (
+            {"x": {"kind": "lstm", "frames": "beats:token", "text": "beats"}},
+            {},
+            r"(?s)\['beats:tokens'\].*'beats:embedding' is no vector of captions; .* none",
+        ),
+        ({"x": {"kind": "lstm", "text": "mini-mel:words"}}, {}, r"one of \['mini-mel:embedding'\]"),
         (
             {"x": {"kind": "transformer", "space": "mini-mel", "dropout": 2}},
             {},

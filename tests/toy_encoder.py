@@ -75,6 +75,27 @@ class ToyFrames(ToySpace):
         return {**super().encode_text(captions), "letters": letters}
 
 
+class ToyOnDemand(ToyFrames):
+    """The same, but sequences only where they are asked for; each view halves the level."""
+
+    info = replace(
+        ToyFrames.info,
+        name="toy-on-demand",
+        on_demand={"frames": "100 samples each", "letters": "code points"},
+        views="halved",
+    )
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, Output]:
+        return self._asked_for(super().encode_audio([clip / 2**self.view for clip in clips]))
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Output]:
+        return self._asked_for(super().encode_text(captions))
+
+    def _asked_for(self, outputs: dict[str, Output]) -> dict[str, Output]:
+        left_out = self.info.on_demand.keys() - set(self.outputs)
+        return {name: values for name, values in outputs.items() if name not in left_out}
+
+
 class BatchToy(ToyFrames):
     """Breaks the contract on purpose: every vector tells which batch it came in."""
 

@@ -35,7 +35,7 @@ A recipe is a TOML file::
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,7 +51,14 @@ from pydantic import (
     model_validator,
 )
 
-from xacle_stack.encoders import WORDS, EncoderChoice, Modality, Precision, read_fingerprints
+from xacle_stack.encoders import (
+    EMBEDDING,
+    WORDS,
+    EncoderChoice,
+    Modality,
+    Precision,
+    read_fingerprints,
+)
 from xacle_stack.features import FeatureBuilder
 from xacle_stack.recipe_file import mistakes_error, read_settings, recipe_path
 from xacle_stack.stacking import Stacker
@@ -179,13 +186,26 @@ class Recipe(BaseModel):
 
     @property
     def encoders(self) -> list[EncoderChoice]:
-        """Every encoder that the recipe needs, each once, with its checkpoint."""
-        names = [*self.spaces, *(_encoder_of(name) for name in self.auxiliary)]
+        """Every encoder that the recipe needs, each once, with its checkpoint.
+
+        They are asked for the outputs that systems name.
+        """
+        outputs: dict[str, set[str]] = {
+            encoder: set() for encoder in (*self.spaces, *map(_encoder_of, self.auxiliary))
+        }
         for system in self.systems.values():
-            names += [] if isinstance(system, EnsembleSpec) else system.other_encoders
+            if not isinstance(system, EnsembleSpec):
+                for name in (*system.clip_sequences, *system.caption_vectors):
+                    outputs.setdefault(_encoder_of(name), set()).add(_output_of(name))
         return [
-            EncoderChoice(name, self.checkpoints.get(name), self.precision, self.code.get(name))
-            for name in dict.fromkeys(names)
+            EncoderChoice(
+                name,
+                self.checkpoints.get(name),
+                self.precision,
+                self.code.get(name),
+                outputs=tuple(sorted(named)),
+            )
+            for name, named in outputs.items()
         ]
 
     @property
@@ -324,7 +344,7 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
     mistakes += [
         f"views: {choice.name!r} makes no augmented views; leave it out"
         for choice in recipe.encoders
-        if choice.name in recipe.views and choice.info.views is None
+        if choice.name in recipe.views and choice.encoder.info.views is None
     ]
     mistakes += [
         f"code: {choice.name!r} runs no code of yours; leave it out"
@@ -334,6 +354,9 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
     if not recipe.encoders:
         mistakes.append("spaces: it is empty, and no auxiliary is named either; name one encoder")
     mistakes += mistakes_in(recipe.systems, recipe.reference, recipe.spaces)
+    for name, system in recipe.systems.items():
+        if not isinstance(system, EnsembleSpec):
+            mistakes += [f"systems.{name}: {mistake}" for mistake in _mistakes_in_outputs(system)]
     for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
         times = Counter(names)
         mistakes += [f"{kind}: {name!r} stands twice" for name in sorted(times) if times[name] > 1]
@@ -352,7 +375,7 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
             )
     for name in recipe.auxiliary:
         info = EncoderChoice(_encoder_of(name)).encoder.info
-        output = _cache_name(name).partition(":")[2]
+        output = _output_of(name)
         modality = _modality_of(name)
         if output not in info.outputs(modality):
             mistakes.append(
@@ -382,10 +405,34 @@ def _encoder_of(auxiliary: str) -> str:
     return auxiliary.partition(":")[0]
 
 
+def _output_of(name: str) -> str:
+    """Return the output of ``"encoder:output"``; without one it is the embedding."""
+    return name[len(_encoder_of(name)) + 1 :] or EMBEDDING
+
+
+def _mistakes_in_outputs(system: SystemSpec) -> Iterator[str]:
+    """Yield the outputs in a system's settings that their encoders do not have."""
+    for name in system.clip_sequences:
+        info = EncoderChoice(_encoder_of(name)).encoder.info
+        known = [output for output in info.audio_outputs if output in info.sequences]
+        if _output_of(name) not in known:
+            yield f"{name!r} is no sequence of clips; {_listed(name, known)}"
+    for name in system.caption_vectors:
+        info = EncoderChoice(_encoder_of(name)).encoder.info
+        known = [output for output in info.text_outputs if output not in info.sequences]
+        if _output_of(name) not in known:
+            yield f"{name!r} is no vector of captions; {_listed(name, known)}"
+
+
+def _listed(name: str, outputs: Sequence[str]) -> str:
+    known = [f"{_encoder_of(name)}:{output}" for output in outputs]
+    return f"expected one of {known}" if known else "its encoder has none"
+
+
 def _modality_of(auxiliary: str) -> Modality:
     """Return whose output it is: the captions' only if the encoder has none of clips so called."""
     info = EncoderChoice(_encoder_of(auxiliary)).encoder.info
-    output = _cache_name(auxiliary).partition(":")[2]
+    output = _output_of(auxiliary)
     return "text" if output in info.text_outputs.keys() - info.audio_outputs.keys() else "audio"
 
 
@@ -398,9 +445,8 @@ def _auxiliaries_of(encoder: str) -> list[str]:
 
 def _cache_name(auxiliary: str) -> str:
     """Return ``"encoder:output"`` with the name that the encoder has in the cache."""
-    encoder = _encoder_of(auxiliary)
-    output = auxiliary[len(encoder) + 1 :] or "embedding"
-    return f"{EncoderChoice(encoder).encoder.info.name}:{output}"
+    info = EncoderChoice(_encoder_of(auxiliary)).encoder.info
+    return f"{info.name}:{_output_of(auxiliary)}"
 
 
 def _mistake(location: tuple[int | str, ...], message: str) -> str:

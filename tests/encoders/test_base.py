@@ -156,6 +156,13 @@ def test_the_type_that_sequences_are_stored_in_is_part_of_the_fingerprint() -> N
     assert "sequences" not in TOY.encoder.fingerprint().facts
 
 
+def test_only_sequences_can_be_on_demand() -> None:
+    info = replace(frames_info(), on_demand={"frames": "as they are"})
+    assert info.with_outputs(["frames"]).sequences == {"frames": "float16"}
+    with pytest.raises(EncoderError, match=r"\['other'\] on demand; .* \['frames'\]"):
+        replace(info, on_demand={"other": ""})
+
+
 def test_a_modality_that_is_not_there_is_told() -> None:
     class Silent(Encoder):
         info = EncoderInfo("silent", "", text_outputs={"embedding": 1})

@@ -21,7 +21,7 @@ from xacle_stack.encoders import (
     encoder_names,
     get_encoder,
 )
-from xacle_stack.errors import EncoderError
+from xacle_stack.errors import EncoderError, UnknownNameError
 from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.extract import extract_embeddings
 from xacle_stack.pairs import read_pairs
@@ -37,6 +37,11 @@ CAPTIONS = [
 ]
 
 
+def complete(choice: EncoderChoice) -> EncoderChoice:
+    """Return the choice with all outputs on demand."""
+    return replace(choice, outputs=tuple(choice.encoder.info.on_demand))
+
+
 @pytest.fixture(scope="module")
 def loaded(written: Choose) -> Callable[[str], Encoder]:
     """Return a function that gives a loaded encoder; each is loaded once."""
@@ -45,7 +50,7 @@ def loaded(written: Choose) -> Callable[[str], Encoder]:
     def get(name: str) -> Encoder:
         choice = written(name)
         if name not in encoders:
-            encoders[name] = choice.load()
+            encoders[name] = complete(choice).load()
         return encoders[name]
 
     return get
@@ -166,7 +171,7 @@ def test_the_same_bits_in_every_run_and_no_random_state_moved(encoded, written, 
 
     first = encoded(name)
     seed_all()
-    again = written(name).load()
+    again = complete(written(name)).load()
     for key, values in encode(again).items():
         np.testing.assert_array_equal(values, first[key])
     states = [np.random.random(), random.random(), torch.rand(1).item()]  # noqa: NPY002
@@ -216,7 +221,7 @@ def test_a_lower_precision_is_near_and_has_its_own_store(encoded, written, name:
     choice = written(name)
     lower = replace(choice, precision="bfloat16")
     assert lower.fingerprint().digest != choice.fingerprint().digest
-    encoder = lower.load()
+    encoder = complete(lower).load()
     # Of the clips, one that fits into a window.
     for modality, items in (("audio", clips(encoder)[:1]), ("text", CAPTIONS)):
         if not encoder.info.outputs(modality):
@@ -359,6 +364,8 @@ def test_a_recipe_of_all_families_runs(written, make_data: WriteData, tmp_path: 
     assert again.encoded.total() == 0
     cached = FeatureCache(store).load(read_pairs(data, "train"), recipe.fingerprints())
     assert cached.audio("beats", "logits").shape == (15, 527)
+    with pytest.raises(UnknownNameError, match="'tokens'"):
+        cached.audio_sequences("beats", "tokens")
 
 
 def test_what_the_baseline_needs_is_cached(written, make_data: WriteData, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from support import TOY, WriteData
 
 from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import EncoderChoice, LoadedEncoders
-from xacle_stack.errors import AudioError, EncoderError, PairsError
+from xacle_stack.errors import AudioError, EncoderError, PairsError, UnknownNameError
 from xacle_stack.extract import extract_embeddings
 from xacle_stack.pairs import Pairs, read_pairs
 
@@ -137,6 +137,39 @@ def test_each_model_is_loaded_once_and_only_if_it_is_needed(
         encoders.encode_captions(["a tone"])
         encoders.encode_clips([np.zeros(100)], 8000)
     assert sorted(loaded) == ["mini-mel", "toy-frames"]
+
+
+def test_sequences_on_demand_are_there_where_they_are_asked_for(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    pairs = read_pairs(make_data(train=9), "train")
+    plain = EncoderChoice(TOY.name.replace("ToySpace", "ToyOnDemand"))
+    asked = replace(plain, outputs=("frames", "letters"))
+    choices = [asked, replace(asked, view=1)]
+    encoders = LoadedEncoders(choices, device="cpu")
+    heard, written = encoders.encode_clips(pairs.audio), encoders.encode_captions(pairs.captions)
+    assert ("toy-on-demand", "letters") in written
+    names = {("toy-on-demand", "letters"), *LoadedEncoders([plain]).encode_captions(["a"])}
+    assert names == {*written}
+    assert ("toy-on-demand", "frames") not in LoadedEncoders([plain]).encode_clips(pairs.audio[:1])
+
+    report = extract_embeddings([pairs], [plain], tmp_path, device="cpu")
+    assert report.encoded["toy-on-demand", "audio"] == 9
+    cache = FeatureCache(tmp_path)
+    with pytest.raises(UnknownNameError, match="'frames'"):
+        cache.load(pairs).audio_sequences("toy-on-demand")
+    report = extract_embeddings([pairs], choices, tmp_path, device="cpu")
+    assert report.encoded["toy-on-demand", "audio"] == 9  # another store
+    digests = {choice.info.name: choice.fingerprint().digest for choice in choices}
+    cached = cache.load(pairs, digests)
+    for name in ("toy-on-demand", "toy-on-demand.view-1"):
+        stored = cached.audio_sequences(name)[:]
+        for found, expected in zip(heard[name, "frames"], stored, strict=True):
+            assert (found.dtype, found.tobytes()) == (expected.dtype, expected.tobytes())
+        np.testing.assert_array_equal(cached.audio(name, "level"), heard[name, "level"])
+    plain_store = cache.load(pairs, {"toy-on-demand": plain.fingerprint().digest})
+    level = cached.audio("toy-on-demand", "level")
+    np.testing.assert_array_equal(plain_store.audio("toy-on-demand", "level"), level)
 
 
 UNUSABLE = {

@@ -32,10 +32,11 @@ def test_one_span_of_each_is_hidden_and_half_is_left(view, n_bands, n_frames, se
     np.testing.assert_array_equal(hidden, expected)
 
 
-def test_widths_and_places_are_drawn_evenly(rng) -> None:
+@pytest.mark.parametrize("sizes", [(MAX_BANDS, MAX_FRAMES), (15, 30)])
+def test_widths_and_places_are_drawn_evenly(rng, sizes) -> None:
     samples = rng.normal(size=50)
-    found = [spans(hidden_parts(samples, view, 80, 1001)) for view in range(1, 2001)]
-    for axis, (size, most) in enumerate(((80, MAX_BANDS), (1001, MAX_FRAMES))):
+    found = [spans(hidden_parts(samples, view, 80, 1001, *sizes)) for view in range(1, 2001)]
+    for axis, (size, most) in enumerate(zip((80, 1001), sizes, strict=True)):
         widths = np.array([len(span[axis]) for span in found])
         assert widths.min() == 0
         assert widths.max() == most

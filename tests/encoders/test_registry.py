@@ -116,6 +116,61 @@ def test_a_view_that_is_not_there_is_told() -> None:
         replace(TOY, view=1).fingerprint()
 
 
+ON_DEMAND = EncoderChoice(TOY.name.replace("ToySpace", "ToyOnDemand"))
+
+
+def test_only_outputs_that_are_asked_for_are_stored() -> None:
+    plain, frames = ON_DEMAND.info, replace(ON_DEMAND, outputs=("frames",)).info
+    assert (plain.audio_outputs, plain.text_outputs) == (
+        {"embedding": 6, "level": 2},
+        {"embedding": 6},
+    )
+    assert plain.sequences == {}
+    assert frames.audio_outputs == {"embedding": 6, "level": 2, "frames": 100}
+    assert (frames.text_outputs, frames.sequences) == ({"embedding": 6}, {"frames": "float16"})
+    both = replace(ON_DEMAND, outputs=("letters", "frames", "level"))  # which is always there
+    assert both.info.outputs("audio") == frames.audio_outputs
+    assert both.info.outputs("text") == {"embedding": 6, "letters": 2}
+    for choice in (ON_DEMAND, both):
+        loaded = choice.load()
+        assert {*loaded.encode_audio([np.zeros(9)])} == {*choice.info.audio_outputs}
+        assert {*loaded.encode_text(["a"])} == {*choice.info.text_outputs}
+    with pytest.raises(EncoderError, match=r"'toy-on-demand'.* \['tokens'\]; .*'level', 'frames'"):
+        replace(ON_DEMAND, outputs=("tokens",)).info
+
+
+def test_outputs_on_demand_are_part_of_the_fingerprint_where_they_are_asked_for() -> None:
+    class Always(ON_DEMAND.encoder):
+        info = replace(ON_DEMAND.encoder.info, on_demand={})
+
+    class Never(ON_DEMAND.encoder):
+        info = replace(ON_DEMAND.info, name="toy-on-demand")
+
+    def facts(*outputs: str) -> dict[str, object]:
+        return dict(replace(ON_DEMAND, outputs=outputs).fingerprint().facts)
+
+    source = {"source": facts()["source"]}
+    assert facts() == facts("level") == {**Never.fingerprint().facts, **source}
+    made = "1; frames: 100 samples each; letters: code points"
+    all_facts = {**Always.fingerprint().facts, **source, "preprocessing": made}
+    assert facts("frames", "letters") == facts("letters", "frames") == all_facts
+    digests = {
+        replace(ON_DEMAND, outputs=outputs).fingerprint().digest
+        for outputs in ((), ("frames",), ("letters",), ("frames", "letters"))
+    }
+    assert len(digests) == 4
+
+
+def test_a_view_has_the_outputs_of_clips_that_are_asked_for() -> None:
+    view = replace(ON_DEMAND, view=1, outputs=("frames", "letters"))
+    assert view.info.audio_outputs == {"embedding": 6, "level": 2, "frames": 100}
+    assert (view.info.text_outputs, view.info.sequences) == ({}, {"frames": "float16"})
+    loaded = view.load()
+    (frames,) = loaded.encode_audio([np.ones(200, dtype=np.float32)])["frames"]
+    assert (frames.shape, frames.max()) == ((2, 100), 0.5)
+    assert loaded.with_view(0).outputs == ("frames", "letters")
+
+
 def test_every_missing_checkpoint_is_told_at_once(tmp_path: Path) -> None:
     absent = [EncoderChoice(TOY.name, str(tmp_path / name)) for name in ("a.pt", "b.pt")]
     with pytest.raises(EncoderError, match="^encoder 'toy': no checkpoint at .*a.pt"):

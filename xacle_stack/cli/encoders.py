@@ -78,6 +78,7 @@ def _outputs(info: "EncoderInfo") -> str:
     for outputs in (info.audio_outputs, info.text_outputs):
         sizes = [
             f"{output} {'T × ' if output in info.sequences else ''}{n_dims}"
+            + (" (only where a recipe names it)" if output in info.on_demand else "")
             for output, n_dims in outputs.items()
         ]
         sides.append(", ".join(sizes) or "none")

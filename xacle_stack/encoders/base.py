@@ -11,12 +11,12 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, TypeVar, get_args
 
 from packaging.requirements import Requirement
 
@@ -36,6 +36,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 SequenceType = Literal["float32", "float16"]
 # The value of an output: one vector for each item, or a list with one sequence for each item.
 Output = FloatArray | Sequence[FloatArray]
+T = TypeVar("T")
 MODALITIES: tuple[Modality, ...] = ("audio", "text")
 EMBEDDING = "embedding"
 WORDS = "words"
@@ -96,6 +97,9 @@ class EncoderInfo:
     sequences : mapping of str to str
         The outputs that are a sequence of vectors for each item, with the type in which they are
         stored: ``"float32"``, or ``"float16"`` for half the space.
+    on_demand : mapping of str to str
+        The sequences that are computed and stored only where they are asked for, and how each is
+        made, which is then part of the fingerprint.
     views : str, optional
         How augmented views of a clip are made, which is part of their fingerprint; None if the
         encoder makes none.
@@ -118,6 +122,7 @@ class EncoderInfo:
     item_mb: int = 0
     licence: str = "unknown"
     sequences: Mapping[str, SequenceType] = field(default_factory=dict)
+    on_demand: Mapping[str, str] = field(default_factory=dict)
     views: str | None = None
 
     def __post_init__(self) -> None:
@@ -146,6 +151,38 @@ class EncoderInfo:
                     f"{kind!r}; expected one of its outputs, not {EMBEDDING!r} or {WORDS!r}, and "
                     f"one of {get_args(SequenceType)}."
                 )
+        if unknown := self.on_demand.keys() - self.sequences.keys():
+            raise EncoderError(
+                f"encoder {self.name!r}: its info declares {sorted(unknown)} on demand; expected "
+                f"names of its sequences {sorted(self.sequences)}."
+            )
+
+    def with_outputs(self, wanted: Collection[str]) -> EncoderInfo:
+        """Return the description where these outputs are asked for: of those on demand, only they.
+
+        Raises
+        ------
+        EncoderError
+            If the encoder has no such output.
+        """
+        outputs = {**self.audio_outputs, **self.text_outputs}
+        if unknown := set(wanted) - outputs.keys():
+            raise EncoderError(
+                f"encoder {self.name!r}: it has no outputs {sorted(unknown)}; expected some of "
+                f"{[*outputs]}."
+            )
+        if not self.on_demand:
+            return self
+        left_out = self.on_demand.keys() - set(wanted)
+        made = [f"{name}: {how}" for name, how in self.on_demand.items() if name in wanted]
+        return replace(
+            self,
+            audio_outputs=_without(left_out, self.audio_outputs),
+            text_outputs=_without(left_out, self.text_outputs),
+            sequences=_without(left_out, self.sequences),
+            on_demand={},
+            preprocessing="; ".join([self.preprocessing, *made]),
+        )
 
     def outputs(self, modality: Modality) -> Mapping[str, int]:
         """Return the number of dimensions of each output of a modality, by its name."""
@@ -192,10 +229,13 @@ class Encoder(ABC):
         Number of the augmented view of clips that is encoded; 0 is the clip itself.  An encoder
         that makes views says so in ``info.views``, and its ``encode_audio`` hides the parts that
         :func:`~xacle_stack.encoders.masks.hidden_parts` returns.
+    outputs : tuple of str
+        The outputs of ``info.on_demand`` that are computed beside the others.
     """
 
     info: ClassVar[EncoderInfo]
     view: int = 0
+    outputs: tuple[str, ...] = ()
 
     @classmethod
     def find_checkpoint(cls, checkpoint: str | None, *, download: bool = True) -> Path | None:
@@ -235,24 +275,28 @@ class Encoder(ABC):
         return path
 
     @classmethod
-    def fingerprint(cls, checkpoint: str | None = None) -> Fingerprint:
-        """Return what decides the vectors; this reads the checkpoint's bytes but loads no model."""
-        path = cls.find_checkpoint(checkpoint)
-        outputs = {modality: dict(cls.info.outputs(modality)) for modality in MODALITIES}
+    def fingerprint(
+        cls, checkpoint: str | None = None, outputs: Collection[str] = ()
+    ) -> Fingerprint:
+        """Return what decides the vectors; this reads the checkpoint's bytes but loads no model.
+
+        Of the outputs on demand, only those in `outputs` take part.
+        """
+        path, info = cls.find_checkpoint(checkpoint), cls.info.with_outputs(outputs)
         facts: dict[str, object] = {}
         if path is not None and cls.info.tokenizer is not None:
             files = find_tokenizer(cls.info.name, cls.info.tokenizer, path)
             facts["tokenizer"] = hash_files(files[0].parent, files)
-        if cls.info.sequences:
-            facts["sequences"] = dict(cls.info.sequences)
+        if info.sequences:
+            facts["sequences"] = dict(info.sequences)
         return Fingerprint(
             cls.info.name,
             {
                 **facts,
                 "audio": AUDIO_VERSION if cls.info.audio_outputs else None,
-                "outputs": outputs,
+                "outputs": {modality: dict(info.outputs(modality)) for modality in MODALITIES},
                 "checkpoint": None if path is None else hash_path(path, cls.info.weights),
-                "preprocessing": cls.info.preprocessing,
+                "preprocessing": info.preprocessing,
                 "libraries": {name: _version(name) for name in cls.info.libraries},
             },
         )
@@ -274,6 +318,15 @@ class Encoder(ABC):
         other.view = view
         return other
 
+    def with_outputs(self, wanted: Collection[str]) -> Self:
+        """Return an encoder with the same model that computes these of the outputs on demand."""
+        outputs = tuple(name for name in self.info.on_demand if name in wanted)
+        if outputs == self.outputs:
+            return self
+        other = copy(self)
+        other.outputs = outputs
+        return other
+
     def encode_audio(self, clips: Sequence[FloatArray]) -> Mapping[str, Output]:
         """Encode mono clips.
 
@@ -287,6 +340,7 @@ class Encoder(ABC):
         outputs : dict of str to ndarray of shape (n_clips, n_dims)
             One float32 array for each name in ``info.audio_outputs``; for a name in
             ``info.sequences``, a list with one array of shape (n_frames, n_dims) for each clip.
+            A name in ``info.on_demand`` is left out unless it is in `self.outputs`.
         """
         raise EncoderError(
             f"encoder {self.info.name!r} does not encode audio: it has no method encode_audio."
@@ -319,6 +373,10 @@ def hash_path(path: Path, weights: Weights | None = None) -> str:
     return hash_files(
         path, [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     )
+
+
+def _without(names: Set[str], mapping: Mapping[str, T]) -> dict[str, T]:
+    return {name: value for name, value in mapping.items() if name not in names}
 
 
 def _is_met(requirement: Requirement) -> bool:

@@ -109,7 +109,8 @@ def encode_batch(
     method = encoder.encode_audio if modality == "audio" else encoder.encode_text
     with one_at_a_time(), encoder_errors(encoder.info.name, f"encode_{modality}"):
         outputs = method(items)  # type: ignore[arg-type]  # clips or captions, by modality
-        return check_outputs(encoder.info, modality, outputs, len(items))
+        info = encoder.info.with_outputs(encoder.outputs)
+        return check_outputs(info, modality, outputs, len(items))
 
 
 def failing_items(

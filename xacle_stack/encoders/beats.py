@@ -22,7 +22,9 @@ from xacle_stack._types import FloatArray
 from xacle_stack.audio import fixed_windows
 from xacle_stack.encoders.base import EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
+from xacle_stack.encoders.frames import group_by_clip
 from xacle_stack.encoders.kaldi import SAMPLE_RATE_HZ, count_samples, kaldi_fbank
+from xacle_stack.encoders.masks import describe_masks, hidden_parts
 from xacle_stack.encoders.torch_encoder import (
     PRECISIONS,
     Tensor,
@@ -34,6 +36,8 @@ from xacle_stack.errors import EncoderError
 
 FILES = tuple(f"BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt{number}.pt" for number in (2, 1))
 N_CLASSES, N_DIMS = 527, 768
+TOKENS, N_TOKENS = "tokens", 100
+MAX_BANDS, MAX_FRAMES = 15, 30
 
 WEIGHTS = Weights(
     files=(FILES,),
@@ -49,19 +53,30 @@ _USUAL = 11 * SAMPLE_RATE_HZ
 
 
 class Beats(TorchEncoder):
-    """AudioSet logits, and the mean of the last layer's tokens.
+    """AudioSet logits, and the last layer's tokens: their mean, and on demand themselves.
 
     Notes
     -----
     A clip shorter than one patch (16 frames, 0.175 s) is padded with zeros; of longer clips the
     model drops up to 15 frames at the end.  A clip longer than 30 s is cut into fixed windows, and
-    both outputs are averaged over their tokens.
+    logits and mean are those over the tokens of all windows.
+
+    The output ``tokens`` is computed only where it is asked for.  A token is a patch of 0.16 s and
+    16 mel bands; the 8 patches of one time are neighbours, and the tokens of windows follow one
+    another, although the windows of such a clip overlap.  PyTorch's adaptive average pooling makes
+    100 vectors of them, which are stored in float16 (154 kB a clip).  In the published system that
+    takes them (arXiv:2602.00604), a clip is first padded with zeros or cut to 10 s, so that a
+    vector always stands for a tenth of a second.  Here a clip keeps its length, and a vector stands
+    for a hundredth of it; only for a clip of 10 s both are the same.
+
+    An augmented view fills parts of each window's normalised filter bank with 0, the mean level of
+    AudioSet.  Its masks have the sizes of that system.
     """
 
     info = EncoderInfo(
         name="beats",
         summary="BEATs iter3+ fine-tuned on AudioSet: 527 class logits and the pooled last layer",
-        audio_outputs={"logits": N_CLASSES, "pooled": N_DIMS},
+        audio_outputs={"logits": N_CLASSES, "pooled": N_DIMS, TOKENS: N_DIMS},
         sample_rate_hz=SAMPLE_RATE_HZ,
         preprocessing=(
             "kaldi fbank 128 mels, povey, scale 2^15, (x - 15.41663) / (2 * 6.55582); zeros to "
@@ -74,6 +89,11 @@ class Beats(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=200,
         licence="MIT",
+        sequences={TOKENS: "float16"},
+        on_demand={
+            TOKENS: f"last layer, time-major, all windows, adaptive average pooling to {N_TOKENS}"
+        },
+        views=describe_masks(MAX_BANDS, MAX_FRAMES, "0 on the normalised scale"),
     )
 
     @classmethod
@@ -108,28 +128,39 @@ class Beats(TorchEncoder):
         import torch
 
         windows = [_cut(clip) for clip in clips]
-        pooled = []
+        means = []
+        tokens: dict[int, Tensor] = {}
         for indices, stacked in by_length(
             [window for group in windows for window in group],
             # Attention needs memory for the square of the length, so fewer long clips go together.
             lambda n_samples: max(1, int(len(clips) * min(1.0, _USUAL / n_samples) ** 2)),
         ):
-            pooled.append((indices, self._mean_token(self._on_device(stacked))))
+            last_layer = self._last_layer(stacked)
+            means.append((indices, last_layer.mean(dim=0)))
+            if TOKENS in self.outputs:
+                tokens.update(zip(indices.tolist(), last_layer.unbind(dim=1), strict=True))
+        counts = [len(group) for group in windows]
         # A clip's windows have one length, so their mean is the mean over all tokens.
-        by_clip = in_order(pooled).split([len(group) for group in windows])
-        means = torch.stack([vectors.mean(dim=0) for vectors in by_clip])
+        by_clip = in_order(means).split(counts)
+        pooled = torch.stack([vectors.mean(dim=0) for vectors in by_clip])
         with self._full_precision():
             # The classifier is linear, so the mean of the logits is the logits of the mean.
-            return {"logits": self.model["predictor"](means), "pooled": means}
+            outputs = {"logits": self.model["predictor"](pooled), "pooled": pooled}
+            if TOKENS in self.outputs:
+                outputs[TOKENS] = [_pool(group) for group in group_by_clip(tokens, counts)]
+        return outputs
 
-    def _mean_token(self, samples: Tensor) -> Tensor:
-        """Return the mean of the last layer's tokens, shape (n_clips, 768).
+    def _last_layer(self, samples: FloatArray) -> Tensor:
+        """Return the last layer's tokens, float32 of shape (n_tokens, n_clips, 768), time-major.
 
         SpeechBrain's own loop over the layers draws from NumPy's global random state, even in
         evaluation, and keeps the output of every layer.
         """
         with self._full_precision():
-            fbank = (kaldi_fbank(samples * _SCALE) - _FBANK_MEAN) / (2 * _FBANK_STD)
+            fbank = kaldi_fbank(self._on_device(samples) * _SCALE)
+            fbank = (fbank - _FBANK_MEAN) / (2 * _FBANK_STD)
+            if self.view:
+                fbank = fbank.masked_fill(self._hidden(samples, *fbank.shape[1:]), 0.0)
         model, encoder = self.model, self.model["encoder"]
         tokens = model["patch_embedding"](fbank.unsqueeze(1)).flatten(2).transpose(1, 2)
         tokens = model["layer_norm"](tokens)
@@ -142,7 +173,22 @@ class Beats(TorchEncoder):
         position_bias = None
         for layer in encoder.layers:
             tokens, _, position_bias = layer(tokens, need_weights=False, pos_bias=position_bias)
-        return tokens.float().mean(dim=0)
+        return tokens.float()
+
+    def _hidden(self, samples: FloatArray, n_frames: int, n_bands: int) -> Tensor:
+        """Return which parts of the windows' filter banks the view hides."""
+        hidden = [
+            hidden_parts(window, self.view, n_bands, n_frames, MAX_BANDS, MAX_FRAMES).T
+            for window in samples
+        ]
+        return self._on_device(np.stack(hidden))
+
+
+def _pool(windows: Sequence[Tensor]) -> Tensor:
+    """Return a clip's tokens as :data:`N_TOKENS` vectors, from the tokens of its windows."""
+    import torch
+
+    return torch.nn.functional.adaptive_avg_pool1d(torch.cat([*windows]).T, N_TOKENS).T
 
 
 def _cut(clip: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ every run and every batch.
 References
 ----------
 Park et al., SpecAugment: A simple data augmentation method for automatic speech recognition,
-Interspeech 2019.  The sizes are those of Niizumi et al., XACLE 2026.
+Interspeech 2019.  The default sizes are those of Niizumi et al., XACLE 2026.
 """
 
 from __future__ import annotations
@@ -20,18 +20,33 @@ from numpy.typing import NDArray
 from xacle_stack._types import FloatArray
 
 MAX_BANDS, MAX_FRAMES = 40, 192
-# Part of a view's fingerprint: change it with the masks below, or with how they are filled.
-MASKS = (
-    f"one mask of up to {MAX_BANDS} mel bands and one of up to {MAX_FRAMES} frames, at most half "
-    "of either, filled with the mean level"
-)
 
 
-def hidden_parts(samples: FloatArray, view: int, n_bands: int, n_frames: int) -> NDArray[np.bool_]:
+def describe_masks(
+    max_bands: int = MAX_BANDS, max_frames: int = MAX_FRAMES, filled_with: str = "the mean level"
+) -> str:
+    """Return what a view's fingerprint says of its masks: change it with them."""
+    return (
+        f"one mask of up to {max_bands} mel bands and one of up to {max_frames} frames, at most "
+        f"half of either, filled with {filled_with}"
+    )
+
+
+MASKS = describe_masks()
+
+
+def hidden_parts(
+    samples: FloatArray,
+    view: int,
+    n_bands: int,
+    n_frames: int,
+    max_bands: int = MAX_BANDS,
+    max_frames: int = MAX_FRAMES,
+) -> NDArray[np.bool_]:
     """Return the parts of a spectrogram that a view hides: one span of bands and one of frames.
 
-    The width of each span is uniform from 0 to :data:`MAX_BANDS` or :data:`MAX_FRAMES`, but at most
-    half of the spectrogram.  Its position is uniform as well.
+    The width of each span is uniform from 0 to `max_bands` or `max_frames`, but at most half of the
+    spectrogram.  Its position is uniform as well.
 
     Parameters
     ----------
@@ -39,6 +54,7 @@ def hidden_parts(samples: FloatArray, view: int, n_bands: int, n_frames: int) ->
     view : int
         Number of the view; 0 hides nothing.
     n_bands, n_frames : int
+    max_bands, max_frames : int
 
     Returns
     -------
@@ -56,8 +72,8 @@ def hidden_parts(samples: FloatArray, view: int, n_bands: int, n_frames: int) ->
         digest = hashlib.blake2b(struct.pack("<I", view), digest_size=32)
         digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
         draws = struct.unpack("<4Q", digest.digest())
-        hidden[_span(draws[:2], n_bands, MAX_BANDS), :] = True
-        hidden[:, _span(draws[2:], n_frames, MAX_FRAMES)] = True
+        hidden[_span(draws[:2], n_bands, max_bands), :] = True
+        hidden[:, _span(draws[2:], n_frames, max_frames)] = True
     return hidden
 
 

@@ -163,6 +163,9 @@ class EncoderChoice:
     view : int, default=0
         Number of the augmented view of the clips; 0 is the clip itself.  The cache treats each view
         as an encoder without text outputs, named by :func:`~xacle_stack.encoders.view_name`.
+    outputs : tuple of str, default=()
+        Outputs that are asked for by name.  Those of ``info.on_demand`` are computed and stored
+        only if they are among them; all others always are.
     """
 
     name: str
@@ -170,6 +173,7 @@ class EncoderChoice:
     precision: Precision = "float32"
     code: str | None = None
     view: int = 0
+    outputs: tuple[str, ...] = ()
 
     @property
     def encoder(self) -> type[Encoder]:
@@ -178,14 +182,16 @@ class EncoderChoice:
 
     @property
     def info(self) -> EncoderInfo:
-        """The encoder's description; a view has its own name and no text outputs.
+        """The encoder's description, with the outputs that are stored.
+
+        A view has its own name and no text outputs.
 
         Raises
         ------
         EncoderError
-            If the encoder does not make this view.
+            If the encoder does not make this view, or has no such output.
         """
-        info = self.encoder.info
+        info = self.encoder.info.with_outputs(self.outputs)
         if not self.view:
             return info
         if info.views is None or self.view < 0:
@@ -193,7 +199,12 @@ class EncoderChoice:
                 f"encoder {info.name!r}: there is no view {self.view!r}; "
                 + ("it makes none." if info.views is None else "expected 0, 1, 2, …")
             )
-        return replace(info, name=view_name(info.name, self.view), text_outputs={})
+        of_clips = {
+            name: kind for name, kind in info.sequences.items() if name in info.audio_outputs
+        }
+        return replace(
+            info, name=view_name(info.name, self.view), text_outputs={}, sequences=of_clips
+        )
 
     @property
     def checkpoint_name(self) -> str:
@@ -225,7 +236,7 @@ class EncoderChoice:
         encoder of your own, or the clone that an encoder needs.
         """
         encoder = self.encoder
-        fingerprint = encoder.fingerprint(self.checkpoint)
+        fingerprint = encoder.fingerprint(self.checkpoint, self.outputs)
         facts: dict[str, object] = {}
         if len(encoder.info.precisions) > 1:
             facts["precision"] = self._precision
@@ -246,7 +257,8 @@ class EncoderChoice:
             settings["precision"] = self._precision
         if encoder.info.code is not None:
             settings["code"] = self._code_folder
-        return encoder.load(self.checkpoint, device, **settings).with_view(self.view)
+        loaded = encoder.load(self.checkpoint, device, **settings)
+        return loaded.with_outputs(self.outputs).with_view(self.view)
 
     @property
     def _precision(self) -> Precision:

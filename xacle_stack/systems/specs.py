@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from sklearn.base import clone
 
 from xacle_stack._files import name_in_files
+from xacle_stack.encoders import EMBEDDING
 from xacle_stack.errors import XacleStackError
 from xacle_stack.features import FeatureBuilder, SequenceBuilder, VectorBuilder
 from xacle_stack.stacking import Stacker
@@ -113,8 +114,13 @@ class SystemSpec(Parameters, ABC):
         return getattr(self, "spaces", ()) if space is None else (space,)
 
     @property
-    def other_encoders(self) -> tuple[str, ...]:
-        """Encoders that the settings name beside the recipe's spaces."""
+    def clip_sequences(self) -> tuple[str, ...]:
+        """Sequences of clips that the settings name, ``"encoder:output"``."""
+        return ()
+
+    @property
+    def caption_vectors(self) -> tuple[str, ...]:
+        """Vectors of captions that they name beside the recipe's spaces, ``"encoder:output"``."""
         return ()
 
     @abstractmethod
@@ -258,9 +264,14 @@ class LSTMSpec(NetworkSpec):
     estimator = LSTMRegressor
 
     @property
-    def other_encoders(self) -> tuple[str, ...]:
-        """The encoders of the frames and of the captions."""
-        return self.frames.rpartition(":")[0], self.text
+    def clip_sequences(self) -> tuple[str, ...]:
+        """The frames."""
+        return (self.frames,)
+
+    @property
+    def caption_vectors(self) -> tuple[str, ...]:
+        """The captions' embedding."""
+        return (f"{self.text}:{EMBEDDING}",)
 
     def builder(self, names: CacheNames, features: FeatureBuilder) -> SequenceBuilder:
         """Return the sequences."""
