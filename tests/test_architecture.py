@@ -27,6 +27,7 @@ RANKS = {
     "_rows": 0,
     "_threads": 0,
     "_state_checks": 0,
+    "_large_arrays": 0,
     "_validation": 1,
     "pairs": 2,
     "audio": 1,
@@ -72,6 +73,7 @@ ALLOWED_SIDEWAYS = {
     ("_tasks", "_files"),
     ("_progress", "_printable"),
     ("_state_checks", "errors"),
+    ("_large_arrays", "errors"),
     ("_rows", "errors"),
     ("_rows", "_types"),
 }

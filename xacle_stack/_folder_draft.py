@@ -96,7 +96,7 @@ class FolderDraft:
             If the target cannot be replaced; it is then unharmed.
         """
         fresh = self._hidden / "new"
-        shutil.copytree(self.folder, fresh, copy_function=_link)
+        shutil.copytree(self.folder, fresh, copy_function=link_or_copy)
         for path in sorted(self.target.rglob("*")) if self.target.is_dir() else ():
             own = path.relative_to(self.target)
             copy = fresh / own
@@ -106,7 +106,7 @@ class FolderDraft:
             elif is_kept(own):
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 if not copy.exists():
-                    _link(str(path), str(copy))
+                    link_or_copy(str(path), str(copy))
         if self.target.exists():
             shutil.copymode(self.target, fresh)
         for folder in (fresh, *(path for path in fresh.rglob("*") if path.is_dir())):
@@ -197,7 +197,7 @@ def exchange(one: Path, other: Path) -> bool:
     return not failed
 
 
-def _link(source: str, target: str) -> str:
+def link_or_copy(source: str, target: str) -> str:
     """Give a file a second name, or copy it on a file system without hard links."""
     try:
         os.link(source, target, follow_symlinks=False)

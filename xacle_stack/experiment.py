@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xacle_stack._files import name_in_files
+from xacle_stack._folder_draft import link_or_copy
 from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray
@@ -29,7 +29,7 @@ from xacle_stack.cross_validation import (
 from xacle_stack.errors import MissingExtraError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import srcc
-from xacle_stack.model_file import check_can_be_saved
+from xacle_stack.model_file import MODEL_SUFFIXES, check_can_be_saved
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.recipe import Recipe
 from xacle_stack.results import (
@@ -437,10 +437,9 @@ class _Task:
             self._model(name_in_files(name)), card={**self.facts, **self._card(scorer, results)}
         )
         if is_reference:
-            for suffix in (".skops", ".json"):
-                shutil.copyfile(
-                    path.with_suffix(suffix), (self.draft / MODEL_FILE).with_suffix(suffix)
-                )
+            for suffix in MODEL_SUFFIXES:
+                if (file := path.with_suffix(suffix)).exists():
+                    link_or_copy(str(file), str((self.draft / MODEL_FILE).with_suffix(suffix)))
 
     def _model(self, name: str) -> Path:
         return self.draft / MODELS / f"{name}.skops"

@@ -483,12 +483,13 @@ class Scorer:
         card: Mapping[str, Any] | None = None,
         trusted: Iterable[str | type] = (),
     ) -> Path:
-        """Save the fitted scorer: ``NAME.skops``, and its card ``NAME.json``.
+        """Save the fitted scorer: ``NAME.skops``, its card ``NAME.json``, and any large arrays.
 
         Parameters
         ----------
         path : path-like
-            ``NAME.skops``, or a folder for ``model.skops`` in it.
+            ``NAME.skops``, or a folder for ``model.skops`` in it.  Large arrays are written to
+            ``NAME.safetensors``.
         card : mapping, optional
             Further facts to keep: plain JSON.
         trusted : iterable of str or type, optional
@@ -672,8 +673,8 @@ def _n_numbers(model: Any) -> int:
         return int(model.size) if model.dtype.kind == "f" else 0
     if isinstance(model, float):
         return 1
-    if isinstance(model, dict | list | tuple):
-        return sum(map(_n_numbers, model.values() if isinstance(model, dict) else model))
+    if isinstance(model, Mapping | list | tuple):
+        return sum(map(_n_numbers, model.values() if isinstance(model, Mapping) else model))
     if type(model).__module__.partition(".")[0] not in {"xacle_stack", "sklearn"}:
         return 0
     settings = model.get_params(deep=False) if hasattr(model, "get_params") else {}

@@ -17,6 +17,9 @@ from xacle_stack.errors import ModelFileError
 #   3       trees are plain arrays; no member of the archive is compressed
 #   4       families are tuples of block names; builders and learners have other attributes
 #   5       a Gaussian process keeps its training rows along its axes
+#
+# A model of format 5 may hold LargeArrays, and has a third file then.  Releases without them refuse
+# the type by its name.
 FORMAT_VERSION = 5
 
 _MAX_CARD_BYTES = 4 * 2**20

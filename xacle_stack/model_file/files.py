@@ -1,10 +1,15 @@
 """Saves fitted models so that opening one runs nothing.
 
 A model is two files: ``NAME.skops`` holds arrays and settings and no code, and ``NAME.json`` is a
-card for people and programs with the format, the versions, and whatever the caller adds.  Whoever
-made the files, loading them builds only types of a short list, reads no other file, and takes no
-more memory than several times the size of the file.  What was built is checked before anybody
-predicts with it.
+card for people and programs with the format, the versions, and whatever the caller adds.  A model
+that holds :class:`~xacle_stack._large_arrays.LargeArrays` is three: their numbers are in
+``NAME.safetensors``.  Whoever made the files, loading them builds only types of a short list, reads
+no other file, and takes no more memory than several times the size of the files.  What was built is
+checked before anybody predicts with it.
+
+The files are complete before the first appears under its name: the arrays, then the archive, then
+the card, one directly after the other.  A process that is killed before that leaves the old model.
+If it is killed between two of them, the card has other digests than the files, and loading says so.
 """
 
 import hashlib
@@ -12,21 +17,31 @@ import io
 import json
 import platform
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from xacle_stack._files import write_atomically
+from xacle_stack._files import open_atomically
+from xacle_stack._large_arrays import LargeArrays
 from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError
 from xacle_stack.model_file.archive import archive_types
 from xacle_stack.model_file.card import FORMAT_VERSION, load_card, model_path, regular_size
 from xacle_stack.model_file.saved_types import refusal, type_names
-from xacle_stack.model_file.states import check_states
+from xacle_stack.model_file.states import check_states, large_arrays
+from xacle_stack.model_file.tensor_file import (
+    TENSOR_SUFFIX,
+    is_tensor_file,
+    map_tensor_file,
+    tensor_file_pieces,
+)
 
 MAX_MODEL_BYTES = 4 * 2**30
+MODEL_SUFFIXES = (".skops", ".json", TENSOR_SUFFIX)
 
 _READ_BYTES = 2**20
+_DIGEST_BYTES = 16
 _LIBRARIES = ("xacle-stack", "numpy", "scikit-learn", "lightgbm", "skops")
 _FIT_AGAIN = "Fit it again, with Scorer.fit or: xacle-stack stack"
 
@@ -43,7 +58,8 @@ def save_model(
     Parameters
     ----------
     path : path-like
-        ``NAME.skops``, or a folder for ``model.skops`` in it.
+        ``NAME.skops``, or a folder for ``model.skops`` in it.  A third file, ``NAME.safetensors``,
+        holds large arrays, if the model has any; one of an earlier save is removed if it has none.
     model : object
         Estimators of this library, or scikit-learn's linear models and scalers, alone or in a dict.
     card : mapping, optional
@@ -58,26 +74,37 @@ def save_model(
     Raises
     ------
     ModelFileError
-        If the model could not be loaded again, the card is not plain JSON (NaN is not), or the
-        files cannot be written.
+        If the model could not be loaded again, the card is not plain JSON (NaN is not), the files
+        cannot be written, or a file ``NAME.safetensors`` of another origin is there.
     """
     path = model_path(path)
-    content = _archive(model, trusted, f"{path}: not saved")
+    tensor_path = path.with_suffix(TENSOR_SUFFIX)
+    content, arrays = _archive(model, trusted, f"{path}: not saved")
+    if arrays and tensor_path.exists() and not is_tensor_file(tensor_path):
+        raise ModelFileError(
+            f"{path}: not saved: its large arrays would replace {tensor_path.name}, which is of "
+            "another origin. Save it under another name, or in another folder."
+        )
     facts = {
         **(card or {}),
         "format_version": FORMAT_VERSION,
         "model_digest": _digest(io.BytesIO(content)),
+        "tensors_digest": None,
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
-    try:
-        text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: not saved: the card is not plain JSON ({error}).") from None
+    _card_text(path, facts)  # checked before gigabytes are written
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-        write_atomically(path.with_suffix(".json"), text.encode())
+        with ExitStack() as files:  # they are renamed from the last one opened to the first
+            card_file = files.enter_context(open_atomically(path.with_suffix(".json")))
+            files.enter_context(open_atomically(path)).write(content)
+            if arrays:
+                tensor_file = files.enter_context(open_atomically(tensor_path))
+                facts["tensors_digest"] = _write_tensors(tensor_file, arrays)
+            card_file.write(_card_text(path, facts))
+        if not arrays and is_tensor_file(tensor_path):
+            tensor_path.unlink()
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written: {error.strerror}.") from None
     return path
@@ -122,7 +149,8 @@ def load_model(
         Further types that may be built, by full name or themselves.  Only name what you have
         looked at: building one runs its code on what the file says.
     max_bytes : int, optional
-        The largest file that is read, by default 4 GiB.  Nothing in it is compressed.
+        The largest size of the model that is read, with its large arrays, by default 4 GiB.
+        Nothing in it is compressed.
 
     Returns
     -------
@@ -131,7 +159,7 @@ def load_model(
     Raises
     ------
     ModelFileError
-        If the file is missing, damaged, too large, of another format, or holds types that are not
+        If a file is missing, damaged, too large, of another format, or holds types that are not
         trusted, or arrays that do not make up such a model.
     """
     import skops.io
@@ -145,23 +173,38 @@ def load_model(
             f"{FORMAT_VERSION}. Load it with the release that wrote it "
             f"({_versions(card)}), or fit it again, with Scorer.fit or: xacle-stack stack"
         )
-    size = regular_size(path)
-    if size > max_bytes:
+    size, digest = regular_size(path), card.get("tensors_digest")
+    tensor_path = path.with_suffix(TENSOR_SUFFIX)
+    if digest is not None and not tensor_path.exists():
         raise ModelFileError(
-            f"{path}: {size} bytes, more than max_bytes={max_bytes}. If it is no mistake, load it "
-            f"with load_model(path, max_bytes={size}), or score with --max-model-bytes {size}."
+            f"{tensor_path}: no such file. The large arrays of {path.name} are in it: keep the "
+            f"three files of this model in one folder. {_FIT_AGAIN}"
         )
-    with path.open("rb") as file:
-        if card.get("model_digest") != _digest(file):
-            raise ModelFileError(
-                f"{path}: not readable as a saved model: it is not the file that its card "
-                f"{path.with_suffix('.json').name} describes: damaged, changed, or of another fit. "
-                f"{_FIT_AGAIN}"
-            )
+    n_bytes = size if digest is None else size + regular_size(tensor_path)
+    if n_bytes > max_bytes:
+        files = path if digest is None else f"{path} and {tensor_path.name}"
+        raise ModelFileError(
+            f"{files}: {n_bytes} bytes, more than max_bytes={max_bytes}. If it is no mistake, load "
+            f"it with load_model(path, max_bytes={n_bytes}), or score with --max-model-bytes "
+            f"{n_bytes}."
+        )
+    tensor_context = nullcontext() if digest is None else tensor_path.open("rb")
+    with path.open("rb") as file, tensor_context as tensor_file:
+        _check_digest(path, file, card.get("model_digest"))
+        if tensor_file is not None:
+            _check_digest(tensor_path, tensor_file, digest)
         try:
             types = archive_types(file, size, type_names(trusted))
             if not types.refused:
                 model = skops.io.load(file, trusted=sorted(types.accepted))
+                arrays = large_arrays(model, types.n_large_arrays)
+                if bool(arrays) != (tensor_file is not None):
+                    raise ModelFileError(
+                        "its card says otherwise whether there are large arrays in a file "
+                        f"{tensor_path.name}"
+                    )
+                if tensor_file is not None:
+                    map_tensor_file(tensor_file, arrays)
                 check_states(model)
                 return model
         except MissingExtraError:
@@ -176,16 +219,25 @@ def load_model(
     )
 
 
-def _archive(model: object, trusted: Iterable[str | type], failure: str) -> bytes:
-    """Return the archive of a model, after it was loaded from there and checked as any other."""
+def _archive(
+    model: object, trusted: Iterable[str | type], failure: str
+) -> tuple[bytes, list[LargeArrays]]:
+    """Return the archive of a model and the large arrays that are not in it.
+
+    Before that, the model is loaded from there and checked as any other, with the same arrays.
+    """
     import skops.io  # takes a third of a second, and only this needs it
 
     try:
         content = skops.io.dumps(model)
         types = archive_types(io.BytesIO(content), len(content), type_names(trusted))
         if not types.refused:
-            check_states(skops.io.loads(content, trusted=sorted(types.accepted)))
-            return content
+            loaded = skops.io.loads(content, trusted=sorted(types.accepted))
+            arrays = large_arrays(model, types.n_large_arrays)
+            for one, again in zip(arrays, large_arrays(loaded, len(arrays)), strict=True):
+                again.give(one)
+            check_states(loaded)
+            return content, arrays
     except MissingExtraError:
         raise
     except Exception as error:  # skops knows some types only
@@ -195,8 +247,33 @@ def _archive(model: object, trusted: Iterable[str | type], failure: str) -> byte
     )
 
 
+def _card_text(path: Path, facts: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: not saved: the card is not plain JSON ({error}).") from None
+
+
+def _write_tensors(file: IO[bytes], arrays: Sequence[LargeArrays]) -> str:
+    """Write large arrays, and return the digest of the file."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for piece in tensor_file_pieces(arrays):
+        digest.update(piece)
+        file.write(piece)
+    return digest.hexdigest()
+
+
+def _check_digest(path: Path, file: IO[bytes], expected: object) -> None:
+    if expected != _digest(file):
+        raise ModelFileError(
+            f"{path}: not readable as a saved model: it is not the file that its card "
+            f"{path.with_suffix('.json').name} describes: damaged, changed, or of another fit. "
+            f"{_FIT_AGAIN}"
+        )
+
+
 def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     while block := file.read(_READ_BYTES):
         digest.update(block)
     return digest.hexdigest()

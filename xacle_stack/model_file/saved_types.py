@@ -6,12 +6,14 @@ import xacle_stack.features as features
 import xacle_stack.listeners as listeners
 import xacle_stack.stacking as stacking
 import xacle_stack.systems as systems
+from xacle_stack._large_arrays import LargeArrays
 from xacle_stack._printable import printable_name
 from xacle_stack.errors import bullet_list
 
 OWN_TYPES = frozenset(
     name for package in (features, listeners, stacking, systems) for name in package.SAVED_TYPES
 )
+LARGE_ARRAYS = f"{LargeArrays.__module__}.{LargeArrays.__qualname__}"
 # Reviewed: their `predict` and `transform` are NumPy's arithmetic on arrays of the file.  They open
 # no file, and no compiled code takes an index from the file, as that of trees and neighbours does.
 SCIKIT_LEARN_TYPES = frozenset(

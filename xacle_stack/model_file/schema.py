@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xacle_stack.errors import ModelFileError
-from xacle_stack.model_file.saved_types import OWN_TYPES, SCIKIT_LEARN_TYPES
+from xacle_stack.model_file.saved_types import LARGE_ARRAYS, OWN_TYPES, SCIKIT_LEARN_TYPES
 
 _ARRAY_TYPES = frozenset(
     f"numpy.{name}"
@@ -33,15 +33,16 @@ MAX_DEPTH = 64
 _MAX_INTEGER = 2**64
 # The size of all arrays, each counted as often as the model refers to it, divided by the size of
 # the file.  A prediction may go over an array once for each reference.
-_MAX_REPEATS = 16
+MAX_REPEATS = 16
 
 
 @dataclass
 class ArchiveTypes:
-    """The types that an archive asks for."""
+    """The types that an archive asks for, and how many objects of one of them."""
 
     accepted: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    n_large_arrays: int = 0
 
 
 def types_in(
@@ -96,7 +97,10 @@ class _Schema:
             "SliceNode": (frozenset({"builtins.slice"}), self._slice_children),
             "JsonNode": (frozenset({"builtins.str"}), self._json_children),
             "NdArrayNode": (_ARRAY_TYPES, self._array_children),
-            "ObjectNode": (OWN_TYPES | SCIKIT_LEARN_TYPES | trusted, self._object_children),
+            "ObjectNode": (
+                OWN_TYPES | SCIKIT_LEARN_TYPES | {LARGE_ARRAYS} | trusted,
+                self._object_children,
+            ),
             # These build what their node names, so the caller must have trusted that name.
             "FunctionNode": (trusted, lambda _: iter(())),
             "TreeNode": (trusted & {"sklearn.tree._tree.Tree"}, self._tree_children),
@@ -110,7 +114,7 @@ class _Schema:
                 f"schema.json has {self._n_written} objects, of which {built.n_objects} would be "
                 "built"
             )
-        if built.n_bytes > _MAX_REPEATS * self._size:
+        if built.n_bytes > MAX_REPEATS * self._size:
             raise ModelFileError(
                 f"its arrays are referred to so often that they have {built.n_bytes} bytes, the "
                 f"file has {self._size}"
@@ -149,6 +153,7 @@ class _Schema:
         is_first = is_built and first is None
         if is_first:
             self._contents[number] = content
+            self._types.n_large_arrays += name == LARGE_ARRAYS
         if loader == "NdArrayNode" and node.get("type") == "numpy":
             content.n_bytes = self._array_bytes(node, number)
         for child in children(node):

@@ -5,13 +5,15 @@ finite numbers and sizes keep a prediction from taking more memory or time than 
 accounts for, and from ending in an error that names no file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from xacle_stack._large_arrays import LargeArrays
 from xacle_stack._state_checks import check_attributes, check_width
 from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError
 from xacle_stack.model_file.saved_types import OWN_TYPES, SCIKIT_LEARN_TYPES
+from xacle_stack.model_file.schema import MAX_REPEATS
 from xacle_stack.model_file.scikit_learn_state import check_scikit_learn
 
 # These transform the columns one by one, so each counts as this many estimators.
@@ -37,36 +39,79 @@ def check_states(model: Any) -> None:
                 estimator.check_state()
 
 
+def large_arrays(model: Any, n_written: int) -> list[LargeArrays]:
+    """Return the large arrays that a model holds, in an order that saving and loading keep.
+
+    A ModelFileError says that there are more or fewer than the number written in its archive.
+    """
+    found = [part for part in _parts(model) if isinstance(part, LargeArrays)]
+    if len(found) != n_written:
+        raise ModelFileError(
+            f"it has {n_written} LargeArrays, of which {len(found)} are found in attributes, dicts "
+            "and lists. Keep each of them in an attribute of an estimator."
+        )
+    return found
+
+
 def _checked_estimators(model: Any) -> list[Any]:
     """Return all estimators in a model, the inner ones first, once their attributes are checked."""
-    estimators: dict[int, Any] = {}
-    n_estimators = _collect(model, estimators, {})
+    parts = _parts(model)
+    estimators = [part for part in parts if _is_estimator(part)]
     n_columns = 1
-    for estimator in estimators.values():
+    for estimator in estimators:
         with _naming(estimator):
             _check_attributes(estimator)
             n_columns = max(n_columns, check_width(vars(estimator).get("n_features_in_", 1)))
+    n_estimators = _total(parts, _n_estimators)
     if n_estimators * n_columns > _MAX_WORK:
         raise ModelFileError(
             f"{n_estimators} estimators for up to {n_columns} columns would take very long to "
             f"predict; their product must not exceed {_MAX_WORK}."
         )
-    return list(estimators.values())
+    n_bytes = sum(map(_n_large_bytes, parts))
+    if (n_read := _total(parts, _n_large_bytes)) > MAX_REPEATS * n_bytes:
+        raise ModelFileError(
+            f"its large arrays of {n_bytes} bytes are referred to so often that they have {n_read} "
+            "bytes"
+        )
+    return estimators
 
 
-def _collect(value: Any, estimators: dict[int, Any], counts: dict[int, int]) -> int:
-    """Add the estimators in a value to a dictionary, the inner ones first, and return their number.
+def _parts(model: Any) -> list[Any]:
+    """Return all that a model holds and itself, each once, the inner ones first."""
+    parts: list[Any] = []
+    seen: set[int] = set()
 
-    Each is counted as often as the value refers to it, a columnwise one several times.
-    """
-    if id(value) not in counts:
-        n_inside = sum(_collect(child, estimators, counts) for child in _children(value))
-        is_estimator = _is_estimator(value)
-        if is_estimator:
-            estimators[id(value)] = value
-        is_columnwise = is_estimator and type(value).__name__ in _COLUMNWISE
-        counts[id(value)] = n_inside + (_COLUMNWISE_COUNT if is_columnwise else is_estimator)
-    return counts[id(value)]
+    def visit(value: Any) -> None:
+        if id(value) not in seen:
+            seen.add(id(value))
+            for child in _children(value):
+                visit(child)
+            parts.append(value)
+
+    visit(model)
+    return parts
+
+
+def _total(parts: Sequence[Any], count: Callable[[Any], int]) -> int:
+    """Return the sum over a model's parts, each as often as the model refers to it."""
+    totals: dict[int, int] = {}
+    for part in parts:
+        # An object of a type that a caller trusts may refer back to one that holds it.
+        inside = sum(totals.get(id(child), 0) for child in _children(part))
+        totals[id(part)] = inside + count(part)
+    return totals[id(parts[-1])]
+
+
+def _n_estimators(value: Any) -> int:
+    """Return 1 for an estimator, more for a columnwise one, 0 for anything else."""
+    is_estimator = _is_estimator(value)
+    is_columnwise = is_estimator and type(value).__name__ in _COLUMNWISE
+    return _COLUMNWISE_COUNT if is_columnwise else int(is_estimator)
+
+
+def _n_large_bytes(value: Any) -> int:
+    return value.n_bytes if isinstance(value, LargeArrays) else 0
 
 
 @contextmanager
@@ -88,7 +133,7 @@ def _children(value: Any) -> Iterator[Any]:
         yield from value.values()
     elif isinstance(value, list | tuple):
         yield from value
-    elif _is_estimator(value):
+    elif hasattr(value, "__dict__"):  # of a type that a caller trusts, too
         yield from vars(value).values()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -225,7 +226,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         """
         check_vectors_state(self)
         weights = self.weights_
-        if not isinstance(weights, dict) or not 0 < len(weights) <= _MAX_WEIGHTS:
+        if not isinstance(weights, Mapping) or not 0 < len(weights) <= _MAX_WEIGHTS:
             raise ModelFileError(f"weights_ is no dict of up to {_MAX_WEIGHTS} arrays.")
         lengths = [1]
         for name, array in weights.items():
