@@ -35,6 +35,7 @@ from xacle_stack import (
     save_model,
     write_predictions,
 )
+from xacle_stack._large_arrays import LargeArrays
 from xacle_stack.pairs import read_splits
 from xacle_stack.recipe import read_recipe
 
@@ -161,15 +162,17 @@ def _write_model(folder: Path) -> None:
     X = np.random.default_rng(0).normal(size=(60, 6))
     for preset in ("best", "paper"):
         stacker = Stacker(preset=preset, n_splits=2, n_components=4, random_state=0)
-        save_model(folder / f"{preset}.skops", stacker.fit(X, 5 + X[:, 0]))
+        stacker.fit(X, 5 + X[:, 0])
+        stacker.weights_ = LargeArrays({"w": X, "b": X[0]})
+        save_model(folder / f"{preset}.skops", stacker)
 
 
 def spoil_model(rng: Generator, folder: Path) -> None:
     """Change a model file and sign it anew in its card, or change the card, or just flip bytes."""
     path = _any(rng, sorted(folder.glob("*.skops")))
-    kind = rng.integers(6)
+    kind = rng.integers(7)
     if kind == 0:
-        _spoil_a_file("*.skops")(rng, folder)
+        _spoil_a_file("*.s*")(rng, folder)
         return
     card_path = path.with_suffix(".json")
     card = json.loads(card_path.read_text())
@@ -178,6 +181,10 @@ def spoil_model(rng: Generator, folder: Path) -> None:
         return
     if kind == 2:
         path.write_bytes(spoil_bytes(rng, path.read_bytes()))
+    elif kind == 6:
+        tensors = path.with_suffix(".safetensors")
+        tensors.write_bytes(spoil_bytes(rng, tensors.read_bytes()))
+        card["tensors_digest"] = hashlib.blake2b(tensors.read_bytes(), digest_size=16).hexdigest()
     else:
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
@@ -214,7 +221,11 @@ def _spoil_member(rng: Generator, name: str, content: bytes) -> bytes:
 
 def _use_model(folder: Path) -> None:
     for preset in ("best", "paper"):
-        predicted = load_model(folder / f"{preset}.skops").predict(_MODEL_X)
+        stacker = load_model(folder / f"{preset}.skops")
+        predicted = stacker.predict(_MODEL_X)
+        if isinstance(large := vars(stacker).get("weights_"), LargeArrays):
+            for array in large.values():
+                array.tobytes()
         if predicted.shape != (40,):
             raise AssertionError(f"predictions of shape {predicted.shape}")
 

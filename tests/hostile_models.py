@@ -23,6 +23,8 @@ def sign(path: Path) -> None:
     """Make the card fit a changed model, as whoever changes one would."""
     card = json.loads(path.with_suffix(".json").read_text())
     card["model_digest"] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    if (tensors := path.with_suffix(".safetensors")).exists():
+        card["tensors_digest"] = hashlib.blake2b(tensors.read_bytes(), digest_size=16).hexdigest()
     path.with_suffix(".json").write_text(json.dumps(card))
 
 

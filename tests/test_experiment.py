@@ -11,6 +11,7 @@ from sklearn.base import clone
 from support import TESTS, TOY, WriteData, write_csv
 
 from xacle_stack import Scorer
+from xacle_stack._large_arrays import LargeArrays
 from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.cross_validation import held_out_folds
 from xacle_stack.errors import CacheError, MissingExtraError, ModelFileError, PairsError
@@ -171,6 +172,32 @@ def test_the_table_holds_what_the_scores_give(data: Path, tmp_path: Path) -> Non
         (split, name) for split in ("validation", "test") for name in CHEAP
     }
     assert (out / "model.skops").read_bytes() == (out / "models" / "linear.skops").read_bytes()
+
+
+def test_large_arrays_are_in_the_folder_of_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = Scorer.fit
+
+    def fit_with_arrays(self: Scorer, *args: object, **kwargs: object) -> Scorer:
+        fit(self, *args, **kwargs)
+        self.regressor_.weights_ = LargeArrays({"w": np.ones(3)})
+        return self
+
+    monkeypatch.setattr(Scorer, "fit", fit_with_arrays)
+    recipe, out = make_recipe({"linear": CHEAP["linear"]}), tmp_path / "out"
+    for _ in range(2):
+        run(data, recipe, tmp_path)
+        reference, model = out / "model.safetensors", out / "models" / "linear.safetensors"
+        assert reference.samefile(model)
+        written = (out / "written.txt").read_text().splitlines()
+        assert {"model.safetensors", "models/linear.safetensors"} <= set(written)
+        for path in (out, model):
+            assert Scorer.load(path, recipe).regressor_.weights_["w"].sum() == 3
+    monkeypatch.undo()
+    run(data, recipe, tmp_path)
+    assert not reference.exists()
+    assert not model.exists()
 
 
 def test_seeds_are_averaged(data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from support import TOY, WriteData
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from xacle_stack import Scorer, save_model
+from xacle_stack._large_arrays import LargeArrays
 from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import get_encoder
 from xacle_stack.errors import (
@@ -336,6 +337,21 @@ def test_a_model_of_other_encoders_is_refused(saved: Path, tmp_path: Path) -> No
     with pytest.raises(ModelFileError, match="for: mini-mel.*--checkpoint mini-mel=PLACE") as told:
         Scorer.load(out)
     assert "'mini-mel' with 'someone/weights\\x1b[2J'" in str(told.value)
+
+
+def test_large_arrays_of_a_scorer_are_saved_and_counted(
+    train: Pairs, tmp_path: Path, recipe: Recipe
+) -> None:
+    stacker = Stacker(preset="paper", random_state=0)
+    scorer = Scorer(recipe, stacker, store=tmp_path / "store").fit(train)
+    n_parameters = scorer.n_parameters
+    scorer.regressor_.weights_ = LargeArrays({"w": np.arange(6.0).reshape(2, 3)})
+    path = scorer.save(tmp_path / "mine.skops")
+    assert path.with_suffix(".safetensors").is_file()
+    loaded = Scorer.load(path, store=tmp_path / "store")
+    np.testing.assert_array_equal(loaded.regressor_.weights_["w"], np.arange(6.0).reshape(2, 3))
+    assert loaded.n_parameters == n_parameters + 6
+    np.testing.assert_array_equal(loaded.score(train), scorer.score(train))
 
 
 def test_a_strangers_model_runs_none_of_its_code(saved: Path, tmp_path: Path) -> None:

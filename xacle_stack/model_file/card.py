@@ -22,6 +22,9 @@ from xacle_stack.errors import ModelFileError
 # the type by its name.
 FORMAT_VERSION = 5
 
+# The files of a model; the last one is there only if the model holds large arrays.
+MODEL_SUFFIXES = (".skops", ".json", ".safetensors")
+
 _MAX_CARD_BYTES = 4 * 2**20
 
 
@@ -72,9 +75,9 @@ def load_card(path: Path | str) -> dict[str, Any]:
 
 
 def model_path(path: Path | str) -> Path:
-    """Return the path of the ``.skops`` file that a path, its card's path or a folder means."""
+    """Return the path of the ``.skops`` file that a path of a model's files or a folder means."""
     path = Path(path)
-    if path.suffix in (".skops", ".json"):
+    if path.suffix in MODEL_SUFFIXES:
         return path.with_suffix(".skops")
     return path / "model.skops"
 

@@ -7,9 +7,10 @@ that holds :class:`~xacle_stack._large_arrays.LargeArrays` is three: their numbe
 no other file, and takes no more memory than several times the size of the files.  What was built is
 checked before anybody predicts with it.
 
-The files are complete before the first appears under its name: the arrays, then the archive, then
-the card, one directly after the other.  A process that is killed before that leaves the old model.
-If it is killed between two of them, the card has other digests than the files, and loading says so.
+All files are complete before the first one gets its name; the arrays get theirs first, then the
+archive, then the card.  A process that is killed before that leaves the old model, and after that
+the new one.  If it is killed in between, the card has other digests than the files, and loading
+says so.
 """
 
 import hashlib
@@ -31,14 +32,13 @@ from xacle_stack.model_file.card import FORMAT_VERSION, load_card, model_path, r
 from xacle_stack.model_file.saved_types import refusal, type_names
 from xacle_stack.model_file.states import check_states, large_arrays
 from xacle_stack.model_file.tensor_file import (
-    TENSOR_SUFFIX,
     is_tensor_file,
     map_tensor_file,
     tensor_file_pieces,
+    tensor_path_of,
 )
 
 MAX_MODEL_BYTES = 4 * 2**30
-MODEL_SUFFIXES = (".skops", ".json", TENSOR_SUFFIX)
 
 _READ_BYTES = 2**20
 _DIGEST_BYTES = 16
@@ -76,9 +76,14 @@ def save_model(
     ModelFileError
         If the model could not be loaded again, the card is not plain JSON (NaN is not), the files
         cannot be written, or a file ``NAME.safetensors`` of another origin is there.
+
+    Notes
+    -----
+    A process that is killed while it saves leaves the old model or the new one, or, in the moment
+    between the renames of its files, a model that is refused because its card has other digests.
     """
     path = model_path(path)
-    tensor_path = path.with_suffix(TENSOR_SUFFIX)
+    tensor_path = tensor_path_of(path)
     content, arrays = _archive(model, trusted, f"{path}: not saved")
     if arrays and tensor_path.exists() and not is_tensor_file(tensor_path):
         raise ModelFileError(
@@ -174,7 +179,7 @@ def load_model(
             f"({_versions(card)}), or fit it again, with Scorer.fit or: xacle-stack stack"
         )
     size, digest = regular_size(path), card.get("tensors_digest")
-    tensor_path = path.with_suffix(TENSOR_SUFFIX)
+    tensor_path = tensor_path_of(path)
     if digest is not None and not tensor_path.exists():
         raise ModelFileError(
             f"{tensor_path}: no such file. The large arrays of {path.name} are in it: keep the "
@@ -200,8 +205,7 @@ def load_model(
                 arrays = large_arrays(model, types.n_large_arrays)
                 if bool(arrays) != (tensor_file is not None):
                     raise ModelFileError(
-                        "its card says otherwise whether there are large arrays in a file "
-                        f"{tensor_path.name}"
+                        f"its card and its archive disagree whether it has a {tensor_path.name}"
                     )
                 if tensor_file is not None:
                     map_tensor_file(tensor_file, arrays)

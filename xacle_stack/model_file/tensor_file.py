@@ -20,8 +20,6 @@ from xacle_stack._files import is_regular_file
 from xacle_stack._large_arrays import DTYPE_CODES, LargeArrays
 from xacle_stack.errors import ModelFileError
 
-TENSOR_SUFFIX = ".safetensors"
-
 _LENGTH_BYTES = 8
 _METADATA = {"__metadata__": {"writer": "xacle-stack"}}
 # Arrays begin at multiples of it, if those of wider numbers come first.
@@ -70,7 +68,7 @@ def map_tensor_file(file: BinaryIO, arrays: Sequence[LargeArrays]) -> None:
     file.seek(0)
     if found != n_bytes or file.read(len(header)) != header:
         raise ModelFileError(
-            f"its {TENSOR_SUFFIX} file of {found} bytes does not hold the {len(tensors)} arrays "
+            f"its .safetensors file of {found} bytes does not hold the {len(tensors)} arrays "
             f"that it lists, with their names, types and shapes, in {n_bytes} bytes"
         )
     content: Any
@@ -89,6 +87,11 @@ def map_tensor_file(file: BinaryIO, arrays: Sequence[LargeArrays]) -> None:
         offset += tensor.n_bytes
     for one, its_arrays in zip(arrays, given, strict=True):
         one.give(its_arrays)
+
+
+def tensor_path_of(path: Path) -> Path:
+    """Return where the large arrays are of the model in a ``.skops`` file."""
+    return path.with_suffix(".safetensors")
 
 
 def is_tensor_file(path: Path) -> bool:
