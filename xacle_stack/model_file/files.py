@@ -19,7 +19,7 @@ import json
 import platform
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -109,7 +109,8 @@ def save_model(
                 facts["tensors_digest"] = _write_tensors(tensor_file, arrays)
             card_file.write(_card_text(path, facts))
         if not arrays and is_tensor_file(tensor_path):
-            tensor_path.unlink()
+            with suppress(OSError):  # the card does not name it, so nothing reads it
+                tensor_path.unlink()
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written: {error.strerror}.") from None
     return path
