@@ -53,10 +53,12 @@ RANKS = {
     "scorer": 11,
     "cross_validation": 12,
     "pseudo_labels": 12,
+    "captions": 12,
     "rating": 12,
-    "experiment": 13,
-    "service": 13,
-    "cli": 14,
+    "pretraining": 13,
+    "experiment": 14,
+    "service": 14,
+    "cli": 15,
 }
 # Within rank 0, nothing but errors and the safe form of names is imported.
 ALLOWED_SIDEWAYS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import srcc
 from xacle_stack.model_file import MODEL_SUFFIXES, check_can_be_saved
 from xacle_stack.pairs import Pairs, read_splits
+from xacle_stack.pretraining import pretrain, stage_pairs, weights_of
 from xacle_stack.recipe import Recipe
 from xacle_stack.results import (
     CROSS_VALIDATION,
@@ -49,7 +51,8 @@ from xacle_stack.scorer import Scorer
 from xacle_stack.stacking import Stacker
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
-from xacle_stack.systems.specs import AnySpec, EnsembleSpec, SystemSpec
+from xacle_stack.systems.checkpoints import digest_of
+from xacle_stack.systems.specs import AnySpec, AudioLanguageModelSpec, EnsembleSpec, SystemSpec
 from xacle_stack.targets import Targets, fold_groups, training_set, training_targets
 
 logger = logging.getLogger(__name__)
@@ -74,6 +77,7 @@ def fill_cache(
 ) -> ExtractionReport:
     """Encode every split of a data set with every encoder of a recipe; of train, views as well.
 
+    The data of earlier stages of training, which systems of the recipe name, are encoded, too.
     `splits` are those of the data set, where they are read already; `train` is the one to train on.
     """
     splits = read_splits(data) if splits is None else splits
@@ -91,6 +95,11 @@ def fill_cache(
         views = encode([splits[train]], recipe.view_encoders)
         report.encoded += views.encoded
         report.reused += views.reused
+    if others := stage_pairs(recipe):
+        more = encode(others, recipe.encoders)
+        report.encoded += more.encoded
+        report.reused += more.reused
+        report.failures |= more.failures
     return report
 
 
@@ -233,7 +242,7 @@ def _checked_systems(
         if isinstance(spec, EnsembleSpec):
             continue
         for package in spec.packages:
-            check_installed(package, extra="neural", purpose=f"the system {name!r}")
+            check_installed(package, extra=spec.extra, purpose=f"the system {name!r}")
         check_can_be_saved(spec.builder(names, features))
         check_can_be_saved(spec.regressor(names, recipe.new_stacker()))
         if spec.chooses_epoch_on_validation and "validation" not in scored:
@@ -313,6 +322,7 @@ class _Task:
     assessed: dict[str, ScoredPairs] = field(default_factory=dict)
     groups: dict[Any, Sequence[str] | None] = field(default_factory=dict)
     fits: dict[str, _Fits] = field(default_factory=dict)
+    pretrained: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     def run(self, systems: Mapping[str, AnySpec]) -> Iterator[list[Result]]:
         """Train, score and evaluate one system after the other; write its scorer and scores."""
@@ -350,7 +360,8 @@ class _Task:
                 if first is not None:
                     self._save(name, first, results, is_reference=name == reference)
                 self._write_scores(name, fits[name], is_reference=name == reference)
-                yield results
+                yield results  # and what is finished is published
+                shutil.rmtree(self._training_folder(name), ignore_errors=True)
 
     def _n_seeds(self, spec: AnySpec) -> int:
         if isinstance(spec, EnsembleSpec):
@@ -374,6 +385,8 @@ class _Task:
         if isinstance(regressor, Stacker):
             shown = {}  # the runner's own bar counts fits
         regressor.set_params(**seeded, **shown)
+        if isinstance(spec, AudioLanguageModelSpec):
+            regressor.set_params(**self._stages(name, spec))
         scorer = Scorer(self.recipe.for_scoring(spec), regressor, builder=builder)
         eval_set = None
         if spec.chooses_epoch_on_validation:
@@ -392,6 +405,23 @@ class _Task:
             raise
         fits.fit_s.append(time.perf_counter() - start)
         return scorer
+
+    def _stages(self, name: str, spec: AudioLanguageModelSpec) -> dict[str, str]:
+        """Train the stages before the last; return where it begins and where it keeps its state."""
+        if name not in self.pretrained:
+            self.pretrained[name] = pretrain(
+                spec, self.recipe, self.train.root, n_jobs=self.n_jobs, progress=self.progress
+            )
+            for stage, model in self.pretrained[name].items():
+                _copy_model(model, self._model(name_in_files(f"{name}-{stage}")))
+        settings = {"checkpoints": str(self._training_folder(name))}
+        if models := self.pretrained[name]:
+            settings["initial"] = str(weights_of([*models.values()][-1]))
+        return settings
+
+    def _training_folder(self, name: str) -> Path:
+        """Return the folder of the states of trainings, which end with the system's results."""
+        return self.train.root / "training" / digest_of(self.facts["data"], self.recipe.name, name)
 
     def _groups(self, regressor: Any) -> Sequence[str] | None:
         key = regressor.n_folds if isinstance(regressor, Stacker) else type(regressor)
@@ -437,9 +467,7 @@ class _Task:
             self._model(name_in_files(name)), card={**self.facts, **self._card(scorer, results)}
         )
         if is_reference:
-            for suffix in MODEL_SUFFIXES:
-                if (file := path.with_suffix(suffix)).exists():
-                    link_or_copy(str(file), str((self.draft / MODEL_FILE).with_suffix(suffix)))
+            _copy_model(path, self.draft / MODEL_FILE)
 
     def _model(self, name: str) -> Path:
         return self.draft / MODELS / f"{name}.skops"
@@ -470,6 +498,13 @@ class _Task:
             for system in [name, *([None] if is_reference else [])]:
                 path = self.draft / _scores_file(split, system)
                 write_predictions(path, scored.pair_ids, scores[0], split)
+
+
+def _copy_model(model: Path, copy: Path) -> None:
+    copy.parent.mkdir(exist_ok=True)
+    for suffix in MODEL_SUFFIXES:
+        if (file := model.with_suffix(suffix)).exists():
+            link_or_copy(str(file), str(copy.with_suffix(suffix)))
 
 
 def _averaged(spec: EnsembleSpec, fits: Mapping[str, _Fits]) -> _Fits:

@@ -20,7 +20,7 @@ from xacle_stack.features.embeddings import EmbeddingSource
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE
 from xacle_stack.stacking import Stacker
 from xacle_stack.stacking.calibration import keep_in_range
-from xacle_stack.systems import CosineMean
+from xacle_stack.systems import AudioCaptioner, CosineMean
 from xacle_stack.systems.gate import scores_together
 
 _MAX_SHARD_ROWS = 2 * BLOCK_ROWS
@@ -95,6 +95,11 @@ class Predictor:
 
     def predict_part(self, embeddings: EmbeddingSource) -> dict[str, FloatArray]:
         """Return what `predict` does, in this process."""
+        if isinstance(self.regressor, AudioCaptioner):
+            raise StackingError(
+                "this model writes captions and gives no scores: use xacle-stack caption, or "
+                "AudioCaptioner.write in Python."
+            )
         table = self.builder.transform(embeddings)
         found: dict[str, FloatArray] = {}
         if self.novelty is not None:

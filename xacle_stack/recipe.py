@@ -354,9 +354,6 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
     if not recipe.encoders:
         mistakes.append("spaces: it is empty, and no auxiliary is named either; name one encoder")
     mistakes += mistakes_in(recipe.systems, recipe.reference, recipe.spaces)
-    for name, system in recipe.systems.items():
-        if not isinstance(system, EnsembleSpec):
-            mistakes += [f"systems.{name}: {mistake}" for mistake in _mistakes_in_outputs(system)]
     for names, kind in ((recipe.spaces, "spaces"), (recipe.auxiliary, "auxiliary")):
         times = Counter(names)
         mistakes += [f"{kind}: {name!r} stands twice" for name in sorted(times) if times[name] > 1]
@@ -392,6 +389,9 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
                 f"auxiliary: {name!r} is compared with the captions' words, which this encoder "
                 "does not count alike; give the output another name"
             )
+    for name, system in recipe.systems.items():
+        if not isinstance(system, EnsembleSpec):
+            mistakes += [f"systems.{name}: {mistake}" for mistake in _mistakes_in_outputs(system)]
     if mistakes:
         raise mistakes_error(source, mistakes)
     return recipe

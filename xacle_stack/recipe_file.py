@@ -21,6 +21,9 @@ _PACKAGE = Path(__file__).parent
 _RECIPE_FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "features" / "recipes")
 # No recipe is longer, and the time that TOML takes to read may grow with the square.
 MAX_BYTES = 16_384
+# The settings of a system, and of a stage of one, that name encoders, files or folders.
+_PLACES_OF_SYSTEM = ("space", "frames", "text", "tokens", "language_model", "data", "teacher")
+_STAGES = ("captioning", "pseudo_labels")
 # Below the largest random state, and more than any size or number of something.
 MAX_INT = 2**31 - 1
 
@@ -162,10 +165,13 @@ def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     def of_system(system: object) -> object:
         if not isinstance(system, dict):
             return system
-        named = {key: absolute(system[key]) for key in ("space", "frames", "text") if key in system}
+        named: dict[str, object] = {
+            key: absolute(system[key]) for key in _PLACES_OF_SYSTEM if key in system
+        }
         if isinstance(system.get("spaces"), list):
             named["spaces"] = [absolute(space) for space in system["spaces"]]
-        return {**system, **named}
+        stages = {key: of_system(system[key]) for key in _STAGES if key in system}
+        return {**system, **named, **stages}
 
     found = dict(settings)
     for key in ("spaces", "auxiliary"):

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
-from xacle_stack.encoders.mini import MINI_ENCODERS, MiniMel, MiniMod
+from xacle_stack.encoders.mini import MINI_ENCODERS, MiniMel, MiniMod, frontends
 from xacle_stack.encoders.mini.fit import N_SCENES, draw_wordings, fit_cca, fit_mini
 from xacle_stack.encoders.mini.weights import MiniWeights
 from xacle_stack.errors import EncoderError
@@ -265,3 +265,20 @@ def test_an_archive_that_unpacks_to_more_than_weights_is_not_unpacked(tmp_path: 
     assert path.stat().st_size < 1 << 17
     with pytest.raises(EncoderError, match=r"bomb\.npz: .* 67108864 bytes"):
         MiniMel.load(str(path))
+
+
+def test_frames_are_the_course_of_the_spectrum() -> None:
+    """A tone in the second half only is in the later frames, in its band, and each 80 ms a mean."""
+    time = np.arange(16_000) / 16_000
+    tone = np.where(time > 0.5, np.sin(2 * np.pi * 1000 * time), 0).astype(np.float32)
+    encoder = MiniMel.load().with_outputs(["frames"])
+    (frames,) = encoder.encode_audio([tone])["frames"]
+    level = frontends._log_mel(tone, 64, hop=160, view=0) / 10
+    assert frames.shape == (13, 64)  # 97 frames of 10 ms
+    np.testing.assert_allclose(frames[1], level[8:16].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(frames[-1], level[96:].mean(axis=0), rtol=1e-5)
+    assert frames[8:].max() > 0 > -5 > frames[:5].max()
+    assert "frames" not in MiniMel.load().encode_audio([tone])
+    (view,) = encoder.with_view(1).encode_audio([tone])["frames"]
+    assert view.shape == frames.shape
+    assert (view != frames).any()

@@ -15,6 +15,7 @@ import typer
 
 from xacle_stack.cli.app import App
 from xacle_stack.cli.cache import cache_app
+from xacle_stack.cli.caption import caption
 from xacle_stack.cli.compare import compare
 from xacle_stack.cli.demo import demo
 from xacle_stack.cli.encoders import encoders
@@ -52,7 +53,9 @@ def common(
     """Predict how well a sound matches a text, 0-10, as listeners would score it."""
 
 
-for _command in (features, stack, score, rate, serve, evaluate, compare, ensemble, encoders):
+for _command in (
+    *(features, stack, score, rate, serve, evaluate, compare, ensemble, caption, encoders),
+):
     app.command()(_command)
 app.add_typer(cache_app, name="cache")
 app.command()(demo)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 
+from xacle_stack._large_arrays import LargeArrays
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import (
     check_choice,
@@ -149,10 +150,12 @@ class AudioLanguageEstimator(NeuralRegressor):
             network.reset_special()
         else:
             what, file = f"initial={self.initial!r}", Path(self.initial).expanduser()
+            tensors = read_tensors(what, file)
             load_exactly(
                 what,
                 network,
-                read_tensors(what, file),
+                # In the file beside a saved model, the names begin with the number of the mapping.
+                {name.removeprefix("0/"): tensor for name, tensor in tensors.items()},
                 file,
                 may_miss=["head.*"],  # those of a captioning network
                 may_ignore=[] if self.head is None else ["language_model.lm_head.*"],
@@ -160,16 +163,16 @@ class AudioLanguageEstimator(NeuralRegressor):
         network.prepare_training(self.tuning, self.lora_rank, self.gradient_checkpointing)
         return network
 
-    def _plain(self, weights: dict[str, Any]) -> dict[str, Any]:
+    def _plain(self, weights: dict[str, Any]) -> LargeArrays:
         if self.tuning != "lora":
-            return weights
+            return LargeArrays(weights)
         import torch
 
         network = self._build()
         network.prepare_training(self.tuning, self.lora_rank, recomputes=False)
         network.load_state_dict({name: torch.from_numpy(x) for name, x in weights.items()})
         network.merge_adapters()
-        return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        return LargeArrays({name: tensor.numpy() for name, tensor in network.state_dict().items()})
 
     def _devices(self) -> tuple[str, ...]:
         return resolve_devices(self.device)

@@ -183,3 +183,8 @@ device, checkpoints, checkpoint_minutes, verbose, random_state
     ) -> Examples:
         n_tokens: Any = inputs.n_tokens  # type: ignore[attr-defined]  # what _inputs returned
         return Examples(inputs, rows, scores[rows], weights[rows] * n_tokens[rows])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags

@@ -73,7 +73,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
     device: str
     verbose: bool
     random_state: int | np.random.RandomState | None
-    weights_: dict[str, Any]
+    weights_: Mapping[str, Any]
     # The settings that are lengths of the network's arrays.
     _sizes: ClassVar[tuple[str, ...]] = ()
     _schedule: ClassVar[Schedule] = "cosine"
@@ -208,9 +208,9 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         A pair's score depends on the other rows only by rounding, about 1e-6 of its value.
         """
         check_is_fitted(self)
-        checked, _ = self._check_pairs(X, None, reset=False)
         device = self._devices()[0]
         network = self._network(device)
+        checked, _ = self._check_pairs(X, None, reset=False)
         inputs = self._inputs(self._read(checked, reset=False), device)
         predicted = predict(network, inputs, np.arange(len(checked)), self._plan().block_rows)
         return self._to_scores(predicted.astype(np.float64))
@@ -307,7 +307,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         """Return the network as it is before the first step."""
         return self._build()
 
-    def _plain(self, weights: dict[str, Any]) -> dict[str, Any]:
+    def _plain(self, weights: dict[str, Any]) -> Mapping[str, Any]:
         """Return the weights of what `_build` makes from those of what was trained."""
         return weights
 

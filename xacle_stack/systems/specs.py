@@ -27,8 +27,15 @@ from sklearn.base import clone
 from xacle_stack._files import name_in_files
 from xacle_stack.encoders import EMBEDDING
 from xacle_stack.errors import XacleStackError
-from xacle_stack.features import FeatureBuilder, SequenceBuilder, VectorBuilder
+from xacle_stack.features import (
+    CaptionedSequenceBuilder,
+    FeatureBuilder,
+    SequenceBuilder,
+    VectorBuilder,
+)
 from xacle_stack.stacking import Stacker
+from xacle_stack.systems.audio_language_model import AudioLanguageModelRegressor
+from xacle_stack.systems.captioner import AudioCaptioner
 from xacle_stack.systems.cosine import CosineRegressor
 from xacle_stack.systems.gate import GatedRegressor
 from xacle_stack.systems.label_free import CosineMean
@@ -36,11 +43,22 @@ from xacle_stack.systems.lstm import LSTMRegressor
 from xacle_stack.systems.projection_head import ProjectionHeadRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
 
+# The teacher that needs no ratings.
+LABEL_FREE = "label-free"
+# The settings of an audio language model that its earlier stages share.
+_OF_ALL_STAGES = frozenset(
+    {
+        *("language_model", "tuning", "lora_rank", "n_audio_tokens", "max_tokens", "dropout"),
+        *("weight_decay", "batch_size", "micro_batch", "gradient_checkpointing", "max_gradient"),
+        *("precision", "head", "checkpoint_minutes"),
+    }
+)
 # Parameters that hold objects, and those that whoever runs the recipe decides.
 NOT_IN_RECIPES = frozenset(
     {
         *("learners", "added_learners", "meta", "n_jobs", "verbose", "device"),
         *("space", "spaces", "auxiliary", "text_auxiliary"),
+        *("initial", "checkpoints"),
     }
 )
 
@@ -99,8 +117,13 @@ class SystemSpec(Parameters, ABC):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What it needs beside this library's own dependencies; the extra `neural` has them."""
+        """What it needs beside this library's own dependencies; its extra has them."""
         return ()
+
+    @property
+    def extra(self) -> str:
+        """The extra that installs its packages."""
+        return "neural"
 
     @property
     def chooses_epoch_on_validation(self) -> bool:
@@ -279,6 +302,86 @@ class LSTMSpec(NetworkSpec):
         return SequenceBuilder(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
 
 
+class CaptioningSettings(Parameters):
+    """The first stage of an audio language model: it learns to caption clips."""
+
+    data: str
+    estimator = AudioCaptioner
+
+
+class PseudoLabelSettings(Parameters):
+    """The second stage: it learns what a teacher says of right and wrong captions of clips.
+
+    The teacher is "label-free", the mean of the recipe's spaces' cosines, or a saved model.
+    """
+
+    data: str
+    teacher: str = LABEL_FREE
+    wrong_captions: PositiveInt = 3
+    epochs: PositiveInt = 20
+    learning_rate: float = 1e-5
+    estimator = AudioLanguageModelRegressor
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the estimator, two of which have defaults of their own here."""
+        return {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            **super().parameters,
+        }
+
+
+class AudioLanguageModelSpec(NetworkSpec):
+    """A language model that reads clips and captions, trained in up to three stages.
+
+    The tables ``captioning`` and ``pseudo_labels`` set the first two, each on `data` of its own:
+    any table of clips and texts, without ratings.  They are trained once, and kept in the store.
+    """
+
+    kind: Literal["audio-language-model"] = "audio-language-model"
+    tokens: str = Field(default="beats:tokens", pattern=r".:[^:]+$")
+    captioning: CaptioningSettings | None = None
+    pseudo_labels: PseudoLabelSettings | None = None
+    estimator = AudioLanguageModelRegressor
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """PyTorch with Fabric and transformers, and peft for LoRA."""
+        of_lora = ("peft",) if self.extra == "lora" else ()
+        return ("torch", "lightning_fabric", "transformers", *of_lora)
+
+    @property
+    def extra(self) -> str:
+        """The extra that installs its packages."""
+        return "lora" if self.parameters.get("tuning") == "lora" else "language"
+
+    @property
+    def clip_sequences(self) -> tuple[str, ...]:
+        """The tokens."""
+        return (self.tokens,)
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> CaptionedSequenceBuilder:
+        """Return the tokens beside the captions, and those of augmented views if there are some."""
+        encoder, _, output = self.tokens.rpartition(":")
+        views = names.views.get(encoder, ())
+        return CaptionedSequenceBuilder(f"{names.encoders[encoder]}:{output}", views)
+
+    def stage(self, settings: CaptioningSettings | PseudoLabelSettings) -> Any:
+        """Return the estimator of an earlier stage; what it does not set is as in the last."""
+        known = inspect.signature(settings.estimator).parameters
+        shared = {
+            name: value
+            for name, value in self.parameters.items()
+            if name in _OF_ALL_STAGES and name in known
+        }
+        return settings.estimator(**{**shared, **settings.parameters})
+
+    def without_parameters(self) -> Self:
+        """Return what says which embeddings the system takes, without the places of other data."""
+        return type(self)(tokens=self.tokens)
+
+
 class EnsembleSpec(BaseModel):
     """An average of other systems' scores, or of their ranks."""
 
@@ -295,6 +398,7 @@ AnySpec = Annotated[
     | TransformerSpec
     | ProjectionHeadSpec
     | LSTMSpec
+    | AudioLanguageModelSpec
     | EnsembleSpec,
     Field(discriminator="kind"),
 ]

@@ -11,18 +11,20 @@ H. Hotelling, "Relations between two sets of variates", Biometrika 28, 1936.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 
 from xacle_stack._types import FloatArray
-from xacle_stack.encoders.base import EMBEDDING, Encoder, EncoderInfo
+from xacle_stack.encoders.base import EMBEDDING, Encoder, EncoderInfo, Output
 from xacle_stack.encoders.masks import MASKS
 from xacle_stack.encoders.mini.captions import CaptionReader
 from xacle_stack.encoders.mini.frontends import (
     SAMPLE_RATE_HZ,
     mel_features,
+    mel_frames,
     mfcc_features,
     modulation_features,
 )
@@ -30,6 +32,7 @@ from xacle_stack.encoders.mini.weights import MiniWeights
 
 __all__ = ["MINI_ENCODERS", "MiniEncoder", "MiniMel", "MiniMfcc", "MiniMod"]
 
+FRAMES = "frames"
 _N_DIMS = 64
 
 
@@ -87,7 +90,7 @@ class MiniEncoder(Encoder):
         path = cls.find_checkpoint(checkpoint)
         return cls(MiniWeights.read(path, n_features, cls.reader.n_buckets, _N_DIMS))
 
-    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, FloatArray]:
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, Output]:
         """Encode mono clips at 16 kHz, one by one; see :meth:`Encoder.encode_audio`."""
         cls = type(self)
         vectors = [self.weights.embed_audio(cls.front_end(clip, self.view)) for clip in clips]
@@ -100,11 +103,26 @@ class MiniEncoder(Encoder):
 
 
 class MiniMel(MiniEncoder):
-    """Fine spectrum against character n-grams; nearly insensitive to the course of time."""
+    """Fine spectrum against character n-grams; nearly insensitive to the course of time.
 
-    info = _info("mini-mel", "Toy space: 64 mel bands and character n-grams.")
+    The spectrum's course is in the sequence ``frames``, where a recipe names it.
+    """
+
+    info = replace(
+        _info("mini-mel", "Toy space: 64 mel bands and character n-grams."),
+        audio_outputs={EMBEDDING: _N_DIMS, FRAMES: 64},
+        sequences={FRAMES: "float16"},
+        on_demand={FRAMES: "levels of 64 mel bands in 10 dB, mean of 80 ms"},
+    )
     front_end = staticmethod(mel_features)
     reader = CaptionReader(n_buckets=2048, seed=1, char_n=(3, 4))
+
+    def encode_audio(self, clips: Sequence[FloatArray]) -> dict[str, Output]:
+        """Encode mono clips at 16 kHz, one by one; see :meth:`Encoder.encode_audio`."""
+        outputs: dict[str, Output] = dict(super().encode_audio(clips))
+        if FRAMES in self.outputs:
+            outputs[FRAMES] = [mel_frames(clip, self.view) for clip in clips]
+        return outputs
 
 
 class MiniMfcc(MiniEncoder):

@@ -23,6 +23,7 @@ SAMPLE_RATE_HZ = 16_000
 _N_FFT = 512
 _RANGE_DB = 70.0
 _N_MEL, _N_MEL_COARSE, _N_MFCC = 64, 32, 16
+_FRAMES_POOLED = 8
 _N_BANDS, _ENVELOPE_RATE_HZ = 12, 200
 _MODULATION_EDGES_HZ = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100)
 
@@ -53,6 +54,29 @@ def mel_features(samples: FloatArray, view: int = 0) -> FloatArray:
     loud, quiet = ordered[int(0.95 * last)], ordered[int(0.2 * last)]
     early, late = level[:half].mean(axis=0), level[-half:].mean(axis=0)
     return np.concatenate([level.mean(axis=0), loud, quiet, early - late])
+
+
+def mel_frames(samples: FloatArray, view: int = 0) -> FloatArray:
+    """Return the course of the fine spectrum: levels of 64 mel bands, the mean of every 80 ms.
+
+    Parameters as in :func:`mel_features`.
+
+    Returns
+    -------
+    frames : ndarray of shape (n_frames, 64)
+        float32, in units of 10 dB relative to the clip's own mean power.  The last frame may be
+        the mean of less than 80 ms.
+
+    Examples
+    --------
+    >>> mel_frames(np.ones(16_000, dtype=np.float32)).shape
+    (13, 64)
+    """
+    level = _log_mel(samples, _N_MEL, hop=160, view=view) / 10
+    starts = np.arange(0, len(level), _FRAMES_POOLED)
+    counts = np.diff([*starts, len(level)])[:, np.newaxis]
+    frames: FloatArray = np.add.reduceat(level, starts, axis=0) / counts.astype(np.float32)
+    return frames
 
 
 def mfcc_features(samples: FloatArray, view: int = 0) -> FloatArray:
