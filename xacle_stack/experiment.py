@@ -403,6 +403,8 @@ class _Task:
             if scorer.can_score:  # the best epoch until then
                 scorer.save(self._model(f"{name_in_files(name)}-interrupted"), card=self.facts)
             raise
+        if isinstance(spec, AudioLanguageModelSpec):  # a saved model holds no places
+            scorer.regressor_.set_params(initial=None, checkpoints=None)
         fits.fit_s.append(time.perf_counter() - start)
         return scorer
 

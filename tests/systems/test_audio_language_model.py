@@ -7,7 +7,7 @@ from random_checkpoints import qwen2
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
-from xacle_stack.errors import EncoderError, FeatureError, StackingError
+from xacle_stack.errors import EncoderError, FeatureError, ModelFileError, StackingError
 from xacle_stack.features import CaptionedSequences
 from xacle_stack.metrics import srcc
 from xacle_stack.model_file import load_model, save_model
@@ -282,6 +282,21 @@ def test_it_is_saved_loaded_and_reproducible(quick, rng, tmp_path: Path, languag
     np.testing.assert_array_equal(load_model(path).predict(X), model.predict(X))
     path = save_model(tmp_path / "captions.skops", captioner(language_folder, epochs=1).fit(X))
     assert load_model(path).predict(X) == captioner(language_folder, epochs=1).fit(X).predict(X)
+
+
+def test_a_file_cannot_ask_for_much_memory(quick, rng) -> None:
+    """GPT-2 computes a mask for its longest sequence, whose memory no weights account for."""
+    model = quick.set_params(epochs=1).fit(*rated(30, rng))
+    settings = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 1, "vocab_size": 17}
+    model.language_ = {
+        **model.language_,
+        "settings": json.dumps({**settings, "n_positions": 2**20}),
+    }
+    with torch.device("meta"):
+        state = model._build().state_dict()
+    model.weights_ = {name: np.zeros(x.shape, np.float32) for name, x in state.items()}
+    with pytest.raises(ModelFileError, match=r"compute \d{12,} numbers in advance"):
+        model.predict(rated(5, rng)[0])
 
 
 class Killed(BaseException):

@@ -20,7 +20,7 @@ from xacle_stack._validation import (
 )
 from xacle_stack.encoders.checkpoint import hash_files, load_exactly, read_tensors
 from xacle_stack.encoders.device import resolve_devices
-from xacle_stack.errors import StackingError, bullet_list
+from xacle_stack.errors import ModelFileError, StackingError, bullet_list
 from xacle_stack.features import CaptionedSequences
 from xacle_stack.systems.audio_language_network import Head, Tuning, audio_language_network
 from xacle_stack.systems.checkpoints import TrainingCheckpoint, digest_of
@@ -29,6 +29,7 @@ from xacle_stack.systems.language_model import (
     LanguageModel,
     check_language_state,
     find_language_model,
+    language_from,
     load_pretrained,
     read_language_model,
 )
@@ -42,6 +43,8 @@ DEFAULT_LANGUAGE_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 N_SPECIAL = 3
 _FINAL_RATE = 0.01
 _SAMPLED_CLIPS = 64
+# What a language model computes when it is built, such as masks for its longest sequence.
+_MAX_COMPUTED = 2**28
 # What changes where and how long a training runs, and not its result.
 _NO_RESULT = frozenset({"device", "verbose", "checkpoints", "checkpoint_minutes", "random_state"})
 
@@ -98,6 +101,18 @@ class AudioLanguageEstimator(NeuralRegressor):
         check_language_state(self.language_)
         super().check_state()
 
+    def _check_network(self) -> None:
+        super()._check_network()
+        import torch
+
+        with torch.device("meta"):
+            n_computed = sum(buffer.numel() for buffer in self._build().buffers())
+        if n_computed > _MAX_COMPUTED:
+            raise ModelFileError(
+                f"language_: its settings have the model compute {n_computed} numbers in advance, "
+                f"the most is {_MAX_COMPUTED}."
+            )
+
     def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         if isinstance(X, FeatureTable):
             raise StackingError(
@@ -137,7 +152,7 @@ class AudioLanguageEstimator(NeuralRegressor):
 
     def _build(self) -> Module:
         return audio_language_network(
-            LanguageModel(**self.language_),
+            language_from(**self.language_),
             self.widths_[0][0],
             dropout=self.dropout,
             head=self.head,
@@ -186,7 +201,7 @@ class AudioLanguageEstimator(NeuralRegressor):
         )
 
     def _inputs(self, pairs: CaptionedSequences, device: str) -> ClipsAndCaptions:
-        language = LanguageModel(**self.language_)
+        language = language_from(**self.language_)
         captions = {caption: language.tokens(caption) for caption in dict.fromkeys(pairs.captions)}
         long = [
             f"{len(tokens)} tokens: {caption[:80]!r}"
@@ -203,7 +218,6 @@ class AudioLanguageEstimator(NeuralRegressor):
             pairs,
             {caption: [*tokens, *end] for caption, tokens in captions.items()},
             self.n_audio_tokens,
-            device,
             pads_left=self._pads_left,
         )
 
@@ -232,7 +246,9 @@ class AudioLanguageEstimator(NeuralRegressor):
 
 
 class ClipsAndCaptions:
-    """What a network takes of pairs, by their row numbers; another process can be given it.
+    """What a network takes of pairs, by their row numbers, on the CPU.
+
+    Another process can be given it, and the network brings it to its device.
 
     Attributes
     ----------
@@ -245,7 +261,6 @@ class ClipsAndCaptions:
         pairs: CaptionedSequences,
         tokens: dict[str, list[int]],
         n_audio_tokens: int,
-        device: str,
         *,
         pads_left: bool,
     ) -> None:
@@ -256,7 +271,7 @@ class ClipsAndCaptions:
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
         self._tokens = np.array([one for each in tokens.values() for one in each], dtype=np.int32)
         self.n_tokens: IntArray = lengths[self._caption]
-        self._n_audio_tokens, self._device, self._pads_left = n_audio_tokens, device, pads_left
+        self._n_audio_tokens, self._pads_left = n_audio_tokens, pads_left
 
     def __call__(self, rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
         """Return audio vectors, tokens and their mask; a generator draws a view of each clip."""
@@ -270,10 +285,7 @@ class ClipsAndCaptions:
             place = slice(tokens.shape[1] - n, None) if self._pads_left else slice(n)
             start = self._starts[number]
             tokens[row, place], mask[row, place] = self._tokens[start : start + n], 1
-        return tuple(
-            each.to(self._device)
-            for each in (audio, torch.from_numpy(tokens), torch.from_numpy(mask))
-        )
+        return audio, torch.from_numpy(tokens), torch.from_numpy(mask)
 
     def _pooled(self, rows: IntArray, rng: np.random.Generator | None) -> list[FloatArray]:
         """Return each clip's vectors, pooled to one number of them."""

@@ -171,6 +171,7 @@ def audio_language_network(
             Captions are padded on the left for scoring, so that SCORE is the last position of every
             row, and on the right for writing.  `mask` is 1 for tokens and 0 for padding.
             """
+            audio, tokens, mask = (x.to(self.special.weight.device) for x in (audio, tokens, mask))
             prefix, _, score = self._prefix(audio)
             words = self.language_model.get_input_embeddings()(tokens)
             of_prefix = mask.new_ones(prefix.shape[:2])
@@ -191,7 +192,7 @@ def audio_language_network(
 
         def generate(self, audio: Tensor, n_beams: int, max_tokens: int) -> list[list[int]]:
             """Return the tokens of a caption for each row, without the end."""
-            prefix, _, _ = self._prefix(audio)
+            prefix, _, _ = self._prefix(audio.to(self.special.weight.device))
             mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
             written = self.language_model.generate(
                 inputs_embeds=prefix,

@@ -16,7 +16,7 @@ from xacle_stack._progress import progress_bar
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import check_whole_number
 from xacle_stack.systems.audio_language_base import DEFAULT_LANGUAGE_MODEL, AudioLanguageEstimator
-from xacle_stack.systems.language_model import LanguageModel
+from xacle_stack.systems.language_model import language_from
 from xacle_stack.systems.training import Examples, Inputs, Tensor
 
 
@@ -156,7 +156,7 @@ device, checkpoints, checkpoint_minutes, verbose, random_state
         checked, _ = self._check_pairs(X, None, reset=False)
         pairs, device = self._read(checked, reset=False), self._devices()[0]
         network = self._network(device)
-        inputs, language = self._inputs(pairs, device), LanguageModel(**self.language_)
+        inputs, language = self._inputs(pairs, device), language_from(**self.language_)
         written: list[str] = []
         rows, n_rows = np.arange(len(pairs)), self._plan().block_rows
         with (

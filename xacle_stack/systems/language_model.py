@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,12 @@ class LanguageModel:
 
 
 _PURPOSE = "a language model"
+
+
+@lru_cache(maxsize=2)
+def language_from(settings: str, tokenizer: str, end_token: int) -> LanguageModel:
+    """Return a language model from what is saved of it; large tokenizers are read once."""
+    return LanguageModel(settings, tokenizer, end_token)
 
 
 def read_language_model(place: str) -> tuple[LanguageModel, Path]:
