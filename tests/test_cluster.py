@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,9 +24,13 @@ from worker_tasks import (
     die_always,
     die_once,
     fail_on_three,
+    raise_what_stays,
+    return_what_stays,
     square,
+    wait_for_release,
 )
 
+from xacle_stack import _tasks
 from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.cache.segment_file import read_keys
@@ -40,6 +45,7 @@ from xacle_stack.stacking import Stacker
 from xacle_stack.table import FeatureTable
 
 TESTS = Path(__file__).parent
+START_S = 300  # a busy machine may take minutes to start workers
 PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])
 pytestmark = pytest.mark.filterwarnings("ignore:::(distributed|dask|ray|tornado)")
 
@@ -47,7 +53,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:::(distributed|dask|ray|tornado)
 @pytest.fixture(scope="session")
 def dask_client() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    dask = pytest.importorskip("dask")
     with (
+        # A local cluster gives up a worker that is not back so long after any of its deaths.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -62,7 +71,7 @@ def dask_client() -> Iterator[Any]:
 @pytest.fixture
 def dask(dask_client: Any) -> Iterator[Any]:
     """Run tasks on two workers, each of one thread."""
-    dask_client.wait_for_workers(2)
+    dask_client.wait_for_workers(2, timeout=START_S)
     with joblib.parallel_config(backend="dask", client=dask_client):
         yield dask_client
 
@@ -131,6 +140,38 @@ def test_the_task_of_a_killed_worker_is_given_to_another(cluster: Any, tmp_path:
 def test_a_task_that_kills_every_worker_is_one_clear_error(dask: Any) -> None:
     with pytest.raises(WorkerError, match=r"worker process died.*KilledWorker.* Run again\.$"):
         list(run_tasks(die_always, range(4), names=names(4), kept="Run again."))
+
+
+@pytest.mark.parametrize("function", [return_what_stays, raise_what_stays])
+def test_what_cannot_be_sent_back_is_one_clear_error(dask: Any, function: Any) -> None:
+    with pytest.raises(WorkerError, match=r"it stays here|a worker: .*Error: bad input"):
+        list(run_tasks(function, range(4), names=names(4)))
+
+
+def test_a_cluster_without_workers_is_one_clear_error(tmp_path: Path, monkeypatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    monkeypatch.setattr(_tasks, "_NO_WORKERS_S", 0.5)
+    monkeypatch.setattr(_tasks, "_LOOK_S", 0.1)
+    function = partial(wait_for_release, tmp_path)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        joblib.parallel_config(backend="dask", client=client),
+    ):
+
+        def lose_workers() -> None:
+            wait_until(lambda: len(list(tmp_path.glob("started-*"))) == 2)
+            cluster.scale(0)
+            wait_until(lambda: not client.ncores())
+            (tmp_path / "released").touch()
+
+        thread = threading.Thread(target=lose_workers)
+        thread.start()
+        with pytest.raises(WorkerError, match=r"^the Dask cluster inproc://.* has had no worker"):
+            list(run_tasks(function, range(9), names=names(9)))
+        thread.join()
 
 
 def test_a_worker_of_ray_that_is_not_restarted_is_one_clear_error(
@@ -329,6 +370,7 @@ from pathlib import Path
 import joblib
 from distributed import Client
 from worker_tasks import wait_for_release
+from xacle_stack import _tasks
 from xacle_stack._tasks import run_tasks
 
 address, folder = sys.argv[1:]
@@ -349,7 +391,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
 def test_a_driver_that_is_stopped_leaves_no_task(
     dask_client: Any, tmp_path: Path, number: int
 ) -> None:
-    dask_client.wait_for_workers(2)
+    dask_client.wait_for_workers(2, timeout=START_S)
 
     def tasks() -> set[str]:
         return set(dask_client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.tasks]))

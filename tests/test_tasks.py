@@ -10,7 +10,14 @@ import joblib
 import numpy as np
 import pytest
 from joblib.externals.loky import get_reusable_executor
-from worker_tasks import count_unpickled, die_once, fail_on_three, square
+from worker_tasks import (
+    count_unpickled,
+    die_once,
+    fail_on_three,
+    raise_what_stays,
+    return_what_stays,
+    square,
+)
 
 from xacle_stack import _tasks
 from xacle_stack._tasks import run_tasks, runs_elsewhere
@@ -58,6 +65,14 @@ def test_a_task_that_fails_is_named(backend: str, first: int) -> None:
             with pytest.raises(ZeroDivisionError) as caught:
                 list(run_tasks(fail_on_three, [4], names=["rows 4"]))
             assert "rows 4" in caught.value.__notes__[0]
+
+
+def test_what_cannot_be_sent_back_is_one_clear_error() -> None:
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        with pytest.raises(WorkerError, match=r"the task 'rows \d' cannot be sent .*stays here"):
+            list(run_tasks(return_what_stays, range(5), names=NAMES))
+        with pytest.raises(WorkerError, match=r"on a worker: .*CannotTravelError: bad input"):
+            list(run_tasks(raise_what_stays, range(5), names=NAMES))
 
 
 @pytest.mark.parametrize("has_folder", [False, True])

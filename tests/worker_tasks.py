@@ -42,6 +42,26 @@ def die_always(number: int) -> int:
     return number
 
 
+class CannotTravelError(Exception):
+    """Can be pickled, and not be unpickled."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} {why}")
+
+
+class _Stays:
+    def __reduce__(self) -> str:
+        raise TypeError("it stays here")
+
+
+def raise_what_stays(number: int) -> int:
+    raise CannotTravelError("bad", "input") from ValueError(_Stays())
+
+
+def return_what_stays(number: int) -> object:
+    return _Stays()
+
+
 def wait_for_release(folder: Path, number: int) -> int:
     """Say that the task runs, and go on when the folder says so."""
     (folder / f"started-{number}").touch()

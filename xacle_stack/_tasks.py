@@ -13,8 +13,11 @@ import platform
 import secrets
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import InvalidStateError
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -43,6 +46,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _PREFIX = ".tasks-"
 # Backends that return everything at once are given so many tasks a worker at a time.
 _WINDOW = 4
+# So long a Dask cluster may have no worker at all, and so often we look.
+_NO_WORKERS_S, _LOOK_S = 300.0, 5.0
 
 
 def run_tasks(
@@ -86,7 +91,8 @@ def run_tasks(
     ------
     WorkerError
         If a worker dies and the backend does not run its task again, does not see the folder or a
-        file, or has another version of this library.
+        file, has another version of this library, or cannot send a result back; or if a Dask
+        cluster has no worker for five minutes.
     Exception
         That of the first task that fails.  The name of the task stands in front of the message of
         an error of this library, and in a note to others.
@@ -112,19 +118,25 @@ def run_tasks(
             delayed(_call_elsewhere)(sent, name, argument)
             for name, argument in zip(names, arguments, strict=True)
         ]
-        yield from _results(calls, n_jobs)
+        with closing(_results(calls, n_jobs)) as results, _errors_unpacked():
+            for result in results:
+                yield pickle.loads(result)
 
 
 def runs_elsewhere(n_jobs: int | None = None) -> bool:
     """Return whether tasks leave this process, because of the backend that the caller chose.
 
-    They stay where that backend has one core only: joblib then needs no worker.
+    They stay where that backend has one core only: joblib then needs no worker.  A WorkerError says
+    that it has none.
     """
     backend, _ = get_active_backend(prefer="threads")
-    return not getattr(backend, "supports_sharedmem", False) and effective_n_jobs(n_jobs) > 1
+    try:
+        return not getattr(backend, "supports_sharedmem", False) and effective_n_jobs(n_jobs) > 1
+    except TimeoutError as error:  # joblib waits ten seconds for the first worker of Dask
+        raise WorkerError(str(error)) from error
 
 
-def _results(calls: Sequence[Any], n_jobs: int | None) -> Iterator[Any]:
+def _results(calls: Sequence[Any], n_jobs: int | None) -> Generator[Any, None, None]:
     """Yield results in order; if the caller takes no more, nothing more is begun."""
     backend, _ = get_active_backend(prefer="threads")
     settings = {"n_jobs": n_jobs, "prefer": "threads", "batch_size": 1}
@@ -139,8 +151,9 @@ def _results(calls: Sequence[Any], n_jobs: int | None) -> Iterator[Any]:
     _tell_joblib_of_deaths(backend)
     outputs = Parallel(return_as="generator", **settings)(calls)
     try:
-        for result in outputs:  # noqa: UP028  # `yield from` would close it, which warns
-            yield result
+        with _lack_of_workers_told(backend):
+            for result in outputs:  # noqa: UP028  # `yield from` would close it, which warns
+                yield result
     except BaseException:
         with suppress(_NoMoreError):
             outputs.throw(_NoMoreError())
@@ -176,6 +189,44 @@ def _tell_joblib_of_deaths(backend: Any) -> None:
         return retrieve(found)
 
     backend.submit, backend.retrieve_result_callback = submit_and_tell, raise_or_retrieve
+
+
+@contextmanager
+def _lack_of_workers_told(backend: Any) -> Iterator[None]:
+    """End the call with an error where a Dask cluster has had no worker for long.
+
+    Dask itself waits for ever, also for the workers of a `LocalCluster`, which gives up one that
+    starts slowly after a death.
+    """
+    if not hasattr(backend, "client"):
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not over.wait(_LOOK_S):
+            try:
+                found = backend.client.ncores()
+            except Exception:  # where the scheduler is lost, joblib hears of it by itself
+                continue
+            if found:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > _NO_WORKERS_S:
+                error = WorkerError(
+                    f"the Dask cluster {backend.client.scheduler.address} has had no worker for "
+                    f"{_NO_WORKERS_S:.0f} seconds. Look at the logs of its workers, and start some."
+                )
+                for job in [*backend._results.values()]:
+                    with suppress(InvalidStateError):
+                        job.set_exception(error)
+                return
+
+    threading.Thread(target=watch, name="xacle-stack-workers", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 class _NoMoreError(Exception):
@@ -281,7 +332,11 @@ def _check_workers(sent: _SentFunction) -> None:
     if not hasattr(backend, "client"):
         return
     found = backend.client.run(_reason, sent, on_error="return")
-    reasons = [f"{address}: {reason}" for address, reason in found.items() if reason]
+    reasons = [
+        f"{address}: {reason}"
+        for address, reason in found.items()
+        if reason and not isinstance(reason, OSError)  # which has died since: others will do
+    ]
     if reasons:
         raise WorkerError(
             f"{len(reasons)} of {len(found)} workers cannot take part:\n{bullet_list(reasons)}\n"
@@ -326,11 +381,66 @@ def _keep_freed_memory() -> None:
             c_library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
-def _call_elsewhere(sent: _SentFunction, name: str, argument: Any) -> Any:
-    with _UNPICKLING:
-        function = _unpickled(sent)
-    with parallel_config(backend="sequential"):  # the tasks fill the workers already
-        return _call(function, name, argument)
+class _PackedError(Exception):
+    """The error of a task: its bytes, its text and where it was raised.
+
+    Dask would wait for ever for one that cannot be pickled here or unpickled there.
+    """
+
+    def __init__(self, content: bytes, text: str, trace: str) -> None:
+        super().__init__(content, text, trace)
+        self.content, self.text, self.trace = content, text, trace
+
+    def __str__(self) -> str:
+        return f"on a worker:\n{self.trace}"
+
+    def unpacked(self) -> Exception:
+        """Return the error of the task, or a WorkerError that says what it said."""
+        try:
+            return pickle.loads(self.content)
+        except Exception:
+            return WorkerError(f"a task failed on a worker: {self.text}")
+
+
+def _call_elsewhere(sent: _SentFunction, name: str, argument: Any) -> bytes:
+    """Return a pickled result, or raise a _PackedError, which every backend can send back."""
+    try:
+        with _UNPICKLING:
+            function = _unpickled(sent)
+        with parallel_config(backend="sequential"):  # the tasks fill the workers already
+            result = _call(function, name, argument)
+        return _pickled_result(result, name)
+    except Exception as error:
+        packed = _packed(error)
+    raise packed  # here, because Dask sends what is being handled, too
+
+
+def _pickled_result(result: Any, name: str) -> bytes:
+    try:
+        return bytes(dumps(result))
+    except Exception as error:
+        of_task = f" of the task {name!r}" if name else ""
+        raise WorkerError(
+            f"the result{of_task} cannot be sent from a worker ({type(error).__name__}: {error}). "
+            "Whatever is fitted on a cluster must be possible to pickle."
+        ) from error
+
+
+def _packed(error: Exception) -> _PackedError:
+    try:
+        content = bytes(dumps(error))
+    except Exception:
+        content = b""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return _PackedError(content, text, "".join(traceback.format_exception(error)))
+
+
+@contextmanager
+def _errors_unpacked() -> Iterator[None]:
+    try:
+        yield
+    except _PackedError as packed:
+        raise packed.unpacked() from packed
 
 
 @contextmanager
