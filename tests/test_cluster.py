@@ -319,7 +319,11 @@ def fitted_alone(stacker: Stacker, X: FeatureTable, y: np.ndarray) -> Stacker:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("preset", ["best", "paper"])
+@pytest.mark.parametrize(
+    ("cluster", "preset"),
+    [("dask", "best"), ("dask", "paper"), ("ray", "paper")],
+    indirect=["cluster"],
+)
 def test_the_same_stack_is_fitted(cluster: Any, cached, preset: str) -> None:
     X, y = cached
     stacker = Stacker(preset=preset, random_state=0)
@@ -330,7 +334,7 @@ def test_the_same_stack_is_fitted(cluster: Any, cached, preset: str) -> None:
         np.testing.assert_array_equal(found.predict(X), alone.predict(X))
 
 
-def test_a_worker_killed_while_it_fits_changes_nothing(cluster: Any, cached, tmp_path) -> None:
+def test_a_worker_killed_while_it_fits_changes_nothing(dask: Any, cached, tmp_path) -> None:
     X, y = cached
     marker = tmp_path / "marker"
     dying = Stacker([("one", DyingRegressor(str(marker)))], random_state=0).fit(X, y)

@@ -102,6 +102,8 @@ def run_tasks(
     >>> list(run_tasks(len, ["a", "bcd"], names=["first", "second"]))
     [1, 3]
     """
+    if len(arguments) == 0:
+        return  # Ray would start its processes for nothing
     if names is None:
         names = [""] * len(arguments)
     if not runs_elsewhere(n_jobs):

@@ -30,7 +30,11 @@ def test_the_cluster_is_named_whoever_named_it(
 ) -> None:
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        dashboard_address=":0",
     ) as cluster:
         address = cluster.scheduler_address
         printed = said("features", *options, "--cluster", address)
