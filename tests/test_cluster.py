@@ -1,6 +1,7 @@
 """The same bytes on a cluster as on one machine, and what is left where a worker is killed."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -172,6 +173,30 @@ def test_a_cluster_without_workers_is_one_clear_error(tmp_path: Path, monkeypatc
         with pytest.raises(WorkerError, match=r"^the Dask cluster inproc://.* has had no worker"):
             list(run_tasks(function, range(9), names=names(9)))
         thread.join()
+
+
+def test_a_task_that_fails_while_others_end_does_not_stop_the_client(monkeypatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+
+    class SlowQueue(queue.Queue):
+        def empty(self) -> bool:
+            found = super().empty()
+            time.sleep(0 if found else 0.02)  # another thread may run before what follows
+            return found
+
+    monkeypatch.setattr("distributed.client.pyQueue", SlowQueue)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=4, processes=False, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        for _ in range(5):
+            with (
+                joblib.parallel_config(backend="dask", client=client),
+                pytest.raises(CacheError, match="the disk is full"),
+            ):
+                list(run_tasks(fail_on_three, [*range(4)] * 5, names=names(20)))
 
 
 def test_a_worker_of_ray_that_is_not_restarted_is_one_clear_error(

@@ -171,10 +171,13 @@ def _tell_joblib_of_deaths(backend: Any) -> None:
 
     joblib (1.5, 1.6) calls back for results only.  Where workers died of a task too often it would
     wait for ever, and where the scheduler is lost it would take the error for a list of results.
+    When a call ends early it empties a queue that the thread of Dask's client empties, too, and
+    whichever comes second would wait for ever: so that thread does it.
     """
     if not hasattr(backend, "client") or "submit" in vars(backend):
         return
     submit, retrieve = backend.submit, backend.retrieve_result_callback
+    abort = backend.abort_everything
 
     def submit_and_tell(batch: Any, callback: Callable[[Any], None]) -> Any:
         def tell(job: Any) -> None:
@@ -190,7 +193,15 @@ def _tell_joblib_of_deaths(backend: Any) -> None:
             raise found
         return retrieve(found)
 
+    def abort_in_thread(ensure_ready: bool = True) -> None:
+        async def in_thread() -> None:
+            abort(ensure_ready)
+
+        with suppress(Exception):  # of a client that is closed
+            backend.client.sync(in_thread, callback_timeout=10)
+
     backend.submit, backend.retrieve_result_callback = submit_and_tell, raise_or_retrieve
+    backend.abort_everything = abort_in_thread
 
 
 @contextmanager
