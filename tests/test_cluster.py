@@ -48,7 +48,10 @@ from xacle_stack.table import FeatureTable
 TESTS = Path(__file__).parent
 START_S = 300  # a busy machine may take minutes to start workers
 PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-pytestmark = pytest.mark.filterwarnings("ignore:::(distributed|dask|ray|tornado)")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::(distributed|dask|ray|tornado)"),
+    pytest.mark.timeout(method="thread"),  # no signal ends what waits for Ray
+]
 
 
 @pytest.fixture(scope="session")
