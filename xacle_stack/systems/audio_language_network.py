@@ -5,6 +5,7 @@ Source: the TMU system of the XACLE challenge 2026, arXiv:2602.00604, and its pu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -137,7 +138,11 @@ def audio_language_network(
             With `recomputes` activations are computed again for the gradients and not kept.
             """
             if recomputes:
-                self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+                # transformers 5 renames it.
+                for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
+                    if enable := getattr(self.language_model, name, None):
+                        enable({"use_reentrant": False})
+                        break
             if tuning != "full":
                 self.language_model.requires_grad_(False)
             if tuning == "lora":
@@ -146,7 +151,10 @@ def audio_language_network(
                     r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"
                 )
                 # It changes the model in place.  In a list it is no module of this one.
-                self.adapters = [peft.get_peft_model(self.language_model, settings)]
+                with warnings.catch_warnings():
+                    # peft asks for what newer versions of transformers rename.
+                    warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+                    self.adapters = [peft.get_peft_model(self.language_model, settings)]
 
         def merge_adapters(self) -> None:
             """Add the trained adapters to the weights that they stand beside."""
