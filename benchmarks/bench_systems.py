@@ -2,23 +2,29 @@
 
 The embedded spaces stand for pretrained ones.  BYOL-A and RoBERTa, which the LSTM needs, have
 random weights in the real formats (the test suite writes them), and it is trained once and briefly:
-its figures show that it runs.
+its figures show that it runs.  The audio language models begin with random weights, too, and with
+two small layers; their pseudo-labels are those of the training clips that match their captions.
 """
 
+import re
 import shutil
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
 from report import RESULTS, ROOT, real_data, report
 
+from xacle_stack._csv_table import csv_text
 from xacle_stack.experiment import fill_cache, run_experiment
+from xacle_stack.pairs import list_splits, read_pairs
 from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.results import Result
 from xacle_stack.synth.demo import write_demo
 
 SPACES = ["mini-mfcc", "mini-mod", "mini-mel"]
+MATCH_SCORE = 7  # from here on a caption is taken for that of the clip
 SMALL_DATA = {"optimizer": "adam", "learning_rate": 1e-3, "epochs": 40}
 SYSTEMS: dict[str, dict[str, object]] = {
     "stack": {"kind": "stack"},
@@ -38,7 +44,43 @@ SYSTEMS: dict[str, dict[str, object]] = {
 }
 
 
-def recipe(root: Path) -> Recipe:
+def language_systems(root: Path, data: Path) -> dict[str, dict[str, object]]:
+    """Return two audio language models; write the table and the words that they learn from."""
+    from random_checkpoints import qwen2
+
+    train = read_pairs(data, "train")
+    captions = [c for split in list_splits(data) for c in read_pairs(data, split).captions]
+    texts = " ".join(captions).lower()
+    language = qwen2.write(
+        root / "language", sorted({*re.findall(r"\w+|[^\w\s]+", texts)}), hidden_size=64
+    )
+    matched = np.flatnonzero(np.asarray(train.scores) >= MATCH_SCORE)
+    table = [["audio", "text"], *([train.audio[row], train.captions[row]] for row in matched)]
+    (root / "matched.csv").write_text(csv_text(table))
+    alone = {
+        "kind": "audio-language-model",
+        "seeds": 3,
+        "tokens": "mini-mel:frames",
+        "language_model": str(language),
+        "n_audio_tokens": 12,
+        "max_tokens": 64,
+        "precision": "float32",
+        "batch_size": 32,
+        "epochs": 20,
+        "learning_rate": 3e-4,
+    }
+    stage = {"data": str(root / "matched.csv"), "epochs": 12, "learning_rate": 1e-3}
+    return {
+        "audio LM, scores only": alone,
+        "audio LM, three stages": {**alone, "captioning": stage, "pseudo_labels": stage},
+        "ranks: both audio LMs": {
+            "kind": "ensemble",
+            "of": ["audio LM, scores only", "audio LM, three stages"],
+        },
+    }
+
+
+def recipe(root: Path, data: Path) -> Recipe:
     """Return the recipe, with random BYOL-A and RoBERTa where PyTorch is there to write them."""
     sys.path.insert(0, str(ROOT / "tests"))
     from random_checkpoints import choose
@@ -49,7 +91,11 @@ def recipe(root: Path) -> Recipe:
         "name": "systems",
         "spaces": SPACES,
         "views": {SPACES[0]: 3},
-        "systems": {**SYSTEMS, "LSTM, random frames, 2 epochs": baseline},
+        "systems": {
+            **SYSTEMS,
+            "LSTM, random frames, 2 epochs": baseline,
+            **language_systems(root, data),
+        },
         "checkpoints": {choice.name: choice.checkpoint for choice in choices},
         "code": {choice.name: choice.code for choice in choices if choice.code},
     }
@@ -62,8 +108,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         write_demo(here / "demo", n_jobs=-1)
-        settings = recipe(here / "checkpoints")
         for name, data in (("demo", here / "demo"), ("esc10", real_data("esc10"))):
+            settings = recipe(here / f"checkpoints-{name}", data)
             fill_cache(data, settings, here / "store", n_jobs=-1, progress=False)
             out = here / name
             *_, results = run_experiment(
