@@ -3,7 +3,7 @@
 As a script it fills a folder that stands in for the hub's cache, so that recipes run offline
 without any real weights::
 
-    python -m random_checkpoints FOLDER [--tiny] [ENCODER ...]      # from tests/
+    python -m random_checkpoints [--tiny] FOLDER [ENCODER ...]      # from tests/
     HF_HOME=FOLDER HF_HUB_OFFLINE=1 make stack RECIPE=features/recipes/paper.toml
 
 ``--tiny`` keeps formats and embedding sizes and shrinks everything between.
