@@ -329,7 +329,7 @@ def _name_of_width(name: str, width: int) -> str:
 
 
 def _csv_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+    return _number(value, ".6f")
 
 
 def _csv_estimate(estimate: Estimate | None) -> list[str]:
