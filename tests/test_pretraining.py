@@ -1,18 +1,20 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from random_checkpoints import qwen2
 from support import TESTS, WriteData
 
-from xacle_stack import cli
+from xacle_stack import cli, pretraining
 from xacle_stack.captions import caption_similarity, write_captions
-from xacle_stack.errors import PairsError, StackingError
+from xacle_stack.errors import MissingExtraError, PairsError, RecipeError, StackingError
 from xacle_stack.experiment import fill_cache, run_experiment
+from xacle_stack.features import CaptionedSequences
 from xacle_stack.pairs import read_pairs
-from xacle_stack.pretraining import pretrain, weights_of
-from xacle_stack.recipe import Recipe, read_recipe
+from xacle_stack.pretraining import check_training, pretrain, stage_pairs, weights_of
+from xacle_stack.recipe import Recipe, missing_extras, read_recipe
 from xacle_stack.scorer import Scorer
 from xacle_stack.systems import AudioLanguageModelRegressor, captioner
 
@@ -151,7 +153,7 @@ def test_all_stages_are_trained_compared_saved_and_score(
     assert len(written) == 12
     with pytest.raises(StackingError, match="writes captions.*xacle-stack caption"):
         writer.score(test)
-    with pytest.raises(StackingError, match="AudioLanguageModelRegressor, which gives scores"):
+    with pytest.raises(StackingError, match="gives scores and writes no captions"):
         write_captions(model, test)
 
 
@@ -194,11 +196,110 @@ def test_a_stage_that_was_killed_goes_on(recipe: Recipe, tmp_path: Path, monkeyp
     assert weights_of(resumed).read_bytes() == weights_of(undisturbed).read_bytes()
 
 
-def test_missing_data_of_a_stage_is_named(recipe_file: Path, data: Path, tmp_path: Path) -> None:
-    recipe_file.write_text(recipe_file.read_text().replace('"clips.tsv"', '"none.tsv"'))
+def test_missing_data_of_stages_are_named_before_anything_is_encoded(
+    recipe_file: Path, data: Path, tmp_path: Path
+) -> None:
+    text = recipe_file.read_text()
+    recipe_file.write_text(text.replace('"clips.tsv"', '"none.tsv"'))
+    where = r"systems\.all stages\.captioning: there is no table 'none\.tsv'"
+    recipe, store = read_recipe(recipe_file), tmp_path / "store"
+    with pytest.raises(PairsError, match=f"^{where}, neither in the recipe's folder nor in"):
+        fill_cache(data, recipe, store)
+    assert not store.exists()
+    with pytest.raises(PairsError, match=where):
+        next(run_experiment(data, recipe, recipe.compared_systems, store, tmp_path / "run"))
+    (tmp_path / "bad.tsv").write_text("audio\ttext\nnone.wav\ta tone\n")
+    recipe_file.write_text(
+        text.replace('"clips.tsv"', '"none.tsv"', 1).replace('"clips.tsv"', '"bad.tsv"')
+    )
+    both = r"(?s)^2 table.*captioning: .*none\.tsv.*pseudo_labels, data = .*line 2: .*none\.wav"
+    with pytest.raises(PairsError, match=both):
+        stage_pairs(read_recipe(recipe_file))
+
+
+def test_what_a_training_begins_with_is_checked_before_it(
+    recipe_file: Path, data: Path, tmp_path: Path
+) -> None:
     recipe = read_recipe(recipe_file)
-    with pytest.raises(PairsError, match=r"systems\.all stages\.captioning, data = 'none\.tsv'"):
-        fill_cache(data, recipe, tmp_path / "store")
+    systems = recipe.systems
+    captioner_alone = systems["all stages"].model_copy(update={"pseudo_labels": None})
+    writer = pretrain(captioner_alone, recipe, tmp_path / "store")["captioning"]
+    text = recipe_file.read_text().replace("wrong_captions = 2", f"teacher = '{writer}'")
+    recipe_file.write_text(text.replace('language_model = "language"', 'language_model = "no"'))
+    (tmp_path / "no").mkdir()
+    recipe = read_recipe(recipe_file)
+    with pytest.raises(StackingError) as caught:
+        next(run_experiment(data, recipe, recipe.systems, tmp_path / "store", tmp_path / "run"))
+    said = str(caught.value)
+    assert said.startswith("2 thing(s) cannot be used:")
+    assert "systems.all stages: language model" in said
+    assert "is incomplete" in said
+    assert "systems.all stages.pseudo_labels, teacher = " in said
+    assert "systems.scores only" not in said  # the same language model, told once
+    check_training(recipe, {"ranks": recipe.systems["ranks"]})
+
+
+def test_a_label_free_teacher_needs_spaces(recipe_file: Path) -> None:
+    text = recipe_file.read_text().replace(f'spaces = ["{TOY}"]', "spaces = []")
+    recipe_file.write_text(text)
+    with pytest.raises(RecipeError, match=r"pseudo_labels: the teacher .label-free. .* are empty"):
+        read_recipe(recipe_file)
+
+
+def test_a_teachers_encoders_are_where_the_recipe_says(
+    recipe: Recipe, tmp_path: Path, monkeypatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def load(teacher: str, **settings: object) -> SimpleNamespace:
+        asked.update(settings)
+        return SimpleNamespace(regressor_=None)
+
+    monkeypatch.setattr(pretraining.Scorer, "load", load)
+    fingerprints = {"fingerprints": {"m2d-clap": "0123456789abcdef"}}
+    monkeypatch.setattr(pretraining, "load_card", lambda _: fingerprints)
+    places = {"m2d-clap": "folder", "beats": "weights.pt"}
+    chosen = recipe.model_copy(update={"checkpoints": places, "code": places})
+    spec = recipe.systems["all stages"]
+    labels = spec.pseudo_labels.model_copy(update={"teacher": "teacher.skops"})
+    spec = spec.model_copy(update={"captioning": None, "pseudo_labels": labels})
+    check_training(chosen, {"one": spec})
+    own = {"m2d-clap": "folder"}
+    assert asked == {"checkpoints": own, "code": own}
+
+
+@pytest.mark.parametrize(
+    ("package", "tuning", "of_estimator", "of_system"),
+    [
+        ("lightning_fabric", "full", "neural", "language"),
+        ("transformers", "full", "language", "language"),
+        ("peft", "lora", "lora", "lora"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    recipe_file: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch,
+    package,
+    tuning,
+    of_estimator,
+    of_system,
+) -> None:
+    text = recipe_file.read_text()
+    recipe_file.write_text(text.replace("max_tokens = 8", f'max_tokens = 8\ntuning = "{tuning}"'))
+    recipe = read_recipe(recipe_file)
+    spec = recipe.systems["scores only"]
+    monkeypatch.setitem(sys.modules, package, None)
+    needed = f"'{package}'.*pip install 'xacle-stack.{{}}.'"
+    with pytest.raises(MissingExtraError, match=f"'all stages' needs .*{needed.format(of_system)}"):
+        next(run_experiment(data, recipe, recipe.systems, tmp_path / "store", tmp_path / "run"))
+    assert of_system in missing_extras(recipe_file)
+    regressor = AudioLanguageModelRegressor(**spec.parameters)
+    rng = np.random.default_rng(0)
+    clips = CaptionedSequences([*rng.normal(size=(20, 3, 2))], ["a low tone"] * 20)
+    with pytest.raises(MissingExtraError, match=needed.format(of_estimator)):
+        regressor.fit(clips, np.arange(20) / 2)
 
 
 def test_the_command_writes_captions(

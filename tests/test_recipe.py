@@ -23,6 +23,30 @@ def test_recipes_of_the_project_are_valid(path: Path) -> None:
     assert recipe.encoders
 
 
+def test_the_recipe_of_tmu_has_the_published_stages() -> None:
+    recipe = read_recipe("tmu")
+    stages = {
+        name: (one.captioning is not None, one.pseudo_labels is not None)
+        for name, one in recipe.systems.items()
+        if one.kind == "audio-language-model"
+    }
+    expected = {
+        "all stages": (True, True),
+        "stages 2 + 3": (False, True),
+        "stage 3": (False, False),
+    }
+    assert stages == expected
+    systems = [recipe.systems[name] for name in stages]
+    assert {one.tokens for one in systems} == {"beats:tokens"}
+    assert {one.clip_sequences for one in systems} == {("beats:tokens",)}
+    # The stages differ in nothing but their data.
+    estimators = [one.regressor(recipe.cache_names, recipe.new_stacker()) for one in systems]
+    assert len({str(one.get_params()) for one in estimators}) == 1
+    labels = [one.stage(one.pseudo_labels).get_params() for one in systems[:2]]
+    assert labels[0] == labels[1]
+    assert next(iter(recipe.compared_systems)) == "stack"
+
+
 def test_defaults_and_settings(tmp_path: Path) -> None:
     (tmp_path / "weights").touch()
     recipe = read_recipe(

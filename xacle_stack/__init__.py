@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xacle_stack.audio import read_clip
     from xacle_stack.cache import CachedPairs, FeatureCache
+    from xacle_stack.captions import caption_similarity, write_captions
     from xacle_stack.cross_validation import CrossValidation, cross_validate
     from xacle_stack.encoders import Encoder, EncoderChoice, EncoderInfo
     from xacle_stack.errors import XacleStackError
@@ -52,6 +53,8 @@ _HOMES = {
     "read_clip": "audio",
     "CachedPairs": "cache",
     "FeatureCache": "cache",
+    "caption_similarity": "captions",
+    "write_captions": "captions",
     "CrossValidation": "cross_validation",
     "cross_validate": "cross_validation",
     "Encoder": "encoders",
@@ -133,6 +136,7 @@ __all__ = [
     "XacleStackError",
     "agreement_features",
     "average",
+    "caption_similarity",
     "cosine_similarity",
     "cross_validate",
     "evaluate",
@@ -151,6 +155,7 @@ __all__ = [
     "read_splits",
     "save_model",
     "with_wrong_captions",
+    "write_captions",
     "write_predictions",
 ]
 

@@ -47,9 +47,9 @@ def write_captions(
     regressor = getattr(scorer, "regressor_", None)
     if not isinstance(regressor, AudioCaptioner):
         raise StackingError(
-            f"the model is a {type(regressor).__name__}, which gives scores and writes no "
-            "captions. A captioner is what the stage 'captioning' of the kind "
-            '"audio-language-model" trains: models/NAME-captioning.skops in the folder of a run.'
+            f"this model gives scores and writes no captions ({type(regressor).__name__}). A "
+            "captioner is what the stage 'captioning' of the kind \"audio-language-model\" trains: "
+            "models/NAME-captioning.skops in the folder of a run."
         )
     clips = scorer.builder_.transform(scorer.embeddings(pairs))
     regressor.set_params(verbose=scorer.progress)

@@ -32,7 +32,7 @@ from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import srcc
 from xacle_stack.model_file import MODEL_SUFFIXES, check_can_be_saved
 from xacle_stack.pairs import Pairs, read_splits
-from xacle_stack.pretraining import pretrain, stage_pairs, weights_of
+from xacle_stack.pretraining import check_training, pretrain, stage_pairs, weights_of
 from xacle_stack.recipe import Recipe
 from xacle_stack.results import (
     CROSS_VALIDATION,
@@ -81,6 +81,7 @@ def fill_cache(
     `splits` are those of the data set, where they are read already; `train` is the one to train on.
     """
     splits = read_splits(data) if splits is None else splits
+    others = stage_pairs(recipe)
     encode = partial(
         extract_embeddings,
         root=store,
@@ -95,7 +96,7 @@ def fill_cache(
         views = encode([splits[train]], recipe.view_encoders)
         report.encoded += views.encoded
         report.reused += views.reused
-    if others := stage_pairs(recipe):
+    if others:
         more = encode(others, recipe.encoders)
         report.encoded += more.encoded
         report.reused += more.reused
@@ -251,6 +252,7 @@ def _checked_systems(
                 'would choose its epoch. Leave choose_epoch_on = "validation" out: then some '
                 "captions of the train split are held out for that."
             )
+    check_training(recipe, systems)
     for split, pairs in scored.items():
         if np.ptp(np.asarray(pairs.scores)) == 0:
             logger.warning(

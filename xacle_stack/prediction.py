@@ -127,9 +127,13 @@ class Predictor:
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         if isinstance(self.regressor, Stacker):
             return self.regressor.predict_interval(table, confidence)
+        name = type(self.regressor).__name__
         raise StackingError(
-            f"a {type(self.regressor).__name__} has no prediction intervals: they need predictions "
-            "of training pairs by models that were not trained on them, which a Stacker has. Make "
-            f"it a stack of one learner: Scorer(recipe, Stacker([('one', "
-            f"{type(self.regressor).__name__}(...))]))."
+            f"{name} has no prediction intervals: they need predictions of training pairs by "
+            "models that were not trained on them, which a Stacker has. "
+            + (
+                f"Make it a stack of one learner: Scorer(recipe, Stacker([('one', {name}(...))]))."
+                if getattr(self.regressor, "takes_tables", True)
+                else "This one takes sequences and cannot be in a stack."
+            )
         )

@@ -9,19 +9,27 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xacle_stack.cache import CachedPairs
-from xacle_stack.errors import PairsError
+from xacle_stack.errors import PairsError, StackingError, XacleStackError, bullet_list
+from xacle_stack.model_file import load_card
 from xacle_stack.pairs import Pairs, read_pairs
 from xacle_stack.pseudo_labels import pseudo_label, with_wrong_captions
 from xacle_stack.recipe import Recipe
 from xacle_stack.scorer import Scorer
+from xacle_stack.systems import AudioCaptioner
 from xacle_stack.systems.checkpoints import digest_of
-from xacle_stack.systems.specs import LABEL_FREE, AudioLanguageModelSpec, PseudoLabelSettings
+from xacle_stack.systems.language_model import read_language_model
+from xacle_stack.systems.specs import (
+    LABEL_FREE,
+    AnySpec,
+    AudioLanguageModelSpec,
+    PseudoLabelSettings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +45,49 @@ def stage_pairs(recipe: Recipe) -> list[Pairs]:
     Raises
     ------
     PairsError
-        If a table is missing or has mistakes; the message names the system and the stage.
+        If tables are missing or have mistakes; the message names all, with system and stage.
     """
     found: dict[str, Pairs] = {}
-    for name, spec in recipe.systems.items():
-        if isinstance(spec, AudioLanguageModelSpec):
-            for stage, settings in _stages(spec).items():
-                if settings.data not in found:
-                    found[settings.data] = _read(f"systems.{name}.{stage}", settings.data)
+    mistakes: dict[str, str] = {}
+    for where, settings in _stages_of(recipe.systems):
+        if settings.data not in found and settings.data not in mistakes:
+            try:
+                found[settings.data] = _read(where, settings.data)
+            except PairsError as error:
+                mistakes[settings.data] = str(error)
+    if mistakes:
+        raise PairsError(_one_or_listed("table(s) cannot be used", [*mistakes.values()]))
     return [*found.values()]
+
+
+def check_training(recipe: Recipe, systems: Mapping[str, AnySpec]) -> None:
+    """Check what the audio language models among some systems are trained with, before anything is.
+
+    Raises
+    ------
+    PairsError
+        If tables of earlier stages are missing or have mistakes.
+    StackingError
+        If a language model or a teacher cannot be used; the message names all.
+    """
+    own = {name: one for name, one in systems.items() if isinstance(one, AudioLanguageModelSpec)}
+    stage_pairs(recipe.model_copy(update={"systems": own}))
+    mistakes: dict[str, str] = {}
+    for name, spec in own.items():
+        place = str(spec.estimator(**spec.parameters).language_model)
+        try:
+            read_language_model(place)
+        except XacleStackError as error:
+            mistakes.setdefault(place, f"systems.{name}: {error}")
+    for where, settings in _stages_of(own):
+        teacher = getattr(settings, "teacher", LABEL_FREE)
+        if teacher != LABEL_FREE:
+            try:
+                _load_teacher(teacher, recipe)
+            except XacleStackError as error:
+                mistakes.setdefault(teacher, f"{where}, teacher = {teacher!r}: {error}")
+    if mistakes:
+        raise StackingError(_one_or_listed("thing(s) cannot be used", [*mistakes.values()]))
 
 
 def pretrain(
@@ -129,6 +171,7 @@ class _Stage:
         if model.with_suffix(".json").exists():  # it is written last
             logger.info("The stage %r is there already: %s", self.name, model)
             return model
+        logger.info("The stage %r is trained on %d pairs.", self.name, len(pairs))
         states = folder / "training"
         regressor.set_params(checkpoints=str(states))
         # A clip's wrong captions are held out with its own one.
@@ -144,12 +187,7 @@ class _Stage:
 
     def _teacher(self) -> Scorer:
         if self._own.teacher != LABEL_FREE:
-            return Scorer.load(Path(self._own.teacher), **self.settings)
-        if not self.recipe.spaces:
-            raise PairsError(
-                f'the stage {self.name!r}: the teacher "label-free" is the mean of the cosines of '
-                "the recipe's spaces, and there are none. Name some, or a saved model as teacher."
-            )
+            return _load_teacher(self._own.teacher, self.recipe, **self.settings)
         teacher = Scorer.label_free(self.recipe, **self.settings)
         return teacher.fit(self.pairs.take(range(min(len(self.pairs), _REFERENCE_PAIRS))))
 
@@ -171,7 +209,40 @@ def _stages(spec: AudioLanguageModelSpec) -> dict[str, Any]:
     return {name: settings for name, settings in stages.items() if settings is not None}
 
 
+def _stages_of(systems: Mapping[str, AnySpec]) -> Iterator[tuple[str, Any]]:
+    """Yield the earlier stages of some systems: where the recipe has it, and its settings."""
+    for name, spec in systems.items():
+        if isinstance(spec, AudioLanguageModelSpec):
+            for stage, settings in _stages(spec).items():
+                yield f"systems.{name}.{stage}", settings
+
+
+def _load_teacher(teacher: str, recipe: Recipe, **settings: Any) -> Scorer:
+    """Load a saved model; where its encoders are, the recipe says that has them, too."""
+    names = load_card(teacher).get("fingerprints")
+    checkpoints, code = (
+        {name: place for name, place in places.items() if isinstance(names, dict) and name in names}
+        for places in (recipe.checkpoints, recipe.code)
+    )
+    scorer = Scorer.load(teacher, checkpoints=checkpoints, code=code, **settings)
+    if isinstance(scorer.regressor_, AudioCaptioner):
+        raise StackingError("this model writes captions. Name one that gives scores.")
+    return scorer
+
+
+def _one_or_listed(what: str, mistakes: list[str]) -> str:
+    return (
+        mistakes[0] if len(mistakes) == 1 else f"{len(mistakes)} {what}:\n{bullet_list(mistakes)}"
+    )
+
+
 def _read(where: str, data: str) -> Pairs:
+    if not Path(data).exists():
+        raise PairsError(
+            f"{where}: there is no table {data!r}, neither in the recipe's folder nor in the "
+            "working directory. Name a table of clips and texts, as --data takes them, without "
+            "ratings, or take the stage out of the recipe."
+        )
     try:
         return read_pairs(data)
     except PairsError as error:

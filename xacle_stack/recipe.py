@@ -319,6 +319,23 @@ def registered_encoders(recipe: Path | str) -> list[EncoderChoice]:
     return [choice for choice in found.encoders if ".py:" not in choice.name]
 
 
+def missing_extras(recipe: Path | str) -> list[str]:
+    """Return the extras that a recipe's encoders and systems need and that are not installed.
+
+    Raises what :func:`registered_encoders` raises; no Python file is run either.
+    """
+    path = recipe_path(recipe)
+    systems = _validated(read_settings(path), source=str(path)).systems.values()
+    infos = [choice.encoder.info for choice in registered_encoders(path)]
+    extras = {info.extra for info in infos if info.extra and not info.is_installed}
+    extras |= {
+        system.extra
+        for system in systems
+        if not isinstance(system, EnsembleSpec) and not system.is_installed
+    }
+    return sorted(extras)
+
+
 def _validated(settings: Mapping[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(settings)

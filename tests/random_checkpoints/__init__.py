@@ -3,7 +3,7 @@
 As a script it fills a folder that stands in for the hub's cache, so that recipes run offline
 without any real weights::
 
-    python -m random_checkpoints FOLDER [--tiny] [ENCODER ...]      # from tests/
+    python -m random_checkpoints [--tiny] FOLDER [ENCODER ...]      # from tests/
     HF_HOME=FOLDER HF_HUB_OFFLINE=1 make stack RECIPE=features/recipes/paper.toml
 
 ``--tiny`` keeps formats and embedding sizes and shrinks everything between.
@@ -37,9 +37,16 @@ WRITERS: dict[str, str] = {
     "whisper-base": "whisper",
 }
 
+# hub id of a language model -> module whose write(folder, full=..., seed=...) fills its folder
+LANGUAGE_MODELS: dict[str, str] = {"Qwen/Qwen2.5-0.5B-Instruct": "qwen2"}
+
 
 def write_checkpoint(root: Path, encoder: str, *, full: bool, seed: int = 0) -> Path:
-    """Write one encoder's checkpoint into a folder laid out as HF_HOME, and return its path."""
+    """Write the checkpoint of an encoder or a language model below HF_HOME, and return its path."""
+    if encoder in LANGUAGE_MODELS:
+        module = importlib.import_module(f"random_checkpoints.{LANGUAGE_MODELS[encoder]}")
+        folder: Path = module.write(hub_snapshot(root, encoder), full=full, seed=seed)
+        return folder
     module = importlib.import_module(f"random_checkpoints.{WRITERS[encoder]}")
     with stand_ins(["torchaudio", "torchvision"]):
         path: Path = module.write(root, encoder, full=full, seed=seed)

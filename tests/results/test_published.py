@@ -1,5 +1,5 @@
 from xacle_stack.pairs import Pairs
-from xacle_stack.results import PUBLISHED, published_for
+from xacle_stack.results import PUBLISHED, ResultsTable, published_for
 
 
 def test_published_results_are_for_the_splits_of_xacle_only() -> None:
@@ -11,6 +11,18 @@ def test_published_results_are_for_the_splits_of_xacle_only() -> None:
     assert set(published_for(validation, test)) == set(PUBLISHED)
     assert published_for(Pairs("test", ids[:-1], (), ids[:-1])) == []
     assert published_for(Pairs("train", ids, (), ids)) == []
+
+
+def test_what_was_not_published_is_shown_as_unknown() -> None:
+    (row,) = (one for one in PUBLISHED if one.system == "TMU, stage 3")
+    (line,) = (
+        line
+        for line in ResultsTable(PUBLISHED).to_markdown().splitlines()
+        if "TMU, stage 3" in line
+    )
+    assert line == "| – | published: TMU, stage 3 | .574 | – | – | – |"
+    assert "nan" not in ResultsTable(PUBLISHED).to_markdown()
+    assert "published,0,1,3000,0.574000,,,,,,,,,,,," in ResultsTable([row]).to_csv()
 
 
 def test_published_results_have_no_intervals() -> None:

@@ -19,8 +19,8 @@ def encoders(
         str | None,
         typer.Option(
             metavar="RECIPE",
-            help="Print only the extras that a recipe's encoders need and that are not installed. "
-            "Python files that it names are not run.",
+            help="Print only the extras that a recipe's encoders and systems need and that are not "
+            "installed. Python files that it names are not run.",
         ),
     ] = None,
     missing_weights: Annotated[
@@ -34,12 +34,10 @@ def encoders(
 ) -> None:
     """List the encoders that a recipe can name, and what each still needs on this machine."""
     from xacle_stack.encoders import encoder_names, get_encoder
-    from xacle_stack.recipe import registered_encoders
+    from xacle_stack.recipe import missing_extras, registered_encoders
 
     if missing is not None:
-        infos = [choice.encoder.info for choice in registered_encoders(missing)]
-        extras = {info.extra for info in infos if info.extra and not info.is_installed}
-        console.print(",".join(sorted(extras)), end="")
+        console.print(",".join(missing_extras(missing)), end="")
         return
     if missing_weights is not None:
         choices = registered_encoders(missing_weights)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xacle_stack.cli.options import ReportAudioChoice
-from xacle_stack.cli.show import console, error_console, print_results
+from xacle_stack.cli.show import console, error_console, print_results, stages_told
 
 if TYPE_CHECKING:
     from xacle_stack.pairs import Pairs
@@ -41,16 +41,17 @@ def run_and_print(
     results: list[Result] = []
     n_finished = 0
     try:
-        for found in run_experiment(
-            *(data, recipe, systems, store, out),
-            splits=splits,
-            train=train,
-            n_folds=n_folds,
-            n_jobs=jobs,
-            progress=not quiet,
-            report_audio=report_audio.value,
-        ):
-            results, n_finished = found, n_finished + 1
+        with stages_told(shown=not quiet):
+            for found in run_experiment(
+                *(data, recipe, systems, store, out),
+                splits=splits,
+                train=train,
+                n_folds=n_folds,
+                n_jobs=jobs,
+                progress=not quiet,
+                report_audio=report_audio.value,
+            ):
+                results, n_finished = found, n_finished + 1
     except KeyboardInterrupt:
         there = f"their table, and the models so far: {out}" if n_finished else "no table yet."
         error_console.print(

@@ -48,6 +48,21 @@ def show_logs() -> None:
 
 
 @contextmanager
+def stages_told(*, shown: bool) -> Iterator[None]:
+    """Show which stages a long training has, and where one that was killed goes on."""
+    loggers = [
+        logging.getLogger(f"xacle_stack.{name}") for name in ("pretraining", "systems.checkpoints")
+    ]
+    for logger in loggers if shown else ():
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.setLevel(logging.NOTSET)
+
+
+@contextmanager
 def warnings_logged() -> Iterator[None]:
     """Show Python's warnings like what is logged: a library's may quote what a file says."""
 

@@ -50,7 +50,8 @@ def load_card(path: Path | str) -> dict[str, Any]:
     for needed in (path, card_path):
         if not needed.exists():
             others = sorted(str(other) for other in path.parent.rglob("*.skops") if other != path)
-            there = f" There are other models: {', '.join(others)}." if others else ""
+            listed = ", ".join([*others[:10], *(["…"] if len(others) > 10 else [])])
+            there = f" There are other models: {listed}." if others else ""
             raise ModelFileError(
                 f"{needed}: no such file. A saved model is {path.name} and {card_path.name} in one "
                 f"folder, which save_model and `xacle-stack stack` write.{there}"

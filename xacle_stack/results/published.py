@@ -1,7 +1,8 @@
 """The results that are published for the XACLE challenge, to stand beside one's own.
 
 Sources: Li, Li and Shinozaki 2026 for the stacks and single models; Okamoto et al. 2026 for the
-baseline and the other teams; Niizumi et al. 2026 for Trust-your-CLAP.
+baseline and the other teams; Niizumi et al. 2026 for Trust-your-CLAP; arXiv:2602.00604 for the
+stages of TMU.
 """
 
 import math
@@ -13,11 +14,17 @@ from xacle_stack.results.record import PUBLISHED_KIND, Result
 # The clips of a split are files named by these numbers.
 _FILE_NUMBERS = {"validation": range(7500, 10500), "test": range(10500, 13500)}
 
-# SRCC, LCC, KTAU and MSE.
-_ROWS: dict[str, dict[str, tuple[float, float, float, float]]] = {
+# SRCC, LCC, KTAU and MSE, or only the first.
+_ROWS: dict[str, dict[str, tuple[float, ...]]] = {
     "validation": {
         "first of the challenge": (0.6680, 0.6800, 0.4860, 3.3340),
         "TMU, rank average": (0.6780, 0.6716, 0.4939, 8.3798),
+        "TMU, stages 1 + 2 + 3": (0.674,),
+        "TMU, stages 2 + 3": (0.669,),
+        "TMU, stage 3": (0.574,),
+        "TMU, stages 1 + 2": (0.598,),
+        "TMU, stage 1": (0.352,),
+        "TMU, teacher": (0.602,),
         "3-CLAP stack (rank target)": (0.6476, 0.6718, 0.4698, 7.1189),
         "2-CLAP stack (rank target)": (0.6439, 0.6671, 0.4664, 7.0548),
         "CLAP rank ensemble": (0.6061, 0.6357, 0.4358, 7.0520),
@@ -29,6 +36,8 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float]]] = {
     "test": {
         "first of the challenge": (0.6402, 0.6873, 0.4612, 3.0111),
         "TMU, rank average": (0.6327, 0.6426, 0.4564, 9.5999),
+        "TMU, stages 1 + 2 + 3": (0.625,),
+        "TMU, stages 2 + 3": (0.626,),
         "Trust-your-CLAP": (0.5672, 0.6346, 0.4021, 3.9274),
         "3-CLAP stack": (0.5934, 0.6507, 0.4233, 2.9418),
         "2-CLAP stack": (0.5852, 0.6396, 0.4165, 3.0153),
@@ -41,8 +50,9 @@ _ROWS: dict[str, dict[str, tuple[float, float, float, float]]] = {
 }
 
 
-def _published(system: str, split: str, values: tuple[float, float, float, float]) -> Result:
-    srcc, lcc, ktau, mse = (Estimate(value, math.nan, math.nan) for value in values)
+def _published(system: str, split: str, values: tuple[float, ...]) -> Result:
+    unknown = (math.nan,) * (4 - len(values))
+    srcc, lcc, ktau, mse = (Estimate(x, math.nan, math.nan) for x in (*values, *unknown))
     n_pairs = len(_FILE_NUMBERS[split])
     evaluation = Evaluation(srcc, lcc, ktau, mse, n_pairs=n_pairs, confidence=0.95)
     return Result(system, split, PUBLISHED_KIND, evaluation)

@@ -47,13 +47,18 @@ class _Column:
 
 
 def _metric_column(name: str) -> _Column:
+    def text(result: Result, form: Callable[[Estimate], str]) -> str:
+        estimate = result.evaluation.as_dict()[name]
+        is_unknown = result.is_published and math.isnan(float(estimate))
+        return "" if is_unknown else form(estimate)
+
     return _Column(
         name,
-        lambda result: str(result.evaluation.as_dict()[name]),
+        lambda result: text(result, str),
         # The SRCC, which systems are ranked by, never goes without its interval.
         None
         if name == "SRCC"
-        else lambda result: format_number(float(result.evaluation.as_dict()[name])),
+        else lambda result: text(result, lambda estimate: format_number(float(estimate))),
     )
 
 
@@ -324,7 +329,7 @@ def _name_of_width(name: str, width: int) -> str:
 
 
 def _csv_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+    return _number(value, ".6f")
 
 
 def _csv_estimate(estimate: Estimate | None) -> list[str]:

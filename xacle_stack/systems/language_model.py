@@ -96,10 +96,11 @@ class LanguageModel:
 
     @cached_property
     def _config(self) -> Any:
+        transformers = _transformers()
         try:
             settings = model_settings(json.loads(self.settings))
             kind = settings.pop("model_type", None)
-            return _transformers().AutoConfig.for_model(kind, **settings)
+            return transformers.AutoConfig.for_model(kind, **settings)
         except Exception as error:  # transformers checks values, differently in each version
             raise EncoderError(
                 "the language model's config.json is none that this version of transformers knows "

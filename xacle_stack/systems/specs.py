@@ -18,6 +18,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -126,6 +127,11 @@ class SystemSpec(Parameters, ABC):
         return "neural"
 
     @property
+    def is_installed(self) -> bool:
+        """Whether its packages are installed; none of them is imported."""
+        return all(find_spec(package) is not None for package in self.packages)
+
+    @property
     def chooses_epoch_on_validation(self) -> bool:
         """Whether its figures on the validation split are not those of unseen pairs."""
         return False
@@ -179,9 +185,10 @@ class NetworkSpec(SystemSpec):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """PyTorch, and timm where its optimiser is used."""
+        """PyTorch with Fabric, and timm where its optimiser is used."""
         optimizer = getattr(self.estimator(**self.parameters), "optimizer", "adam")
-        return ("torch", "timm") if optimizer == "lars" else ("torch",)
+        own = ("torch", "lightning_fabric")
+        return (*own, "timm") if optimizer == "lars" else own
 
     def regressor(self, names: CacheNames, stacker: Stacker) -> Any:
         """Return the network, on all that the builder takes."""
@@ -349,12 +356,14 @@ class AudioLanguageModelSpec(NetworkSpec):
     def packages(self) -> tuple[str, ...]:
         """PyTorch with Fabric and transformers, and peft for LoRA."""
         of_lora = ("peft",) if self.extra == "lora" else ()
-        return ("torch", "lightning_fabric", "transformers", *of_lora)
+        return (*super().packages, "transformers", *of_lora)
 
     @property
     def extra(self) -> str:
         """The extra that installs its packages."""
-        return "lora" if self.parameters.get("tuning") == "lora" else "language"
+        stages = [one for one in (self.captioning, self.pseudo_labels) if one is not None]
+        tunings = {one.parameters.get("tuning") for one in (self, *stages)}
+        return "lora" if "lora" in tunings else "language"
 
     @property
     def clip_sequences(self) -> tuple[str, ...]:
@@ -498,5 +507,12 @@ def mistakes_in(
                 mistakes.append(
                     f"systems.{name}: a projection head needs encoders that embed clips and "
                     "captions in one space, and the recipe's spaces are empty"
+                )
+            labels = getattr(system, "pseudo_labels", None)
+            if labels is not None and labels.teacher == LABEL_FREE and not spaces:
+                mistakes.append(
+                    f'systems.{name}.pseudo_labels: the teacher "label-free" is the mean of the '
+                    "cosines of the recipe's spaces, and they are empty; name some, or a saved "
+                    "model as teacher"
                 )
     return mistakes

@@ -306,10 +306,12 @@ class _Run:
             self.step += 1
             bar.update()
             if not bar.disable:
-                rank = f"{self.best[0]:.4f}" if math.isfinite(self.best[0]) else "undefined"
+                srcc, negative_loss = self.best
+                best = f", best validation loss {-negative_loss:.4f}" if self.best_epoch else ""
+                if math.isfinite(srcc):
+                    best = f", best SRCC {srcc:.4f}"
                 bar.set_postfix_str(
-                    f"epoch {self.epoch + 1}/{self.plan.epochs}, loss {float(loss):.4f}, "
-                    f"best SRCC {rank}",
+                    f"epoch {self.epoch + 1}/{self.plan.epochs}, loss {float(loss):.4f}{best}",
                     refresh=False,
                 )
             if self._is_save_due():
