@@ -306,10 +306,10 @@ class _Run:
             self.step += 1
             bar.update()
             if not bar.disable:
-                srcc, negative_loss = self.best
+                rank, negative_loss = self.best
                 best = f", best validation loss {-negative_loss:.4f}" if self.best_epoch else ""
-                if math.isfinite(srcc):
-                    best = f", best SRCC {srcc:.4f}"
+                if math.isfinite(rank):
+                    best = f", best SRCC {rank:.4f}"
                 bar.set_postfix_str(
                     f"epoch {self.epoch + 1}/{self.plan.epochs}, loss {float(loss):.4f}{best}",
                     refresh=False,
