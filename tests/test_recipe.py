@@ -132,7 +132,7 @@ MISTAKES = {
     'spaces = ["roberta-large"]': r"in auxiliary as \['roberta-large:embedding'\]",
     'spaces = []\nauxiliary = ["roberta-large:words"]': r"one of \['roberta-large:embedding'\]",
     'spaces = []\nauxiliary = ["aisfx:embedding"]\n[systems.mine]\nkind = "projection-head"': (
-        "systems.mine: a projection head needs .* spaces are empty"
+        "systems.mine: the kind 'projection-head' needs .* spaces are empty"
     ),
     'spaces = []\nauxiliary = ["aisfx:embedding"]\n[systems.mine]\nkind = "cosine"\n'
     'space = "mini-mel"': r"systems.mine: 'mini-mel' is not among the recipe's spaces \[\]",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         LSTMRegressor,
         ProjectionHeadRegressor,
         TransformerRegressor,
+        VectorMLPRegressor,
         average,
         rank_average,
     )
@@ -96,6 +97,7 @@ _HOMES = {
     "LSTMRegressor": "systems",
     "ProjectionHeadRegressor": "systems",
     "TransformerRegressor": "systems",
+    "VectorMLPRegressor": "systems",
     "average": "systems",
     "rank_average": "systems",
     "with_wrong_captions": "pseudo_labels",
@@ -130,6 +132,7 @@ __all__ = [
     "Stacker",
     "TransformerRegressor",
     "VectorBuilder",
+    "VectorMLPRegressor",
     "XacleStackError",
     "agreement_features",
     "average",

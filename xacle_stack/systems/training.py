@@ -162,6 +162,17 @@ def _train(fabric: Any, task: tuple[Any, ...], title: str, shown: bool) -> dict[
         return run.result()
 
 
+def array_inputs(arrays: Sequence[FloatArray], device: str) -> Inputs:
+    """Return inputs that are the same rows of several arrays, which are kept on the device."""
+    torch = require("torch", extra="neural", purpose="a network's inputs")
+    tensors = [torch.from_numpy(array.astype(np.float32, order="C")).to(device) for array in arrays]
+
+    def inputs(rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
+        return tuple(tensor[rows] for tensor in tensors)
+
+    return inputs
+
+
 def predict(
     network: Module, inputs: Inputs, rows: IntArray, block_rows: int = TrainingPlan.block_rows
 ) -> FloatArray:
