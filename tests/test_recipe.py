@@ -146,7 +146,7 @@ MISTAKES = {
     'spaces = ["mini-mel"]\n[features]\nn_components = 0': "features: n_components .* got 0",
     'spaces = ["mini-mel"]\nsubset_sizes = [0]': "subset_sizes.0: .*greater than 0",
     'spaces = ["mini-mel"]\ncompare = ["triples"]': "compare: expected .*'singles'.*subset_sizes",
-    'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'caption', 'group' or 'none'",
+    'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'group', 'system' or 'none'",
     'spaces = ["mini-mel"]\n[stacker]\npenalties = [0]': "stacker: penalties must be .*above 0",
     'spaces = ["mini-mel"]\n[checkpoints]\nmini-mfcc = "x"': "'mini-mfcc' is no encoder of this",
     'spaces = ["mini-mel"]\nauxiliary = ["mini-mfcc:logits"]': "no output of this encoder",
