@@ -80,8 +80,8 @@ def write_evaluation(path: Path | str, evaluation: Evaluation) -> None:
     ----------
     path : path-like
     evaluation : Evaluation
-        Of scores that were rounded to two decimals, such as :func:`read_predictions` returns from
-        an official file.
+        Of the scores in a file of predictions, with their two decimals, as :func:`read_predictions`
+        returns them.
 
     Raises
     ------
