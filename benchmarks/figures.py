@@ -218,6 +218,26 @@ def _demo() -> Iterator[str]:
         f"more than new captions bring, grouped folds {excess['paper'][1]} and "
         f"{excess['best'][1]}."
     )
+    kinds = by("groups_kinds", "preset", "what")
+    foldings = ("plain folds", "captions held out", "kinds held out")
+    for preset in ("paper", "best"):
+        for folds in foldings:
+            cells = [
+                shown(kinds[preset, f"{what}, {folds}"]["mean"])
+                for what in ("out-of-fold", "known kinds", "new kinds")
+            ]
+            yield f"| `{preset}`, {folds} | {' | '.join(cells)} |"
+    plain, by_caption, by_kind = (
+        shown(
+            kinds["best", f"out-of-fold, {folds}"]["mean"]
+            - kinds["best", f"new kinds, {folds}"]["mean"]
+        )
+        for folds in foldings
+    )
+    yield (
+        f"With `best`, plain folds promise {plain} more than new kinds bring, folds by caption "
+        f"{by_caption}, folds by kind {by_kind}."
+    )
 
 
 def _esc10() -> Iterator[str]:

@@ -91,6 +91,9 @@ def test_from_features_to_scores(make_data: WriteData, tmp_path: Path, recipe: P
     done = run("evaluate", model / "scores-validation.csv", out, "--data", data)
     assert done.returncode == 0
     assert "SRCC" in done.stdout
+    official = ("--data", data, "--out", tmp_path / "official")
+    assert run("evaluate", model / "scores-validation.csv", *official).returncode == 0
+    assert (tmp_path / "official/evaluation_result.csv").read_text().endswith("\nN,20\n")
     bad = ("evaluate", model / "scores-validation.csv", "--data", data, "--split", "train")
     done = run_process(*bad)
     assert done.returncode == 1
@@ -194,6 +197,7 @@ def test_mistakes_of_a_new_user(make_data: WriteData, tmp_path: Path, recipe: Pa
         ("evaluate", "scores.csv", "--data", data): "split 'validation' is not here",
         ("evaluate", "no.csv", "--data", data, "--split", "train"): "no such file of predictions",
         ("evaluate", "a.csv"): "give the human scores with --data DATA, or --cv 5",
+        ("evaluate", "a.csv", "b.csv", "--data", data, "--out", "o"): "--out takes one file",
         ("evaluate", "--cv", 5, "a.csv", "b.csv"): "--cv takes one data set with human scores",
         ("evaluate", "--cv", 5, data, "--data", data): "--cv takes one data set",
         ("evaluate", "--cv", 1, data): "Invalid value for '--cv'",

@@ -172,6 +172,19 @@ def test_few_captions_are_told(caplog) -> None:
         folds_of(1, group_by="caption")
 
 
+def test_folds_by_system_hold_out_a_generator_each() -> None:
+    systems = ("a", "b", "c") * 20
+    pairs, recipe = (
+        pairs_of(list(map(str, range(60))), system=systems),
+        recipe_of(group_by="system"),
+    )
+    folds = held_out_folds(pairs, recipe, n_folds=3)
+    held_out = ["".join({systems[row] for row in rows}) for _, rows in folds.rows]
+    assert sorted(held_out) == ["a", "b", "c"]
+    with pytest.raises(PairsError, match="3 different systems of 'mine' .*5 folds by systems"):
+        held_out_folds(pairs, recipe)
+
+
 def test_what_cannot_be_cross_validated_is_told(tmp_path: Path) -> None:
     few = pairs_of(list("abcdefghi"))
     with pytest.raises(

@@ -258,10 +258,11 @@ def test_a_system_without_ratings_stands_in_the_same_table(data: Path, tmp_path:
         {"kind": "transformer", "space": TOY.name, "epochs": 2, "gate": "batch"},
         {"kind": "transformer", "space": TOY.name, "epochs": 2, "gate": "none"},
         {"kind": "projection-head", "loss": "listnet"},
+        {"kind": "mlp", "epochs": 2},
         {"kind": "lstm", "frames": f"{FRAMES}:frames", "text": FRAMES, "epochs": 1},
         {"kind": "lstm", "frames": f"{ON_DEMAND}:frames", "text": ON_DEMAND, "epochs": 1},
     ],
-    ids=["gated", "transformer", "head", "lstm", "on demand"],
+    ids=["gated", "transformer", "head", "mlp", "lstm", "on demand"],
 )
 def test_networks_train_save_load_and_score(
     data: Path, tmp_path: Path, system: dict[str, object]

@@ -156,7 +156,7 @@ MISTAKES = {
     'spaces = ["roberta-large"]': r"in auxiliary as \['roberta-large:embedding'\]",
     'spaces = []\nauxiliary = ["roberta-large:words"]': r"one of \['roberta-large:embedding'\]",
     'spaces = []\nauxiliary = ["aisfx:embedding"]\n[systems.mine]\nkind = "projection-head"': (
-        "systems.mine: a projection head needs .* spaces are empty"
+        "systems.mine: the kind 'projection-head' needs .* spaces are empty"
     ),
     'spaces = []\nauxiliary = ["aisfx:embedding"]\n[systems.mine]\nkind = "cosine"\n'
     'space = "mini-mel"': r"systems.mine: 'mini-mel' is not among the recipe's spaces \[\]",
@@ -170,7 +170,7 @@ MISTAKES = {
     'spaces = ["mini-mel"]\n[features]\nn_components = 0': "features: n_components .* got 0",
     'spaces = ["mini-mel"]\nsubset_sizes = [0]': "subset_sizes.0: .*greater than 0",
     'spaces = ["mini-mel"]\ncompare = ["triples"]': "compare: expected .*'singles'.*subset_sizes",
-    'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'caption', 'group' or 'none'",
+    'spaces = ["mini-mel"]\n[stacker]\ngroup_by = "clip"': "'group', 'system' or 'none'",
     'spaces = ["mini-mel"]\n[stacker]\npenalties = [0]': "stacker: penalties must be .*above 0",
     'spaces = ["mini-mel"]\n[checkpoints]\nmini-mfcc = "x"': "'mini-mfcc' is no encoder of this",
     'spaces = ["mini-mel"]\nauxiliary = ["mini-mfcc:logits"]': "no output of this encoder",

@@ -2,12 +2,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from xacle_stack.errors import SubmissionError
+from xacle_stack.metrics import evaluate
 from xacle_stack.submission import (
     predicted_ids,
     predicted_split,
     read_predictions,
+    write_evaluation,
     write_predictions,
 )
 
@@ -26,6 +29,43 @@ def test_the_official_form(tmp_path: Path, split: str, column: str) -> None:
     )
     assert [p.name for p in path.parent.iterdir()] == ["scores.csv"]
     np.testing.assert_array_equal(read_predictions(path, IDS), [1.23, 10.0, 0.0])
+
+
+def written_evaluation(path: Path, y_true, y_pred) -> dict[str, float]:
+    write_evaluation(path, evaluate(y_true, y_pred, n_bootstrap=2))
+    header, *rows = (line.split(",") for line in path.read_text().splitlines())
+    assert header == ["metric", "value"]
+    return {name: float(value) for name, value in rows}
+
+
+def test_an_official_file_has_the_metrics_of_scipy(tmp_path: Path, rng) -> None:
+    ids = [f"{number:05d}.wav" for number in range(3000)]
+    y_true = rng.integers(0, 41, size=3000) / 4  # means of four listeners, with many ties
+    path = tmp_path / "scores.csv"
+    write_predictions(path, ids, y_true / 2 + rng.normal(2, 1.5, size=3000), "test")
+    rounded = np.array([float(line.split(",")[1]) for line in path.read_text().splitlines()[1:]])
+    found = written_evaluation(tmp_path / "result.csv", y_true, read_predictions(path, ids))
+    assert [*found] == ["SRCC", "LCC", "KTAU", "MSE", "N"]
+    expected = {
+        "SRCC": stats.spearmanr(y_true, rounded).statistic,
+        "LCC": stats.pearsonr(y_true, rounded).statistic,
+        "KTAU": stats.kendalltau(y_true, rounded).statistic,
+        "MSE": np.mean((y_true - rounded) ** 2),
+        "N": 3000,
+    }
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_official_file_counts_ties_as_tau_b_does(tmp_path: Path, rng) -> None:
+    y_true, y_pred = rng.integers(0, 5, size=(2, 60)).astype(float)
+    true_signs, signs = (np.sign(np.subtract.outer(y, y)) for y in (y_true, y_pred))
+    tau = (true_signs * signs).sum() / np.sqrt((true_signs**2).sum() * (signs**2).sum())
+    assert written_evaluation(tmp_path / "r.csv", y_true, y_pred)["KTAU"] == pytest.approx(tau)
+
+
+def test_an_undefined_correlation_is_zero_in_an_official_file(tmp_path: Path) -> None:
+    found = written_evaluation(tmp_path / "r.csv", [1.0, 2.0], [3.0, 3.0])
+    assert found == {"SRCC": 0, "LCC": 0, "KTAU": 0, "MSE": 2.5, "N": 2}
 
 
 def test_rows_are_matched_by_name(tmp_path: Path) -> None:

@@ -117,6 +117,21 @@ def test_the_column_group_goes_before_the_captions(caplog) -> None:
         labels_to_hold_out(pairs_of(captions), "group")
 
 
+def test_generators_are_held_out_if_the_recipe_says_so() -> None:
+    captions = tuple(f"caption {number}" for number in range(60))
+    generators = tuple(f"generator {number % 6}" for number in range(60))
+    pairs = replace(pairs_of(captions), columns={"system": generators})
+    assert labels_to_hold_out(pairs, "system") == [*generators]
+    assert labels_to_hold_out(pairs, "auto") == captions
+    recipe = recipe_of(stacker={"n_splits": 3, "group_by": "system"})
+    assert fold_groups(pairs, recipe, recipe.new_stacker()) == [*generators]  # though they are few
+    with pytest.raises(PairsError, match='no column "system", .*group_by = "system"'):
+        labels_to_hold_out(pairs_of(captions), "system")
+    blank = replace(pairs, columns={"system": (" ", *generators[1:])})
+    with pytest.raises(PairsError, match=r"1 pair\(s\) have a blank system"):
+        labels_to_hold_out(blank, "system")
+
+
 def test_which_set_is_trained_on() -> None:
     scored, hidden = pairs_of(("a", "b")), Pairs("x", ("a",), (), ("a",))
     assert training_set({"x": hidden, "train": scored}) == "train"

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         LSTMRegressor,
         ProjectionHeadRegressor,
         TransformerRegressor,
+        VectorMLPRegressor,
         average,
         rank_average,
     )
@@ -99,6 +100,7 @@ _HOMES = {
     "LSTMRegressor": "systems",
     "ProjectionHeadRegressor": "systems",
     "TransformerRegressor": "systems",
+    "VectorMLPRegressor": "systems",
     "average": "systems",
     "rank_average": "systems",
     "with_wrong_captions": "pseudo_labels",
@@ -133,6 +135,7 @@ __all__ = [
     "Stacker",
     "TransformerRegressor",
     "VectorBuilder",
+    "VectorMLPRegressor",
     "XacleStackError",
     "agreement_features",
     "average",

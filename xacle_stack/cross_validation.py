@@ -97,7 +97,7 @@ def _by_group(rows: IntArray, labels: IntArray, random_state: int) -> tuple[IntA
 def held_out_folds(
     pairs: Pairs, recipe: Recipe, n_folds: int = 5, random_state: int = 0
 ) -> HeldOutFolds:
-    """Divide pairs into folds: by their `group`, else by caption, as the recipe says.
+    """Divide pairs into folds: by `group`, else by caption, or by `system`, as the recipe says.
 
     With fewer captions than folds, ``group_by = "auto"`` takes plain folds and warns: the figures
     then hold for these captions only.
@@ -117,7 +117,9 @@ def held_out_folds(
         )
     labels = labels_to_hold_out(pairs, group_by)
     n_labels = None if labels is None else len(set(labels))
-    what = "captions" if labels is pairs.captions else "groups"
+    what = (
+        "captions" if labels is pairs.captions else "systems" if group_by == "system" else "groups"
+    )
     if n_labels is not None and n_labels < n_folds:
         if group_by != "auto":
             raise PairsError(

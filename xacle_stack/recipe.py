@@ -96,13 +96,13 @@ class FeatureSettings(Parameters):
 class StackerSettings(Parameters):
     """Parameters of the :class:`~xacle_stack.Stacker`, and how its folds are made.
 
-    ``group_by = "caption"`` holds a caption's pairs out together, ``"group"`` those of a value in
-    the column `group`, and ``"none"`` gives the published system's plain folds.  ``"auto"`` takes
-    the column `group` where the pairs have one, else the captions; but plain folds where there are
-    fewer than ten different ones a fold.
+    ``group_by = "caption"`` holds a caption's pairs out together, ``"group"`` and ``"system"``
+    those of a value in the column of this name, and ``"none"`` gives the published system's plain
+    folds.  ``"auto"`` takes the column `group` where the pairs have one, else the captions; but
+    plain folds where there are fewer than ten different ones a fold.
     """
 
-    group_by: Literal["auto", "caption", "group", "none"] = "auto"
+    group_by: Literal["auto", "caption", "group", "system", "none"] = "auto"
     estimator = Stacker
 
 

@@ -1,4 +1,4 @@
-"""Reads and writes predicted scores as CSV files in the challenge's form.
+"""Reads and writes predicted scores, and writes metrics, as CSV files in the challenge's form.
 
 The columns are ``wav_file_name,prediction_score`` for test and ``wav_file_name,pred_score`` for any
 other set; scores have two decimals.  Files with the columns ``id`` and ``score`` are read as well.
@@ -9,7 +9,7 @@ are named by their ids ``FILE#1``, ``FILE#2`` …
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from xacle_stack._files import write_atomically
 from xacle_stack._rows import repeated_rows, row_blocks
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import SubmissionError, bullet_list
+from xacle_stack.metrics import Evaluation
 
 _ID, _TEST_SCORE, _SCORE = "wav_file_name", "prediction_score", "pred_score"
 # The spellings that are read; `score` is that of tables of scored pairs.
@@ -57,7 +58,6 @@ def write_predictions(
     bad = [pair_ids[row] for row in np.flatnonzero(~np.isfinite(scores)).tolist()]
     if bad:
         raise SubmissionError(f"scores that are NaN or infinite:\n{bullet_list(bad)}")
-    path = Path(path)
     column = _TEST_SCORE if split == "test" else _SCORE
 
     def pieces() -> Iterator[bytes]:
@@ -67,11 +67,31 @@ def write_predictions(
             texts = [f"{round(score, 2) + 0.0:.2f}" for score in scores[rows].tolist()]
             yield csv_text(zip(pair_ids[rows], texts, strict=True)).encode()
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, pieces())
-    except OSError as error:
-        raise SubmissionError(f"{path}: cannot be written: {error.strerror}.") from None
+    _write(Path(path), pieces())
+
+
+def write_evaluation(path: Path | str, evaluation: Evaluation) -> None:
+    """Write metrics in the form of the organisers' evaluation; the file is replaced in one step.
+
+    Its columns are ``metric,value``, its rows SRCC, LCC, KTAU, MSE and N, the number of pairs.  All
+    digits are written.  A correlation that is undefined is 0.0 there, as the organisers define it.
+
+    Parameters
+    ----------
+    path : path-like
+    evaluation : Evaluation
+        Of the scores in a file of predictions, with their two decimals, as :func:`read_predictions`
+        returns them.
+
+    Raises
+    ------
+    SubmissionError
+        If the file cannot be written.
+    """
+    values = {name: float(estimate) for name, estimate in evaluation.as_dict().items()}
+    rows = [(name, 0.0 if math.isnan(value) else value) for name, value in values.items()]
+    text = csv_text([("metric", "value"), *rows, ("N", evaluation.n_pairs)])
+    _write(Path(path), [text.encode()])
 
 
 def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
@@ -136,6 +156,14 @@ def predicted_split(path: Path | str) -> str:
     """Return "validation", "test" or "pairs", by the name of the column of scores."""
     found = {_SCORE: "validation", _TEST_SCORE: "test"}
     return found.get(_open(path).columns["score"], "pairs")
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, pieces)
+    except OSError as error:
+        raise SubmissionError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
 def _open(path: Path | str) -> CsvTable:

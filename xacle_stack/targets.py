@@ -98,35 +98,37 @@ def training_set(
 
 
 def labels_to_hold_out(pairs: Pairs, group_by: str) -> Sequence[str] | None:
-    """Return each pair's label in the folds: its `group`, its caption, or None for plain folds.
+    """Return each pair's label in the folds: its caption, `group` or `system`, or None.
 
     Parameters
     ----------
     pairs : Pairs
-    group_by : {"auto", "caption", "group", "none"}
-        "auto" takes the column `group` where the pairs have one.
+    group_by : {"auto", "caption", "group", "system", "none"}
+        "auto" takes the column `group` where the pairs have one, else the captions.  "none" gives
+        None, for plain folds.
 
     Raises
     ------
     PairsError
-        If they have no column `group` and it is asked for, or a pair's `group` is blank.
+        If they have no column of the name that is asked for, or a pair's value in it is blank.
     """
     if group_by == "none":
         return None
-    column = pairs.columns.get("group")
+    name = "group" if group_by == "auto" else group_by
+    column = pairs.columns.get(name)
     if group_by == "caption" or (group_by == "auto" and column is None):
         return pairs.captions
     if column is None:
         raise PairsError(
-            f'the set {pairs.split!r} has no column "group", which group_by = "group" under '
+            f'the set {pairs.split!r} has no column "{name}", which group_by = "{name}" under '
             '[stacker] in the recipe asks for. Add the column, or set group_by = "caption".'
         )
     labels = ["" if label is None or label != label else str(label).strip() for label in column]
     blank = [pair_id for pair_id, label in zip(pairs.ids, labels, strict=True) if not label]
     if blank:
         raise PairsError(
-            f"the set {pairs.split!r}: {len(blank)} pair(s) have a blank group. Give each one a "
-            f"group; one outside all groups needs a group of its own:\n{bullet_list(blank)}"
+            f"the set {pairs.split!r}: {len(blank)} pair(s) have a blank {name}. Give each one a "
+            f"{name}; one that belongs to no other needs one of its own:\n{bullet_list(blank)}"
         )
     return labels
 

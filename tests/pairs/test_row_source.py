@@ -173,6 +173,7 @@ def test_a_pyarrow_that_does_not_fit_is_told(tmp_path: Path, monkeypatch) -> Non
 @pytest.mark.parametrize(
     ("name", "told"),
     [
+        ("t.zip", r"t\.zip: this is an archive. Unpack it"),
         ("t.xlsx", r"t\.xlsx: tables are read from \.csv, \.tsv, \.jsonl"),
         ("T.csv", r"T\.csv: no such file\. Did you mean 't\.csv'"),
         ("t.tsv", r"t\.tsv: no such file\. Did you mean 't\.csv'"),
@@ -182,7 +183,7 @@ def test_a_pyarrow_that_does_not_fit_is_told(tmp_path: Path, monkeypatch) -> Non
     ],
 )
 def test_other_paths_get_a_hint(tmp_path: Path, name: str, told: str) -> None:
-    for there in ("t.csv", "t.xlsx"):
+    for there in ("t.csv", "t.xlsx", "t.zip"):
         (tmp_path / there).touch()
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(PairsError, match=told):

@@ -225,6 +225,34 @@ def test_wrong_folders_get_a_hint(make_data: WriteData, tmp_path: Path) -> None:
         read_pairs(data, "eval")
 
 
+XACLE_2027 = "XACLE_Challenge_2027_development_dataset"
+
+
+def test_the_folder_of_the_second_challenge_is_read_as_it_is(make_data: WriteData) -> None:
+    data = make_data(XACLE_2027, train=4, validation=3, test=2)
+    for split in ("train", "validation", "test"):
+        meta(data, split).unlink(missing_ok=True)  # it has no ratings of single listeners
+    splits = read_splits(data)
+    assert [(name, len(pairs)) for name, pairs in splits.items()] == [
+        *(("train", 4), ("validation", 3), ("test", 2))
+    ]
+    assert all(pairs.scores is not None for pairs in splits.values())
+    assert splits["test"].audio[0] == data / "wav" / "test" / "00000.wav"
+
+
+def test_folders_above_and_below_name_every_data_set_near(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    data, other = (make_data(f"datasets/{name}", train=2) for name in (XACLE_2027, "XACLE_dataset"))
+    above = [tmp_path, tmp_path / "datasets"]
+    for folder in above:
+        with pytest.raises(PairsError, match=f"Did you mean '{data}' or '{other}'"):
+            read_splits(folder)
+    for folder in (data / "meta_data", data / "wav", data / "wav" / "train"):
+        with pytest.raises(PairsError, match=f"Did you mean '{data}'"):
+            read_splits(folder)
+
+
 def test_an_empty_file_and_an_empty_folder_are_told_apart(make_data: WriteData) -> None:
     data = make_data(train=2)
     meta(data, "train").unlink()

@@ -30,3 +30,16 @@ def test_published_results_have_no_intervals() -> None:
         str(row.evaluation.srcc) == f"{row.evaluation.srcc.value:.3f}"[1:] for row in PUBLISHED
     )
     assert {row.evaluation.n_pairs for row in PUBLISHED} == {3000}
+
+
+def test_the_baselines_of_both_challenges_stand_beside_each_other() -> None:
+    of_2027 = {row.split: row for row in PUBLISHED if row.system.endswith("baseline, 2027")}
+    values = {
+        split: [float(estimate) for estimate in row.evaluation.as_dict().values()]
+        for split, row in of_2027.items()
+    }
+    assert values == {
+        "validation": [0.5844, 0.5995, 0.4186, 3.6368],
+        "test": [0.5648, 0.6142, 0.3997, 3.1847],
+    }
+    assert sum(row.system.endswith("baseline, 2026") for row in PUBLISHED) == 2

@@ -158,6 +158,6 @@ def test_class_balance_is_the_effective_number_of_scores(rng) -> None:
 
 def test_systems_load_without_torch() -> None:
     code = "import sys, xacle_stack.systems as s; s.TransformerRegressor; s.GatedRegressor; "
-    code += "s.ProjectionHeadRegressor; import xacle_stack.systems.losses; "
+    code += "s.ProjectionHeadRegressor; s.VectorMLPRegressor; import xacle_stack.systems.losses; "
     code += "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,6 +14,7 @@ from xacle_stack.systems import (
     LSTMRegressor,
     ProjectionHeadRegressor,
     TransformerRegressor,
+    VectorMLPRegressor,
 )
 
 pytest.importorskip("torch")
@@ -26,6 +27,7 @@ NETWORKS = [
     TransformerRegressor(
         n_layers=1, hidden=4, epochs=1, warmup_epochs=0, optimizer="adam", random_state=0
     ),
+    VectorMLPRegressor(hidden=3, projection=4, epochs=1, random_state=0),
 ]
 
 

@@ -10,12 +10,15 @@ from xacle_stack.features import FeatureBuilder, PairEmbeddings, VectorBuilder
 from xacle_stack.model_file import load_model, save_model
 from xacle_stack.systems import (
     SAVED_TYPES,
+    AudioCaptioner,
+    AudioLanguageModelRegressor,
     CosineMean,
     CosineRegressor,
     GatedRegressor,
     LSTMRegressor,
     ProjectionHeadRegressor,
     TransformerRegressor,
+    VectorMLPRegressor,
 )
 from xacle_stack.table import FeatureTable, consecutive
 
@@ -25,7 +28,11 @@ ONE_SPACE = [
     GatedRegressor(DummyRegressor()),
     TransformerRegressor(n_layers=1, hidden=4, optimizer="adam", **QUICK),
 ]
-SYSTEMS = [*ONE_SPACE, ProjectionHeadRegressor(n_dims=3, **QUICK)]
+SYSTEMS = [
+    *ONE_SPACE,
+    ProjectionHeadRegressor(n_dims=3, **QUICK),
+    VectorMLPRegressor(hidden=4, projection=3, **QUICK),
+]
 
 
 def each(systems):
@@ -125,6 +132,7 @@ def test_sequences_are_no_table(embeddings, y) -> None:
 
 def test_saved_types_are_the_systems() -> None:
     systems = [*map(type, SYSTEMS), CosineMean, LSTMRegressor]
+    systems += [AudioCaptioner, AudioLanguageModelRegressor]
     assert sorted(SAVED_TYPES) == sorted(f"{s.__module__}.{s.__name__}" for s in systems)
 
 

@@ -28,7 +28,7 @@ from xacle_stack.cli.options import (
     chosen_sets,
 )
 from xacle_stack.cli.runs import run_and_print
-from xacle_stack.cli.show import new_store_said, print_results, stop_on_failures
+from xacle_stack.cli.show import console, new_store_said, print_results, stop_on_failures
 
 
 def evaluate(
@@ -57,7 +57,11 @@ def evaluate(
     store: Store = DEFAULT_STORE,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="With --cv: folder of the results; default runs/RECIPE-DATA."),
+        typer.Option(
+            "--out",
+            help="With --cv: folder of the results; default runs/RECIPE-DATA. Without: folder of "
+            "evaluation_result.csv for one file of predictions, in the organisers' form.",
+        ),
     ] = None,
     device: Device = "auto",
     precision: PrecisionName = None,
@@ -77,7 +81,9 @@ def evaluate(
     """
     if cv is None:
         if data is not None:
-            _evaluate_files(files, data, split, text_column)
+            if out is not None and len(files) != 1:
+                raise typer.BadParameter("--out takes one file of predictions.")
+            _evaluate_files(files, data, split, text_column, out)
             return
         raise typer.BadParameter(
             "give the human scores with --data DATA, or --cv 5 to evaluate a recipe on a data set "
@@ -122,11 +128,11 @@ def evaluate(
 
 
 def _evaluate_files(
-    files: list[Path], data: Path, split: str | None, text_column: str | None
+    files: list[Path], data: Path, split: str | None, text_column: str | None, out: Path | None
 ) -> None:
     from xacle_stack.pairs import read_pairs
     from xacle_stack.results import Result, published_for
-    from xacle_stack.submission import read_predictions
+    from xacle_stack.submission import read_predictions, write_evaluation
 
     pairs = read_pairs(
         data,
@@ -148,3 +154,7 @@ def _evaluate_files(
         for name, predicted in scores.items()
     ]
     print_results([*results, *published_for(pairs)])
+    if out is not None:
+        path = out / "evaluation_result.csv"
+        write_evaluation(path, results[0].evaluation)
+        console.print(f"All digits, in the organisers' form: {path}", soft_wrap=True)

@@ -101,6 +101,8 @@ def _open_file(path: Path) -> RowSource:
         hint = f" Did you mean {near[0]!r}?" if near else " Check the path."
         raise PairsError(f"{path}: no such file.{hint}")
     opener = _OPENERS.get(path.suffix.casefold())
+    if opener is None and path.suffix.casefold() in (".zip", ".tar", ".gz", ".tgz"):
+        raise PairsError(f"{path}: this is an archive. Unpack it and give the folder or the table.")
     if opener is None:
         raise PairsError(
             f"{path}: tables are read from {', '.join(TABLE_ENDINGS)} files. Save it as one of "

@@ -6,12 +6,16 @@
     XACLE_dataset/meta_data/{train,validation,test}.csv           a rating in each row (optional)
     XACLE_dataset/wav/{train,validation,test}/00000.wav …
 
+The folder may have any name; that of the second challenge is called
+XACLE_Challenge_2027_development_dataset.
+
 A pair's id is its audio file name.  The pairs of a file with several captions, as in AudioCaps,
 have the ids ``FILE#1``, ``FILE#2`` … in the order of their rows.  Both spellings of the header that
 are in circulation are accepted.  A split whose files have no score column, such as the hidden test
 part of a challenge, gives pairs without scores.
 
-Source: Okamoto et al., XACLE challenge 2026; the organisers' README and baseline code.
+Source: Okamoto et al., XACLE challenge 2026; the organisers' READMEs and baseline code of both
+challenges.
 """
 
 import logging
@@ -153,8 +157,10 @@ def _find_meta_data(data: Path) -> Path:
             f"{data}: no such folder. Give the folder that holds meta_data/ and wav/, or a table; "
             "`xacle-stack demo FOLDER` makes an example."
         )
-    near = [p.parent for p in (*data.glob("*/meta_data"), data.parent / "meta_data") if p.is_dir()]
-    hint = f" Did you mean {str(near[0])!r}?" if near else ""
+    below = sorted((*data.glob("*/meta_data"), *data.glob("*/*/meta_data")))
+    above = [folder / "meta_data" for folder in data.absolute().parents[:2]]
+    near = [path.parent for path in (*below, *above) if path.is_dir()]
+    hint = f" Did you mean {' or '.join(repr(str(path)) for path in near[:3])}?" if near else ""
     tables = [str(p) for p in sorted(data.iterdir()) if p.suffix.casefold() in TABLE_ENDINGS]
     if tables and not hint:
         hint = f" Or give a table itself: {', '.join(tables[:3])}."

@@ -7,6 +7,7 @@ from xacle_stack.systems.ensemble import average, rank_average
 from xacle_stack.systems.gate import GatedRegressor
 from xacle_stack.systems.label_free import CosineMean
 from xacle_stack.systems.lstm import LSTMRegressor
+from xacle_stack.systems.mlp import VectorMLPRegressor
 from xacle_stack.systems.projection_head import ProjectionHeadRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
 
@@ -20,6 +21,7 @@ __all__ = [
     "LSTMRegressor",
     "ProjectionHeadRegressor",
     "TransformerRegressor",
+    "VectorMLPRegressor",
     "average",
     "rank_average",
 ]
@@ -36,5 +38,6 @@ SAVED_TYPES: tuple[str, ...] = tuple(
         LSTMRegressor,
         ProjectionHeadRegressor,
         TransformerRegressor,
+        VectorMLPRegressor,
     )
 )

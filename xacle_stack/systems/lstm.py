@@ -1,4 +1,4 @@
-"""The organisers' baseline: a bidirectional LSTM over frames of the clip beside the caption.
+"""The organisers' baseline of 2026: a bidirectional LSTM over a clip's frames beside the caption.
 
 Source: Okamoto et al. 2026 (the XACLE challenge), after RELATE.
 """
@@ -10,21 +10,17 @@ from typing import Any
 import numpy as np
 
 from xacle_stack._optional import require
-from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._types import IntArray
 from xacle_stack._validation import check_scores, check_share, check_whole_number
 from xacle_stack.errors import StackingError
 from xacle_stack.features import PairSequences
-from xacle_stack.systems.losses import class_balance_weights, clipped_mse, contrastive
-from xacle_stack.systems.neural import NeuralRegressor
+from xacle_stack.systems.baseline import BaselineRegressor
 from xacle_stack.systems.space_vectors import split_halves
 from xacle_stack.systems.training import Inputs, Module, Tensor
 from xacle_stack.table import FeatureTable
 
-# The middle of the score range and half of its width: the network learns (y − 5) / 5.
-_MIDDLE, _HALF = 5.0, 5.0
 
-
-class LSTMRegressor(NeuralRegressor):
+class LSTMRegressor(BaselineRegressor):
     """Predict scores by a bidirectional LSTM over ``[frame_t; caption]``, t = 1 … T.
 
     ``ŷ = 5 + 5 · MLP((o_1 + o_T) / 2)``, where o are the outputs of both directions side by side
@@ -83,7 +79,6 @@ class LSTMRegressor(NeuralRegressor):
     takes_tables = False  # it takes sequences
 
     _sizes = ("hidden", "mlp")
-    _schedule = "plateau"
 
     def __init__(
         self,
@@ -167,20 +162,6 @@ class LSTMRegressor(NeuralRegressor):
             )
 
         return inputs
-
-    def _loss(self, predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-        return clipped_mse(predicted, target, weights) + 0.5 * contrastive(
-            predicted, target, weights
-        )
-
-    def _targets(self, scores: FloatArray) -> FloatArray:
-        return (scores - _MIDDLE) / _HALF
-
-    def _score_weights(self, scores: FloatArray, rows: IntArray) -> FloatArray:
-        return class_balance_weights(scores[rows])
-
-    def _to_scores(self, predicted: FloatArray) -> FloatArray:
-        return _MIDDLE + _HALF * predicted
 
 
 def _frame_network(n_dims: int, hidden: int, mlp: int, dropout: float) -> Module:

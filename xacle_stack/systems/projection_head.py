@@ -9,14 +9,14 @@ import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack._state_checks import check_numbers
-from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._types import FloatArray
 from xacle_stack._validation import check_choice, check_share, check_whole_number
-from xacle_stack.errors import ModelFileError, StackingError
+from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.losses import LOSSES
 from xacle_stack.systems.neural import NeuralRegressor
-from xacle_stack.systems.space_vectors import Vectors, read_vectors
-from xacle_stack.systems.training import Inputs, Module, Tensor
+from xacle_stack.systems.space_vectors import Vectors, check_spaces_setting, read_vectors
+from xacle_stack.systems.training import Inputs, Module, Tensor, array_inputs
 
 
 class ProjectionHeadRegressor(NeuralRegressor):
@@ -118,15 +118,7 @@ class ProjectionHeadRegressor(NeuralRegressor):
     def check_settings(self) -> None:
         """Check the settings, without data and without PyTorch; errors as of the base class."""
         super().check_settings()
-        if self.spaces is not None:
-            names = [] if isinstance(self.spaces, str) else list(self.spaces)
-            if not names or not all(isinstance(name, str) and name for name in names):
-                raise StackingError(
-                    "spaces must be a list of names such as ['mini-mel', 'mini-mod'], or None for "
-                    f"all, got {self.spaces!r}."
-                )
-            if len(set(names)) < len(names):
-                raise StackingError(f"spaces must name each space once, got {names!r}.")
+        check_spaces_setting(self.spaces)
         check_choice("loss", self.loss, LOSSES)
         check_whole_number("n_dims", self.n_dims, 1)
         if self.hidden is not None:
@@ -156,17 +148,7 @@ class ProjectionHeadRegressor(NeuralRegressor):
         return _head(self.widths_, self.n_dims, self.hidden, self.dropout)
 
     def _inputs(self, pairs: list[Vectors], device: str) -> Inputs:
-        torch = require("torch", extra="neural", purpose="ProjectionHeadRegressor")
-        tensors = [
-            torch.from_numpy(vectors.astype(np.float32, order="C")).to(device)
-            for space in pairs
-            for vectors in space
-        ]
-
-        def inputs(rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
-            return tuple(tensor[rows] for tensor in tensors)
-
-        return inputs
+        return array_inputs([vectors for space in pairs for vectors in space], device)
 
     def _targets(self, scores: FloatArray) -> FloatArray:
         return (scores - self.mean_) / self.deviation_

@@ -164,6 +164,20 @@ def check_space_setting(space: object) -> None:
         raise StackingError(f"space must be a name such as 'mini-mel', got {space!r}.")
 
 
+def check_spaces_setting(spaces: object) -> None:
+    """Check that a setting is a list of names of spaces, or None."""
+    if spaces is None:
+        return
+    names = list(spaces) if isinstance(spaces, Sequence) and not isinstance(spaces, str) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise StackingError(
+            "spaces must be a list of names such as ['mini-mel', 'mini-mod'], or None for all, "
+            f"got {spaces!r}."
+        )
+    if len(set(names)) < len(names):
+        raise StackingError(f"spaces must name each space once, got {names!r}.")
+
+
 def check_vectors_state(estimator: Any) -> None:
     """Check the spaces and the lengths that an estimator from a file has learned."""
     spaces, widths = estimator.spaces_, estimator.widths_

@@ -41,6 +41,7 @@ from xacle_stack.systems.cosine import CosineRegressor
 from xacle_stack.systems.gate import GatedRegressor
 from xacle_stack.systems.label_free import CosineMean
 from xacle_stack.systems.lstm import LSTMRegressor
+from xacle_stack.systems.mlp import VectorMLPRegressor
 from xacle_stack.systems.projection_head import ProjectionHeadRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
 
@@ -285,8 +286,20 @@ class ProjectionHeadSpec(NetworkSpec):
         return VectorBuilder([names.encoders[s] for s in self.spaces] or list(features.spaces))
 
 
+class MLPSpec(NetworkSpec):
+    """The organisers' baseline of 2027: an MLP on the vectors of all spaces, or of some."""
+
+    kind: Literal["mlp"] = "mlp"
+    spaces: tuple[str, ...] = ()
+    estimator = VectorMLPRegressor
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
+        """Return the vectors of the spaces."""
+        return VectorBuilder([names.encoders[s] for s in self.spaces] or list(features.spaces))
+
+
 class LSTMSpec(NetworkSpec):
-    """The organisers' baseline, on sequences of the clips' frames."""
+    """The organisers' baseline of 2026, on sequences of the clips' frames."""
 
     kind: Literal["lstm"] = "lstm"
     frames: str = Field(default="byol-a:frames", pattern=r".:[^:]+$")
@@ -406,6 +419,7 @@ AnySpec = Annotated[
     | LabelFreeSpec
     | TransformerSpec
     | ProjectionHeadSpec
+    | MLPSpec
     | LSTMSpec
     | AudioLanguageModelSpec
     | EnsembleSpec,
@@ -503,9 +517,9 @@ def mistakes_in(
                 for space in system.spaces_used
                 if space not in spaces
             ]
-            if isinstance(system, ProjectionHeadSpec) and not (spaces or system.spaces):
+            if isinstance(system, ProjectionHeadSpec | MLPSpec) and not (spaces or system.spaces):
                 mistakes.append(
-                    f"systems.{name}: a projection head needs encoders that embed clips and "
+                    f"systems.{name}: the kind {system.kind!r} needs encoders that embed clips and "
                     "captions in one space, and the recipe's spaces are empty"
                 )
             labels = getattr(system, "pseudo_labels", None)

@@ -162,6 +162,17 @@ def _train(fabric: Any, task: tuple[Any, ...], title: str, shown: bool) -> dict[
         return run.result()
 
 
+def array_inputs(arrays: Sequence[FloatArray], device: str) -> Inputs:
+    """Return inputs that are the same rows of several arrays, which are kept on the device."""
+    torch = require("torch", extra="neural", purpose="a network's inputs")
+    tensors = [torch.from_numpy(array.astype(np.float32, order="C")).to(device) for array in arrays]
+
+    def inputs(rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
+        return tuple(tensor[rows] for tensor in tensors)
+
+    return inputs
+
+
 def predict(
     network: Module, inputs: Inputs, rows: IntArray, block_rows: int = TrainingPlan.block_rows
 ) -> FloatArray:
@@ -463,6 +474,8 @@ class _Run:
         self.draws.bit_generator.state = json.loads(draws)
 
 
+# The methods of tensors that fill them at random.
+_DRAWS = frozenset({"normal_", "uniform_", "trunc_normal_", "bernoulli_"})
 # What of a run is in its checkpoint as it is.
 _KEPT = (
     *("epoch", "step", "has_ended", "validation_srcc", "validation_loss"),
@@ -476,13 +489,17 @@ def _without_draws(torch: Any) -> Any:
     So they take neither time nor memory.  On the device "meta" a network would also lack what it
     computes for itself and does not keep in its state, such as the angles of rotary positions.
     """
-    draws = {torch.Tensor.normal_, torch.Tensor.uniform_}
 
     class WithoutDraws(torch.overrides.TorchFunctionMode):
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            return args[0] if function in draws else function(*args, **(kwargs or {}))
+            given = kwargs or {}
+            # A function of nn.init that draws calls the tensor's own only where no mode sees it.
+            name, module = (getattr(function, key, "") for key in ("__name__", "__module__"))
+            if name in _DRAWS or module == "torch.nn.init":
+                return args[0] if args else given["tensor"]
+            return function(*args, **given)
 
     return WithoutDraws()
 
