@@ -101,7 +101,7 @@ def test_the_defaults_are_the_published_configuration() -> None:
     )
     model.widths_ = [(768, 768)]
     layers = [type(layer).__name__ for layer in model._build().layers]
-    assert layers == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Linear"]
+    assert layers == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
     shapes = [tuple(array.shape) for array in model._build().parameters()]
     assert shapes == [(1024, 1536), (1024,), (256, 1024), (256,), (1, 256), (1,)]
     assert model._build().layers[2].p == 0.3

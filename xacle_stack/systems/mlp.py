@@ -21,7 +21,8 @@ from xacle_stack.systems.training import Inputs, Module, Tensor, array_inputs
 class VectorMLPRegressor(BaselineRegressor):
     """Predict scores by an MLP over the unit vectors of the clip and the caption.
 
-    ``ŷ = 5 + 5 (wᵀh₂ + b)``, where ``h₂ = relu(W₂ dropout(h₁) + b₂)`` and ``h₁ = relu(W₁ x + b₁)``.
+    ``ŷ = 5 + 5 (wᵀ drop(h₂) + b)``, where ``h₂ = relu(W₂ drop(h₁) + b₂)`` and
+    ``h₁ = relu(W₁ x + b₁)``; drop is dropout.
     In x stand the vectors of all spaces, each divided by its length: a clip's, then its caption's.
     It minimises ``clipped MSE + ½ contrastive`` on ``(y − 5) / 5``.  Both are weighted to balance
     rare and frequent scores (see :mod:`xacle_stack.systems.losses`), separately for the training
@@ -39,7 +40,8 @@ class VectorMLPRegressor(BaselineRegressor):
     projection : int, default=256
         Width of the second hidden layer.
     dropout : float, default=0.3
-        The share of the first hidden layer that is dropped; of the second nothing is.
+        The share of both hidden layers that is dropped.  One version of the released code drops
+        that of the first only.
     optimizer : {"adam", "adamw", "lars"}, default="adam"
     learning_rate : float, default=2e-5
         It is halved whenever the validation loss has not fallen for more than five epochs.
@@ -134,7 +136,7 @@ def _mlp(n_dims: int, hidden: int, projection: int, dropout: float) -> Module:
             super().__init__()
             self.layers = nn.Sequential(
                 *(nn.Linear(n_dims, hidden), nn.ReLU(), nn.Dropout(dropout)),
-                *(nn.Linear(hidden, projection), nn.ReLU()),
+                *(nn.Linear(hidden, projection), nn.ReLU(), nn.Dropout(dropout)),
                 nn.Linear(projection, 1),
             )
 
