@@ -51,6 +51,9 @@ def block_that_begins(first_line: str, language: str) -> str:
     return found
 
 
+TINY = block_that_begins("# tiny_language_model.py", "python")
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that looks as after `make features`, with a smaller demo."""
@@ -66,6 +69,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_python(code: str, workplace: Path) -> str:
     if "ProjectionHeadRegressor" in code:
         pytest.importorskip("torch")
+    if "tiny-language-model" in code:
+        pytest.importorskip("transformers")
+        pytest.importorskip("lightning_fabric")
+        if code != TINY and not (workplace / "tiny-language-model").exists():
+            run_python(TINY, workplace)
     for package in ("distributed", "ray"):
         if f"import {package}" in code or f"from {package} import" in code:
             pytest.importorskip(package)
@@ -156,6 +164,18 @@ def test_the_encoder_of_your_own_works_with_its_recipe(workplace: Path, monkeypa
         Path("data/demo"), read_recipe("my_recipe.toml"), Path("s"), n_jobs=1, progress=False
     )
     assert report.encoded["loudness", "audio"] == 120
+
+
+@pytest.mark.slow
+def test_the_language_model_of_the_page_is_trained_and_writes_captions(workplace: Path) -> None:
+    run_python(TINY, workplace)
+    (workplace / "tiny.toml").write_text(block_that_begins("# tiny.toml", "toml"))
+    shown = [words for words in commands(ROOT / "docs" / "systems.md") if "tiny" in " ".join(words)]
+    assert [words[0] for words in shown] == ["features", "compare", "caption", "score"]
+    said = [run_command(words, workplace) for words in shown]
+    assert "all stages" in said[1]
+    assert "mean similarity" in said[2]
+    assert 0 <= float(said[3]) <= 10
 
 
 def test_the_page_of_recipes_shows_every_setting(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_what_was_not_published_is_shown_as_unknown() -> None:
     )
     assert line == "| – | published: TMU, stage 3 | .574 | – | – | – |"
     assert "nan" not in ResultsTable(PUBLISHED).to_markdown()
-    assert "published,0,1,3000,0.574000,,,,,,,,,,,," in ResultsTable([row]).to_csv()
+    assert "published,0,1,3000,0.574000,nan,nan,,,,,,,,,," in ResultsTable([row]).to_csv()
 
 
 def test_published_results_have_no_intervals() -> None:

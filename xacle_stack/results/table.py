@@ -49,8 +49,7 @@ class _Column:
 def _metric_column(name: str) -> _Column:
     def text(result: Result, form: Callable[[Estimate], str]) -> str:
         estimate = result.evaluation.as_dict()[name]
-        is_unknown = result.is_published and math.isnan(float(estimate))
-        return "" if is_unknown else form(estimate)
+        return "" if _is_unpublished(result, estimate) else form(estimate)
 
     return _Column(
         name,
@@ -60,6 +59,10 @@ def _metric_column(name: str) -> _Column:
         if name == "SRCC"
         else lambda result: text(result, lambda estimate: format_number(float(estimate))),
     )
+
+
+def _is_unpublished(result: Result, estimate: Estimate) -> bool:
+    return result.is_published and math.isnan(float(estimate))
 
 
 def _number(value: float | None, form: str) -> str:
@@ -128,7 +131,7 @@ class ResultsTable:
                 row: list[object] = [split, rank, not_a_formula(result.system), result.kind]
                 row += [int(result.chose_epoch_here), result.n_seeds, result.evaluation.n_pairs]
                 for estimate in result.evaluation.as_dict().values():
-                    row += _csv_estimate(estimate)
+                    row += _csv_estimate(None if _is_unpublished(result, estimate) else estimate)
                 row += [_csv_number(result.srcc_spread), *_csv_estimate(result.difference)]
                 row += [_csv_number(result.probability_better), _csv_number(result.fit_s)]
                 row += [_csv_number(result.score_ms), result.n_parameters]
@@ -329,7 +332,7 @@ def _name_of_width(name: str, width: int) -> str:
 
 
 def _csv_number(value: float | None) -> str:
-    return _number(value, ".6f")
+    return "" if value is None else f"{value:.6f}"
 
 
 def _csv_estimate(estimate: Estimate | None) -> list[str]:
