@@ -494,6 +494,19 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written_is_told(data, tmp_pat
         train(build, weighted_mse, PLAN, *data, seed=0, checkpoint=checkpoint)
 
 
+def test_the_result_takes_the_memory_of_the_best_state_once(data, monkeypatch) -> None:
+    copied, copies = [], training._to_cpu
+
+    def counted(state):
+        copied.append([*state])
+        return copies(state)
+
+    monkeypatch.setattr(training, "_to_cpu", counted)
+    trained = train(build, weighted_mse, PLAN, *data, seed=0)
+    assert copied[-1] == []
+    assert [*trained.weights] == [*build().state_dict()]
+
+
 def test_parameters_without_gradients_stay(data) -> None:
     def half_frozen():
         network = build()

@@ -277,9 +277,10 @@ class _Run:
 
     def result(self) -> dict[str, Any]:
         """Return the fields of a Training: the network in its best state."""
-        state = {**_to_cpu(self.network.state_dict()), **self.best_state}
+        fixed = {k: v for k, v in self.network.state_dict().items() if k not in self.best_state}
+        state = {**self.best_state, **_to_cpu(fixed)}
         return {
-            "weights": {name: tensor.numpy() for name, tensor in state.items()},
+            "weights": {name: state[name].numpy() for name in self.network.state_dict()},
             "n_parameters": sum(p.numel() for p in self.network.parameters() if p.requires_grad),
             "best_epoch": self.best_epoch,
             "validation_srcc": np.array(self.validation_srcc),
