@@ -66,7 +66,13 @@ N_PARAMETERS = 494_032_768 + 10_103_936 + 787_713 + 3 * 896
 WORDS_A_CAPTION = 4  # of three tokens each
 # What is trained, rows at once, and whether activations are computed again.
 RUNS = [("full", 4, False), ("full", 16, True), ("frozen", 16, False)]
-LORA_PARAMETERS = 8 * 24 * (2 * (896 + 896) + 2 * (896 + 128) + 3 * (896 + 4864))
+N_LORA = 8 * 24 * (2 * (896 + 896) + 2 * (896 + 128) + 3 * (896 + 4864))
+N_BESIDE = 10_103_936 + 787_713 + 3 * 896  # the projection, the head and the three tokens
+N_TRAINED = {"full": N_PARAMETERS, "lora": N_BESIDE + N_LORA, "frozen": N_BESIDE}
+N_TABLE = 151_936 * 896  # the token embeddings, of which bfloat16 needs no copy
+N_LAYERS, N_POSITIONS = 24, 3 * WORDS_A_CAPTION + 103
+GPU_GIB, GPU_OTHER_GIB = (8, 16, 24, 80), 1  # what CUDA takes itself is an assumption
+MICRO_BATCHES = (1, 2, 4, 8, 16)
 
 
 def write_scene(folder: Path, number: int) -> tuple[str, str, tuple[str, ...]]:
@@ -330,19 +336,87 @@ def full_size(folder: str, tuning: str, micro_batch: int, recomputes: int) -> No
     print(json.dumps(figures))
 
 
-def computed_gib(tuning: str, micro_batch: int, recomputes: bool) -> float:
+def kept_bytes(root: Path, n_layers: int, tuning: str, precision: str, n_rows: int) -> int:
+    """Return what a pass of the real widths with few layers keeps for the gradients."""
+    import torch
+    from random_checkpoints import qwen2
+
+    from xacle_stack.systems.audio_language_network import audio_language_network
+    from xacle_stack.systems.language_model import read_language_model
+
+    folder = root / str(n_layers)
+    if not folder.exists():
+        widths = ("hidden_size", "intermediate_size", "num_attention_heads")
+        settings = {name: qwen2.CONFIG[name] for name in widths}
+        qwen2.write(folder, **settings, num_hidden_layers=n_layers)
+    language, _ = read_language_model(str(folder))
+    network = audio_language_network(language, 768, dropout=0.1, head="mlp")
+    network.prepare_training(tuning, 8, recomputes=False)
+    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    audio = torch.randn(n_rows, 100, 768)
+    tokens = torch.zeros(n_rows, N_POSITIONS - 103, dtype=torch.long)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        network(audio, tokens, torch.ones_like(tokens))
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def kept_of_a_row(root: Path, tuning: str, precision: str) -> tuple[float, float]:
+    """Return the bytes that one row keeps: in a layer, and before and after all layers."""
+    one, two = (
+        (kept_bytes(root, n, tuning, precision, 4) - kept_bytes(root, n, tuning, precision, 2)) / 2
+        for n in (1, 2)
+    )
+    return two - one, 2 * one - two
+
+
+def computed_gib(
+    tuning: str, precision: str, n_rows: int, recomputes: bool, kept: tuple[float, float]
+) -> float:
     """Return what training takes: weights, gradients, AdamW's two averages, and activations.
 
-    A layer of the language model keeps about 34 numbers for each of its hidden ones (two norms,
-    attention, and a feed-forward part of 5.4 times the width with its gate); with recomputing it
-    keeps its input, and one layer at a time all.
+    In bfloat16 the matrices have a copy of two bytes a number.  With recomputing, a layer keeps its
+    input, and one layer at a time all.
     """
-    n_positions = 3 * WORDS_A_CAPTION + 103
-    n_hidden, n_layers, a_layer = 896, 24, 34
-    trained = {"full": N_PARAMETERS, "frozen": 10_894_337, "lora": 10_894_337 + LORA_PARAMETERS}
-    kept = n_layers + a_layer if recomputes else n_layers * a_layer
-    activations = micro_batch * n_positions * n_hidden * kept
-    return 4 * (N_PARAMETERS + 3 * trained[tuning] + activations) / 2**30
+    of_layer, of_others = kept
+    of_input = 4 * 896 * N_POSITIONS
+    layers = N_LAYERS * of_input + of_layer if recomputes else N_LAYERS * of_layer
+    copies = 2 * (N_PARAMETERS - N_TABLE) if precision == "bfloat16" else 0
+    weights = 4 * (N_PARAMETERS + (N_LORA if tuning == "lora" else 0))
+    return (weights + 12 * N_TRAINED[tuning] + copies + n_rows * (layers + of_others)) / 2**30
+
+
+def on_gpus() -> None:
+    """Print and write what GPUs of some sizes can train, by computation."""
+    rows: list[list[object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for tuning in N_TRAINED:
+            kept = kept_of_a_row(Path(folder), tuning, "bfloat16")
+            for recomputes in (False, True):
+                needed = {
+                    n: GPU_OTHER_GIB + computed_gib(tuning, "bfloat16", n, recomputes, kept)
+                    for n in MICRO_BATCHES
+                }
+                fits = [max((n for n in needed if needed[n] <= gib), default=0) for gib in GPU_GIB]
+                sizes = [needed[n] for n in (1, 4, 16)]
+                rows.append([tuning, "yes" if recomputes else "no", *sizes, *fits])
+    header = ["tuning", "recomputes", "1 row, GiB", "4 rows, GiB", "16 rows, GiB"]
+    report(
+        "audio_language_memory",
+        "Computed memory of training on a GPU in bfloat16, and the largest micro-batch that fits",
+        [*header, *(f"fits {gib} GiB" for gib in GPU_GIB)],
+        rows,
+    )
 
 
 def at_full_size() -> None:
@@ -351,9 +425,10 @@ def at_full_size() -> None:
 
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        qwen2.write(Path(folder), full=True)
+        qwen2.write(Path(folder) / "full", full=True)
         for tuning, micro_batch, recomputes in RUNS:
-            figures = in_a_process(__file__, folder, tuning, micro_batch, int(recomputes))
+            kept = kept_of_a_row(Path(folder), tuning, "float32")
+            figures = in_a_process(__file__, f"{folder}/full", tuning, micro_batch, int(recomputes))
             rows.append(
                 [
                     tuning,
@@ -363,7 +438,7 @@ def at_full_size() -> None:
                     figures["step_s"],
                     figures["scoring_s"],
                     figures["peak_mib"] / 1024,
-                    computed_gib(tuning, micro_batch, recomputes),
+                    computed_gib(tuning, "float32", micro_batch, recomputes, kept),
                 ]
             )
     header = ["tuning", "micro-batch", "recomputes", "numbers trained", "step, s", "16 scores, s"]
@@ -380,6 +455,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         learn(Tiny(Path(folder)))
+    on_gpus()
     at_full_size()
 
 

@@ -137,6 +137,7 @@ def sentences() -> dict[Path, list[str]]:
             *_listeners(),
             *_systems(),
             *_training(),
+            *_language_model_memory(),
             *_cache(),
             *_encoders(),
             *_paper(),
@@ -552,6 +553,21 @@ def _training() -> Iterator[str]:
         f"alone would take {products} s an epoch at that peak."
     )
     yield f'`precision="bfloat16"` takes {minutes["bfloat16"]} minutes with the same result'
+
+
+def _language_model_memory() -> Iterator[str]:
+    names = {"full": "full", "lora": "LoRA of rank 8", "frozen": "frozen"}
+    rows = read_rows("audio_language_memory")
+    yield "| 1 row, GiB | 4 rows | 16 rows | fits 8 GiB | 16 GiB | 24 GiB | 80 GiB |"
+    least = min(row["1 row, GiB"] for row in rows if row["tuning"] == "full")
+    yield f"Full tuning needs {shown(least, 1)} GiB at least"
+    for row in rows:
+        cells = [names[row["tuning"]], row["recomputes"]]
+        cells += [shown(row[f"{n}, GiB"], 1) for n in ("1 row", "4 rows", "16 rows")]
+        for gib in (8, 16, 24, 80):
+            fits = row[f"fits {gib} GiB"]
+            cells.append(shown(fits, 0) if fits else "–")
+        yield _row(cells)
 
 
 def _cache() -> Iterator[str]:
