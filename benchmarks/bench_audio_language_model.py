@@ -58,6 +58,8 @@ TINY: dict[str, Any] = {
 CAPTIONING = {"epochs": 10, "learning_rate": 2e-3}
 PSEUDO_LABELS = {"epochs": 8, "learning_rate": 1e-3}
 SCORES = {"epochs": 15, "patience": 8}
+# Deviations of the initial weights: scores are learned from larger ones, captions from smaller.
+INITIAL = {"stage 3": 0.1, "stages 2 + 3": 0.1, "stages 1 + 2 + 3": 0.02}
 LAST_RATE = {"stage 3": 1e-3, "stages 2 + 3": 1e-4, "stages 1 + 2 + 3": 1e-4}
 # Another stream than the demo's contents, sounds and listeners.
 _STREAM = 9
@@ -145,10 +147,18 @@ class Tiny:
             *subjects,
             *(c for p in self.splits.values() for c in p.captions),
         ]
-        language = qwen2.write(
-            here / "language", words_of(texts), hidden_size=64, intermediate_size=128
-        )
-        self.settings = {"language_model": str(language), **TINY}
+        self.languages = {
+            deviation: str(
+                qwen2.write(
+                    here / f"language-{deviation}",
+                    words_of(texts),
+                    hidden_size=64,
+                    intermediate_size=128,
+                    initializer_range=deviation,
+                )
+            )
+            for deviation in {*INITIAL.values()}
+        }
         self.scenes = scenes.take(range(N_SCENES))
         self.new_scenes = scenes.take(range(N_SCENES, N_SCENES + N_NEW_SCENES))
         self.events = events[N_SCENES:]
@@ -157,6 +167,11 @@ class Tiny:
         self.teacher = Scorer.label_free(self.recipe, **settings).fit(self.scenes)
         self.builder = CaptionedSequenceBuilder(TOKENS).fit(self.encoder.embeddings(self.scenes))
         self.sequences = {name: self.read(pairs) for name, pairs in self.splits.items()}
+
+    def settings(self, name: str, seed: int) -> dict[str, Any]:
+        """Return the settings of a configuration's models."""
+        language = self.languages[INITIAL[name]]
+        return {"language_model": language, **TINY, "random_state": seed}
 
     def read(self, pairs: Pairs) -> CaptionedSequences:
         """Return the sequences of pairs beside their captions."""
@@ -173,7 +188,7 @@ class Tiny:
 
 def stages(tiny: Tiny, seed: int) -> Iterator[tuple[str, Any]]:
     """Train the first two stages; yield captioning, and where the third may begin."""
-    settings = {**tiny.settings, "random_state": seed}
+    settings = tiny.settings("stages 1 + 2 + 3", seed)
     captioner = AudioCaptioner(**settings, **CAPTIONING).fit(tiny.read(tiny.scenes))
     yield "captioner", captioner
     yield "stage 3", None
@@ -182,6 +197,7 @@ def stages(tiny: Tiny, seed: int) -> Iterator[tuple[str, Any]]:
     labels = pseudo_label(pairs, tiny.teacher)
     sequences, clips = tiny.read(pairs), [*map(str, pairs.audio)]
     for name, initial in (("stages 2 + 3", None), ("stages 1 + 2 + 3", first)):
+        settings = tiny.settings(name, seed)
         model = AudioLanguageModelRegressor(**settings, **PSEUDO_LABELS, initial=initial)
         model.fit(sequences, labels, groups=clips)
         yield name, model
@@ -223,11 +239,10 @@ def learn(tiny: Tiny) -> None:
                 scores.setdefault((f"{name.removesuffix(' + 3')} only", 0), []).append(without)
             for rows in (few, np.arange(len(train))):
                 last = AudioLanguageModelRegressor(
-                    **tiny.settings,
+                    **tiny.settings(name, seed),
                     **SCORES,
                     learning_rate=LAST_RATE[name],
                     initial=begin,
-                    random_state=seed,
                 )
                 y = np.asarray(train.scores)[rows]
                 groups = [train.captions[row] for row in rows]
