@@ -26,6 +26,8 @@ WRITERS: dict[str, str] = {
     "eat": "eat",
     "laion-clap-fused": "laion_clap",
     "laion-clap-larger-general": "laion_clap",
+    "laion-clap-larger-music": "laion_clap",
+    "laion-clap-larger-music-speech": "laion_clap",
     "laion-clap-unfused": "laion_clap",
     "m2d-clap": "m2d_clap",
     "ms-clap-2022": "ms_clap",

@@ -17,6 +17,8 @@ HUB_IDS = {
     "laion-clap-unfused": "laion/clap-htsat-unfused",
     "laion-clap-fused": "laion/clap-htsat-fused",
     "laion-clap-larger-general": "laion/larger_clap_general",
+    "laion-clap-larger-music": "laion/larger_clap_music",
+    "laion-clap-larger-music-speech": "laion/larger_clap_music_and_speech",
 }
 SMALL = {  # HTSAT-tiny and -base are larger
     "patch_embeds_hidden_size": 32,
@@ -104,7 +106,7 @@ _NAMES_IN_AUDIO = (
 def write(root: Path, encoder: str, *, full: bool, seed: int) -> Path:
     from safetensors.torch import save_file
 
-    larger, fused = encoder.endswith("general"), encoder.endswith("-fused")
+    larger, fused = "-larger-" in encoder, encoder.endswith("-fused")
     sizes = SMALL if not full else HTSAT_BASE if larger else HTSAT_TINY
     seed += list(HUB_IDS).index(encoder)
     model = draw_model(sizes, {} if full else SMALL_TEXT, is_fused=fused, seed=seed)

@@ -175,6 +175,30 @@ class LaionClapLargerGeneral(LaionClapUnfused):
     )
 
 
+class LaionClapLargerMusic(LaionClapLargerGeneral):
+    """HTSAT-base and RoBERTa, trained on music."""
+
+    info = _info(
+        name="laion-clap-larger-music",
+        summary="LAION-CLAP, larger, for music: HTSAT-base without fusion",
+        preprocessing="repeated to 10 s, mean over 10 s windows",
+        hub_id="laion/larger_clap_music",
+        item_mb=150,
+    )
+
+
+class LaionClapLargerMusicSpeech(LaionClapLargerGeneral):
+    """HTSAT-base and RoBERTa, trained on music and speech."""
+
+    info = _info(
+        name="laion-clap-larger-music-speech",
+        summary="LAION-CLAP, larger, for music and speech: HTSAT-base without fusion",
+        preprocessing="repeated to 10 s, mean over 10 s windows",
+        hub_id="laion/larger_clap_music_and_speech",
+        item_mb=150,
+    )
+
+
 class LaionClapFused(_LaionClap):
     """HTSAT-tiny with feature fusion, and RoBERTa.
 

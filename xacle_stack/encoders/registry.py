@@ -38,6 +38,10 @@ BUILT_IN: Mapping[str, str] = {
     "eat": "xacle_stack.encoders.eat:Eat",
     "laion-clap-fused": "xacle_stack.encoders.laion_clap:LaionClapFused",
     "laion-clap-larger-general": "xacle_stack.encoders.laion_clap:LaionClapLargerGeneral",
+    "laion-clap-larger-music": "xacle_stack.encoders.laion_clap:LaionClapLargerMusic",
+    "laion-clap-larger-music-speech": (
+        "xacle_stack.encoders.laion_clap:LaionClapLargerMusicSpeech"
+    ),
     "laion-clap-unfused": "xacle_stack.encoders.laion_clap:LaionClapUnfused",
     "m2d-clap": "xacle_stack.encoders.m2d_clap:M2dClap",
     "mini-mel": "xacle_stack.encoders.mini:MiniMel",
