@@ -96,11 +96,14 @@ def test_the_registered_encoders_are_found_without_running_the_others(tmp_path: 
     (tmp_path / "mine.py").write_text(f"import pathlib\npathlib.Path({str(trace)!r}).touch()\n")
     path = tmp_path / "strange.toml"
     path.write_text(
-        'spaces = ["mine.py:A", "mini-mel"]\nauxiliary = ["mine.py:B:c", "beats:logits"]\n'
+        'spaces = ["mine.py:A", "mini-mel"]\n'
+        'auxiliary = ["mine.py:B:c", "beats:logits", "text:some/one:embedding"]\n'
         '[systems.a]\nkind = "lstm"\nframes = "mine.py:C:frames"\n'
     )
-    names = [choice.name for choice in registered_encoders(path)]
-    assert names == ["mini-mel", "beats", "roberta-large"]
+    choices = registered_encoders(path)
+    names = [choice.name for choice in choices]
+    assert names == ["mini-mel", "beats", "text:some/one", "roberta-large"]
+    assert choices[2].family.info.extra == "encoders"  # the hub is not asked
     assert not trace.exists()
     with pytest.raises(XacleStackError, match="defines no 'A'"):
         read_recipe(path)

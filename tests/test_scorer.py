@@ -408,6 +408,7 @@ def test_a_card_does_not_say_where_weights_are(
         ),
         ({"stacker": {"preset": "os.system"}}, RecipeError, "its card: 1 mistake"),
         ({"auxiliary": ["evil.py:Evil:logits"]}, ModelFileError, "saved model's word"),
+        ({"auxiliary": ["text:evil/one:embedding"]}, ModelFileError, "looked for on a saved"),
         ({"seeds": 10**12}, RecipeError, "1000000000000 "),
     ],
 )

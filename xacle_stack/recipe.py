@@ -7,6 +7,7 @@ A recipe is a TOML file::
         "beats:logits",                    # captions; "words" stands for the overlap of words heard
         "wav2vec2-ctc:words",              # with the caption's
         "all-minilm-l6-v2:embedding",
+        "text:sentence-transformers/all-mpnet-base-v2:embedding",  # a hub id or a folder
     ]
 
     precision = "float32"                  # or bfloat16, float16: for the big encoders
@@ -53,6 +54,7 @@ from pydantic import (
 
 from xacle_stack.encoders import (
     EMBEDDING,
+    TEXT_PREFIX,
     WORDS,
     EncoderChoice,
     Modality,
@@ -326,7 +328,7 @@ def missing_extras(recipe: Path | str) -> list[str]:
     """
     path = recipe_path(recipe)
     systems = _validated(read_settings(path), source=str(path)).systems.values()
-    infos = [choice.encoder.info for choice in registered_encoders(path)]
+    infos = [choice.family.info for choice in registered_encoders(path)]
     extras = {info.extra for info in infos if info.extra and not info.is_installed}
     extras |= {
         system.extra
@@ -415,7 +417,12 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
 
 
 def _encoder_of(auxiliary: str) -> str:
-    """Return the encoder of ``"encoder:output"``; a user's own is ``"file.py:Class:output"``."""
+    """Return the encoder of ``"encoder:output"``.
+
+    A user's own is ``"file.py:Class:output"``; a sentence encoder, ``"text:PLACE:embedding"``.
+    """
+    if auxiliary.startswith(TEXT_PREFIX):
+        return auxiliary.removesuffix(f":{EMBEDDING}")
     if ".py:" in auxiliary:
         file, _, rest = auxiliary.rpartition(".py:")
         return f"{file}.py:{rest.partition(':')[0]}"

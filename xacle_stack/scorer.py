@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import ClipSource
 from xacle_stack.cache import CachedPairs, FeatureCache
-from xacle_stack.encoders import LoadedEncoders
+from xacle_stack.encoders import TEXT_PREFIX, LoadedEncoders
 from xacle_stack.errors import (
     AudioError,
     EncoderError,
@@ -728,12 +728,17 @@ def _parts(path: Path | str, model: Any, trusted: Iterable[str | type]) -> dict[
 
 
 def _recipe_of_card(path: Path | str, settings: Mapping[str, Any]) -> Recipe:
-    if ".py:" in json.dumps(settings):
-        raise ModelFileError(
-            f"{path}: it was fitted with an encoder from a Python file, which is not run on a "
-            "saved model's word. If you trust it, name the recipe that names it: "
-            "Scorer.load(path, recipe=...), or --recipe on the command line."
-        )
+    text = json.dumps(settings)
+    for sign, kind, use in (
+        (".py:", "an encoder from a Python file", "run"),
+        (f'"{TEXT_PREFIX}', "a sentence encoder of a hub id or a folder", "looked for"),
+    ):
+        if sign in text:
+            raise ModelFileError(
+                f"{path}: it was fitted with {kind}, which is not {use} on a saved model's word. "
+                "If you trust it, name the recipe that names it: Scorer.load(path, recipe=...), or "
+                "--recipe on the command line."
+            )
     own = {**settings, "checkpoints": {}, "code": {}, "views": {}}  # the user's to say
     check_values(own, f"{path}, its card")
     return recipe_from(own, source=f"{path}, its card")

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 
 import pytest
-from random_checkpoints import choose
+from random_checkpoints import choose, info_of
 
-from xacle_stack.encoders import EncoderChoice, get_encoder
+from xacle_stack.encoders import EncoderChoice
 
 Choose = Callable[[str], EncoderChoice]
 
@@ -21,7 +21,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Choose:
     choices: dict[str, EncoderChoice] = {}
 
     def get(name: str) -> EncoderChoice:
-        info = get_encoder(name).info
+        info = info_of(name)
         if not info.is_installed:
             pytest.skip(f"{name} needs {', '.join(info.requires)}, which is not installed")
         if name not in choices:
@@ -32,9 +32,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Choose:
             with FileLock(root / f"{name}.lock"):
                 if not done.exists():
                     choice = choose(root / name, name)
-                    done.write_text(json.dumps([choice.checkpoint, choice.code]))
-            checkpoint, code = json.loads(done.read_text())
-            choices[name] = EncoderChoice(name, checkpoint, code=code)
+                    done.write_text(json.dumps([choice.name, choice.checkpoint, choice.code]))
+            called, checkpoint, code = json.loads(done.read_text())
+            choices[name] = EncoderChoice(called, checkpoint, code=code)
         return choices[name]
 
     return get

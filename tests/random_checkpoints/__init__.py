@@ -13,7 +13,7 @@ import importlib
 from pathlib import Path
 
 from xacle_stack._optional import stand_ins
-from xacle_stack.encoders import EncoderChoice, get_encoder
+from xacle_stack.encoders import TEXT_PREFIX, EncoderChoice, EncoderInfo, get_encoder
 
 # encoder -> module of this package whose write(root, encoder, full=..., seed=...) makes its
 # checkpoint below root and returns its path: what --checkpoint would name.
@@ -34,6 +34,7 @@ WRITERS: dict[str, str] = {
     "ms-clap-2023": "ms_clap",
     "pe-audio": "pe_audio",
     "roberta-large": "roberta",
+    "text-tiny-mpnet": "mpnet",
     "wav2vec2-ctc": "wav2vec2_ctc",
     "wavlm-large": "wavlm",
     "whisper-base": "whisper",
@@ -41,6 +42,15 @@ WRITERS: dict[str, str] = {
 
 # hub id of a language model -> module whose write(folder, full=..., seed=...) fills its folder
 LANGUAGE_MODELS: dict[str, str] = {"Qwen/Qwen2.5-0.5B-Instruct": "qwen2"}
+
+# What the sentence encoder of a folder is called, before the folder's name.
+_OF_FOLDER = "text-"
+
+
+def info_of(encoder: str) -> EncoderInfo:
+    """Return the description of an encoder, or what all sentence encoders of folders share."""
+    name = TEXT_PREFIX if encoder.startswith(_OF_FOLDER) else encoder
+    return EncoderChoice(name).family.info
 
 
 def write_checkpoint(root: Path, encoder: str, *, full: bool, seed: int = 0) -> Path:
@@ -59,6 +69,8 @@ def choose(root: Path, encoder: str) -> EncoderChoice:
     """Write an encoder's tiny checkpoint, and its stand-in code where it needs code."""
     path = write_checkpoint(root, encoder, full=False)
     module = importlib.import_module(f"random_checkpoints.{WRITERS[encoder]}")
+    if encoder.startswith(_OF_FOLDER):
+        return EncoderChoice(f"{TEXT_PREFIX}{path}", str(path))
     if get_encoder(encoder).info.code is None:
         return EncoderChoice(encoder, str(path))
     code = root / "code" / encoder

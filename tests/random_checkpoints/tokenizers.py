@@ -55,14 +55,25 @@ def write_bert(folder: Path, n_tokens: int = 141) -> None:
 
     Tokens beyond the letters never occur; the real one has 30,522.
     """
+    _write_letters(folder, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], n_tokens, [], "Bert")
+
+
+def write_mpnet(folder: Path, n_tokens: int = 150) -> None:
+    """Write mpnet-base's files in the same way: RoBERTa's marks, and BERT's words between them."""
+    first = ["<s>", "<pad>", "</s>", "<unk>", "[PAD]", "[UNK]"]
+    _write_letters(folder, first, n_tokens, ["<mask>"], "MPNet")
+
+
+def _write_letters(
+    folder: Path, first: list[str], n_tokens: int, last: list[str], tokenizer: str
+) -> None:
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = [*special, *letters, *(f"##{letter}" for letter in letters)]
-    vocabulary += [f"[unused{number}]" for number in range(len(vocabulary), n_tokens)]
+    vocabulary = [*first, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary += [f"[unused{number}]" for number in range(len(vocabulary), n_tokens - len(last))]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "vocab.txt").write_text("\n".join([*vocabulary, *last]) + "\n")
     settings = {
-        "tokenizer_class": "BertTokenizer",
+        "tokenizer_class": f"{tokenizer}Tokenizer",
         "do_lower_case": True,
         "model_max_length": 512,
     }

@@ -41,7 +41,7 @@ def encoders(
         return
     if missing_weights is not None:
         choices = registered_encoders(missing_weights)
-        weights = [c.encoder.info.weights for c in choices if c.checkpoint is None]
+        weights = [c.family.info.weights for c in choices if c.checkpoint is None]
         packages = [w.package for w in weights if w and w.package and w.packaged is None]
         console.print(" ".join(packages), end="", soft_wrap=True)
         return

@@ -22,10 +22,12 @@ from xacle_stack.encoders.registry import (
     get_encoder,
     read_fingerprints,
 )
+from xacle_stack.encoders.sentence_folder import TEXT_PREFIX
 
 __all__ = [
     "EMBEDDING",
     "MODALITIES",
+    "TEXT_PREFIX",
     "WORDS",
     "BatchQueue",
     "Embeddings",

@@ -1,7 +1,8 @@
 """The table of encoders, with one line for each; the shared tests run over it.
 
 A package of its own adds encoders through the entry-point group ``xacle_stack.encoders``; a
-single file is named by its path in the recipe (``"my_encoder.py:MyEncoder"``).
+single file is named by its path in the recipe (``"my_encoder.py:MyEncoder"``), and any sentence
+encoder by its hub id or folder (``"text:sentence-transformers/all-mpnet-base-v2"``).
 """
 
 import importlib
@@ -24,6 +25,7 @@ from xacle_stack.encoders.base import (
     view_name,
 )
 from xacle_stack.encoders.checkpoint import hash_files
+from xacle_stack.encoders.sentence_folder import TEXT_PREFIX, AnySentenceEncoder, sentence_encoder
 from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError, bullet_list
 
 ENTRY_POINT_GROUP = "xacle_stack.encoders"
@@ -75,14 +77,15 @@ def get_encoder(name: str) -> type[Encoder]:
     Parameters
     ----------
     name : str
-        A name in the table, or ``"path/to/file.py:ClassName"`` for an encoder of your own.
+        A name in the table, ``"path/to/file.py:ClassName"`` for an encoder of your own, or
+        ``"text:HUB_ID_OR_FOLDER"`` for any sentence encoder, whose ``config.json`` is read.
 
     Raises
     ------
     UnknownNameError
         If the name is unknown; the message lists the known ones.
     EncoderError
-        If the file, the class or its ``info`` is not as expected.
+        If the file, the class or its ``info``, or the folder is not as expected.
     MissingExtraError
         If the encoder's module needs a package that is not installed.
 
@@ -94,13 +97,16 @@ def get_encoder(name: str) -> type[Encoder]:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         found = getattr(importlib.import_module(module), attribute)
+    elif name.startswith(TEXT_PREFIX):
+        found = sentence_encoder(name.removeprefix(TEXT_PREFIX))
     elif ".py:" in name:
         found = _from_file(name)
     else:
         points = entry_points(group=ENTRY_POINT_GROUP, name=name)
         if not points:
             raise UnknownNameError(
-                f"unknown encoder {name!r}. Known: {', '.join(encoder_names())}; or "
+                f"unknown encoder {name!r}. Known: {', '.join(encoder_names())}; "
+                f"'{TEXT_PREFIX}HUB_ID_OR_FOLDER' for a sentence encoder; or "
                 "'path/to/file.py:ClassName' for one of your own."
             )
         found = next(iter(points)).load()
@@ -185,6 +191,14 @@ class EncoderChoice:
         return get_encoder(self.name)
 
     @property
+    def family(self) -> type[Encoder]:
+        """The encoder's class, or what is known of every sentence encoder.
+
+        Nothing is downloaded and no folder is read, as `encoder` may do for a sentence encoder.
+        """
+        return AnySentenceEncoder if self.name.startswith(TEXT_PREFIX) else self.encoder
+
+    @property
     def info(self) -> EncoderInfo:
         """The encoder's description, with the outputs that are stored.
 
@@ -226,7 +240,9 @@ class EncoderChoice:
     def absolute(self) -> "EncoderChoice":
         """The same encoder for a process in another folder: its paths are absolute."""
         name = self.name
-        if ".py:" in name:
+        if name.startswith(TEXT_PREFIX):
+            name = f"{TEXT_PREFIX}{_absolute(name.removeprefix(TEXT_PREFIX))}"
+        elif ".py:" in name:
             path, attribute = _split_file_name(name)
             name = f"{path.absolute()}:{attribute}"
         return replace(

@@ -164,3 +164,12 @@ ROBERTA = TextTokenizer(
         source="roberta-base from the Hugging Face hub",
     ),
 )
+MPNET = TextTokenizer(
+    tokenizer_class="MPNetTokenizerFast",
+    tokenizer=Weights(
+        files=(("vocab.txt",),),
+        optional=_OPTIONAL_FILES,
+        hub_id="microsoft/mpnet-base",
+        source="mpnet-base from the Hugging Face hub",
+    ),
+)
