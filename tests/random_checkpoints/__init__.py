@@ -23,6 +23,7 @@ WRITERS: dict[str, str] = {
     "audiomae": "audiomae",
     "beats": "beats",
     "byol-a": "byol_a",
+    "dasheng-base": "dasheng",
     "eat": "eat",
     "laion-clap-fused": "laion_clap",
     "laion-clap-larger-general": "laion_clap",

@@ -37,6 +37,7 @@ BUILT_IN: Mapping[str, str] = {
     "audiomae": "xacle_stack.encoders.audiomae:AudioMae",
     "beats": "xacle_stack.encoders.beats:Beats",
     "byol-a": "xacle_stack.encoders.byol_a:ByolA",
+    "dasheng-base": "xacle_stack.encoders.dasheng:Dasheng",
     "eat": "xacle_stack.encoders.eat:Eat",
     "laion-clap-fused": "xacle_stack.encoders.laion_clap:LaionClapFused",
     "laion-clap-larger-general": "xacle_stack.encoders.laion_clap:LaionClapLargerGeneral",
