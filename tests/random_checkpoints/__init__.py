@@ -31,6 +31,7 @@ WRITERS: dict[str, str] = {
     "laion-clap-larger-music-speech": "laion_clap",
     "laion-clap-unfused": "laion_clap",
     "m2d-clap": "m2d_clap",
+    "mga-clap": "mga_clap",
     "ms-clap-2022": "ms_clap",
     "ms-clap-2023": "ms_clap",
     "pe-audio": "pe_audio",

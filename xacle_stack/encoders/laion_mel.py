@@ -1,8 +1,8 @@
-"""The spectrograms that LAION-CLAP was trained on, in batched PyTorch.
+"""The spectrograms that CLAP models with a HTSAT were trained on, in batched PyTorch.
 
-Conventions: 48 kHz; frames of 1,024 samples every 480 under a Hann window, centred, with reflected
-ends; power in 64 mel bands, in decibels and at least −100.  The models without feature fusion use
-librosa's mel scale, the others torchaudio's.
+Conventions: 100 frames a second, of 1,024 samples under a Hann window, centred, with reflected
+ends; power in 64 mel bands, in decibels and at least −100.  LAION's models take 48 kHz.  Those
+without feature fusion use librosa's mel scale, the others torchaudio's.
 """
 
 from typing import Any
@@ -17,7 +17,13 @@ N_FFT, HOP, N_MELS = 1024, 480, 64
 N_FRAMES = 1 + WINDOW // HOP
 
 
-def build_filters(audio_utils: Any, lowest_hz: float, highest_hz: float, scale: str) -> Tensor:
+def build_filters(
+    audio_utils: Any,
+    lowest_hz: float,
+    highest_hz: float,
+    scale: str,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+) -> Tensor:
     """Return the mel filters, shape (513, 64), made by ``transformers.audio_utils``.
 
     `scale` is "slaney", librosa's scale with filters of equal area, or "htk", torchaudio's with
@@ -30,23 +36,23 @@ def build_filters(audio_utils: Any, lowest_hz: float, highest_hz: float, scale: 
         N_MELS,
         lowest_hz,
         highest_hz,
-        SAMPLE_RATE_HZ,
+        sample_rate_hz,
         norm="slaney" if scale == "slaney" else None,
         mel_scale=scale,
     )
     return torch.from_numpy(filters).float()
 
 
-def log_mel(samples: Tensor, mel_filters: Tensor) -> Tensor:
-    """Return the spectrogram of each row, shape (n_clips, 1 + n_samples // 480, 64).
+def log_mel(samples: Tensor, mel_filters: Tensor, hop: int = HOP) -> Tensor:
+    """Return the spectrogram of each row, shape (n_clips, 1 + n_samples // hop, 64).
 
-    The samples are float32 at 48 kHz; each row depends on its own samples only.
+    The samples are float32; each row depends on its own samples only.
     """
     import torch
 
     half = N_FFT // 2
     padded = torch.nn.functional.pad(samples.unsqueeze(1), (half, half), mode="reflect")
-    frames = padded.squeeze(1).unfold(1, N_FFT, HOP)
+    frames = padded.squeeze(1).unfold(1, N_FFT, hop)
     window = torch.hann_window(N_FFT, device=samples.device)
     decibels = []
     for part in frames.split(N_FRAMES, dim=1):  # 10 s at a time, to bound the memory

@@ -30,7 +30,8 @@ _NAMES = (
 )
 # Not used: spectrograms, tables that the model computes, the classifier, heads for training.
 _UNUSED = re.compile(
-    rf"({re.escape(_AUDIO)}(spectrogram_extractor|logmel_extractor|tscam_conv|head)"
+    rf"({re.escape(_AUDIO)}(spectrogram_extractor|logmel_extractor|audio_feats_extractor|"
+    "tscam_conv|head)"
     r"|audio_transform|text_transform)\.|.*\.attn_mask$"
 )
 
@@ -50,7 +51,15 @@ def read_original(what: str, path: Path) -> dict[str, Any]:
             f"{what}: {path} is not one of LAION's own files with a HTSAT. Give such a file "
             "('630k-audioset-best.pt'), or a folder in the format of transformers with config.json."
         )
-    renamed: dict[str, Any] = {}
+    return renamed(original)
+
+
+def renamed(original: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a HTSAT below ``audio_branch.`` under the names of ``ClapModel``.
+
+    So are those of LAION's RoBERTa and projections; others keep their names.
+    """
+    found: dict[str, Any] = {}
     for key, tensor in original.items():
         for pattern, name in _NAMES:
             key = re.sub(pattern, name, key)
@@ -58,10 +67,10 @@ def read_original(what: str, path: Path) -> dict[str, Any]:
             continue
         if ".self.qkv." in key and hasattr(tensor, "chunk"):
             parts = zip(("query", "key", "value"), tensor.chunk(3), strict=False)
-            renamed |= {key.replace("qkv", part): values for part, values in parts}
+            found |= {key.replace("qkv", part): values for part, values in parts}
         else:
-            renamed[key] = tensor
-    return renamed
+            found[key] = tensor
+    return found
 
 
 def config_settings(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -75,7 +84,8 @@ def config_settings(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     depths, heads = [], []
     for layer in range(n_layers):
         depths.append(count_layers(state, rf"{layers}{layer}\.blocks\.(\d+)\.", 2))
-        table = f"{_AUDIO}layers.{layer}.blocks.0.attention.self.relative_position_bias_table"
+        block = f"{_AUDIO}layers.{layer}.blocks.{depths[-1] - 1}"
+        table = f"{block}.attention.self.relative_position_bias_table"
         heads.append(tensor_shape(state, table, (225, 4 * 2**layer))[1])
     is_fused = any(key.startswith(f"{_AUDIO}patch_embed.mel_conv2d.") for key in state)
     audio = {

@@ -47,6 +47,7 @@ BUILT_IN: Mapping[str, str] = {
     ),
     "laion-clap-unfused": "xacle_stack.encoders.laion_clap:LaionClapUnfused",
     "m2d-clap": "xacle_stack.encoders.m2d_clap:M2dClap",
+    "mga-clap": "xacle_stack.encoders.mga_clap:MgaClap",
     "mini-mel": "xacle_stack.encoders.mini:MiniMel",
     "mini-mfcc": "xacle_stack.encoders.mini:MiniMfcc",
     "mini-mod": "xacle_stack.encoders.mini:MiniMod",
