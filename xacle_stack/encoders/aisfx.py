@@ -63,6 +63,7 @@ class Aisfx(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=100,
         licence="CC BY 4.0",
+        tested_with="real weights",
     )
 
     @classmethod

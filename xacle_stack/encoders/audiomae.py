@@ -59,6 +59,7 @@ class AudioMae(PatchEncoder):
         precisions=PRECISIONS,
         item_mb=60,
         licence="CC-BY-NC-4.0",
+        tested_with="real code",
     )
     fbank_mean, fbank_deviation = -4.2677393, 4.5689974
 

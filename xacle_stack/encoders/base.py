@@ -34,6 +34,7 @@ from xacle_stack.errors import EncoderError
 Modality = Literal["audio", "text"]
 Precision = Literal["float32", "bfloat16", "float16"]
 SequenceType = Literal["float32", "float16"]
+TestedWith = Literal["real weights", "real code", "random weights"]
 # The value of an output: one vector for each item, or a list with one sequence for each item.
 Output = FloatArray | Sequence[FloatArray]
 T = TypeVar("T")
@@ -103,6 +104,10 @@ class EncoderInfo:
     views : str, optional
         How augmented views of a clip are made, which is part of their fingerprint; None if the
         encoder makes none.
+    tested_with : str
+        The most that the vectors were compared with.  ``"real weights"``: published weights.
+        ``"real code"``: with random weights, the code of the authors or of the library that the
+        checkpoints are made for.  ``"random weights"``: neither.
     """
 
     name: str
@@ -124,6 +129,7 @@ class EncoderInfo:
     sequences: Mapping[str, SequenceType] = field(default_factory=dict)
     on_demand: Mapping[str, str] = field(default_factory=dict)
     views: str | None = None
+    tested_with: TestedWith = "random weights"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):

@@ -89,6 +89,7 @@ class Beats(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=200,
         licence="MIT",
+        tested_with="real code",
         sequences={TOKENS: "float16"},
         on_demand={
             TOKENS: f"last layer, time-major, all windows, adaptive average pooling to {N_TOKENS}"

@@ -71,6 +71,7 @@ class Dasheng(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=60,
         licence="Apache-2.0",
+        tested_with="real code",
     )
 
     @classmethod

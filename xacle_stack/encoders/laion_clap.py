@@ -76,6 +76,7 @@ def _info(name: str, summary: str, preprocessing: str, hub_id: str, item_mb: int
         precisions=PRECISIONS,
         item_mb=item_mb,
         licence="Apache-2.0",
+        tested_with="real code",
     )
 
 

@@ -5,8 +5,8 @@ CLAP, IEEE Access 2025.  Extra: ``timm``, and nnAudio and einops for the model's
 
 The audio tower's code has an evaluation licence, so it is run only from a clone that the user
 names.  The text tower is a BERT with its weights in the checkpoint; it is built here, because the
-clone would first download another one from the hub.  This module was written for the public
-interface of that code and tested with a stand-in, but not with the code itself.
+clone would first download another one from the hub.  With random weights, the vectors equalled
+those of the clone's own code; the tests run a stand-in for it.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class M2dClap(TorchEncoder):
         code=_CLONE,
         item_mb=120,
         licence="NTT, for evaluation only",
+        tested_with="real code",
         views=MASKS,
     )
 

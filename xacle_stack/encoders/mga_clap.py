@@ -74,6 +74,7 @@ class MgaClap(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=100,
         licence="MIT (code)",
+        tested_with="real code",
     )
 
     @classmethod

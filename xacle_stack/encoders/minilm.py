@@ -39,6 +39,7 @@ class MiniLM(SentenceEncoder):
         precisions=PRECISIONS,
         item_mb=20,
         licence="Apache-2.0",
+        tested_with="real weights",
     )
     body = "bert"
     pooling = "mean"

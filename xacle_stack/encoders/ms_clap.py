@@ -63,6 +63,7 @@ def _info(year: str, window_s: float, tokens: str, tower: TextTower) -> EncoderI
         precisions=PRECISIONS,
         item_mb=200,
         licence="MIT",
+        tested_with="real code",
     )
 
 

@@ -77,6 +77,7 @@ class PeAudio(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=1000,
         licence="Apache-2.0",
+        tested_with="real code",
     )
 
     @classmethod

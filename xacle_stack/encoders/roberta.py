@@ -36,6 +36,7 @@ class RobertaLarge(SentenceEncoder):
         precisions=PRECISIONS,
         item_mb=100,
         licence="MIT",
+        tested_with="real code",
     )
     body = "roberta"
     pooling = "first"

@@ -43,6 +43,7 @@ class AnySentenceEncoder(SentenceEncoder):
         extra="encoders",
         requires=_REQUIRES,
         precisions=PRECISIONS,
+        tested_with="real code",
     )
 
 
@@ -124,6 +125,7 @@ def _make(source: str, folder: Path | None, settings: _Settings) -> type[Sentenc
             requires=_REQUIRES,
             precisions=PRECISIONS,
             item_mb=settings.n_dims // 10,
+            tested_with="real code",
         )
         body = settings.body
         pooling = settings.pooling

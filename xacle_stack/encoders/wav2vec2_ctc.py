@@ -81,6 +81,7 @@ class Wav2Vec2Ctc(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=400,
         licence="Apache-2.0",
+        tested_with="real code",
     )
 
     @classmethod

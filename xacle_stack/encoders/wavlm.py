@@ -56,6 +56,7 @@ class WavLM(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=500,
         licence="MIT",
+        tested_with="real code",
     )
 
     @classmethod

@@ -47,6 +47,7 @@ class Whisper(TorchEncoder):
         precisions=PRECISIONS,
         item_mb=120,
         licence="Apache-2.0",
+        tested_with="real code",
     )
 
     @classmethod

@@ -45,6 +45,7 @@ def _info(name: str, summary: str) -> EncoderInfo:
         sample_rate_hz=SAMPLE_RATE_HZ,
         preprocessing="1",
         licence="MIT",
+        tested_with="real weights",
         views=MASKS,
     )
 
