@@ -106,7 +106,10 @@ class AudioLanguageEstimator(NeuralRegressor):
         import torch
 
         with torch.device("meta"):
-            n_computed = sum(buffer.numel() for buffer in self._build().buffers())
+            network = self._build()
+        # Some models keep it in buffers, others in plain attributes.
+        plain = [one for module in network.modules() for one in vars(module).values()]
+        n_computed = sum(x.numel() for x in (*network.buffers(), *filter(torch.is_tensor, plain)))
         if n_computed > _MAX_COMPUTED:
             raise ModelFileError(
                 f"language_: its settings have the model compute {n_computed} numbers in advance, "
