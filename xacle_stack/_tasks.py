@@ -28,7 +28,7 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.externals.loky.backend.reduction import dumps
 from joblib.parallel import get_active_backend
 
-from xacle_stack._files import PARTIAL_SUFFIX, lock
+from xacle_stack._files import PARTIAL_SUFFIX, delete_leftover, lock
 from xacle_stack.errors import WorkerError, XacleStackError, bullet_list
 
 Argument = TypeVar("Argument")
@@ -317,9 +317,7 @@ def _sent(
 @contextmanager
 def _hidden_file(folder: Path, content: bytes) -> Iterator[Path]:
     for left in folder.glob(f"{_PREFIX}*{PARTIAL_SUFFIX}"):  # by processes that were killed
-        with suppress(OSError), left.open("rb") as leftover:
-            if lock(leftover.fileno()):
-                left.unlink()
+        delete_leftover(left)
     path = folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     try:
         file = path.open("xb")
