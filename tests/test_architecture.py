@@ -73,6 +73,7 @@ ALLOWED_SIDEWAYS = {
     ("_workers", "errors"),
     ("_tasks", "errors"),
     ("_tasks", "_files"),
+    ("_tasks", "_workers"),
     ("_progress", "_printable"),
     ("_state_checks", "errors"),
     ("_large_arrays", "errors"),

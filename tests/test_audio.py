@@ -9,7 +9,15 @@ import soundfile
 import soxr
 
 from xacle_stack import _audio_source, audio
-from xacle_stack.audio import Clip, clip_duration, fixed_windows, read_clip, repeat_to_length
+from xacle_stack.audio import (
+    Clip,
+    ClipSource,
+    clip_duration,
+    fixed_windows,
+    mono_at_rates,
+    read_clip,
+    repeat_to_length,
+)
 from xacle_stack.errors import AudioError, ClipTooLongError
 
 
@@ -354,6 +362,34 @@ def test_a_flac_that_promises_the_moon_is_named(tmp_path: Path, tone: np.ndarray
     path.write_bytes(content)
     with pytest.raises(AudioError, match="moon.flac: "):
         read_clip(path)
+
+
+def test_too_little_memory_to_count_bad_samples_or_to_resample_names_the_clip(
+    tmp_path: Path, tone: np.ndarray, monkeypatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    soundfile.write(tmp_path / "nan.wav", np.append(tone, np.nan), 16_000, subtype="FLOAT")
+    monkeypatch.setattr("xacle_stack.audio.np.isfinite", exhausted)
+    with pytest.raises(AudioError, match="nan.wav: .*memory"):
+        read_clip(tmp_path / "nan.wav")
+    monkeypatch.setattr("xacle_stack.audio.soxr.resample", exhausted)
+    with pytest.raises(AudioError, match=r"the clip: cannot be resampled \(MemoryError\)"):
+        mono_at_rates(Clip(tone[:, np.newaxis], 16_000), [8000], "the clip")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("no such row"), KeyError("audio")])
+def test_whatever_a_source_raises_names_it(error: Exception) -> None:
+    class Broken(ClipSource):
+        def read(self) -> Clip:
+            raise error
+
+        def duration_s(self) -> float:
+            return 0.0
+
+    with pytest.raises(AudioError, match=f"row 7: cannot be read .{type(error).__name__}"):
+        read_clip(Broken("row 7"))
 
 
 @pytest.mark.parametrize("start", [b"RIFF", b"fLaC\0\0\0\x22", b"OggS", b"\xff\xfb\x90\0"])

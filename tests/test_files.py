@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xacle_stack._files import lock, path_in_errors, write_atomically
+from xacle_stack._files import delete_leftover, lock, path_in_errors, write_atomically
 
 
 @pytest.mark.parametrize("at", ["fsync", "replace"])
@@ -65,3 +65,12 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_living_ones_is_not
         ]
     write_atomically(path, b"again")
     assert sorted(one.name for one in tmp_path.iterdir()) == [".b.csv.1-00.part", "a[1].csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_with_the_name_of_a_leftover_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / ".a.csv.1-00.part"
+    os.mkfifo(pipe)
+    write_atomically(tmp_path / "a.csv", b"whole")
+    delete_leftover(pipe)
+    assert sorted(one.name for one in tmp_path.iterdir()) == [pipe.name, "a.csv"]

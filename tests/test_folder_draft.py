@@ -120,6 +120,35 @@ def test_two_processes_do_not_draft_the_same_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_whoever_meets_a_process_that_has_just_finished_is_not_refused(
+    tmp_path: Path, monkeypatch
+) -> None:
+    hidden, moments = tmp_path / ".results.part", []
+
+    def locked_until_the_folder_is_gone(handle: int) -> bool:
+        moments.append("lock")
+        if moments.count("lock") == 1:
+            hidden.rmdir()
+            return False
+        return True
+
+    def made_until_the_folder_is_gone(path: str, mode: int = 0o777) -> None:
+        moments.append("mkdir")
+        if moments.count("mkdir") == 1:  # it was there, and is not when we look at it
+            raise FileExistsError(path)
+        make(path, mode)
+
+    make = os.mkdir
+    monkeypatch.setattr("xacle_stack._folder_draft.lock", locked_until_the_folder_is_gone)
+    monkeypatch.setattr(os, "mkdir", made_until_the_folder_is_gone)
+    with FolderDraft(tmp_path / "results") as draft:
+        assert draft.folder.is_dir()
+    assert moments.count("lock") == 2
+    hidden.touch()  # what is no folder is not waited for
+    with pytest.raises(FileExistsError, match="results.part"):
+        FolderDraft(tmp_path / "results").__enter__()
+
+
 def test_a_link_stays_one_and_a_mode_too(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o750)
     (tmp_path / "link").symlink_to("real")

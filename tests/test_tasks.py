@@ -1,6 +1,8 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from functools import partial
@@ -116,6 +118,25 @@ def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
         with pytest.raises(WorkerError, match=r"worker process died.*\. Run again\.$"):
             list(run_tasks(function, range(5), names=NAMES, kept="Run again."))
         assert list(run_tasks(function, range(5), names=NAMES)) == list(range(5))
+
+
+KILLED = """
+import os, signal
+import joblib
+from xacle_stack._tasks import run_tasks
+
+with joblib.parallel_config(backend="loky", n_jobs=2):
+    assert list(run_tasks(len, ["a", "bc", "def"])) == [1, 2, 3]
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_workers_of_loky_end_with_the_process_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE) as killed:
+        # Its end is reached when the last process that has the pipe is gone.
+        assert killed.communicate(timeout=100)[0] == b""
+    assert killed.returncode == -signal.SIGKILL
 
 
 def note(done: list[int], number: int) -> int:

@@ -58,3 +58,37 @@ os.kill(parent, signal.SIGKILL)
         # Its end is reached when the last process that has the pipe is gone, the worker too.
         assert killed.communicate(timeout=60)[0] == b""
     assert killed.returncode == -signal.SIGKILL
+
+
+# One task is done when the parent kills itself, and one is at work.
+KILLED = """
+import os, signal, time
+from pathlib import Path
+from xacle_stack._workers import run_side_by_side
+
+def done_at_once(goes_on):
+    Path(os.environ["PLACE"], "done").touch()
+
+def at_work(goes_on):
+    while not Path(os.environ["PLACE"], "done").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(os.getppid(), signal.SIGKILL)
+    while goes_on():
+        time.sleep(0.01)
+    time.sleep(1.5)  # longer than a process without a parent stays that does nothing
+    Path(os.environ["PLACE"], "kept").touch()
+
+run_side_by_side([done_at_once, at_work], ["a", "b"])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_no_process_of_a_device_outlives_one_that_is_killed(tmp_path: Path) -> None:
+    environment = {**os.environ, "PLACE": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, env=environment
+    ) as killed:
+        assert killed.communicate(timeout=100)[0] == b""
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "kept").exists()  # a task that is at work keeps what it has

@@ -146,9 +146,16 @@ def _locked_partial(path: Path) -> tuple[Path, BinaryIO]:
 def _sweep_partials(path: Path) -> None:
     """Delete partial files that killed processes left behind."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
-        with suppress(OSError), partial.open("rb") as file:
-            if lock(file.fileno()):
-                partial.unlink()
+        delete_leftover(partial)
+
+
+def delete_leftover(partial: Path) -> None:
+    """Delete a partial file if the process that wrote it has ended."""
+    with suppress(OSError):
+        if is_regular_file(partial):  # a pipe would be waited for
+            with partial.open("rb") as file:
+                if lock(file.fileno()):
+                    partial.unlink()
 
 
 def lock(handle: int) -> bool | None:

@@ -138,18 +138,25 @@ class FolderDraft:
     def _claim(self) -> int | None:
         """Create and lock the hidden folder; the lock ends with this process."""
         while True:
-            self._hidden.mkdir(exist_ok=True)
+            try:
+                self._hidden.mkdir(exist_ok=True)
+            except FileExistsError:
+                if os.path.lexists(self._hidden) and not self._hidden.is_dir():
+                    raise
+                continue  # the previous process has just finished
             if os.name != "posix":  # a system that cannot open folders
                 return None
             try:
                 handle = os.open(self._hidden, os.O_RDONLY)
-            except FileNotFoundError:  # the previous process has just finished
+            except FileNotFoundError:
                 continue
             try:
-                if lock(handle) is False:
-                    raise BlockingIOError(errno.EWOULDBLOCK, "in use", str(self.target))
+                is_locked = lock(handle) is not False
+                # Otherwise the previous process deleted this folder before we had the lock.
                 if os.path.samestat(os.fstat(handle), self._hidden.stat()):
-                    return handle
+                    if is_locked:
+                        return handle
+                    raise BlockingIOError(errno.EWOULDBLOCK, "in use", str(self.target))
             except FileNotFoundError:
                 pass
             except BaseException:

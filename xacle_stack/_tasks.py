@@ -28,7 +28,8 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.externals.loky.backend.reduction import dumps
 from joblib.parallel import get_active_backend
 
-from xacle_stack._files import PARTIAL_SUFFIX, lock
+from xacle_stack._files import PARTIAL_SUFFIX, delete_leftover, lock
+from xacle_stack._workers import end_with
 from xacle_stack.errors import WorkerError, XacleStackError, bullet_list
 
 Argument = TypeVar("Argument")
@@ -267,6 +268,7 @@ class _SentFunction:
     path: Path | None = field(default=None, compare=False)
     files: tuple[Path, ...] = field(default=(), compare=False)
     versions: tuple[str, ...] = field(default_factory=lambda: _versions())
+    sender: int = field(default_factory=os.getpid, compare=False)
 
     def read(self) -> bytes:
         """Return the pickled function, or raise a WorkerError that says what this process lacks."""
@@ -317,9 +319,7 @@ def _sent(
 @contextmanager
 def _hidden_file(folder: Path, content: bytes) -> Iterator[Path]:
     for left in folder.glob(f"{_PREFIX}*{PARTIAL_SUFFIX}"):  # by processes that were killed
-        with suppress(OSError), left.open("rb") as leftover:
-            if lock(leftover.fileno()):
-                left.unlink()
+        delete_leftover(left)
     path = folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     try:
         file = path.open("xb")
@@ -417,6 +417,8 @@ class _PackedError(Exception):
 
 def _call_elsewhere(sent: _SentFunction, name: str, argument: Any) -> bytes:
     """Return a pickled result, or raise a _PackedError, which every backend can send back."""
+    if os.getppid() == sent.sender:  # loky's process, which would wait for minutes
+        end_with(sent.sender)
     try:
         with _UNPICKLING:
             function = _unpickled(sent)

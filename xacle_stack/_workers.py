@@ -62,7 +62,13 @@ def run_side_by_side(tasks: Sequence[Task[Result]], devices: Sequence[str]) -> l
     with tempfile.TemporaryDirectory() as folder:
         stop = Path(folder) / "stop"
         # Each task has its own pool, because a shared pool kills all processes when one dies.
-        pools = [ProcessPoolExecutor(max_workers=1, env=limits) for _ in tasks]
+        # A process that waits, before its task or after it, ends with this one.
+        pools = [
+            ProcessPoolExecutor(
+                max_workers=1, env=limits, initializer=end_with, initargs=(os.getpid(),)
+            )
+            for _ in tasks
+        ]
         try:
             futures: list[Future[Result]] = []
             try:
@@ -96,7 +102,9 @@ def _result(future: Future[Result], device: str) -> Result:
 def end_with(parent: int) -> None:
     """Make this process end soon after its parent, whatever ended the parent.
 
-    Otherwise joblib's idle workers would wait for minutes.  In the parent itself this does nothing.
+    Otherwise joblib's idle workers would wait for minutes or for ever.  The process gets SIGTERM,
+    so that a task of :func:`run_until_stopped` keeps its work.  In the parent itself this does
+    nothing.
 
     Parameters
     ----------
@@ -110,7 +118,7 @@ def end_with(parent: int) -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_until_stopped(task: Task[Result], stop: Path, parent: int) -> Result:

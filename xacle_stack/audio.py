@@ -13,7 +13,7 @@ import operator
 import stat
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,17 @@ class Clip:
         )
         # A clip of a few samples may round down to none.
         return resampled if len(resampled) else mixed[:1]
+
+
+def mono_at_rates(
+    clip: Clip, rates: Iterable[int], name: Path | str | ClipSource
+) -> dict[int, FloatArray]:
+    """Return a clip's mono samples at several rates; an AudioError names a clip that fails."""
+    try:
+        return {rate: clip.mono(rate) for rate in rates}
+    except (MemoryError, RuntimeError, ValueError) as error:  # the resampler's
+        reason = str(error) or type(error).__name__
+        raise AudioError(f"{name}: cannot be resampled ({reason}).") from None
 
 
 def _mean_of_channels(samples: FloatArray) -> FloatArray:
@@ -195,7 +206,14 @@ def read_clip(path: Path | str | ClipSource, max_duration_s: float = math.inf) -
     or mkv by that of its segment.
     """
     if isinstance(path, ClipSource):
-        return path.read()
+        try:
+            return path.read()
+        except AudioError:
+            raise
+        except Exception as error:  # a source may be a user's own code
+            raise AudioError(
+                f"{path}: cannot be read ({type(error).__name__}: {error})."
+            ) from error
     path = Path(path)
     _check_is_file(path)
     try:
@@ -206,14 +224,14 @@ def read_clip(path: Path | str | ClipSource, max_duration_s: float = math.inf) -
                 rate = file.samplerate
         else:
             samples, rate = _decode_container(path, format_name, max_duration_s)
+        if len(samples) == 0:
+            raise AudioError(f"{path}: the file holds no samples. Replace it or drop its pair.")
+        _check_samples(path, samples, rate)
     except AudioError:
         raise
     # A damaged header may promise more samples than the memory can hold.
     except (soundfile.LibsndfileError, OSError, RuntimeError, MemoryError, ValueError) as error:
         raise AudioError(f"{path}: {_why_unreadable(error)}") from None
-    if len(samples) == 0:
-        raise AudioError(f"{path}: the file holds no samples. Replace it or drop its pair.")
-    _check_samples(path, samples, rate)
     return Clip(samples, rate)
 
 

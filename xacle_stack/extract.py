@@ -33,7 +33,7 @@ from xacle_stack._rows import row_blocks, row_shards
 from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack._types import FloatArray
 from xacle_stack._workers import GoesOn, StoppedError, run_side_by_side, stop_unless
-from xacle_stack.audio import ClipSource, clip_duration, read_clip
+from xacle_stack.audio import ClipSource, clip_duration, mono_at_rates, read_clip
 from xacle_stack.cache import (
     AudioKeys,
     FileStatus,
@@ -574,9 +574,6 @@ def _decode(
         seconds = len(clip.samples) / clip.sample_rate_hz
         if seconds * sum(rates) * np.dtype(np.float32).itemsize > max_bytes:
             return _Decoded(path, status, key, is_long=True)
-        return _Decoded(path, status, key, {rate: clip.mono(rate) for rate in rates})
+        return _Decoded(path, status, key, mono_at_rates(clip, rates, path))
     except AudioError as error:
         return _Decoded(path, status, failure=str(error))
-    except (MemoryError, RuntimeError, ValueError) as error:  # the resampler's
-        reason = str(error) or type(error).__name__
-        return _Decoded(path, status, failure=f"{path}: cannot be resampled ({reason}).")

@@ -12,6 +12,7 @@ from xacle_stack.cache import (
     CachedSequences,
     FeatureCache,
     StoreWriter,
+    segment_rows,
     text_key,
 )
 from xacle_stack.cache import cached_pairs as module
@@ -108,6 +109,37 @@ def test_a_part_pickles_only_its_own_pairs(tmp_path: Path, rng) -> None:
             assert again.take([1, 0]).pair_ids == (part.pair_ids[1], part.pair_ids[0])
             np.testing.assert_array_equal(again.text("toy"), values[rows])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(cached)).text("toy"), values)
+
+
+def test_a_process_opens_a_segment_once_for_all_its_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path, range(40), "vectors", segment_rows=10)
+    pairs = caption_pairs(range(40))
+    cached = FeatureCache(tmp_path).load(pairs)
+    expected = cached.text("toy")
+    opened, open_one = [], segment_rows.open_segment
+    monkeypatch.setattr(
+        segment_rows, "open_segment", lambda path: opened.append(path) or open_one(path)
+    )
+
+    def read_as_a_worker_does() -> int:
+        opened.clear()
+        part = pickle.loads(pickle.dumps(cached.take(slice(None, None, -1))))
+        np.testing.assert_array_equal(part.text("toy"), expected[::-1])
+        return len(opened)
+
+    # What was written a moment ago is checked each time.
+    assert [read_as_a_worker_does() for _ in range(2)] == [8, 8]
+    monkeypatch.setattr(segment_rows, "_SETTLED_S", 0)
+    assert [read_as_a_worker_does() for _ in range(2)] == [8, 0]
+    (path, *_) = sorted((tmp_path / STORE.folder).glob("*.h5"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CacheError, match="damaged"):
+        read_as_a_worker_does()
+    path.unlink()
+    with pytest.raises(CacheError, match="no text row for 10 of 40"):
+        read_as_a_worker_does()
 
 
 def test_a_pickled_part_still_misses_what_the_whole_missed(tmp_path: Path) -> None:

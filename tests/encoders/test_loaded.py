@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from support import TOY, WriteData
 
+from xacle_stack.audio import Clip
 from xacle_stack.cache import FeatureCache
 from xacle_stack.encoders import EncoderChoice, LoadedEncoders
 from xacle_stack.errors import AudioError, EncoderError, PairsError, UnknownNameError
@@ -230,6 +231,15 @@ def test_items_that_an_encoder_fails_on_are_named(tmp_path: Path, monkeypatch) -
     with pytest.raises(EncoderError, match=r"^clip 1: encoder 'toy'.*too noisy"):
         encoders.encode_clips([np.zeros(500), noise, np.ones(400)], 8000)
     assert encoders.encode_clips([np.zeros(500)], 8000)["toy", "embedding"].shape == (1, 6)
+
+
+def test_a_clip_that_is_too_large_to_resample_is_named(monkeypatch) -> None:
+    def exhausted(clip: Clip, rate: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Clip, "mono", exhausted)
+    with pytest.raises(AudioError, match=r"^clip 0: cannot be resampled \(MemoryError\)"):
+        LoadedEncoders([TOY], device="cpu").encode_clips([np.zeros(500)], 8000)
 
 
 def test_two_encoders_of_one_name_are_refused() -> None:

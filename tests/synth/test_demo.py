@@ -1,4 +1,9 @@
 import csv
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
 import wave
 from collections import defaultdict
 
@@ -7,7 +12,7 @@ import pytest
 
 from xacle_stack.errors import DemoError, XacleStackError
 from xacle_stack.synth import Scene, Story, caption_half, demo
-from xacle_stack.synth.demo import draw_pairs, true_match, write_demo
+from xacle_stack.synth.demo import draw_pairs, is_demo, true_match, write_demo
 
 N_PAIRS = 60
 SPLITS = ("train", "validation", "test")
@@ -141,6 +146,43 @@ def test_an_existing_folder_is_refused_and_left_alone(tmp_path):
 def test_an_empty_folder_is_filled(tmp_path):
     assert write_demo(tmp_path, 20) == tmp_path
     assert (tmp_path / "README.md").is_file()
+
+
+def test_only_a_readme_of_ours_says_that_a_folder_is_a_demo(folder, tmp_path):
+    assert is_demo(folder)
+    assert not is_demo(tmp_path)
+    readme = tmp_path / "README.md"
+    with readme.open("wb") as file:
+        file.truncate(1 << 30)  # one line of a gigabyte
+    tracemalloc.start()
+    assert not is_demo(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    readme.unlink()
+    os.mkfifo(readme)  # which would be waited for
+    assert not is_demo(tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from xacle_stack.synth import demo
+
+def kill_when_workers_write(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+demo._write_tables = kill_when_workers_write  # the workers are idle then
+demo.write_demo(sys.argv[1], 60, n_jobs=2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_workers_of_a_demo_that_is_killed_end_with_it(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "demo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
+        # Its end is reached when the last process that has the pipe is gone.
+        assert killed.communicate(timeout=100)[0] == b""
+    assert killed.returncode == -signal.SIGKILL
 
 
 def test_the_readme_says_that_nothing_is_real(folder):

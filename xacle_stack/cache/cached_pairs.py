@@ -141,7 +141,10 @@ class CachedPairs:
         return {
             **self.__dict__,
             "_whole": self._whole if is_all else self._whole.take(used.tolist()),
-            "_keys": {modality: keys[used] for modality, keys in self._keys.items()},
+            # Pairs without clips have no keys of clips.
+            "_keys": {
+                modality: keys[used] if len(keys) else keys for modality, keys in self._keys.items()
+            },
             "_locations": {name: found.part(used) for name, found in locations.items()},
             "_rows": range(len(rows)) if is_in_order else rows,
         }

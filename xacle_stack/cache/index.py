@@ -20,7 +20,7 @@ from xacle_stack.cache.segment_file import (
     read_again_while_gone,
 )
 from xacle_stack.cache.segment_keys import find_rows
-from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences
+from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences, open_rows
 from xacle_stack.errors import CacheError
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class Locations:
 
     def _segment(self, number: int, output: str) -> SegmentRows:
         if (number, output) not in self._open:
-            segment = SegmentRows(self.paths[number], output)
+            segment = open_rows(self.paths[number], output)
             self._check_alike(number, output, (*segment.row_shape, segment.dtype))
             self._open[number, output] = segment
         return self._open[number, output]

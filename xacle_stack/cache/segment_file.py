@@ -278,7 +278,7 @@ def _check_owner(path: Path, file: h5py.File) -> None:
     else:
         # Older segments name their store in strings without a checksum, so their bytes are checked
         # first: HDF5 may search a damaged string for ever.
-        if not _has_own_bytes_cached(path, *_identity(path.stat())):
+        if not _has_own_bytes_cached(path, *identity(path.stat())):
             raise damage(path)
         encoder, fingerprint, modality = (
             _text(file, name, "O") for name in ("encoder", "fingerprint", "modality")
@@ -293,7 +293,8 @@ def _check_owner(path: Path, file: h5py.File) -> None:
         )
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def identity(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes with the content of a file."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 

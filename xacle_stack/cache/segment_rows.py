@@ -3,14 +3,16 @@
 HDF5 reads and verifies a whole chunk, a quarter of a MiB, even for a single row.  A store has its
 rows in the order of encoding (by length) and pairs have the order of their CSV file, so a block of
 a few thousand pairs may touch as many chunks, a hundred times the bytes that it needs.  Segments
-are immutable, so a chunk goes through HDF5 only when it is first read; afterwards its rows are read
-directly from the file.  Reading all rows in any order then costs one reading of all chunks, and
-after that the bytes of the rows and one system call for each run of rows (2 microseconds for a
-single row).
+are immutable, so a chunk goes through HDF5 only when a process first reads it; afterwards its rows
+are read directly from the file.  Reading all rows in any order then costs one reading of all
+chunks, and after that the bytes of the rows and one system call for each run of rows (2
+microseconds for a single row).
 """
 
 from __future__ import annotations
 
+import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from xacle_stack.cache.segment_file import (
     Segment,
     StoredSequences,
     chunk_bytes,
+    identity,
     open_segment,
     segment_errors,
 )
@@ -31,7 +34,28 @@ from xacle_stack.errors import CacheError, UnknownNameError
 
 # One call reads up to so many neighbouring chunks through HDF5: 4 MiB.
 _RUN_CHUNKS = 16
+# Times of change have steps of milliseconds on disks, and of up to two seconds elsewhere.
+_SETTLED_S = 3.0
 _FRAMES = "/frames"
+
+
+def open_rows(path: Path, output: str) -> SegmentRows:
+    """Return what reads an output of a segment: the same object for a whole process.
+
+    So the parts of a table of pairs, and the tasks of a worker, neither open all segments again nor
+    verify their chunks again.  Errors are those of :class:`SegmentRows`.
+    """
+    with segment_errors(path):
+        status = path.stat()
+    # A file that changed just now may change again without another time of change.
+    if time.time() - status.st_ctime < _SETTLED_S:
+        return SegmentRows(path, output)
+    return _open_rows(path, output, *identity(status))
+
+
+@lru_cache(maxsize=1 << 14)
+def _open_rows(path: Path, output: str, *_identity: int) -> SegmentRows:
+    return SegmentRows(path, output)
 
 
 class SegmentRows:
@@ -125,7 +149,7 @@ class SegmentSequences:
                 )
             offsets = found.read_offsets()
         self._starts, self.lengths = offsets[:-1], np.diff(offsets)
-        self._frames = SegmentRows(path, f"{output}{_FRAMES}")
+        self._frames = open_rows(path, f"{output}{_FRAMES}")
         self.frame_shape, self.dtype = self._frames.row_shape, self._frames.dtype
 
     def read(self, rows: IntArray) -> list[FloatArray]:

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from xacle_stack._types import FloatArray
-from xacle_stack.audio import Clip, ClipSource, clip_duration, clip_from_samples, read_clip
+from xacle_stack.audio import (
+    Clip,
+    ClipSource,
+    clip_duration,
+    clip_from_samples,
+    mono_at_rates,
+    read_clip,
+)
 from xacle_stack.encoders.base import Encoder, Modality, Output
 from xacle_stack.encoders.batches import BatchQueue, encoder_errors, one_at_a_time
 from xacle_stack.encoders.device import resolve_devices
@@ -106,14 +113,15 @@ class LoadedEncoders:
         contents, firsts, failures = _contents(clips, sample_rate_hz)
         encodings = self._encodings("audio")
         # The order of extract_embeddings, so that the batches are the same.
+        rates = {encoding.sample_rate_hz for encoding in encodings}
         for index in sorted(contents, key=lambda index: _duration_s(contents[index])):
             content = contents[index]
             try:
                 clip = content if isinstance(content, Clip) else read_clip(content)
+                samples = mono_at_rates(clip, rates, _name(clips[index], index))
             except AudioError as error:
                 failures[index] = str(error)
                 continue
-            samples = {rate: clip.mono(rate) for rate in {one.sample_rate_hz for one in encodings}}
             for encoding in encodings:
                 encoding.queue.add(str(index), samples[encoding.sample_rate_hz])
         if failures:

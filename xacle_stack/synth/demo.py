@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from joblib import Parallel, delayed
 
-from xacle_stack._files import path_in_errors
+from xacle_stack._files import is_regular_file, path_in_errors
 from xacle_stack._folder_draft import FolderDraft
 from xacle_stack._progress import progress_bar
 from xacle_stack._types import IntArray
@@ -138,9 +138,12 @@ def write_demo(
 
 def is_demo(data: Path) -> bool:
     """Return whether a folder is a demo data set, which its README says."""
+    path = data / "README.md"
     try:
-        with (data / "README.md").open(encoding="utf-8", errors="replace") as file:
-            return file.readline().rstrip("\n") == _TITLE
+        if not is_regular_file(path):
+            return False
+        with path.open("rb") as file:
+            return file.readline(len(_TITLE) + 1).rstrip(b"\r\n") == _TITLE.encode()
     except OSError:
         return False
 
