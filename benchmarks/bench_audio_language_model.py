@@ -44,7 +44,7 @@ from xacle_stack.systems import AudioCaptioner, AudioLanguageModelRegressor, ran
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-N_SCENES, N_NEW_SCENES, N_SEEDS, N_FEW = 2_500, 300, 3, 100
+N_SCENES, N_NEW_SCENES, N_SEEDS, N_FEW = 2_000, 300, 3, 100
 SPACES = ["mini-mfcc", "mini-mod", "mini-mel"]
 TOKENS = "mini-mel:frames"
 TINY: dict[str, Any] = {
@@ -56,7 +56,7 @@ TINY: dict[str, Any] = {
 }
 # Chosen on the demo's validation split, with one seed.
 CAPTIONING = {"epochs": 10, "learning_rate": 2e-3}
-PSEUDO_LABELS = {"epochs": 8, "learning_rate": 1e-3}
+PSEUDO_LABELS = {"epochs": 7, "learning_rate": 1e-3}
 SCORES = {"epochs": 15, "patience": 8}
 # Deviations of the initial weights: scores are learned from larger ones, captions from smaller.
 INITIAL = {"stage 3": 0.1, "stages 2 + 3": 0.1, "stages 1 + 2 + 3": 0.02}
