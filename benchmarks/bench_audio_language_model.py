@@ -44,7 +44,7 @@ from xacle_stack.systems import AudioCaptioner, AudioLanguageModelRegressor, ran
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-N_SCENES, N_NEW_SCENES, N_SEEDS, N_FEW = 2_000, 300, 3, 100
+N_SCENES, N_NEW_SCENES, N_SEEDS, N_FEW = 5_000, 300, 3, 100
 SPACES = ["mini-mfcc", "mini-mod", "mini-mel"]
 TOKENS = "mini-mel:frames"
 TINY: dict[str, Any] = {
@@ -55,8 +55,8 @@ TINY: dict[str, Any] = {
     "batch_size": 32,
 }
 # Chosen on the demo's validation split, with one seed.
-CAPTIONING = {"epochs": 10, "learning_rate": 2e-3}
-PSEUDO_LABELS = {"epochs": 7, "learning_rate": 1e-3}
+CAPTIONING = {"epochs": 8, "learning_rate": 2e-3}
+PSEUDO_LABELS = {"epochs": 6, "learning_rate": 1e-3}
 SCORES = {"epochs": 15, "patience": 8}
 # Deviations of the initial weights: scores are learned from larger ones, captions from smaller.
 INITIAL = {"stage 3": 0.1, "stages 2 + 3": 0.1, "stages 1 + 2 + 3": 0.02}
@@ -67,7 +67,7 @@ FULL = {"n_audio_tokens": 100, "max_tokens": 256, "device": "cpu", "batch_size":
 N_PARAMETERS = 494_032_768 + 10_103_936 + 787_713 + 3 * 896
 WORDS_A_CAPTION = 4  # of three tokens each
 # What is trained, rows at once, and whether activations are computed again.
-RUNS = [("full", 4, False), ("full", 16, True), ("frozen", 16, False)]
+RUNS = [("full", 4, False), ("frozen", 16, False)]
 N_LORA = 8 * 24 * (2 * (896 + 896) + 2 * (896 + 128) + 3 * (896 + 4864))
 N_BESIDE = 10_103_936 + 787_713 + 3 * 896  # the projection, the head and the three tokens
 N_TRAINED = {"full": N_PARAMETERS, "lora": N_BESIDE + N_LORA, "frozen": N_BESIDE}
@@ -193,7 +193,7 @@ def stages(tiny: Tiny, seed: int) -> Iterator[tuple[str, Any]]:
     yield "captioner", captioner
     yield "stage 3", None
     first = tiny.weights(captioner, f"captioning-{seed}")
-    pairs = with_wrong_captions(tiny.scenes, random_state=seed)
+    pairs = with_wrong_captions(tiny.scenes, 1, random_state=seed)
     labels = pseudo_label(pairs, tiny.teacher)
     sequences, clips = tiny.read(pairs), [*map(str, pairs.audio)]
     for name, initial in (("stages 2 + 3", None), ("stages 1 + 2 + 3", first)):
@@ -236,7 +236,8 @@ def learn(tiny: Tiny) -> None:
             begin = None if model is None else tiny.weights(model, f"{name}-{seed}")
             if model is not None:
                 without = model.predict(tiny.sequences["test"])
-                scores.setdefault((f"{name.removesuffix(' + 3')} only", 0), []).append(without)
+                kept = name.removesuffix(" + 3").replace("stages 2", "stage 2")
+                scores.setdefault((f"{kept} only", 0), []).append(without)
             for rows in (few, np.arange(len(train))):
                 last = AudioLanguageModelRegressor(
                     **tiny.settings(name, seed),

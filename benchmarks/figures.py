@@ -137,7 +137,10 @@ def sentences() -> dict[Path, list[str]]:
             *_listeners(),
             *_systems(),
             *_training(),
+            *_language_model_captions(),
+            *_language_model_scores(),
             *_language_model_memory(),
+            *_language_model_full_size(),
             *_cache(),
             *_encoders(),
             *_paper(),
@@ -553,6 +556,34 @@ def _training() -> Iterator[str]:
         f"alone would take {products} s an epoch at that peak."
     )
     yield f'`precision="bfloat16"` takes {minutes["bfloat16"]} minutes with the same result'
+
+
+def _language_model_captions() -> Iterator[str]:
+    for row in read_rows("audio_language_captions"):
+        cells = [str(row["seed"])]
+        cells += [shown(row[name], 2) for name in ("loss, first epoch", "loss, best")]
+        cells += [interval(row[name]) for name in ("events named", "by another clip's caption")]
+        cells += [shown(row[name]) for name in ("similarity", "of another clip's caption")]
+        yield _row(cells)
+
+
+def _language_model_scores() -> Iterator[str]:
+    for row in read_rows("audio_language_model"):
+        seeds = f"{shown(row['lowest'])} to {shown(row['highest'])}"
+        gain = row["gain over stage 3 alone"]
+        cells = [row["configuration"], str(row["human scores"]), interval(row["SRCC"])]
+        yield _row([*cells, seeds, interval(gain) if gain else ""])
+    few = by("audio_language_model", "configuration", "human scores")["stages 2 + 3", 100]
+    gain = interval(few["gain over stage 3 alone"])
+    yield f"With 100 human scores, stages 2 + 3 are better than stage 3 alone by {gain}"
+
+
+def _language_model_full_size() -> Iterator[str]:
+    for row in read_rows("audio_language_full_size"):
+        cells = [row["tuning"], shown(row["micro-batch"], 0), row["recomputes"]]
+        cells += [shown(row["numbers trained"], 0)]
+        cells += [shown(row[name], 0) for name in ("step, s", "16 scores, s")]
+        yield _row([*cells, shown(row["peak, GiB"], 1), shown(row["computed, GiB"], 1)])
 
 
 def _language_model_memory() -> Iterator[str]:

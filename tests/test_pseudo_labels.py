@@ -312,6 +312,7 @@ def test_labels_are_returned_where_they_cannot_be_kept(
 def test_pairs_that_score_together_stay_together(
     recipe: Recipe, train: Pairs, tmp_path: Path, n_scored: list[int]
 ) -> None:
+    pytest.importorskip("torch")
     network = TransformerRegressor("mini-mel", epochs=1, random_state=0)
     regressor = GatedRegressor(network, "mini-mel", statistics="batch")
     teacher = Scorer(

@@ -38,6 +38,7 @@ class CaptionedSequences:
 
     Examples
     --------
+    >>> import numpy as np
     >>> clips = [np.zeros((3, 2)), np.zeros((5, 2))]
     >>> CaptionedSequences(clips, ["a dog barks", "rain"]).shape
     (2, 2)
