@@ -434,9 +434,9 @@ def _pickled_result(result: Any, name: str) -> bytes:
     try:
         return bytes(dumps(result))
     except Exception as error:
-        of_task = f" of the task {name!r}" if name else ""
+        which = f" of the task {name!r}" if name else ""
         raise WorkerError(
-            f"the result{of_task} cannot be sent from a worker ({type(error).__name__}: {error}). "
+            f"the result{which} cannot be sent from a worker ({type(error).__name__}: {error}). "
             "Whatever is fitted on a cluster must be possible to pickle."
         ) from error
 

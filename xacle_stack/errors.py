@@ -4,7 +4,7 @@ A message says what was wrong and where, what was expected and what to do.  Ever
 :class:`XacleStackError` and from the built-in exception that it resembles.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_SHOWN = 20
 
@@ -84,3 +84,16 @@ def bullet_list(lines: Iterable[str]) -> str:
     if len(lines) > MAX_SHOWN:
         shown.append(f"  … and {len(lines) - MAX_SHOWN} more")
     return "\n".join(shown)
+
+
+def one_or_all(summary: str, reasons: Sequence[str]) -> str:
+    """Return the only reason, or how many there are of what, and a list of them.
+
+    Examples
+    --------
+    >>> print(one_or_all("clips cannot be used", ["a.wav: empty", "b.wav: missing"]))
+    2 clips cannot be used:
+      - a.wav: empty
+      - b.wav: missing
+    """
+    return reasons[0] if len(reasons) == 1 else f"{len(reasons)} {summary}:\n{bullet_list(reasons)}"

@@ -18,6 +18,7 @@ from xacle_stack.cli.options import (
     Quiet,
     Store,
     TextColumn,
+    chosen_set,
 )
 from xacle_stack.cli.scorers import chosen_scorer
 from xacle_stack.cli.show import console, new_store_said
@@ -72,16 +73,10 @@ def caption(
     from xacle_stack._csv_table import csv_text, not_a_formula
     from xacle_stack._files import write_atomically
     from xacle_stack.captions import caption_similarity, write_captions
-    from xacle_stack.pairs import Pairs, read_pairs
+    from xacle_stack.pairs import Pairs
 
     if data is not None:
-        pairs = read_pairs(
-            data,
-            split or ("test" if data.is_dir() else None),
-            audio_column=audio_column,
-            text_column=text_column,
-            audio_root=audio_root,
-        )
+        pairs = chosen_set(data, split, audio_column, text_column, audio_root)
     else:
         clips = tuple(audio or ())
         ids = tuple(str(number) for number in range(len(clips)))

@@ -136,6 +136,25 @@ def chosen_sets(
     )
 
 
+def chosen_set(
+    data: Path,
+    split: str | None,
+    audio_column: str | None,
+    text_column: str | None,
+    audio_root: Path | None,
+) -> "Pairs":
+    """Read one set: of a folder by default test, of a table the only one."""
+    from xacle_stack.pairs import read_pairs
+
+    return read_pairs(
+        data,
+        split or ("test" if data.is_dir() else None),
+        audio_column=audio_column,
+        text_column=text_column,
+        audio_root=audio_root,
+    )
+
+
 def chosen_recipe(
     recipe: str, precision: str | None, checkpoint: list[str] | None, code: list[str] | None
 ) -> "Recipe":

@@ -24,6 +24,7 @@ from xacle_stack.cli.options import (
     Quiet,
     Store,
     TextColumn,
+    chosen_set,
 )
 from xacle_stack.cli.scorers import chosen_scorer
 from xacle_stack.cli.show import console, new_store_said
@@ -116,19 +117,12 @@ def score(
     if bool(audio) != bool(text) or bool(audio) == (data is not None):
         raise typer.BadParameter("give either --data, or both --audio and --text, not all three.")
 
-    from xacle_stack.pairs import read_pairs
     from xacle_stack.submission import write_predictions
 
     captions = _captions(audio, text) if audio and text else []
     pairs = None
     if data is not None:
-        pairs = read_pairs(
-            data,
-            split or ("test" if data.is_dir() else None),
-            audio_column=audio_column,
-            text_column=text_column,
-            audio_root=audio_root,
-        )
+        pairs = chosen_set(data, split, audio_column, text_column, audio_root)
     with on_cluster(None if pairs is None else cluster):
         scorer = chosen_scorer(
             model,

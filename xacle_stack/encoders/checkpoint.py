@@ -23,7 +23,7 @@ from xacle_stack.errors import EncoderError, bullet_list
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _WEIGHT_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz"}
 _CONNECT_TIMEOUT_S = 10.0
 
@@ -135,7 +135,7 @@ def find_weights(
                 f"{weights.summary})."
             ) from None
         return path
-    if not _HUB_ID.fullmatch(source) or path.suffix in _WEIGHT_SUFFIXES:
+    if not HUB_ID.fullmatch(source) or path.suffix in _WEIGHT_SUFFIXES:
         raise EncoderError(
             f"encoder {encoder!r}: no checkpoint at {source!r}. Give an existing file or folder, "
             f"or a hub id such as {weights.hub_id or 'organisation/name'!r}."

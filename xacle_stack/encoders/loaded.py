@@ -26,7 +26,7 @@ from xacle_stack.encoders.base import Encoder, Modality, Output
 from xacle_stack.encoders.batches import BatchQueue, encoder_errors, one_at_a_time
 from xacle_stack.encoders.device import resolve_devices
 from xacle_stack.encoders.registry import EncoderChoice
-from xacle_stack.errors import AudioError, EncoderError, bullet_list
+from xacle_stack.errors import AudioError, EncoderError, one_or_all
 from xacle_stack.pairs import Pairs
 
 # By the encoder's name and the output's.
@@ -126,7 +126,7 @@ class LoadedEncoders:
                 encoding.queue.add(str(index), samples[encoding.sample_rate_hz])
         if failures:
             reasons = [failures[index] for index in sorted(failures)]
-            raise AudioError(_one_or_all("clips cannot be used", reasons))
+            raise AudioError(one_or_all("clips cannot be used", reasons))
         names = {str(index): _name(clips[index], index) for index in contents}
         return _joined(encodings, [str(first) for first in firsts], names)
 
@@ -190,7 +190,7 @@ class _Encoding:
         self.queue.finish()
         if self.queue.failures:
             reasons = [f"{names[key]}: {why}" for key, why in self.queue.failures.items()]
-            raise EncoderError(_one_or_all("items cannot be encoded", reasons))
+            raise EncoderError(one_or_all("items cannot be encoded", reasons))
         found: Embeddings = {}
         for name, n_dims in self._outputs.items():
             rows = [self._rows[name][key] for key in keys]
@@ -267,7 +267,3 @@ def _duration_s(content: Path | ClipSource | Clip) -> float:
 
 def _name(clip: object, index: int) -> str:
     return str(clip) if isinstance(clip, str | os.PathLike | ClipSource) else f"clip {index}"
-
-
-def _one_or_all(summary: str, reasons: Sequence[str]) -> str:
-    return reasons[0] if len(reasons) == 1 else f"{len(reasons)} {summary}:\n{bullet_list(reasons)}"

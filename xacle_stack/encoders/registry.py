@@ -26,7 +26,7 @@ from xacle_stack.encoders.base import (
 )
 from xacle_stack.encoders.checkpoint import hash_files
 from xacle_stack.encoders.sentence_folder import TEXT_PREFIX, AnySentenceEncoder, sentence_encoder
-from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError, bullet_list
+from xacle_stack.errors import EncoderError, UnknownNameError, XacleStackError, one_or_all
 
 ENTRY_POINT_GROUP = "xacle_stack.encoders"
 
@@ -324,8 +324,6 @@ def read_fingerprints(choices: Iterable[EncoderChoice]) -> dict[EncoderChoice, F
             fingerprints[choice] = choice.fingerprint()
         except EncoderError as error:
             mistakes.append(str(error))
-    if len(mistakes) > 1:
-        raise EncoderError(f"{len(mistakes)} encoders lack something:\n{bullet_list(mistakes)}")
     if mistakes:
-        raise EncoderError(mistakes[0])
+        raise EncoderError(one_or_all("encoders lack something", mistakes))
     return fingerprints

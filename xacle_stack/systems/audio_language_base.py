@@ -101,12 +101,10 @@ class AudioLanguageEstimator(NeuralRegressor):
         check_language_state(self.language_)
         super().check_state()
 
-    def _check_network(self) -> None:
-        super()._check_network()
+    def _check_network(self) -> Module:
+        network = super()._check_network()
         import torch
 
-        with torch.device("meta"):
-            network = self._build()
         # Some models keep it in buffers, others in plain attributes.
         plain = [one for module in network.modules() for one in vars(module).values()]
         n_computed = sum(x.numel() for x in (*network.buffers(), *filter(torch.is_tensor, plain)))
@@ -115,6 +113,7 @@ class AudioLanguageEstimator(NeuralRegressor):
                 f"language_: its settings have the model compute {n_computed} numbers in advance, "
                 f"the most is {_MAX_COMPUTED}."
             )
+        return network
 
     def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         if isinstance(X, FeatureTable):

@@ -15,11 +15,8 @@ from xacle_stack._validation import check_choice
 from xacle_stack.errors import ModelFileError
 from xacle_stack.stacking.calibration import MonotoneCalibration
 from xacle_stack.systems.audio_language_base import DEFAULT_LANGUAGE_MODEL, AudioLanguageEstimator
-from xacle_stack.systems.losses import LOSSES
+from xacle_stack.systems.losses import LOSSES, centred, uncentred
 from xacle_stack.systems.training import Tensor
-
-# The middle of the score range and half of its width: the network learns y/5 − 1.
-_MIDDLE, _HALF = 5.0, 5.0
 
 
 class AudioLanguageModelRegressor(AudioLanguageEstimator):
@@ -201,7 +198,7 @@ class AudioLanguageModelRegressor(AudioLanguageEstimator):
         return LOSSES[self.loss](predicted, target, weights)
 
     def _targets(self, scores: FloatArray) -> FloatArray:
-        return (scores - _MIDDLE) / _HALF
+        return centred(scores)
 
     def _finish(self, predicted: FloatArray, scores: FloatArray, weights: FloatArray) -> None:
         if self.loss != "mse":
@@ -210,4 +207,4 @@ class AudioLanguageModelRegressor(AudioLanguageEstimator):
     def _to_scores(self, predicted: FloatArray) -> FloatArray:
         if self.calibration_ is not None:
             return self.calibration_.predict(predicted)
-        return _MIDDLE + _HALF * predicted
+        return uncentred(predicted)

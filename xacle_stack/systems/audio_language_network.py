@@ -23,8 +23,6 @@ _HEAD_WIDTHS = (512, 512, 128)
 _PROJECTION_FACTOR = 4
 # The part of a vector's deviation by which the three added tokens differ at first.
 _SPECIAL_DEVIATION = 0.02
-# What a caption's tokens end with where one is generated.
-MAX_NEW_TOKENS = 64
 
 
 def projection(n_audio_dims: int, n_dims: int, dropout: float) -> Module:
@@ -160,11 +158,11 @@ def audio_language_network(
             """Add the trained adapters to the weights that they stand beside."""
             self.language_model = self.adapters.pop().merge_and_unload()
 
-        def _prefix(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            start, end, score = self.special.weight.to(audio.dtype)
+        def _prefix(self, audio: Tensor) -> Tensor:
+            """Return the vectors of AUDIO_START, the clip and AUDIO_END."""
+            start, end, _ = self.special.weight
             rows = (len(audio), 1, -1)
-            parts = [start.expand(rows), self.projection(audio), end.expand(rows)]
-            return torch.cat(parts, dim=1), end, score
+            return torch.cat([start.expand(rows), self.projection(audio), end.expand(rows)], dim=1)
 
         def _hidden(self, vectors: Tensor, mask: Tensor) -> Tensor:
             """Return the last hidden states; positions are counted without what is masked."""
@@ -180,12 +178,12 @@ def audio_language_network(
             row, and on the right for writing.  `mask` is 1 for tokens and 0 for padding.
             """
             audio, tokens, mask = (x.to(self.special.weight.device) for x in (audio, tokens, mask))
-            prefix, _, score = self._prefix(audio)
+            prefix = self._prefix(audio)
             words = self.language_model.get_input_embeddings()(tokens)
-            of_prefix = mask.new_ones(prefix.shape[:2])
+            prefix_mask = mask.new_ones(prefix.shape[:2])
             if head is None:
                 vectors = torch.cat([prefix, words[:, :-1]], dim=1)
-                hidden = self._hidden(vectors, torch.cat([of_prefix, mask[:, :-1]], dim=1))
+                hidden = self._hidden(vectors, torch.cat([prefix_mask, mask[:, :-1]], dim=1))
                 logits = self.language_model.get_output_embeddings()(
                     hidden[:, prefix.shape[1] - 1 :]
                 )
@@ -193,14 +191,14 @@ def audio_language_network(
                     logits.float().transpose(1, 2), tokens, reduction="none"
                 )
                 return (losses * mask).sum(dim=1) / mask.sum(dim=1)
-            last = score.expand(len(audio), 1, -1)
+            last = self.special.weight[2].expand(len(audio), 1, -1)
             vectors = torch.cat([words, prefix.to(words.dtype), last.to(words.dtype)], dim=1)
-            mask = torch.cat([mask, of_prefix, mask.new_ones(len(mask), 1)], dim=1)
+            mask = torch.cat([mask, prefix_mask, mask.new_ones(len(mask), 1)], dim=1)
             return self.head(self._hidden(vectors, mask)[:, -1]).flatten()
 
         def generate(self, audio: Tensor, n_beams: int, max_tokens: int) -> list[list[int]]:
             """Return the tokens of a caption for each row, without the end."""
-            prefix, _, _ = self._prefix(audio.to(self.special.weight.device))
+            prefix = self._prefix(audio.to(self.special.weight.device))
             mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
             written = self.language_model.generate(
                 inputs_embeds=prefix,

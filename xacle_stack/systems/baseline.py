@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack.systems.losses import class_balance_weights, clipped_mse, contrastive
+from xacle_stack.systems.losses import (
+    centred,
+    class_balance_weights,
+    clipped_mse,
+    contrastive,
+    uncentred,
+)
 from xacle_stack.systems.neural import NeuralRegressor
 from xacle_stack.systems.training import Tensor
-
-# The middle of the score range and half of its width: the network learns (y − 5) / 5.
-_MIDDLE, _HALF = 5.0, 5.0
 
 
 class BaselineRegressor(NeuralRegressor):
@@ -31,10 +34,10 @@ class BaselineRegressor(NeuralRegressor):
         )
 
     def _targets(self, scores: FloatArray) -> FloatArray:
-        return (scores - _MIDDLE) / _HALF
+        return centred(scores)
 
     def _score_weights(self, scores: FloatArray, rows: IntArray) -> FloatArray:
         return class_balance_weights(scores[rows])
 
     def _to_scores(self, predicted: FloatArray) -> FloatArray:
-        return _MIDDLE + _HALF * predicted
+        return uncentred(predicted)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from xacle_stack._progress import progress_bar
+from xacle_stack._rows import row_blocks
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack._validation import check_whole_number
 from xacle_stack.systems.audio_language_base import DEFAULT_LANGUAGE_MODEL, AudioLanguageEstimator
@@ -163,8 +164,8 @@ device, checkpoints, checkpoint_minutes, verbose, random_state
             torch.inference_mode(),
             progress_bar("captioning", len(rows), "clips", shown=self.verbose) as bar,
         ):
-            for start in range(0, len(rows), n_rows):
-                audio, *_ = inputs(rows[start : start + n_rows], None)
+            for block in row_blocks(0, len(rows), n_rows):
+                audio, *_ = inputs(rows[block], None)
                 for tokens in network.generate(audio, n_beams, max_new_tokens):
                     written.append(language.text(tokens))
                 bar.update(len(audio))

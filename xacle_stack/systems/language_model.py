@@ -7,7 +7,6 @@ a hub id: ``config.json``, ``tokenizer.json`` and weights in safetensors.  Extra
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,7 +15,7 @@ from typing import Any
 
 from xacle_stack._files import read_small_file
 from xacle_stack._optional import require, stand_ins
-from xacle_stack.encoders.checkpoint import Weights, find_on_hub, load_exactly, read_tensors
+from xacle_stack.encoders.checkpoint import HUB_ID, Weights, find_on_hub, load_exactly, read_tensors
 from xacle_stack.encoders.transformers_folder import model_settings, read_json
 from xacle_stack.errors import EncoderError, ModelFileError
 
@@ -32,7 +31,6 @@ FILES = Weights(
     source="a causal language model of the Hugging Face hub, in safetensors",
 )
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _MAX_TOKENIZER_BYTES = 64 * 2**20
 # What says how weights are stored, not what the model computes.
 _STORAGE = ("torch_dtype", "dtype")
@@ -181,7 +179,7 @@ def find_language_model(place: str) -> Path:
                 f"{what}: {path} is incomplete: {error} (it needs {FILES.summary}).{hint}"
             ) from None
         return path
-    if path.exists() or not _HUB_ID.fullmatch(place):
+    if path.exists() or not HUB_ID.fullmatch(place):
         raise EncoderError(
             f"{what}: no folder of that name. Give a folder with {FILES.summary}, or a hub id such "
             "as 'Qwen/Qwen2.5-0.5B-Instruct'."

@@ -19,6 +19,8 @@ from xacle_stack.errors import StackingError
 
 Tensor = Any  # torch is imported where a network is built
 SCORE_RANGE = (0.0, 10.0)
+# Its middle, and half of its width.
+_MIDDLE, _HALF = 5.0, 5.0
 # Upper ends of all bins but the last: up to 1, above 1 up to 2, ..., above 9.
 SCORE_BINS = tuple(float(score) for score in range(1, 10))
 
@@ -183,6 +185,22 @@ def pairwise_logistic(predicted: Tensor, target: Tensor, weights: Tensor) -> Ten
     row_pair_weights = weights.unsqueeze(1) * weights * (_differences(target) > 0)
     disorder = -_differences(predicted)
     return _mean(disorder.new_zeros(()).logaddexp(disorder), row_pair_weights)
+
+
+def centred(scores: FloatArray) -> FloatArray:
+    """Return scores on the scale from −1 to 1, ``(y − 5) / 5``.
+
+    Examples
+    --------
+    >>> centred(np.array([0.0, 5.0, 10.0]))
+    array([-1.,  0.,  1.])
+    """
+    return (scores - _MIDDLE) / _HALF
+
+
+def uncentred(predicted: FloatArray) -> FloatArray:
+    """Return what :func:`centred` was given, ``5 + 5p``."""
+    return _MIDDLE + _HALF * predicted
 
 
 # The losses of scores and of their order that a system's setting can name.

@@ -262,8 +262,11 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
         self._check_network()
         return load_network(self._build, self.weights_, device).eval()
 
-    def _check_network(self) -> None:
-        """Check that the weights are those of the network that the settings make."""
+    def _check_network(self) -> Module:
+        """Check that the weights are those of the network that the settings make.
+
+        It is returned without memory, on the device "meta".
+        """
         self.check_state()
         torch = require("torch", extra="neural", purpose=type(self).__name__)
         try:
@@ -287,6 +290,7 @@ class NeuralRegressor(RegressorMixin, BaseEstimator):
                 or self.weights_[name].dtype != dtype
             ):
                 raise ModelFileError(f"weights_[{name!r}] is no array of {dtype}.")
+        return network
 
     def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         """Return X, which has a length afterwards, and the scores; both checked."""

@@ -368,8 +368,8 @@ class AudioLanguageModelSpec(NetworkSpec):
     @property
     def packages(self) -> tuple[str, ...]:
         """PyTorch with Fabric and transformers, and peft for LoRA."""
-        of_lora = ("peft",) if self.extra == "lora" else ()
-        return (*super().packages, "transformers", *of_lora)
+        adapters = ("peft",) if self.extra == "lora" else ()
+        return (*super().packages, "transformers", *adapters)
 
     @property
     def extra(self) -> str:

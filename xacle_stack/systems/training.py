@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from xacle_stack._optional import require, stand_ins
 from xacle_stack._progress import progress_bar
+from xacle_stack._rows import row_blocks
 from xacle_stack._threads import usual_openmp_threads
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
@@ -506,7 +507,7 @@ def _without_draws(torch: Any) -> Any:
 
 
 def _split(rows: IntArray, n_rows: int) -> list[IntArray]:
-    return [rows[start : start + n_rows] for start in range(0, len(rows), n_rows)]
+    return [rows[block] for block in row_blocks(0, len(rows), n_rows)]
 
 
 def _to_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
