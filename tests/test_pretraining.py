@@ -14,7 +14,7 @@ from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.features import CaptionedSequences
 from xacle_stack.pairs import read_pairs
 from xacle_stack.pretraining import check_training, pretrain, stage_pairs, weights_of
-from xacle_stack.recipe import Recipe, missing_extras, read_recipe
+from xacle_stack.recipe import Recipe, missing_extras, read_recipe, recipe_from
 from xacle_stack.scorer import Scorer
 from xacle_stack.systems import AudioLanguageModelRegressor, captioner
 
@@ -174,6 +174,9 @@ def test_a_stage_is_trained_once_for_its_data(recipe: Recipe, tmp_path: Path, mo
     other = pretrain(alone, recipe, store)
     assert other["pseudo_labels"] != found["pseudo_labels"]
     assert weights_of(other["pseudo_labels"]).exists()
+    alone = spec.model_copy(update={"pseudo_labels": None})
+    seeded = recipe_from({**recipe.model_dump(), "stacker": {"random_state": 1}}, "a test")
+    assert pretrain(alone, seeded, store)["captioning"] != found["captioning"]
 
 
 def test_a_stage_that_was_killed_goes_on(recipe: Recipe, tmp_path: Path, monkeypatch) -> None:

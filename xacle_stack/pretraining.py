@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xacle_stack.cache import CachedPairs
-from xacle_stack.errors import PairsError, StackingError, XacleStackError, bullet_list
+from xacle_stack.errors import PairsError, StackingError, XacleStackError, one_or_all
 from xacle_stack.model_file import load_card
 from xacle_stack.pairs import Pairs, read_pairs
 from xacle_stack.pseudo_labels import pseudo_label, with_wrong_captions
@@ -56,7 +56,7 @@ def stage_pairs(recipe: Recipe) -> list[Pairs]:
             except PairsError as error:
                 mistakes[settings.data] = str(error)
     if mistakes:
-        raise PairsError(_one_or_listed("table(s) cannot be used", [*mistakes.values()]))
+        raise PairsError(one_or_all("table(s) cannot be used", [*mistakes.values()]))
     return [*found.values()]
 
 
@@ -87,7 +87,7 @@ def check_training(recipe: Recipe, systems: Mapping[str, AnySpec]) -> None:
             except XacleStackError as error:
                 mistakes.setdefault(teacher, f"{where}, teacher = {teacher!r}: {error}")
     if mistakes:
-        raise StackingError(_one_or_listed("thing(s) cannot be used", [*mistakes.values()]))
+        raise StackingError(one_or_all("thing(s) cannot be used", [*mistakes.values()]))
 
 
 def pretrain(
@@ -157,23 +157,24 @@ class _Stage:
             pairs = with_wrong_captions(pairs, self._own.wrong_captions)
             y = pseudo_label(pairs, self._teacher(), self.settings["store"])
         regressor = self.spec.stage(self._own)
-        regressor.set_params(
-            verbose=self.settings["progress"],
-            random_state=self.recipe.new_stacker().random_state,
-            initial=None if not self.before else str(weights_of(self.before[0])),
-        )
+        regressor.set_params(random_state=self.recipe.new_stacker().random_state)
         recipe = self.recipe.for_scoring(self.spec)
         builder = self.spec.builder(recipe.cache_names, recipe.builder())
         scorer = Scorer(recipe, regressor, builder=builder, **self.settings)
         embeddings = scorer.embeddings(pairs)
-        folder = Path(self.settings["store"]) / STAGES_FOLDER / self._digest(embeddings, y)
+        stages = Path(self.settings["store"]) / STAGES_FOLDER
+        folder = stages / self._digest(regressor, embeddings, y)
         model = folder / f"{self.name}.skops"
         if model.with_suffix(".json").exists():  # it is written last
             logger.info("The stage %r is there already: %s", self.name, model)
             return model
         logger.info("The stage %r is trained on %d pairs.", self.name, len(pairs))
         states = folder / "training"
-        regressor.set_params(checkpoints=str(states))
+        regressor.set_params(
+            verbose=self.settings["progress"],
+            initial=None if not self.before else str(weights_of(self.before[0])),
+            checkpoints=str(states),
+        )
         # A clip's wrong captions are held out with its own one.
         scorer.fit(embeddings, y, groups="recipe" if y is None else [*map(str, pairs.audio)])
         scorer.regressor_.set_params(checkpoints=None, initial=None)
@@ -191,8 +192,7 @@ class _Stage:
         teacher = Scorer.label_free(self.recipe, **self.settings)
         return teacher.fit(self.pairs.take(range(min(len(self.pairs), _REFERENCE_PAIRS))))
 
-    def _digest(self, embeddings: CachedPairs, y: Any) -> str:
-        regressor = self.spec.stage(self._own)
+    def _digest(self, regressor: Any, embeddings: CachedPairs, y: Any) -> str:
         settings = {name: str(value) for name, value in regressor.get_params().items()}
         return digest_of(
             json.dumps([self.name, settings, self.spec.tokens], sort_keys=True),
@@ -228,12 +228,6 @@ def _load_teacher(teacher: str, recipe: Recipe, **settings: Any) -> Scorer:
     if isinstance(scorer.regressor_, AudioCaptioner):
         raise StackingError("this model writes captions. Name one that gives scores.")
     return scorer
-
-
-def _one_or_listed(what: str, mistakes: list[str]) -> str:
-    return (
-        mistakes[0] if len(mistakes) == 1 else f"{len(mistakes)} {what}:\n{bullet_list(mistakes)}"
-    )
 
 
 def _read(where: str, data: str) -> Pairs:
