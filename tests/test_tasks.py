@@ -121,19 +121,28 @@ def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, signal
+import os, signal, sys, time
+from functools import partial
+from pathlib import Path
 import joblib
 from xacle_stack._tasks import run_tasks
 
+def meet(folder, name):  # each of the two workers has a task: one without ends after minutes
+    (folder / name).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    return name
+
 with joblib.parallel_config(backend="loky", n_jobs=2):
-    assert list(run_tasks(len, ["a", "bc", "def"])) == [1, 2, 3]
+    assert list(run_tasks(partial(meet, Path(sys.argv[1])), ["a", "b"])) == ["a", "b"]
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_workers_of_loky_end_with_the_process_that_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE) as killed:
+def test_workers_of_loky_end_with_the_process_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
         # Its end is reached when the last process that has the pipe is gone.
         assert killed.communicate(timeout=100)[0] == b""
     assert killed.returncode == -signal.SIGKILL
