@@ -21,12 +21,6 @@ _MIN_VARIANCE = 1e-9
 def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
     """Return each listener's noise variance relative to the average; ones if they do not differ.
 
-    It is ``(ν s² + rss_j) / (ν + df_j)``, which adds ν observations of a common variance s² to the
-    sum of squared residuals and the degrees of freedom of listener j.  ν and s² maximise the
-    marginal likelihood under the prior s² ν / χ²(ν) of a variance.  A squared residual counts as
-    1/φ of a degree of freedom if squared residuals vary φ times as much as those of normal noise;
-    see `_overdispersion`.
-
     Parameters
     ----------
     ratings : NumberedRatings
@@ -39,9 +33,39 @@ def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
     noise : ndarray of shape (n_listeners,)
         Positive; the mean of 1 / noise over the ratings is 1.
     """
-    overdispersion = _overdispersion(ratings, fitted.residuals**2)
-    squares = ratings.by_listener(fitted.residuals**2) / fitted.noise_variance / overdispersion
-    freedom = ratings.by_listener(np.maximum(1 - fitted.leverage, 0)) / overdispersion
+    squares = fitted.residuals**2 / fitted.noise_variance
+    noise = shrunken_variances(ratings, squares, 1 - fitted.leverage)
+    if noise is None:
+        return np.ones(ratings.n_listeners)
+    noise *= np.mean(1 / noise[ratings.listener])
+    return noise
+
+
+def shrunken_variances(
+    ratings: NumberedRatings, squares: FloatArray, freedom: FloatArray
+) -> FloatArray | None:
+    """Return each listener's variance, or None if the variances do not differ significantly.
+
+    It is ``(ν s² + ss_j) / (ν + df_j)``, which adds ν observations of a common variance s² to the
+    sum of squared deviations and the degrees of freedom of listener j.  ν and s² maximise the
+    marginal likelihood under the prior s² ν / χ²(ν) of a variance.  A squared deviation counts as
+    1/φ of a degree of freedom if squared deviations vary φ times as much as those of normal noise;
+    see `_overdispersion`.
+
+    Parameters
+    ----------
+    ratings : NumberedRatings
+    squares, freedom : ndarray of shape (n_ratings,)
+        The squared deviation of each rating, and what it adds to the degrees of freedom.
+
+    Returns
+    -------
+    variances : ndarray of shape (n_listeners,) or None
+        Positive.
+    """
+    overdispersion = _overdispersion(ratings, squares)
+    squares = ratings.by_listener(squares) / overdispersion
+    freedom = ratings.by_listener(np.maximum(freedom, 0)) / overdispersion
 
     def deviance(parameters: FloatArray) -> float:
         common, df = np.exp(parameters)
@@ -54,7 +78,7 @@ def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
         return float(-2 * likelihoods.sum())
 
     if not freedom.sum() > 0:
-        return np.ones(ratings.n_listeners)
+        return None
     equal = squares.sum() / freedom.sum()
     found = optimize.minimize(
         deviance,
@@ -66,11 +90,10 @@ def relative_noise(ratings: NumberedRatings, fitted: Effects) -> FloatArray:
         ],
     )
     if freedom.sum() * (np.log(equal) + 1) - found.fun < SIGNIFICANT_GAIN:
-        return np.ones(ratings.n_listeners)
+        return None
     common, df = np.exp(found.x)
-    noise: FloatArray = (df * common + squares) / (df + freedom)
-    noise *= np.mean(1 / noise[ratings.listener])
-    return noise
+    variances: FloatArray = (df * common + squares) / (df + freedom)
+    return variances
 
 
 def _overdispersion(ratings: NumberedRatings, squares: FloatArray) -> float:
