@@ -292,7 +292,13 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
         ({**CHEAP, "x": {"kind": "ensemble", "of": ["linear"] * 2}}, {}, "'linear'.* twice"),
         (CHEAP, {"seeds": "3"}, "seeds: .*valid integer"),
         (CHEAP, {"seeds": True}, "seeds: .*valid integer"),
-        (CHEAP, {"listener_model": "yes"}, "listener_model: .*boolean"),
+        (CHEAP, {"listener_model": "yes"}, "listener_model: expected true, false, .*'yes'"),
+        (CHEAP, {"listener_model": {"screen": 5}}, "screen: .*did you mean 'screening'"),
+        (
+            CHEAP,
+            {"listener_model": {"noise": 1, "screening": -5}},
+            r"listener_model: 2 settings(.|\n)*noise must be True or False(.|\n)*screening .* -5",
+        ),
         (CHEAP, {"subset_sizes": ["1"]}, "subset_sizes.0: .*valid integer"),
         ({"x": {"kind": "cosine"}}, {}, "systems.x.space: field required"),
         ({"x": {"kind": "cosine", "space": "mini-mod"}}, {}, "'mini-mod' "),
@@ -350,6 +356,18 @@ def test_every_parameter_of_a_system_can_be_set() -> None:
     assert (network.hidden, network.n_layers, network.weight_decay) == (64, 1, 0.1)
     assert network.space == "mini-mel"
     assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
+
+
+def test_the_listener_model_is_a_switch_or_a_table() -> None:
+    for value, expected in (
+        (False, None),
+        (True, {}),
+        ({"standardize": True, "screening": 5}, {"standardize": True, "screening": 5}),
+    ):
+        recipe = with_systems(CHEAP, listener_model=value)
+        found = recipe.listener_model
+        assert (found and found.parameters) == expected
+        assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
 
 
 def test_without_systems_one_of_each_kind_is_compared() -> None:

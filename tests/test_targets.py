@@ -54,6 +54,22 @@ def test_a_listener_model_gives_scores_and_weights_in_the_order_of_the_pairs() -
     assert np.ptp(targets.sample_weight) > 0  # they have from one to four ratings
 
 
+def test_a_listener_model_takes_its_settings_from_the_recipe(caplog) -> None:
+    pairs = rated(n_listeners=4)
+    ratings = pairs.ratings
+    ratings.scores[:2] = 0.1, 9.9
+    settings = {"biases": False, "noise": False, "standardize": True, "screening": 2.5}
+    targets = training_targets(pairs, recipe_of(listener_model=settings))
+    model = ListenerModel(score_range=(0, 10), **settings)
+    model.fit(ratings.pair_ids, ratings.listener_ids, ratings.scores)
+    assert not model.counted_.all()
+    np.testing.assert_array_equal(targets.scores, model.scores_for(pairs.ids))
+    assert (targets.scores != training_targets(pairs, recipe_of(listener_model=True)).scores).any()
+    wide = {"screening": 1e-6}
+    training_targets(pairs, recipe_of(listener_model=wide))
+    assert "40 of 40 pair(s) have no two ratings within 1e-06 points of each other" in caplog.text
+
+
 def test_one_listener_leaves_the_scores_as_they_are(caplog) -> None:
     pairs = rated(n_listeners=1)
     targets = training_targets(pairs, recipe_of(listener_model=True))
@@ -68,7 +84,7 @@ def test_ratings_are_needed(make_data: WriteData) -> None:
     with pytest.raises(PairsError, match=r"meta_data/train\.csv .*wav_file_name,text,score"):
         training_targets(read_pairs(data, "train"), recipe_of(listener_model=True))
     pairs = pairs_of(("a", "b"), Ratings(("0.wav",), ("listener",), np.array([3.0])))
-    message = "listener_model = true in the recipe, split 'train': 1 pair.s. have no rating; add"
+    message = "listener_model in the recipe, split 'train': 1 pair.s. have no rating; add"
     with pytest.raises(PairsError, match=message):
         training_targets(pairs, recipe_of(listener_model=True))
     with pytest.raises(PairsError, match="'train' .*no scores"):

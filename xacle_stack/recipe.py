@@ -12,7 +12,8 @@ A recipe is a TOML file::
 
     precision = "float32"                  # or bfloat16, float16: for the big encoders
     subset_sizes = [1, 2]                  # the smaller stacks beside that of all spaces
-    listener_model = true                  # train on scores freed of the listeners' habits
+    listener_model = true                  # train on scores freed of the listeners' habits; or a
+                                           # table, [listener_model], of ListenerModel's parameters
 
     [checkpoints]                          # where an encoder's default is not wanted
     beats = "path/to/weights.pt"
@@ -43,11 +44,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
     Strict,
-    StrictBool,
     ValidationError,
     model_validator,
 )
@@ -62,6 +63,7 @@ from xacle_stack.encoders import (
     read_fingerprints,
 )
 from xacle_stack.features import FeatureBuilder
+from xacle_stack.listeners import ListenerModel
 from xacle_stack.recipe_file import mistakes_error, read_settings, recipe_path
 from xacle_stack.stacking import Stacker
 from xacle_stack.systems.specs import (
@@ -108,6 +110,23 @@ class StackerSettings(Parameters):
     estimator = Stacker
 
 
+class ListenerSettings(Parameters):
+    """Parameters of the :class:`~xacle_stack.ListenerModel`."""
+
+    estimator = ListenerModel
+
+
+def _listener_settings(value: Any) -> Any:
+    """Return ``true`` as an empty table and ``false`` as None."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None or isinstance(value, dict | ListenerSettings):
+        return value
+    raise ValueError(
+        f"expected true, false, or a table [listener_model] with its parameters, got {value!r}"
+    )
+
+
 class Recipe(BaseModel):
     """One experiment, validated.
 
@@ -119,8 +138,9 @@ class Recipe(BaseModel):
     precision : str
     subset_sizes : tuple of int
         How many spaces the smaller stacks have that `xacle-stack stack` fits beside that of all.
-    listener_model : bool
-        Whether to train on what a :class:`~xacle_stack.ListenerModel` makes of the single ratings.
+    listener_model : ListenerSettings or None
+        How to train on what a :class:`~xacle_stack.ListenerModel` makes of the single ratings; None
+        to train on the mean ratings.  A recipe may also say true or false.
     checkpoints, code : mapping of str to str
     views : mapping of str to int
         How many augmented views of each training clip are cached, by encoder.
@@ -140,7 +160,7 @@ class Recipe(BaseModel):
     auxiliary: tuple[str, ...] = ()
     precision: Precision = "float32"
     subset_sizes: tuple[Annotated[PositiveInt, Strict()], ...] = (1, 2)
-    listener_model: StrictBool = False
+    listener_model: Annotated[ListenerSettings | None, BeforeValidator(_listener_settings)] = None
     checkpoints: Mapping[str, str] = Field(default_factory=dict)
     code: Mapping[str, str] = Field(default_factory=dict)
     views: Mapping[str, Annotated[PositiveInt, Field(le=1000)]] = Field(default_factory=dict)

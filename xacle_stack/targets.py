@@ -39,7 +39,7 @@ class Targets:
 def training_targets(pairs: Pairs, recipe: Recipe) -> Targets:
     """Return what a recipe trains with on some pairs.
 
-    The scores are the mean ratings, or with ``listener_model = true`` what a
+    The scores are the mean ratings, or with ``listener_model`` in the recipe what a
     :class:`~xacle_stack.ListenerModel` makes of the single ratings, weighted by how sure it is.
 
     Raises
@@ -50,23 +50,22 @@ def training_targets(pairs: Pairs, recipe: Recipe) -> Targets:
     """
     if pairs.scores is None:
         raise PairsError(f"the split {pairs.split!r} has no scores to fit on.")
-    if not recipe.listener_model:
+    if recipe.listener_model is None:
         return Targets(pairs.scores)
     ratings = pairs.ratings
     if ratings is None:
         raise PairsError(
-            f"listener_model = true in the recipe needs the rating of every listener, and the "
+            f"listener_model in the recipe needs the rating of every listener, and the "
             f"split {pairs.split!r} has only average scores. Add meta_data/{pairs.split}.csv "
             "with wav_file_name,text,score,listener_id, or leave listener_model out."
         )
-    model = ListenerModel(score_range=(MIN_SCORE, MAX_SCORE))
+    settings = {"score_range": (MIN_SCORE, MAX_SCORE), **recipe.listener_model.parameters}
+    model = ListenerModel(**settings)
     try:
         model.fit(ratings.pair_ids, ratings.listener_ids, ratings.scores)
         return Targets(model.scores_for(pairs.ids), model.weights_for(pairs.ids))
     except PairsError as error:
-        raise PairsError(
-            f"listener_model = true in the recipe, split {pairs.split!r}: {error}"
-        ) from None
+        raise PairsError(f"listener_model in the recipe, split {pairs.split!r}: {error}") from None
 
 
 def training_set(

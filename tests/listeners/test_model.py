@@ -1,4 +1,5 @@
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_equal_ratings_give_equal_scores_whatever_their_weights() -> None:
     assert set(model.scores_for(range(50))) == {5.1}
 
 
-@pytest.mark.parametrize("settings", [{}, {"scale": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"scale": True}, {"standardize": True}], ids=str)
 def test_rows_may_come_in_any_order(settings: dict[str, bool], rng: np.random.Generator) -> None:
     data = simulate(2, bias=1.0, carelessness=0.5)
     order = rng.permutation(len(data.pair))
@@ -237,7 +238,7 @@ def test_one_pair_and_one_rating() -> None:
     assert (model.scores_.tolist(), model.posterior_means_.tolist()) == ([4], [4])
 
 
-@pytest.mark.parametrize("settings", [{}, {"scale": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"scale": True}, {"standardize": True}], ids=str)
 def test_constant_ratings(settings: dict[str, bool], rng: np.random.Generator) -> None:
     pair, listener = np.repeat(np.arange(20), 3), rng.integers(5, size=60)
     model = ListenerModel(**settings).fit(pair, listener, np.full(60, 7.3))
@@ -246,7 +247,7 @@ def test_constant_ratings(settings: dict[str, bool], rng: np.random.Generator) -
     assert not model.noise_.any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"scale": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"scale": True}, {"standardize": True}], ids=str)
 def test_ratings_without_noise(settings: dict[str, bool]) -> None:
     data = few_ratings(1)
     exact = data.truth[data.pair] + data.bias[data.listener]
@@ -324,6 +325,106 @@ def test_other_mistakes_are_told() -> None:
         model.weights_for("a")
     with pytest.raises(NotFittedError):
         ListenerModel().scores_for(["a"])
+
+
+PLAIN = {"biases": False, "noise": False}
+
+
+def test_without_any_effect_the_scores_are_plain_means() -> None:
+    data = simulate(0, bias=1.0, spread=0.3, carelessness=0.5)
+    assert fit(data).listener_variance_ > 0
+    np.testing.assert_array_equal(fit(data, **PLAIN).scores_for(range(300)), plain_means(data))
+
+
+def test_standardised_ratings_are_closer_to_the_truth() -> None:
+    data = simulate(0, bias=1.0, spread=0.5, n_pairs=600)
+    model = fit(data, standardize=True, score_range=NO_ENDS, **PLAIN)
+    found = squared_error(model.scores_for(range(600)), data.truth)
+    assert found < 0.7 * squared_error(plain_means(data), data.truth)
+    assert np.corrcoef(by_listener(model, model.bias_), data.bias)[0, 1] > 0.8
+    assert np.corrcoef(by_listener(model, model.scale_), data.scale)[0, 1] > 0.8
+    # Unlike the mixed model, it can compare listeners who share no pair.
+    alone = data.pair * 60 + data.listener
+    model = ListenerModel(standardize=True).fit(alone, data.listener, data.ratings)
+    assert np.corrcoef(by_listener(model, model.bias_), data.bias)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("more", [PLAIN, {}, {"scale": True}], ids=str)
+def test_habits_are_said_on_each_listeners_own_scale(more: dict[str, bool]) -> None:
+    data = simulate(1, bias=1.0, spread=0.4)
+    model = fit(data, standardize=True, score_range=NO_ENDS, **more)
+    scores = model.scores_for(range(300))[data.pair]
+    own = [by_listener(model, of)[data.listener] for of in (model.bias_, model.scale_)]
+    residuals = (
+        data.ratings - data.ratings.mean() - own[0] - own[1] * (scores - data.ratings.mean())
+    )
+    off = [residuals[data.listener == listener].mean() for listener in range(60)]
+    assert np.std(off) < 0.4 < data.bias.std()
+    noise = by_listener(model, model.noise_)[data.listener]
+    assert np.sqrt(np.mean((residuals / noise) ** 2)) == pytest.approx(np.sqrt(3 / 4), rel=0.1)
+
+
+def test_listeners_alike_are_not_standardised() -> None:
+    changed = 0
+    for seed in range(20):
+        data = simulate(seed, n_pairs=100)
+        scores = fit(data, standardize=True, **PLAIN).scores_for(range(100))
+        changed += (scores != plain_means(data)).any()
+    assert changed <= 3  # two tests at 1 %, and a margin
+
+
+def test_good_pairs_make_a_listener_look_lenient_to_standardisation() -> None:
+    # Each batch of pairs has listeners of its own.
+    batch = np.arange(20).repeat(10)
+    truth = np.linspace(0, 10, 20)[batch]
+    pair = np.arange(200).repeat(4)
+    listener = 4 * batch[pair] + np.tile(np.arange(4), 200)
+    ratings = truth[pair] + np.random.default_rng(0).normal(size=800)
+    mixed = ListenerModel().fit(pair, listener, ratings)
+    wrong = ListenerModel(standardize=True, **PLAIN).fit(pair, listener, ratings)
+    assert np.corrcoef(mixed.scores_, truth)[0, 1] > 0.95
+    assert np.ptp(wrong.scores_.reshape(20, 10).mean(axis=1)) < 1
+
+
+def test_screening_leaves_out_ratings_that_no_other_confirms(caplog) -> None:
+    pairs = ["a", "a", "a", "b", "b", "c", "d", "d"]
+    listeners = ["x", "y", "z", "x", "y", "x", "x", "only here"]
+    ratings = [1.0, 3.0, 9.0, 2.0, 8.0, 5.0, 3.3, 8.3]
+    with caplog.at_level(logging.INFO):
+        model = ListenerModel(screening=5, **PLAIN).fit(pairs, listeners, ratings)
+    assert model.counted_.tolist() == [True, True, False, True, True, True, True, True]
+    assert model.scores_for(["a", "b", "c", "d"]).tolist() == pytest.approx([2, 5, 5, 5.8])
+    assert model.unconfirmed_pair_ids_ == ("b", "c")
+    assert "1 of 8 ratings do not count" in caplog.text
+    assert "2 of 4 pair(s) have no two ratings within 5 points" in caplog.text
+    assert "all 3 ratings of these pairs count:\n  - 'b'\n  - 'c'" in caplog.text
+    assert ListenerModel().fit(pairs, listeners, ratings).counted_.all()
+
+
+@pytest.mark.parametrize("settings", [{"standardize": True}, {"standardize": True, "scale": True}])
+def test_a_listener_without_a_rating_that_counts_is_average(settings: dict[str, bool]) -> None:
+    data = simulate(0, bias=1.0, spread=0.3)
+    pair, listener = [*data.pair, 0], [*data.listener, 60]
+    ratings = [*data.ratings, data.ratings.max() + 6]
+    model = ListenerModel(screening=5, **settings).fit(pair, listener, ratings)
+    assert model.listener_ids_[-1] == 60
+    assert not model.counted_[-1]
+    assert abs(model.bias_[-1]) < 0.2
+    assert model.scale_[-1] == pytest.approx(1, abs=0.1)
+    assert np.isfinite(model.noise_[-1])
+
+
+def test_unusable_settings_are_told_together() -> None:
+    data = few_ratings(0)
+    model = ListenerModel(biases="no", noise=1, screening=float("nan"), score_range=(10, 0))
+    with pytest.raises(PairsError, match="4 settings are unusable") as told:
+        model.fit(data.pair, data.listener, data.ratings)
+    for fact in ("biases .*'no'", "noise must be True or False, got 1", "screening .*above 0.*nan"):
+        assert re.search(fact, str(told.value))
+    assert "score_range must be a lower and a higher number, got (10, 0)" in str(told.value)
+    for screening in (0, -1, np.inf, "5", True):
+        with pytest.raises(PairsError, match="screening must be a finite number above 0"):
+            ListenerModel(screening=screening).fit(data.pair, data.listener, data.ratings)
 
 
 def test_half_of_the_real_listeners_predict_the_others(real_data: Path) -> None:

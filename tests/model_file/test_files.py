@@ -183,9 +183,13 @@ def read_schema(content: bytes) -> bytes:
 
 def test_a_listener_model_is_saved(tmp_path: Path, rng) -> None:
     pairs, listeners = rng.integers(20, size=200), rng.integers(5, size=200)
-    model = ListenerModel().fit(pairs, listeners, pairs % 7 + listeners % 2 + rng.normal(size=200))
-    again = load_model(save_model(tmp_path / "listeners.skops", model))
-    np.testing.assert_array_equal(again.scores_for([3, 4]), model.scores_for([3, 4]))
+    ratings = pairs % 7 + listeners % 2 + rng.normal(size=200)
+    for settings in ({}, {"standardize": True, "screening": 0.5}):
+        model = ListenerModel(**settings).fit(pairs, listeners, ratings)
+        again = load_model(save_model(tmp_path / "listeners.skops", model))
+        assert again.get_params() == model.get_params()
+        np.testing.assert_array_equal(again.scores_for([3, 4]), model.scores_for([3, 4]))
+        np.testing.assert_array_equal(again.counted_, model.counted_)
 
 
 def test_unusable_files_say_why(tmp_path: Path) -> None:

@@ -274,9 +274,7 @@ class ListenerModel(BaseEstimator):
             )
         ends = self.score_range
         if ends is not None and not (
-            np.shape(ends) == (2,)
-            and all(map(_is_number, ends))
-            and ends[0] < ends[1]
+            np.shape(ends) == (2,) and all(map(_is_number, ends)) and ends[0] < ends[1]
         ):
             mistakes.append(f"score_range must be a lower and a higher number, got {ends!r}")
         if mistakes:
