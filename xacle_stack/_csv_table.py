@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from xacle_stack._files import is_regular_file
+from xacle_stack._files import is_regular_file, write_atomically
 from xacle_stack.errors import PairsError, XacleStackError, bullet_list
 
 # No caption is longer.  The limit is below the 131,072 characters of Python's csv module, which
@@ -72,6 +72,21 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
     for row in rows:
         (always if any("\r" in str(cell) for cell in row) else as_needed).writerow(row)
     return file.getvalue()
+
+
+def write_csv(path: Path, pieces: Iterable[str], error: type[XacleStackError] = PairsError) -> None:
+    """Write the pieces of a CSV file's text in UTF-8; the file is replaced in one step.
+
+    Raises
+    ------
+    XacleStackError
+        Of the type `error`, if the file or its folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (piece.encode() for piece in pieces))
+    except OSError as failure:
+        raise error(f"{path}: cannot be written: {failure.strerror}.") from None
 
 
 @dataclass(frozen=True)

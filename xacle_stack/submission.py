@@ -9,14 +9,13 @@ are named by their ids ``FILE#1``, ``FILE#2`` …
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from xacle_stack._csv_table import CsvTable, csv_text, plain_number
-from xacle_stack._files import write_atomically
+from xacle_stack._csv_table import CsvTable, csv_text, plain_number, write_csv
 from xacle_stack._rows import repeated_rows, row_blocks
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import SubmissionError, bullet_list
@@ -60,14 +59,14 @@ def write_predictions(
         raise SubmissionError(f"scores that are NaN or infinite:\n{bullet_list(bad)}")
     column = _TEST_SCORE if split == "test" else _SCORE
 
-    def pieces() -> Iterator[bytes]:
-        yield csv_text([(_ID, column)]).encode()
+    def pieces() -> Iterator[str]:
+        yield csv_text([(_ID, column)])
         for rows in row_blocks(0, len(scores)):
             # Adding zero turns a rounded -0.00 into 0.00.
             texts = [f"{round(score, 2) + 0.0:.2f}" for score in scores[rows].tolist()]
-            yield csv_text(zip(pair_ids[rows], texts, strict=True)).encode()
+            yield csv_text(zip(pair_ids[rows], texts, strict=True))
 
-    _write(Path(path), pieces())
+    write_csv(Path(path), pieces(), SubmissionError)
 
 
 def write_evaluation(path: Path | str, evaluation: Evaluation) -> None:
@@ -91,7 +90,7 @@ def write_evaluation(path: Path | str, evaluation: Evaluation) -> None:
     values = {name: float(estimate) for name, estimate in evaluation.as_dict().items()}
     rows = [(name, 0.0 if math.isnan(value) else value) for name, value in values.items()]
     text = csv_text([("metric", "value"), *rows, ("N", evaluation.n_pairs)])
-    _write(Path(path), [text.encode()])
+    write_csv(Path(path), [text], SubmissionError)
 
 
 def read_predictions(path: Path | str, pair_ids: Sequence[str]) -> FloatArray:
@@ -156,14 +155,6 @@ def predicted_split(path: Path | str) -> str:
     """Return "validation", "test" or "pairs", by the name of the column of scores."""
     found = {_SCORE: "validation", _TEST_SCORE: "test"}
     return found.get(_open(path).columns["score"], "pairs")
-
-
-def _write(path: Path, pieces: Iterable[bytes]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, pieces)
-    except OSError as error:
-        raise SubmissionError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
 def _open(path: Path | str) -> CsvTable:

@@ -22,7 +22,6 @@ from xacle_stack.cli.options import (
 )
 from xacle_stack.cli.scorers import chosen_scorer
 from xacle_stack.cli.show import console, new_store_said
-from xacle_stack.errors import PairsError
 
 
 def caption(
@@ -70,8 +69,7 @@ def caption(
     if similarity is not None and data is None:
         raise typer.BadParameter("--similarity is to the captions of --data.")
 
-    from xacle_stack._csv_table import csv_text, not_a_formula
-    from xacle_stack._files import write_atomically
+    from xacle_stack._csv_table import csv_text, not_a_formula, write_csv
     from xacle_stack.captions import caption_similarity, write_captions
     from xacle_stack.pairs import Pairs
 
@@ -110,12 +108,7 @@ def caption(
             "similarity": [f"{x:.4f}" for x in found],
         }
     path = out or Path(f"captions-{name_in_files(pairs.split)}.csv")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [tuple(columns), *zip(*columns.values(), strict=True)]
-        write_atomically(path, csv_text(rows).encode())
-    except OSError as error:
-        raise PairsError(f"{path}: cannot be written: {error.strerror}.") from None
+    write_csv(path, [csv_text([tuple(columns), *zip(*columns.values(), strict=True)])])
     console.print(f"{len(pairs)} captions: {path}", soft_wrap=True)
     if similarity is not None:
         console.print(

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xacle_stack._csv_table import csv_text
-from xacle_stack._files import write_atomically
+from xacle_stack._csv_table import csv_text, write_csv
 from xacle_stack._rows import row_blocks
 from xacle_stack._types import FloatArray
 from xacle_stack.errors import PairsError, bullet_list
@@ -112,11 +111,7 @@ class ScoredPairs:
 
     def write(self, path: Path) -> None:
         """Write the CSV; a PairsError says that this cannot be done."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (piece.encode() for piece in self._csv_pieces()))
-        except OSError as error:
-            raise PairsError(f"{path}: cannot be written: {error.strerror}.") from None
+        write_csv(path, self._csv_pieces())
 
     def _numbers(self) -> dict[str, FloatArray]:
         """Return what is known of each pair, by the name of its column."""
