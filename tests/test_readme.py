@@ -12,7 +12,7 @@ import pytest
 from support import write_csv
 from typer.main import get_command
 
-from xacle_stack import FeatureBuilder, Stacker, list_splits, read_pairs
+from xacle_stack import FeatureBuilder, ListenerModel, Stacker, list_splits, read_pairs
 from xacle_stack.cli import app
 from xacle_stack.experiment import fill_cache
 from xacle_stack.recipe import Recipe, read_recipe
@@ -185,9 +185,20 @@ def test_the_page_of_recipes_shows_every_setting(tmp_path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.model_fields_set == set(Recipe.model_fields)
     shown = set(re.findall(r"^#? ?(\w+) = ", text, flags=re.MULTILINE))
-    for estimator in (FeatureBuilder, Stacker):
+    for estimator in (FeatureBuilder, ListenerModel, Stacker):
         settings = set(inspect.signature(estimator).parameters) - NOT_IN_RECIPES
         assert settings <= shown, estimator
+
+
+def test_the_page_of_recipes_has_the_targets_of_spo_clapscore(tmp_path: Path) -> None:
+    path = tmp_path / "spo_targets.toml"
+    path.write_text(block_that_begins("# spo_targets.toml", "toml"))
+    plain = {"biases": False, "noise": False}
+    assert read_recipe(path).listener_model.parameters == {
+        **plain,
+        "standardize": True,
+        "screening": 5,
+    }
 
 
 def test_the_page_of_recipes_names_every_recipe() -> None:
