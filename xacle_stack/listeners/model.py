@@ -41,7 +41,7 @@ class ListenerModel(BaseEstimator):
     """Estimates the average rating of all listeners for each pair.
 
     ``rating = μ + scale_j · (score_i − μ) + bias_j + noise`` with the mean rating μ, and a noise
-    variance for each listener j.  The defaults were best on simulated and real listeners.
+    variance for each listener j.
 
     Parameters
     ----------
