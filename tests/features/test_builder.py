@@ -13,6 +13,7 @@ from xacle_stack.features import (
     cosine_similarity,
     lexical_overlap,
     pair_features,
+    proximities,
 )
 from xacle_stack.pairs import Pairs
 
@@ -305,3 +306,38 @@ def test_only_the_embeddings_of_the_rows_are_read() -> None:
     assert np.isfinite(table[good].values).all()
     with pytest.raises(FeatureError, match="space 'one': .* row 1"):
         table[[10, 11]].values
+
+
+def test_proximities_are_a_block_of_each_space_where_they_are_asked_for() -> None:
+    source = random_embeddings(0)
+    plain = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3).fit(source)
+    builder = FeatureBuilder(["one", "two"], ["tags:logits"], n_components=3, proximities=True)
+    table, before = builder.fit_transform(source), plain.transform(source)
+    assert table.families["one"][5:] == ("one/cosine", "one/proximities", "tags/logits")
+    assert not any("proximities" in name for name in before.blocks)
+    for name in before.blocks:  # all others are as without
+        np.testing.assert_array_equal(table.block(name), before.block(name))
+    for space in ("one", "two"):
+        expected = proximities(source.audio(space), source.text(space))
+        np.testing.assert_array_equal(table.block(f"{space}/proximities"), expected)
+    for row in range(3):
+        alone = builder.transform(source[[row]])
+        np.testing.assert_array_equal(alone.values[0], table.values[row])
+
+
+def test_bad_proximities_are_told() -> None:
+    source = random_embeddings(0)
+    with pytest.raises(FeatureError, match="proximities must be True or False, got 'yes'"):
+        FeatureBuilder(["one"], proximities="yes").fit(source)
+    with pytest.raises(FeatureError, match=r"called like blocks of pair.*'one/proximities'"):
+        FeatureBuilder(["one"], ["one:proximities"]).fit(source)
+    broken = source.text("one").copy()
+    broken[4] = 0
+    spaces = {"one": (source.audio("one"), broken)}
+    table = (
+        FeatureBuilder(["one"], n_components=2, proximities=True)
+        .fit(source)
+        .transform(PairEmbeddings(spaces))
+    )
+    with pytest.raises(FeatureError, match="space 'one': text embeddings.* row 4"):
+        table.block("one/proximities")

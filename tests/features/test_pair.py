@@ -7,6 +7,7 @@ from xacle_stack.features.pair import (
     lexical_overlap,
     normalised_pairs,
     pair_features,
+    proximities,
 )
 
 
@@ -48,6 +49,34 @@ def test_scale_does_not_matter(pairs, scale: float) -> None:
     )
 
 
+def test_proximities_are_their_formulas(pairs) -> None:
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in map(np.float64, pairs))
+    cosine = (a * b).sum(axis=1)
+    expected = [cosine, np.arccos(cosine), abs(a - b).sum(1), np.sqrt(((a - b) ** 2).sum(1))]
+    found = proximities(*pairs)
+    np.testing.assert_allclose(found, np.column_stack(expected), rtol=1e-5, atol=1e-6)
+    assert found.dtype == np.float32
+    for row in range(len(a)):
+        np.testing.assert_array_equal(proximities(*(x[[row]] for x in pairs))[0], found[row])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_angle_is_right_where_vectors_are_nearly_equal_or_opposite(dtype) -> None:
+    a = np.array([[1, 0]] * 6, dtype=dtype)
+    angles = np.array([0, 1e-4, 1e-3, np.pi - 1e-3, np.pi - 1e-4, np.pi])
+    b = np.column_stack([np.cos(angles), np.sin(angles)]).astype(dtype)
+    tiny = np.finfo(dtype).eps
+    found = proximities(a, b)
+    np.testing.assert_allclose(found[:, 1], angles, rtol=2 * tiny, atol=2 * tiny)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 512)).astype(dtype)
+    assert (proximities(vectors, vectors) == proximities(vectors, 4 * vectors)).all()
+    np.testing.assert_array_equal(proximities(vectors, vectors)[:, 1:], 0)
+    opposite = proximities(vectors, -vectors)
+    np.testing.assert_allclose(opposite[:, 1], np.pi, rtol=tiny)
+    np.testing.assert_allclose(opposite[:, [0, 3]], [[-1, 2]] * 50, rtol=8 * tiny)
+
+
 def test_caller_arrays_stay_untouched(pairs) -> None:
     before = [x.copy() for x in pairs]
     pair_features(*pairs)
@@ -56,7 +85,9 @@ def test_caller_arrays_stay_untouched(pairs) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-@pytest.mark.parametrize("function", [pair_features, cosine_similarity, normalised_pairs])
+@pytest.mark.parametrize(
+    "function", [pair_features, proximities, cosine_similarity, normalised_pairs]
+)
 def test_a_row_without_direction_is_named(pairs, function, value: float) -> None:
     a, b = pairs
     b = b.copy()

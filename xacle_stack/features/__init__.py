@@ -5,7 +5,12 @@ from xacle_stack.features.builder import FeatureBuilder
 from xacle_stack.features.captioned import CaptionedSequenceBuilder, CaptionedSequences
 from xacle_stack.features.embeddings import PairEmbeddings
 from xacle_stack.features.novelty import Novelty
-from xacle_stack.features.pair import cosine_similarity, lexical_overlap, pair_features
+from xacle_stack.features.pair import (
+    cosine_similarity,
+    lexical_overlap,
+    pair_features,
+    proximities,
+)
 from xacle_stack.features.pair_blocks import AGREEMENT
 from xacle_stack.features.sequences import PairSequences, SequenceBuilder
 from xacle_stack.features.vectors import VectorBuilder
@@ -33,4 +38,5 @@ __all__ = [
     "cosine_similarity",
     "lexical_overlap",
     "pair_features",
+    "proximities",
 ]

@@ -19,6 +19,7 @@ from xacle_stack.features.embeddings import EmbeddingSource
 from xacle_stack.features.pair_blocks import (
     AGREEMENT,
     PAIR_FEATURES,
+    PROXIMITIES,
     Auxiliary,
     PairBlocks,
     auxiliary_block,
@@ -58,6 +59,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         caption's words, becomes the two columns of :func:`lexical_overlap`.
     text_auxiliary : sequence of str, default=()
         Outputs of captions, likewise shared, such as ``"all-minilm-l6-v2:embedding"``.
+    proximities : bool, default=False
+        Whether each space also has the block ``"SPACE/proximities"``, the cosine, the angle and
+        two distances of :func:`~xacle_stack.features.proximities`.
     n_components : int, default=8
         The size of each space's projection.
     random_state : int, default=0
@@ -77,8 +81,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     See :class:`PairEmbeddings`.
     """
 
-    # Builders that were saved before there were auxiliaries of captions have none.
+    # Builders that were saved before there were these settings have none of them.
     text_auxiliary: Sequence[str] = ()
+    proximities: bool = False
 
     def __init__(
         self,
@@ -88,12 +93,14 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         random_state: int = 0,
         *,
         text_auxiliary: Sequence[str] = (),
+        proximities: bool = False,
     ) -> None:
         self.spaces = spaces
         self.auxiliary = auxiliary
         self.text_auxiliary = text_auxiliary
         self.n_components = n_components
         self.random_state = random_state
+        self.proximities = proximities
 
     def fit(self, X: EmbeddingSource, y: object = None) -> Self:
         """Learn the projections from the training pairs, going over them block by block.
@@ -169,7 +176,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         ]
         if wrong:
             raise FeatureError(f"embeddings of another size than in fit:\n{bullet_list(wrong)}")
-        blocks = PairBlocks(X, spaces, auxiliary, self.projections_)
+        blocks = PairBlocks(X, spaces, auxiliary, self.projections_, self.proximities)
         return FeatureTable(blocks, consecutive(blocks.widths), X.pair_ids, blocks.families)
 
     def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[Auxiliary, int]]:
@@ -256,13 +263,16 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         twice = sorted(name for name, n_times in Counter(names).items() if n_times > 1)
         if twice:
             raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice}.")
-        own = {f"{space}/{part}" for space in self.spaces for part in PAIR_FEATURES}
+        parts = (*PAIR_FEATURES, PROXIMITIES)
+        own = {f"{space}/{part}" for space in self.spaces for part in parts}
         shared = sorted(own & set(names))
         if shared:
             raise FeatureError(
                 f"auxiliary outputs that are called like blocks of pair features: {shared}. Give "
                 "the encoder's output another name."
             )
+        if not isinstance(self.proximities, bool):
+            raise FeatureError(f"proximities must be True or False, got {self.proximities!r}.")
         for name, minimum in (("n_components", 1), ("random_state", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:

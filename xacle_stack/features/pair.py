@@ -142,6 +142,51 @@ def pair_features(
     return features
 
 
+def proximities(audio: ArrayLike, text: ArrayLike, *, first_row: int = 0) -> FloatArray:
+    """Return ``[aᵀb, ∠(a, b), |a−b|₁, |a−b|₂]`` for unit a and b.
+
+    The angle is ``2 atan2(|a−b|₂, |a+b|₂)``.  The arc cosine would lose half of the digits where
+    the vectors nearly have the same or the opposite direction.
+
+    Parameters
+    ----------
+    audio, text : array-like of shape (n_pairs, n_dims)
+    first_row : int, default=0
+        What the first row is called in messages, where these are a block of more rows.
+
+    Returns
+    -------
+    proximities : ndarray of shape (n_pairs, 4)
+        The cosine in [-1, 1], the angle in [0, π] radians, and the distances in the L1 and the L2
+        norm, in [0, 2√n_dims] and [0, 2].  Each row depends on its own pair only.
+
+    Raises
+    ------
+    FeatureError
+        If the shapes differ, or a row is zero or not finite.
+
+    References
+    ----------
+    The SVR ensemble of the XACLE challenge, github.com/Snehitc/EnsembleSVR-XACLE; its angle is
+    ``1 − ∠/π``.  Kahan, "How futile are mindless assessments of roundoff", for the angle.
+
+    Examples
+    --------
+    >>> proximities(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])).round(4)
+    array([[0.    , 1.5708, 2.    , 1.4142]])
+    """
+    a, b = normalised_pairs(audio, text, first_row=first_row)
+    difference = a - b
+    distance = np.linalg.norm(difference, axis=1)
+    columns = (
+        np.clip(np.einsum("nd,nd->n", a, b), -1.0, 1.0),
+        2 * np.arctan2(distance, np.linalg.norm(a + b, axis=1)),
+        np.abs(difference).sum(axis=1),
+        distance,
+    )
+    return np.column_stack(columns)
+
+
 def lexical_overlap(audio: ArrayLike, text: ArrayLike, *, first_row: int = 0) -> FloatArray:
     """Return how many of a caption's words are heard in its clip, as share and as Jaccard index.
 

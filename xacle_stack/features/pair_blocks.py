@@ -15,7 +15,7 @@ from xacle_stack.encoders import WORDS
 from xacle_stack.errors import FeatureError
 from xacle_stack.features.agreement import agreement_blocks, agreement_features
 from xacle_stack.features.embeddings import EmbeddingSource
-from xacle_stack.features.pair import lexical_overlap, pair_features
+from xacle_stack.features.pair import lexical_overlap, pair_features, proximities
 from xacle_stack.table import consecutive
 
 AGREEMENT = "agreement"
@@ -23,6 +23,8 @@ AGREEMENT = "agreement"
 AUXILIARY = "auxiliary"
 # The parts of pair_features in their order; all but the last have one column for each dimension.
 PAIR_FEATURES = ("audio", "text", "product", "difference", "square", "cosine")
+# The block of a space's four proximities, for builders that make it.
+PROXIMITIES = "proximities"
 # Rows whose pair features are made at once: what they need stays in the processor's cache.
 _TILE_ROWS = 256
 _TILE_COLUMNS = 1024
@@ -55,12 +57,15 @@ class PairBlocks:
         The number of columns of each auxiliary.
     projections : mapping of str to ndarray of shape (n_pair_features, n_components)
         One for each space.
+    proximities : bool
+        Whether each space has a block of its :func:`~xacle_stack.features.proximities`.
     """
 
     source: EmbeddingSource
     spaces: Mapping[str, int]
     auxiliary: Mapping[Auxiliary, int]
     projections: Mapping[str, FloatArray]
+    proximities: bool = False
 
     def __len__(self) -> int:
         return len(self.source.pair_ids)
@@ -75,6 +80,8 @@ class PairBlocks:
         for space, n_dims in self.spaces.items():
             for part in PAIR_FEATURES:
                 widths[f"{space}/{part}"] = 1 if part == "cosine" else n_dims
+            if self.proximities:
+                widths[f"{space}/{PROXIMITIES}"] = 4
         for auxiliary, width in self.auxiliary.items():
             widths[auxiliary.block] = width
         return {**widths, **self._agreement_widths}
@@ -88,9 +95,9 @@ class PairBlocks:
         shared = tuple(auxiliary.block for auxiliary in self.auxiliary)
         if not self.spaces:
             return {AUXILIARY: shared}
+        parts = (*PAIR_FEATURES, PROXIMITIES) if self.proximities else PAIR_FEATURES
         families = {
-            space: (*(f"{space}/{part}" for part in PAIR_FEATURES), *shared)
-            for space in self.spaces
+            space: (*(f"{space}/{part}" for part in parts), *shared) for space in self.spaces
         }
         return {**families, AGREEMENT: tuple(self._agreement_widths)}
 
@@ -117,6 +124,11 @@ class PairBlocks:
         wants_agreement = any(name in columns for name in self._agreement_widths)
         cosines, projections = [], []
         for space in self.spaces:
+            if (name := f"{space}/{PROXIMITIES}") in columns:
+                with _naming(f"space {space!r}"):
+                    out[:, columns[name]] = proximities(
+                        part.audio(space), part.text(space), first_row=rows.start
+                    )
             if wants_agreement:
                 axes = self.projections[space].T
                 cosines.append(np.empty(len(out), dtype=np.float32))
