@@ -252,6 +252,24 @@ def test_a_system_without_ratings_stands_in_the_same_table(data: Path, tmp_path:
     np.testing.assert_array_equal(scorer.score(pairs), unrated.score(pairs))
 
 
+def test_an_svr_ensemble_is_trained_saved_and_scores(data: Path, tmp_path: Path, caplog) -> None:
+    svr = {"kind": "svr-ensemble", "spaces_a": ["mini-mel"], "n_splits": 3}
+    recipe = make_recipe({"svr": svr}, spaces=[TOY.name, "mini-mel"])
+    (result,) = (one for one in run(data, recipe, tmp_path) if one.split == "test")
+    assert (result.kind, result.n_seeds) == ("svr-ensemble", 1)
+    path = tmp_path / "out" / "models" / "svr.skops"
+    scorer = Scorer.load(path, recipe, store=tmp_path / "another store")
+    members = scorer.regressor_.members_
+    assert [member.spaces for member in members] == [("mini-mel",), ("toy", "mini-mel")]
+    assert result.n_parameters > sum(member.vectors.size for member in members)
+    assert "too few to hold some of them out (that takes 30)" in caplog.text
+    test = read_pairs(data, "test")
+    written = read_predictions(tmp_path / "out" / "scores-test-svr.csv", test.ids)
+    np.testing.assert_allclose(scorer.score(test), written, atol=0.006)
+    alone = scorer.score_clips(test.audio[:1], test.captions[:1])
+    np.testing.assert_allclose(alone, scorer.score(test)[:1], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "system",
     [

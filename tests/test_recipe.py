@@ -119,6 +119,9 @@ space = "mine.py:ToySpace"
 [systems.head]
 kind = "projection-head"
 spaces = ["mine.py:ToySpace"]
+[systems.svr]
+kind = "svr-ensemble"
+spaces_a = ["mine.py:ToySpace"]
 [systems.baseline]
 kind = "lstm"
 frames = "mine.py:ToyFrames:frames"
@@ -128,6 +131,7 @@ text = "mine.py:ToyFrames"
     file = tmp_path / "mine.py"
     assert systems["cosine"].space == f"{file}:ToySpace"
     assert systems["head"].spaces == (f"{file}:ToySpace",)
+    assert systems["svr"].spaces_a == (f"{file}:ToySpace",)
     assert systems["baseline"].frames == f"{file}:ToyFrames:frames"
     assert systems["baseline"].text == f"{file}:ToyFrames"
 
@@ -302,6 +306,8 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
         (CHEAP, {"subset_sizes": ["1"]}, "subset_sizes.0: .*valid integer"),
         ({"x": {"kind": "cosine"}}, {}, "systems.x.space: field required"),
         ({"x": {"kind": "cosine", "space": "mini-mod"}}, {}, "'mini-mod' "),
+        ({"x": {"kind": "svr-ensemble", "spaces_b": ["mini-mod"]}}, {}, "x: 'mini-mod' is not"),
+        ({"x": {"kind": "svr-ensemble", "blend": "mean"}}, {}, "systems.x: blend .* got 'mean'"),
         ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x: depth: unknown setting"),
         ({"x": {"kind": "lstm", "epoch": 3}}, {}, "did you mean 'epochs'"),
         ({"x": {"kind": "lstm", "epochs": 0}}, {}, "systems.x: epochs .* got 0"),
@@ -377,6 +383,9 @@ def test_without_systems_one_of_each_kind_is_compared() -> None:
     assert next(iter(recipe.compared_systems)) == "stack"
 
 
+ONE_FOR_BOTH = {"spaces_a": ["mini-mod"], "spaces_b": ["mini-mod"]}
+
+
 def test_a_model_names_only_the_encoders_that_it_needs() -> None:
     recipe = recipe_from(
         {
@@ -388,6 +397,8 @@ def test_a_model_names_only_the_encoders_that_it_needs() -> None:
                 "zero-shot": {"kind": "cosine", "space": "mini-mod"},
                 "linear": {"kind": "stack"},
                 "frames": {"kind": "lstm", "epochs": 3},
+                "svr of one": {"kind": "svr-ensemble", **ONE_FOR_BOTH},
+                "svr of all": {"kind": "svr-ensemble", "spaces_b": ["mini-mod"], "C": 1.0},
             },
             "reference": "linear",
         },
@@ -397,6 +408,8 @@ def test_a_model_names_only_the_encoders_that_it_needs() -> None:
         "zero-shot": ["mini-mod"],
         "linear": ["mini-mel", "mini-mod"],
         "frames": ["mini-mel", "mini-mod", "byol-a", "roberta-large"],
+        "svr of one": ["mini-mod"],
+        "svr of all": ["mini-mel", "mini-mod"],
     }.items():
         smaller = recipe.for_scoring(recipe.systems[name])
         assert [choice.name for choice in smaller.encoders] == encoders

@@ -428,7 +428,7 @@ class _Task:
         return self.train.root / "training" / digest_of(self.facts["data"], self.recipe.name, name)
 
     def _groups(self, regressor: Any) -> Sequence[str] | None:
-        key = regressor.n_folds if isinstance(regressor, Stacker) else type(regressor)
+        key = getattr(regressor, "n_folds", None) or type(regressor)
         if key not in self.groups:  # once: it may warn
             self.groups[key] = fold_groups(self.train.pairs, self.recipe, regressor)
         return self.groups[key]

@@ -270,7 +270,7 @@ class Recipe(BaseModel):
         """Return what of the recipe one of its systems needs to score new pairs."""
         smaller = self.model_copy(
             update={
-                "spaces": system.spaces_used or self.spaces,
+                "spaces": system.spaces_needed(self.spaces),
                 "auxiliary": self.auxiliary if isinstance(system, StackSpec) else (),
                 "systems": {system.kind: system.without_parameters()},
                 "reference": None,

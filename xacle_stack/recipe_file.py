@@ -173,8 +173,9 @@ def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         named: dict[str, object] = {
             key: absolute(system[key]) for key in _PLACES_OF_SYSTEM if key in system
         }
-        if isinstance(system.get("spaces"), list):
-            named["spaces"] = [absolute(space) for space in system["spaces"]]
+        for key in ("spaces", "spaces_a", "spaces_b"):
+            if isinstance(system.get(key), list):
+                named[key] = [absolute(space) for space in system[key]]
         stages = {key: of_system(system[key]) for key in _STAGES if key in system}
         return {**system, **named, **stages}
 

@@ -12,7 +12,6 @@ from xacle_stack.errors import PairsError, bullet_list
 from xacle_stack.listeners import ListenerModel
 from xacle_stack.pairs import MAX_SCORE, MIN_SCORE, Pairs
 from xacle_stack.recipe import Recipe
-from xacle_stack.stacking import Stacker
 
 logger = logging.getLogger(__name__)
 
@@ -137,19 +136,20 @@ def fold_groups(
 ) -> Sequence[str] | None:
     """Return what a regressor's folds keep together: groups or captions, or None for plain folds.
 
-    A regressor that is no stacker holds a few out once, for which any number is enough.
+    A regressor without the property `n_folds` holds a few out once, for which any number is enough.
     """
     labels = labels_to_hold_out(pairs, recipe.stacker.group_by)
-    if labels is None or not isinstance(regressor, Stacker):
+    n_folds = getattr(regressor, "n_folds", None)
+    if labels is None or n_folds is None:
         return labels
     n_labels = len(set(labels))
-    n_needed = MIN_CAPTIONS_A_FOLD * regressor.n_folds
+    n_needed = MIN_CAPTIONS_A_FOLD * n_folds
     if recipe.stacker.group_by == "auto" and n_labels < n_needed:
         if warns:
             what = "captions" if labels is pairs.captions else "groups"
             logger.warning(
                 "only %d different %s: too few to hold some of them out (that takes %d), so the "
-                "stack's own folds are plain; its out-of-fold scores then speak of these %s only. "
+                "system's own folds are plain; its out-of-fold scores then speak of these %s only. "
                 'Set group_by = "%s" under [stacker] in the recipe to hold them out anyway.',
                 n_labels,
                 what,

@@ -17,6 +17,8 @@ from xacle_stack.systems import (
     GatedRegressor,
     LSTMRegressor,
     ProjectionHeadRegressor,
+    SupportVectors,
+    SVREnsembleRegressor,
     TransformerRegressor,
     VectorMLPRegressor,
 )
@@ -32,6 +34,7 @@ SYSTEMS = [
     *ONE_SPACE,
     ProjectionHeadRegressor(n_dims=3, **QUICK),
     VectorMLPRegressor(hidden=4, projection=3, **QUICK),
+    SVREnsembleRegressor(),
 ]
 
 
@@ -51,7 +54,7 @@ def embeddings(rng) -> PairEmbeddings:
 
 
 def fitted(system, X, y, **settings):
-    if not isinstance(system, CosineRegressor | GatedRegressor):
+    if not isinstance(system, CosineRegressor | GatedRegressor | SVREnsembleRegressor):
         pytest.importorskip("torch")
     return clone(system).set_params(**settings).fit(X, y)
 
@@ -112,7 +115,8 @@ def test_a_vector_that_is_not_finite_is_told_with_its_pair(embeddings, y, system
 
 @each(SYSTEMS)
 def test_an_array_has_no_spaces(rng, y, system) -> None:
-    named = {"spaces": ["mine"]} if hasattr(system, "spaces") else {"space": "mine"}
+    name = next(s for s in ("space", "spaces", "spaces_a") if s in system.get_params())
+    named = {name: "mine" if name == "space" else ["mine"]}
     with pytest.raises(StackingError, match=r"\['mine'\].*without names.*FeatureTable"):
         clone(system).set_params(**named).fit(rng.normal(size=(30, 8)), y)
 
@@ -132,7 +136,7 @@ def test_sequences_are_no_table(embeddings, y) -> None:
 
 def test_saved_types_are_the_systems() -> None:
     systems = [*map(type, SYSTEMS), CosineMean, LSTMRegressor]
-    systems += [AudioCaptioner, AudioLanguageModelRegressor]
+    systems += [AudioCaptioner, AudioLanguageModelRegressor, SupportVectors]
     assert sorted(SAVED_TYPES) == sorted(f"{s.__module__}.{s.__name__}" for s in systems)
 
 

@@ -6,7 +6,8 @@ have other ids, and nothing is shown beside them.
 
 Sources: Li, Li and Shinozaki 2026 for the stacks and single models; Okamoto et al. 2026 for the
 baseline and the other teams; Niizumi et al. 2026 for Trust-your-CLAP; the organisers' repository
-XACLE_2027_baselinemodel for the baseline of 2027; arXiv:2602.00604 for the stages of TMU.
+XACLE_2027_baselinemodel for the baseline of 2027; github.com/Snehitc/EnsembleSVR-XACLE for the SVR
+ensemble, which came second; arXiv:2602.00604 for the stages of TMU.
 """
 
 import math
@@ -22,6 +23,7 @@ _FILE_NUMBERS = {"validation": range(7500, 10500), "test": range(10500, 13500)}
 _ROWS: dict[str, dict[str, tuple[float, ...]]] = {
     "validation": {
         "first of the challenge": (0.6680, 0.6800, 0.4860, 3.3340),
+        "SVR ensemble": (0.664, 0.680, 0.483, 3.122),
         "TMU, rank average": (0.6780, 0.6716, 0.4939, 8.3798),
         "TMU, stages 1 + 2 + 3": (0.674,),
         "TMU, stages 2 + 3": (0.669,),
@@ -40,6 +42,7 @@ _ROWS: dict[str, dict[str, tuple[float, ...]]] = {
     },
     "test": {
         "first of the challenge": (0.6402, 0.6873, 0.4612, 3.0111),
+        "SVR ensemble": (0.638, 0.685, 0.460, 2.826),
         "TMU, rank average": (0.6327, 0.6426, 0.4564, 9.5999),
         "TMU, stages 1 + 2 + 3": (0.625,),
         "TMU, stages 2 + 3": (0.626,),

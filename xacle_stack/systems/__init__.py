@@ -9,6 +9,7 @@ from xacle_stack.systems.label_free import CosineMean
 from xacle_stack.systems.lstm import LSTMRegressor
 from xacle_stack.systems.mlp import VectorMLPRegressor
 from xacle_stack.systems.projection_head import ProjectionHeadRegressor
+from xacle_stack.systems.svr import SupportVectors, SVREnsembleRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "GatedRegressor",
     "LSTMRegressor",
     "ProjectionHeadRegressor",
+    "SVREnsembleRegressor",
+    "SupportVectors",
     "TransformerRegressor",
     "VectorMLPRegressor",
     "average",
@@ -37,6 +40,8 @@ SAVED_TYPES: tuple[str, ...] = tuple(
         GatedRegressor,
         LSTMRegressor,
         ProjectionHeadRegressor,
+        SVREnsembleRegressor,
+        SupportVectors,
         TransformerRegressor,
         VectorMLPRegressor,
     )

@@ -85,7 +85,7 @@ def read_vectors(
         If blocks are missing, have other widths than in `fit`, or hold values that are not finite.
     """
     if isinstance(X, FeatureTable):
-        wanted = _spaces_in(X) if spaces is None else spaces
+        wanted = spaces_in(X) if spaces is None else spaces
         names = tuple(wanted) if reset else estimator.spaces_
         vectors = [
             (finite_block(X, f"{name}/audio"), finite_block(X, f"{name}/text")) for name in names
@@ -132,7 +132,7 @@ def read_space(
     A StackingError says that no space is named and the table given to `fit` has several.
     """
     if reset and space is None and isinstance(X, FeatureTable):
-        known = _spaces_in(X)
+        known = spaces_in(X)
         if len(known) > 1:
             raise StackingError(
                 f"the table has the vectors of {len(known)} spaces: {known}. Say which one to use, "
@@ -146,7 +146,7 @@ def finite_block(table: FeatureTable, name: str) -> FloatArray:
     if name not in table.blocks:
         raise StackingError(
             f"the table has no block {name!r}; it has the vectors of the spaces "
-            f"{_spaces_in(table)}. VectorBuilder and FeatureBuilder make such blocks."
+            f"{spaces_in(table)}. VectorBuilder and FeatureBuilder make such blocks."
         )
     values = table.block(name)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -158,24 +158,36 @@ def finite_block(table: FeatureTable, name: str) -> FloatArray:
     return values
 
 
+def spaces_in(table: FeatureTable) -> list[str]:
+    """Return the spaces whose vectors a table has; a StackingError says that there are none."""
+    names = [name.removesuffix("/audio") for name in table.blocks if name.endswith("/audio")]
+    spaces = [name for name in names if f"{name}/text" in table.blocks]
+    if not spaces:
+        raise StackingError(
+            "the table has no blocks 'SPACE/audio' and 'SPACE/text', as VectorBuilder and "
+            f"FeatureBuilder make them; its blocks are {list(table.blocks)}."
+        )
+    return spaces
+
+
 def check_space_setting(space: object) -> None:
     """Check that a setting is the name of a space, or None."""
     if space is not None and not (isinstance(space, str) and space):
         raise StackingError(f"space must be a name such as 'mini-mel', got {space!r}.")
 
 
-def check_spaces_setting(spaces: object) -> None:
+def check_spaces_setting(spaces: object, setting: str = "spaces") -> None:
     """Check that a setting is a list of names of spaces, or None."""
     if spaces is None:
         return
     names = list(spaces) if isinstance(spaces, Sequence) and not isinstance(spaces, str) else []
     if not names or not all(isinstance(name, str) and name for name in names):
         raise StackingError(
-            "spaces must be a list of names such as ['mini-mel', 'mini-mod'], or None for all, "
+            f"{setting} must be a list of names such as ['mini-mel', 'mini-mod'], or None for all, "
             f"got {spaces!r}."
         )
     if len(set(names)) < len(names):
-        raise StackingError(f"spaces must name each space once, got {names!r}.")
+        raise StackingError(f"{setting} must name each space once, got {names!r}.")
 
 
 def check_vectors_state(estimator: Any) -> None:
@@ -201,15 +213,3 @@ def _check_same_kind(estimator: Any, X: object) -> None:
             "fitted on an array without names, but X is a FeatureTable. Give an array with the "
             "same columns, or fit on a table."
         )
-
-
-def _spaces_in(table: FeatureTable) -> list[str]:
-    """Return the spaces whose vectors a table has."""
-    names = [name.removesuffix("/audio") for name in table.blocks if name.endswith("/audio")]
-    spaces = [name for name in names if f"{name}/text" in table.blocks]
-    if not spaces:
-        raise StackingError(
-            "the table has no blocks 'SPACE/audio' and 'SPACE/text', as VectorBuilder and "
-            f"FeatureBuilder make them; its blocks are {list(table.blocks)}."
-        )
-    return spaces

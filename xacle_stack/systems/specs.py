@@ -43,6 +43,7 @@ from xacle_stack.systems.label_free import CosineMean
 from xacle_stack.systems.lstm import LSTMRegressor
 from xacle_stack.systems.mlp import VectorMLPRegressor
 from xacle_stack.systems.projection_head import ProjectionHeadRegressor
+from xacle_stack.systems.svr import SVREnsembleRegressor
 from xacle_stack.systems.transformer import TransformerRegressor
 
 # The teacher that needs no ratings.
@@ -153,6 +154,10 @@ class SystemSpec(Parameters, ABC):
         """Vectors of captions that they name beside the recipe's spaces, ``"encoder:output"``."""
         return ()
 
+    def spaces_needed(self, spaces: tuple[str, ...]) -> tuple[str, ...]:
+        """Return which of a recipe's spaces it takes: all, where its settings name none."""
+        return self.spaces_used or spaces
+
     @abstractmethod
     def builder(self, names: CacheNames, features: FeatureBuilder) -> Any:
         """Return an unfitted transformer from cached embeddings to what the regressor takes.
@@ -248,6 +253,39 @@ class LabelFreeSpec(SystemSpec):
     def regressor(self, names: CacheNames, stacker: Stacker) -> CosineMean:
         """Return the mean of the cosines of all that the builder takes."""
         return CosineMean(**self.parameters)
+
+
+class SVREnsembleSpec(SystemSpec):
+    """The SVR ensemble: two support vector regressions, each on all spaces or on some.
+
+    Another seed only draws other folds, from which it learns how to blend them.
+    """
+
+    kind: Literal["svr-ensemble"] = "svr-ensemble"
+    seeds: PositiveInt | None = 1
+    spaces_a: tuple[str, ...] = ()
+    spaces_b: tuple[str, ...] = ()
+    estimator = SVREnsembleRegressor
+
+    @property
+    def spaces_used(self) -> tuple[str, ...]:
+        """The spaces of both settings."""
+        return tuple(dict.fromkeys((*self.spaces_a, *self.spaces_b)))
+
+    def spaces_needed(self, spaces: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the spaces of both; a setting that names none stands for all of the recipe's."""
+        return self.spaces_used if self.spaces_a and self.spaces_b else spaces
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> VectorBuilder:
+        """Return the vectors of the spaces of both."""
+        if not (self.spaces_a and self.spaces_b):
+            return VectorBuilder(list(features.spaces))
+        return VectorBuilder([names.encoders[space] for space in self.spaces_used])
+
+    def regressor(self, names: CacheNames, stacker: Stacker) -> SVREnsembleRegressor:
+        """Return the ensemble."""
+        named = [[names.encoders[s] for s in one] or None for one in (self.spaces_a, self.spaces_b)]
+        return SVREnsembleRegressor(*named, **self.parameters)
 
 
 class TransformerSpec(NetworkSpec):
@@ -417,6 +455,7 @@ AnySpec = Annotated[
     StackSpec
     | CosineSpec
     | LabelFreeSpec
+    | SVREnsembleSpec
     | TransformerSpec
     | ProjectionHeadSpec
     | MLPSpec
@@ -517,7 +556,8 @@ def mistakes_in(
                 for space in system.spaces_used
                 if space not in spaces
             ]
-            if isinstance(system, ProjectionHeadSpec | MLPSpec) and not (spaces or system.spaces):
+            needs_spaces = isinstance(system, ProjectionHeadSpec | MLPSpec | SVREnsembleSpec)
+            if needs_spaces and not (spaces or system.spaces_used):
                 mistakes.append(
                     f"systems.{name}: the kind {system.kind!r} needs encoders that embed clips and "
                     "captions in one space, and the recipe's spaces are empty"
