@@ -34,6 +34,7 @@ SYSTEMS: dict[str, dict[str, object]] = {
         f"Trust-your-CLAP, gate {gate}": {"kind": "transformer", "space": SPACES[0], "gate": gate}
         for gate in ("none", "train")
     },
+    "SVR ensemble": {"kind": "svr-ensemble", "spaces_b": SPACES[:1]},
     "Trust-your-CLAP, Adam 1e-3": {"kind": "transformer", "space": SPACES[0], **SMALL_DATA},
     **{
         f"head, {loss}": {"kind": "projection-head", "loss": loss}

@@ -130,6 +130,7 @@ def sentences() -> dict[Path, list[str]]:
             *_cluster_speed(),
             *_score_clips(),
             *_kernel(),
+            *_svr(),
             *_stacker(),
             *_training_rows(),
             *_others(),
@@ -438,6 +439,13 @@ def _kernel() -> Iterator[str]:
     for row in read_rows("gaussian_process"):
         sizes = f"{row['blocks']} | {row['columns']} | {row['rows']:,}"
         yield (f"| {row['table']} | {sizes} | {shown(row['fixed: SRCC'])} | {shown(row['SRCC'])} |")
+
+
+def _svr() -> Iterator[str]:
+    for row in read_rows("svr"):
+        cells = [shown(row["fit, s"], 1), shown(row["peak, MiB"], 0)]
+        cells.append(shown(row["score, ms/pair"], 1))
+        yield f"| {row['training pairs']:,} pairs | {' | '.join(cells)} |"
 
 
 def _kills() -> Iterator[str]:
