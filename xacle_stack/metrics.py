@@ -286,6 +286,34 @@ def srcc_gain(
     >>> round(srcc_gain(truth, truth, [1, 2, 3, 4, 5, 7, 6]).value, 4)
     0.0357
     """
+    resampled = resampled_srcc_gains(
+        y_true,
+        y_pred,
+        y_reference,
+        groups=groups,
+        n_bootstrap=n_bootstrap,
+        random_state=random_state,
+    )
+    low, high = percentile_interval(resampled, confidence)
+    truth, predicted, reference = _check_both(y_true, y_pred, y_reference)
+    value = round(srcc(truth, predicted) - srcc(truth, reference), _DIGITS)
+    return Estimate(value, low, high)
+
+
+def resampled_srcc_gains(
+    y_true: ArrayLike | None,
+    y_pred: ArrayLike,
+    y_reference: ArrayLike,
+    *,
+    groups: Sequence[str] | None = None,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+) -> FloatArray:
+    """Return the gain of :func:`srcc_gain` in every resample, of shape (n_bootstrap,).
+
+    Their standard deviation is the gain's standard error.  The gain is NaN in a resample in which a
+    correlation is undefined.  Arguments and errors as in :func:`srcc_gain`.
+    """
     truth, predicted, reference = _check_both(y_true, y_pred, y_reference)
     resampled = _bootstrap(
         lambda rows: [srcc(truth[rows], system[rows]) for system in (predicted, reference)],
@@ -293,9 +321,8 @@ def srcc_gain(
         n_bootstrap,
         random_state,
     )
-    low, high = percentile_interval(resampled[:, 0] - resampled[:, 1], confidence)
-    value = round(srcc(truth, predicted) - srcc(truth, reference), _DIGITS)
-    return Estimate(value, low, high)
+    gains: FloatArray = resampled[:, 0] - resampled[:, 1]
+    return gains
 
 
 def probability_better(

@@ -66,6 +66,8 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         The size of each space's projection.
     random_state : int, default=0
         Seeds the randomised SVD.  See :func:`~xacle_stack.streamed_svd.streamed_svd`.
+    agreement : bool, default=True
+        Whether there are agreement features.
 
     Attributes
     ----------
@@ -81,9 +83,10 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     See :class:`PairEmbeddings`.
     """
 
-    # Builders that were saved before there were these settings have none of them.
+    # What builders that were saved before there were these parameters have.
     text_auxiliary: Sequence[str] = ()
     proximities: bool = False
+    agreement: bool = True
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         *,
         text_auxiliary: Sequence[str] = (),
         proximities: bool = False,
+        agreement: bool = True,
     ) -> None:
         self.spaces = spaces
         self.auxiliary = auxiliary
@@ -101,6 +105,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         self.n_components = n_components
         self.random_state = random_state
         self.proximities = proximities
+        self.agreement = agreement
 
     def fit(self, X: EmbeddingSource, y: object = None) -> Self:
         """Learn the projections from the training pairs, going over them block by block.
@@ -176,7 +181,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         ]
         if wrong:
             raise FeatureError(f"embeddings of another size than in fit:\n{bullet_list(wrong)}")
-        blocks = PairBlocks(X, spaces, auxiliary, self.projections_, self.proximities)
+        blocks = PairBlocks(
+            X, spaces, auxiliary, self.projections_, self.proximities, self.agreement
+        )
         return FeatureTable(blocks, consecutive(blocks.widths), X.pair_ids, blocks.families)
 
     def _sizes(self, X: EmbeddingSource) -> tuple[dict[str, int], dict[Auxiliary, int]]:
@@ -271,8 +278,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
                 f"auxiliary outputs that are called like blocks of pair features: {shared}. Give "
                 "the encoder's output another name."
             )
-        if not isinstance(self.proximities, bool):
-            raise FeatureError(f"proximities must be True or False, got {self.proximities!r}.")
+        for name in ("proximities", "agreement"):
+            if not isinstance(getattr(self, name), bool):
+                raise FeatureError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         for name, minimum in (("n_components", 1), ("random_state", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:

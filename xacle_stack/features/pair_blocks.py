@@ -59,6 +59,8 @@ class PairBlocks:
         One for each space.
     proximities : bool
         Whether each space has a block of its :func:`~xacle_stack.features.proximities`.
+    agreement : bool
+        Whether there are agreement features.
     """
 
     source: EmbeddingSource
@@ -66,6 +68,7 @@ class PairBlocks:
     auxiliary: Mapping[Auxiliary, int]
     projections: Mapping[str, FloatArray]
     proximities: bool = False
+    agreement: bool = True
 
     def __len__(self) -> int:
         return len(self.source.pair_ids)
@@ -99,7 +102,9 @@ class PairBlocks:
         families = {
             space: (*(f"{space}/{part}" for part in parts), *shared) for space in self.spaces
         }
-        return {**families, AGREEMENT: tuple(self._agreement_widths)}
+        if self.agreement:
+            families[AGREEMENT] = tuple(self._agreement_widths)
+        return families
 
     def build(self, rows: slice, blocks: Sequence[str], out: FloatArray) -> None:
         """Write the columns of some blocks, for one run of rows.
@@ -150,7 +155,7 @@ class PairBlocks:
 
     @cached_property
     def _agreement_widths(self) -> dict[str, int]:
-        if not self.spaces:
+        if not (self.spaces and self.agreement):
             return {}
         n_components = next(iter(self.projections.values())).shape[1]
         widths = agreement_blocks(len(self.spaces), n_components)

@@ -118,6 +118,21 @@ def compressed_view(blocks: Sequence[str] | None = None, n_leading: int | None =
     )
 
 
+# The kinds of learners that the presets have.
+LEARNER_KINDS = ("ridges", "gaussian process", "boosting")
+
+
+def kind_of_learner(name: str) -> str:
+    """Return which of :data:`LEARNER_KINDS` a preset's learner is.
+
+    Examples
+    --------
+    >>> kind_of_learner("ridge mini-mel"), kind_of_learner("boosting")
+    ('ridges', 'boosting')
+    """
+    return "ridges" if name.startswith("ridge ") else name
+
+
 @dataclass(frozen=True)
 class RidgeLearner:
     """Ridges on raw columns, one for each target, each fold's penalty chosen without that fold.

@@ -29,6 +29,7 @@ from xacle_stack.stacking.learners import (
     FittedLearner,
     Preset,
     RidgeLearner,
+    kind_of_learner,
 )
 from xacle_stack.stacking.ridge import fit_blocks
 from xacle_stack.table import FeatureTable
@@ -52,7 +53,7 @@ class Level0Plan:
     The preset gives the estimators that see compressed blocks; it and the compression are None
     where a caller's learners are all.  A caller's learners, `on_columns`, see all columns and
     predict the raw score.  `penalties` are the ridges' candidates, and `random_state` seeds the
-    preset's estimators.
+    preset's estimators.  Kinds of the preset's learners may be left out.
     """
 
     ridges: Sequence[RidgeLearner]
@@ -61,6 +62,7 @@ class Level0Plan:
     on_columns: Sequence[EstimatorLearner]
     penalties: Sequence[float]
     random_state: int
+    left_out: Sequence[str] = ()
 
     @property
     def refit(self) -> bool:
@@ -71,7 +73,8 @@ class Level0Plan:
         """Return the preset's estimators, for the columns of the compressed blocks."""
         if self.preset is None:
             return []
-        return self.preset.estimators(families, blocks, self.random_state)
+        learners = self.preset.estimators(families, blocks, self.random_state)
+        return [one for one in learners if kind_of_learner(one.name) not in self.left_out]
 
     def n_fits(self, families: Families, n_splits: int) -> int:
         """Return how many fits there will be in all."""
@@ -81,14 +84,20 @@ class Level0Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class Level0Data:
-    """The data that all learners are trained on."""
+class TrainingData:
+    """What all learners are trained with beside the features."""
 
-    table: FeatureTable
     scores: FloatArray
     weights: FloatArray
     groups: IntArray | None
     folds: Sequence[Fold]
+
+
+@dataclass(frozen=True, eq=False)
+class Level0Data(TrainingData):
+    """The data that the level-0 learners are trained on."""
+
+    table: FeatureTable
 
     def targets(self, names: Sequence[str], rows: IntArray) -> FloatArray:
         """Return targets of some rows, (n_rows, n_targets).

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from copy import copy
 from numbers import Integral
 from typing import Any, Literal, Self, overload
 
@@ -57,16 +58,19 @@ from xacle_stack.stacking.folds import (
 from xacle_stack.stacking.inputs import check_same_columns, table_from_array
 from xacle_stack.stacking.intervals import ConformalInterval, check_confidence
 from xacle_stack.stacking.learners import (
+    LEARNER_KINDS,
     PRESETS,
     TARGETS,
     EstimatorLearner,
     FittedLearner,
+    kind_of_learner,
     raw_view,
     table_view,
 )
 from xacle_stack.stacking.level0 import (
     Level0Data,
     Level0Plan,
+    TrainingData,
     check_they_take_weights,
     fit_estimator,
     fit_level0,
@@ -130,6 +134,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         Seeds the folds and the learners.
     verbose : bool, default=False
         Whether `fit` shows a progress bar with the time left.
+    left_out : sequence of str, default=()
+        Kinds of the preset's learners that are left out: "ridges", "gaussian process", "boosting".
+        "paper" has no Gaussian process, and leaving it out changes nothing there.
 
     Attributes
     ----------
@@ -185,6 +192,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     """
 
     takes_tables = True
+    # What stacks that were saved before there was this parameter have.
+    left_out: Sequence[str] = ()
 
     def __init__(
         self,
@@ -201,6 +210,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.learners = learners
         self.meta = meta
@@ -214,6 +224,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+        self.left_out = left_out
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; with `deep`, also those of the learners, by their names."""
@@ -294,18 +305,11 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         plan = self._plan(table, added, seed, is_array=not isinstance(X, FeatureTable))
         n_fits = plan.n_fits(table.families, n_splits)
         with one_thread(), progress_bar("stack", n_fits, "fits", shown=self.verbose) as progress:
-            data = Level0Data(table, scores, weights, labels, folds)
+            data = Level0Data(scores, weights, labels, folds, table)
             level0, self.compression_ = fit_level0(data, plan, self.n_jobs, progress)
             self.level0_models_ = [one.fitted for one in level0]
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
-            meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
-            self.meta_, self.calibration_ = self._fit_meta(meta, data, slice(None), sample_weight)
-            self.oof_scores_: FloatArray = np.empty(len(scores))
-            for train, held_out in folds:
-                level1 = self._fit_meta(meta, data, train, sample_weight)
-                self.oof_scores_[held_out] = self._final_scores(
-                    self.oof_predictions_[held_out], *level1
-                )
+            self._fit_level1(data, sample_weight)
         return self
 
     @property
@@ -423,6 +427,52 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         check_is_fitted(self)
         return self._final_scores(level0, self.meta_, self.calibration_)
 
+    def without(self, learners: Sequence[str]) -> Stacker:
+        """Return the stack without some kinds of learners; only its level 1 is trained again.
+
+        Parameters
+        ----------
+        learners : sequence of str
+            Of "ridges", "gaussian process" and "boosting".
+
+        Returns
+        -------
+        stacker : Stacker
+            What a fit with these in `left_out` would be, to the rounding of level 1.
+
+        Raises
+        ------
+        StackingError
+            If no learner would be left, or there is no such kind.
+        """
+        check_is_fitted(self)
+        other = copy(self)
+        other.left_out = [*self.left_out, *learners]
+        added = {name for name, _ in other._check_settings(has_weights=False)}
+        other.level0_models_ = [
+            one
+            for one in self.level0_models_
+            if one.name in added or kind_of_learner(one.name) not in learners
+        ]
+        if not other.level0_models_:
+            raise _nothing_left(other.left_out)
+        kept = np.isin(self.level0_names_, other.level0_names_)
+        other.oof_predictions_ = self.oof_predictions_[:, kept]
+        facts, numbers = self.training_, range(int(self.folds_.max()) + 1)
+        has_groups = not np.array_equal(facts["groups"], np.arange(len(self.folds_)))
+        data = TrainingData(
+            facts["y"],
+            facts["sample_weight"],
+            facts["groups"] if has_groups else None,
+            [
+                (np.flatnonzero(self.folds_ != number), np.flatnonzero(self.folds_ == number))
+                for number in numbers
+            ],
+        )
+        with one_thread():
+            other._fit_level1(data, None if (data.weights == 1).all() else data.weights)
+        return other
+
     def explain(
         self,
         X: ArrayLike,
@@ -538,8 +588,14 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         compression = self._new_compression(table, seed)
         has_compressed_array = is_array and _is_compressed(compression)
         ridges = preset.ridge_learners(table.families, has_compressed_array=has_compressed_array)
-        plan = Level0Plan(ridges, preset, compression, on_columns, self.penalties, seed)
+        if "ridges" in self.left_out:
+            ridges = []
+        plan = Level0Plan(
+            ridges, preset, compression, on_columns, self.penalties, seed, self.left_out
+        )
         estimators = plan.estimators(table.families, compression.blocks)
+        if not (ridges or estimators or on_columns):
+            raise _nothing_left(self.left_out)
         taken = [*(ridge.name for ridge in ridges), *(one.name for one in estimators)]
         for name, _ in added:
             if name in taken:
@@ -547,7 +603,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
                     f"added_learners: the preset {self.preset!r} has a learner {name!r} already. "
                     "Give the added one another name."
                 )
-        if self.preset == "best":
+        if "gaussian process" in taken:
             self._announce_long_fit(table)
         return plan
 
@@ -597,10 +653,21 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             )
         return np.concatenate(parts) if parts else finish(np.empty((0, len(self.level0_names_))))
 
+    def _fit_level1(self, data: TrainingData, sample_weight: ArrayLike | None) -> None:
+        """Train the meta-regressor on all out-of-fold predictions, and once without each fold."""
+        meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
+        self.meta_, self.calibration_ = self._fit_meta(meta, data, slice(None), sample_weight)
+        self.oof_scores_: FloatArray = np.empty(len(data.scores))
+        for train, held_out in data.folds:
+            level1 = self._fit_meta(meta, data, train, sample_weight)
+            self.oof_scores_[held_out] = self._final_scores(
+                self.oof_predictions_[held_out], *level1
+            )
+
     def _fit_meta(
         self,
         meta: BaseEstimator,
-        data: Level0Data,
+        data: TrainingData,
         rows: slice | IntArray,
         sample_weight: ArrayLike | None,
     ) -> tuple[BaseEstimator, MonotoneCalibration | None]:
@@ -663,6 +730,12 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         if self.n_components is not None:
             check_whole_number("n_components", self.n_components, minimum=1)
         check_positive_numbers("penalties", self.penalties)
+        _check_left_out(self.left_out)
+        if self.learners is not None and self.left_out:
+            raise StackingError(
+                f"left_out={self.left_out!r} names learners of the preset, which `learners` replaces. "
+                "Leave one of the two out."
+            )
         if isinstance(self.score_range, str):
             check_choice("score_range", self.score_range, ["auto"])
         elif self.score_range is not None:
@@ -721,6 +794,22 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
                 "array nobody can tell whether the columns are in the same order."
             )
         return table
+
+
+def _check_left_out(kinds: object) -> None:
+    """Check that these are kinds of the presets' learners, or raise a StackingError."""
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+        raise StackingError(
+            f"left_out must be a list of kinds of learners, such as ['boosting'], got {kinds!r}."
+        )
+    for kind in kinds:
+        check_choice("left_out", kind, LEARNER_KINDS)
+
+
+def _nothing_left(left_out: Sequence[str]) -> StackingError:
+    return StackingError(
+        f"left_out={list(left_out)!r} leaves no learner. Name fewer of {', '.join(LEARNER_KINDS)}."
+    )
 
 
 def _takes_tables(estimator: BaseEstimator) -> bool:
