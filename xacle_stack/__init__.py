@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from xacle_stack.pseudo_labels import pseudo_label, with_wrong_captions
     from xacle_stack.rating import Rating, rate
     from xacle_stack.scorer import Scorer
-    from xacle_stack.stacking import BoostedTrees, Stacker
+    from xacle_stack.stacking import BoostedTrees, Selection, Stacker, select_stack
     from xacle_stack.submission import read_predictions, write_predictions
     from xacle_stack.systems import (
         AudioCaptioner,
@@ -87,7 +87,9 @@ _HOMES = {
     "rate": "rating",
     "Scorer": "scorer",
     "BoostedTrees": "stacking",
+    "Selection": "stacking",
     "Stacker": "stacking",
+    "select_stack": "stacking",
     "load_card": "model_file",
     "load_model": "model_file",
     "save_model": "model_file",
@@ -133,6 +135,7 @@ __all__ = [
     "Rating",
     "SVREnsembleRegressor",
     "Scorer",
+    "Selection",
     "SequenceBuilder",
     "Stacker",
     "TransformerRegressor",
@@ -159,6 +162,7 @@ __all__ = [
     "read_predictions",
     "read_splits",
     "save_model",
+    "select_stack",
     "with_wrong_captions",
     "write_captions",
     "write_predictions",

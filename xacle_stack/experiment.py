@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xacle_stack._files import name_in_files
+from xacle_stack._files import name_in_files, write_atomically
 from xacle_stack._folder_draft import link_or_copy
 from xacle_stack._optional import check_installed
 from xacle_stack._progress import progress_bar
@@ -33,7 +33,7 @@ from xacle_stack.metrics import srcc
 from xacle_stack.model_file import MODEL_SUFFIXES, check_can_be_saved
 from xacle_stack.pairs import Pairs, read_splits
 from xacle_stack.pretraining import check_training, pretrain, stage_pairs, weights_of
-from xacle_stack.recipe import Recipe
+from xacle_stack.recipe import Recipe, chosen_settings
 from xacle_stack.results import (
     CROSS_VALIDATION,
     LearningCurve,
@@ -48,7 +48,8 @@ from xacle_stack.results.page import AudioChoice
 from xacle_stack.results.page.run_page import write_run_page
 from xacle_stack.run_folder import MODELS, REPORT, RunFolder, data_digest
 from xacle_stack.scorer import Scorer
-from xacle_stack.stacking import Stacker
+from xacle_stack.stacking import Selection, Stacker, select_stack
+from xacle_stack.stacking.selection import N_SPLITS
 from xacle_stack.submission import write_predictions
 from xacle_stack.systems import average, rank_average
 from xacle_stack.systems.checkpoints import digest_of
@@ -117,6 +118,7 @@ def run_experiment(
     n_jobs: int | None = None,
     progress: bool = False,
     report_audio: AudioChoice = "link",
+    select: Callable[[Selection], object] | None = None,
 ) -> Iterator[list[Result]]:
     """Train every system on train; score the other splits, and evaluate where there are scores.
 
@@ -150,6 +152,10 @@ def run_experiment(
     progress : bool, default=False
     report_audio : {"copy", "link", "none"}, default="link"
         What the page plays; see :func:`~xacle_stack.results.page.write_page`.
+    select : callable, optional
+        If given, smaller stacks are compared at the end, on train alone, by
+        :func:`~xacle_stack.select_stack`.  What was found is written (``selection.csv``,
+        ``selection.md``) and given to it.  The systems stay what they are.
 
     Yields
     ------
@@ -232,6 +238,24 @@ def run_experiment(
                 assessed=task.assessed,
             )
         run.publish()
+        if select is not None:
+            selection = task.select()
+            write_selection(selection, recipe, run.draft)
+            run.publish()
+            select(selection)
+
+
+def write_selection(selection: Selection, recipe: Recipe, folder: Path) -> None:
+    """Write what was found as ``selection.csv``, and as ``selection.md`` with the settings."""
+    text = "\n\n".join(
+        [
+            selection.to_markdown(),
+            "The settings of the recipe that make this stack:",
+            f"```toml\n{chosen_settings(recipe, selection)}\n```\n",
+        ]
+    )
+    write_atomically(folder / "selection.csv", selection.to_csv().encode())
+    write_atomically(folder / "selection.md", text.encode())
 
 
 def _checked_systems(
@@ -364,6 +388,21 @@ class _Task:
                 self._write_scores(name, fits[name], is_reference=name == reference)
                 yield results  # and what is finished is published
                 shutil.rmtree(self._training_folder(name), ignore_errors=True)
+
+    def select(self) -> Selection:
+        """Compare stacks with fewer parts and learners than the recipe's, on train alone."""
+        stacker = self.recipe.new_stacker(self.n_jobs)
+        if stacker.n_splits is None:
+            stacker.set_params(n_splits=N_SPLITS)
+        return select_stack(
+            self.train,
+            self.targets.scores,
+            self._groups(stacker),
+            self.targets.sample_weight,
+            builder=self.recipe.builder(),
+            stacker=stacker,
+            progress=self.progress,
+        )
 
     def _n_seeds(self, spec: AnySpec) -> int:
         if isinstance(spec, EnsembleSpec):

@@ -34,6 +34,7 @@ A recipe is a TOML file::
     kind = "stack"                         # xacle_stack/systems/specs.py
 """
 
+import json
 import logging
 import re
 from collections import Counter
@@ -62,10 +63,10 @@ from xacle_stack.encoders import (
     Precision,
     read_fingerprints,
 )
-from xacle_stack.features import FeatureBuilder
 from xacle_stack.listeners import ListenerModel
+from xacle_stack.features import AGREEMENT, FeatureBuilder
 from xacle_stack.recipe_file import mistakes_error, read_settings, recipe_path
-from xacle_stack.stacking import Stacker
+from xacle_stack.stacking import Selection, Stacker
 from xacle_stack.systems.specs import (
     AnySpec,
     CacheNames,
@@ -297,6 +298,32 @@ class Recipe(BaseModel):
     def new_stacker(self, n_jobs: int | None = None) -> Stacker:
         """Return an unfitted stacker with the recipe's parameters; seeded, unless they say so."""
         return Stacker(**{"random_state": 0, **self.stacker.parameters}, n_jobs=n_jobs)
+
+
+def chosen_settings(recipe: Recipe, selection: Selection) -> str:
+    """Return the settings, as TOML, that make a recipe's stack the one that was chosen.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The one whose builder was given to :func:`~xacle_stack.select_stack`.
+    selection : Selection
+    """
+    chosen, stacker = selection.chosen, recipe.new_stacker()
+    builder = recipe.builder()
+    spaces = [name for name in recipe.spaces if recipe.cache_names.encoders[name] in chosen.parts]
+    auxiliary = [name for name in recipe.auxiliary if _cache_name(name) in chosen.parts]
+    lines = [f"spaces = {json.dumps(spaces)}"]
+    if recipe.auxiliary:
+        lines.append(f"auxiliary = {json.dumps(auxiliary)}")
+    if spaces and builder.agreement and AGREEMENT in chosen.dropped:
+        lines += ["", "[features]", "agreement = false"]
+    lines += ["", "[stacker]", f"preset = {json.dumps(chosen.preset)}"]
+    if stacker.set_params(preset=chosen.preset).n_folds != selection.n_splits:
+        lines.append(f"n_splits = {selection.n_splits}")
+    if chosen.left_out or stacker.left_out:
+        lines.append(f"left_out = {json.dumps(chosen.left_out)}")
+    return "\n".join(lines)
 
 
 def read_recipe(recipe: Path | str) -> Recipe:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from xacle_stack.pairs import Pairs
     from xacle_stack.recipe import Recipe
     from xacle_stack.results import Result
+    from xacle_stack.stacking import Selection
     from xacle_stack.systems.specs import AnySpec
 
 
@@ -27,6 +28,7 @@ def run_and_print(
     report_audio: ReportAudioChoice,
     jobs: int,
     quiet: bool,
+    select: bool = False,
 ) -> None:
     """Run an experiment and print its table; what is finished is told where it is stopped."""
     from xacle_stack.experiment import run_experiment
@@ -39,6 +41,7 @@ def run_and_print(
             soft_wrap=True,
         )
     results: list[Result] = []
+    selections: list[Selection] = []
     n_finished = 0
     try:
         with stages_told(shown=not quiet):
@@ -50,6 +53,7 @@ def run_and_print(
                 n_jobs=jobs,
                 progress=not quiet,
                 report_audio=report_audio.value,
+                select=selections.append if select else None,
             ):
                 results, n_finished = found, n_finished + 1
     except KeyboardInterrupt:
@@ -69,5 +73,20 @@ def run_and_print(
             "The models are fitted on all pairs; the figures are of fits without each fold."
         )
     console.print(f"Models, scores, tables and plots: {out}", soft_wrap=True)
+    for selection in selections:
+        _print_selection(selection, recipe, out)
     if (page := out / "report" / "index.html").exists():
         console.print(f"A page to look at and to listen to: {page}", soft_wrap=True)
+
+
+def _print_selection(selection: "Selection", recipe: "Recipe", out: Path) -> None:
+    """Print which stack was chosen, and how a recipe asks for it."""
+    from xacle_stack.recipe import chosen_settings
+
+    console.print(selection.table())
+    console.print(
+        f"\nThe models in {out} are those of the recipe as it is. These settings make the chosen "
+        "stack; write them into a copy of the recipe, in place of those of the same names:",
+        soft_wrap=True,
+    )
+    console.print(f"\n{chosen_settings(recipe, selection)}\n", soft_wrap=True)

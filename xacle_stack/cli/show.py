@@ -49,9 +49,10 @@ def show_logs() -> None:
 
 @contextmanager
 def stages_told(*, shown: bool) -> Iterator[None]:
-    """Show which stages a long training has, and where one that was killed goes on."""
+    """Show the stages of long work, how long they may take, and where a killed one goes on."""
     loggers = [
-        logging.getLogger(f"xacle_stack.{name}") for name in ("pretraining", "systems.checkpoints")
+        logging.getLogger(f"xacle_stack.{name}")
+        for name in ("pretraining", "systems.checkpoints", "stacking.selection")
     ]
     for logger in loggers if shown else ():
         logger.setLevel(logging.INFO)

@@ -51,6 +51,14 @@ def stack(
     text_column: TextColumn = None,
     audio_root: AudioRoot = None,
     report_audio: ReportAudio = DEFAULT_REPORT_AUDIO,
+    select: Annotated[
+        bool,
+        typer.Option(
+            "--select",
+            help="At the end, compare stacks with fewer spaces, auxiliaries and learners, on the "
+            "train split alone, and say what can be dropped.",
+        ),
+    ] = False,
     jobs: Jobs = -1,
     cluster: Cluster = None,
     quiet: Quiet = False,
@@ -72,6 +80,7 @@ def stack(
             report_audio=report_audio,
             jobs=jobs,
             quiet=quiet,
+            select=select,
         )
     if recipe == DEFAULT_RECIPE:
         _say_next_step(data)

@@ -3,9 +3,17 @@
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.folds import split_folds
 from xacle_stack.stacking.ridge import GroupedRidge
+from xacle_stack.stacking.selection import Selection, select_stack
 from xacle_stack.stacking.stacker import Stacker
 
-__all__ = ["BoostedTrees", "GroupedRidge", "Stacker", "split_folds"]
+__all__ = [
+    "BoostedTrees",
+    "GroupedRidge",
+    "Selection",
+    "Stacker",
+    "select_stack",
+    "split_folds",
+]
 
 # The types of this package that a saved model may hold; each has a method ``check_state``.
 SAVED_TYPES: tuple[str, ...] = (

@@ -733,8 +733,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         _check_left_out(self.left_out)
         if self.learners is not None and self.left_out:
             raise StackingError(
-                f"left_out={self.left_out!r} names learners of the preset, which `learners` replaces. "
-                "Leave one of the two out."
+                f"left_out={self.left_out!r} names learners of the preset, which `learners` "
+                "replaces. Leave one of the two out."
             )
         if isinstance(self.score_range, str):
             check_choice("score_range", self.score_range, ["auto"])
