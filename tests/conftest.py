@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import REAL_DATA, WriteData, write_split
 
-from xacle_stack.metrics import evaluate, probability_better, srcc_gain
+from xacle_stack.metrics import evaluate, probability_better, resampled_srcc_gains, srcc_gain
 
 
 @pytest.fixture
@@ -37,5 +37,5 @@ def make_data(tmp_path: Path) -> WriteData:
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let intervals be rough, for tests of what is made of them."""
-    for function in (evaluate, probability_better, srcc_gain):
+    for function in (evaluate, probability_better, resampled_srcc_gains, srcc_gain):
         monkeypatch.setitem(function.__kwdefaults__, "n_bootstrap", 40)

@@ -19,8 +19,9 @@ from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.metrics import evaluate, probability_better, srcc
 from xacle_stack.model_file import load_card
 from xacle_stack.pairs import read_pairs
-from xacle_stack.recipe import Recipe, recipe_from
+from xacle_stack.recipe import Recipe, chosen_settings, recipe_from
 from xacle_stack.results import Result
+from xacle_stack.stacking import Selection
 from xacle_stack.submission import read_predictions
 from xacle_stack.targets import training_targets
 
@@ -629,3 +630,42 @@ def test_views_of_train_only_are_cached(make_data: WriteData, tmp_path: Path) ->
         ("mini-mel.view-1", "audio"): 6,
         ("mini-mel.view-2", "audio"): 6,
     }
+
+
+def test_a_selection_looks_at_train_alone_and_changes_no_system(
+    make_data: WriteData, tmp_path: Path
+) -> None:
+    recipe = make_recipe(
+        {}, spaces=[TOY.name, "mini-mel"], subset_sizes=[], stacker={"n_splits": 2}
+    )
+    written = []
+    for name in ("data", "spoilt"):
+        data, folder = make_data(name, train=40, validation=12), tmp_path / f"of-{name}"
+        if name == "spoilt":
+            path = data / "meta_data" / "validation_average.csv"
+            header, *rows = path.read_text().splitlines()
+            scores = [row.rpartition(",")[2] for row in rows][::-1]
+            pairs = [row.rpartition(",")[0] for row in rows]
+            spoilt = [f"{pair},{score}" for pair, score in zip(pairs, scores, strict=True)]
+            path.write_text("\n".join([header, *spoilt, ""]))
+        fill_cache(data, recipe, folder / "store")
+        found: list[Selection] = []
+        (*_,) = run_experiment(
+            *(data, recipe, recipe.stack_systems, folder / "store", folder / "out"),
+            report_audio="none",
+            select=found.append,
+        )
+        written.append((folder / "out" / "selection.csv").read_bytes())
+        (selection,) = found
+        text = (folder / "out" / "selection.md").read_text()
+        assert selection.to_markdown() in text
+        assert f"```toml\n{chosen_settings(recipe, selection)}\n```" in text
+        assert {"selection.csv", "selection.md"} <= {
+            *(folder / "out" / "written.txt").read_text().splitlines()
+        }
+        assert {part for one in selection.candidates for part in one.parts} == {
+            *("toy", "mini-mel", "agreement")
+        }
+        scorer = Scorer.load(folder / "out" / "model.skops", recipe)
+        assert list(scorer.builder_.spaces) == ["toy", "mini-mel"]
+    assert written[0] == written[1]

@@ -13,6 +13,7 @@ from xacle_stack.metrics import (
     mse,
     probability_better,
     rank_systems,
+    resampled_srcc_gains,
     srcc,
     srcc_gain,
 )
@@ -265,3 +266,12 @@ def test_repr_shows_all_metrics() -> None:
     shown = repr(evaluate([0, 2, 5, 9, 10], [1, 2, 4, 7, 9], n_bootstrap=20))
     for part in ("SRCC 1.00 [", "LCC", "KTAU", "MSE  1.40 [", "5 pairs"):
         assert part in shown
+
+
+def test_gains_of_resamples_are_those_of_the_interval(rng) -> None:
+    truth, a, b = rng.normal(size=(3, 30))
+    groups = [str(row % 10) for row in range(30)]
+    gains = resampled_srcc_gains(truth, a, b, groups=groups, n_bootstrap=50, random_state=3)
+    gain = srcc_gain(truth, a, b, groups=groups, n_bootstrap=50, random_state=3)
+    assert gains.shape == (50,)
+    assert (gain.low, gain.high) == tuple(np.quantile(gains, [0.025, 0.975]))

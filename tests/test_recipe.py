@@ -1,11 +1,14 @@
+import tomllib
 from pathlib import Path
 
 import pytest
 from support import TESTS, TOY
 
 from xacle_stack.errors import RecipeError, UnknownNameError
-from xacle_stack.recipe import Recipe, read_recipe, recipe_from
-from xacle_stack.stacking import Stacker
+from xacle_stack.metrics import Estimate
+from xacle_stack.recipe import Recipe, chosen_settings, read_recipe, recipe_from
+from xacle_stack.stacking import Selection, Stacker
+from xacle_stack.stacking.selection import StackCandidate
 
 RECIPES = Path(__file__).parent.parent / "features" / "recipes"
 
@@ -421,3 +424,35 @@ def test_seeds_of_the_command_line_are_those_of_every_system() -> None:
     recipe = with_systems({"one": {"kind": "stack", "seeds": 7}, "two": {"kind": "stack"}})
     fewer = recipe.with_seeds(2)
     assert (fewer.seeds, [system.seeds for system in fewer.systems.values()]) == (2, [None, None])
+
+
+@pytest.mark.parametrize(
+    ("parts", "preset", "left_out"),
+    [
+        (("mini-mel", "toy:level", "agreement"), "best", ("boosting",)),
+        (("mini-mel",), "paper", ()),
+        (("toy:level",), "best", ()),
+    ],
+)
+def test_the_settings_of_a_chosen_stack_make_it(parts, preset: str, left_out) -> None:
+    settings = {
+        "name": "mine",
+        "spaces": [TOY.name, "mini-mel"],
+        "auxiliary": [f"{TOY.name}:level"],
+        "stacker": {"target": "rank", "left_out": ["ridges"]},
+    }
+    recipe = recipe_from(settings, "a test")
+    every = ("toy", "mini-mel", "toy:level", "agreement")
+    dropped = tuple(part for part in every if part not in parts)
+    zero = Estimate(0.0, 0.0, 0.0)
+    chosen = StackCandidate(preset, parts, dropped, left_out, 1, 2, 0.7, zero, 0.0)
+    selection = Selection((chosen,), chosen, 5, 100, None, 3, 1.0)
+    changed = tomllib.loads(chosen_settings(recipe, selection))
+    stacker = settings["stacker"] | changed.pop("stacker")
+    new = recipe_from({**settings, **changed, "stacker": stacker}, "a test")
+    builder = new.builder()
+    assert (*builder.spaces, *builder.auxiliary) == tuple(p for p in parts if p != "agreement")
+    if builder.spaces:
+        assert builder.agreement == ("agreement" in parts)
+    assert (new.new_stacker().preset, new.new_stacker().n_folds) == (preset, 5)
+    assert (new.new_stacker().left_out, new.new_stacker().target) == ([*left_out], "rank")

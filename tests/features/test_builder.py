@@ -229,6 +229,7 @@ def test_bad_settings_are_told() -> None:
         "spaces=['one', 'one']": r"twice: \['one'\]",
         "spaces=['one'], auxiliary=['tags', 'tags:embedding']": r"twice: \['tags/embedding'\]",
         "spaces=['one'], auxiliary=['one:text']": r"pair features: \['one/text'\]",
+        "spaces=['one'], agreement='no'": "agreement must be True or False, got 'no'",
         "spaces=['one'], n_components=0": "n_components must be .* 1 or more, got 0",
         "spaces=['one'], n_components=99": "n_components=99 needs as many .* 40 pairs with 31",
     }.items():
@@ -341,3 +342,10 @@ def test_bad_proximities_are_told() -> None:
     )
     with pytest.raises(FeatureError, match="space 'one': text embeddings.* row 4"):
         table.block("one/proximities")
+def test_agreement_features_can_be_left_out() -> None:
+    source = random_embeddings(0)
+    settings = {"spaces": ["one", "two"], "auxiliary": ["tags:logits"], "n_components": 3}
+    table = FeatureBuilder(**settings).fit_transform(source)
+    without = FeatureBuilder(**settings, agreement=False).fit_transform(source)
+    assert list(without.families) == ["one", "two"]
+    np.testing.assert_array_equal(without.values, table.select(["one", "two"]).values)

@@ -808,3 +808,44 @@ def test_any_regressor_has_intervals_as_a_stack_of_one_learner(problem) -> None:
     stacker = Stacker([("linear", LinearRegression())], random_state=0).fit(X, y, groups)
     _, low, high = stacker.predict_interval(X)
     assert (low < high).all()
+
+
+@pytest.mark.parametrize("target", ["score", "rank"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_stack_without_learners_is_a_fit_without_them(
+    problem, rng, target: str, weighted: bool
+) -> None:
+    X, y, captions = problem(90)
+    weights = rng.integers(1, 4, size=90) if weighted else None
+    stacker = Stacker(n_splits=2, target=target, random_state=0)
+    fitted = stacker.fit(X, y, captions, weights)
+    before = fitted.oof_scores_.copy()
+    for left_out in (["ridges"], ["boosting", "gaussian process"]):
+        smaller = fitted.without(left_out)
+        expected = clone(stacker).set_params(left_out=left_out).fit(X, y, captions, weights)
+        assert smaller.level0_names_ == expected.level0_names_
+        np.testing.assert_array_equal(smaller.oof_predictions_, expected.oof_predictions_)
+        np.testing.assert_allclose(smaller.oof_scores_, expected.oof_scores_, atol=1e-8)
+        np.testing.assert_allclose(smaller.predict(X), expected.predict(X), atol=1e-8)
+        assert smaller.left_out == left_out
+    np.testing.assert_array_equal(fitted.oof_scores_, before)
+    assert fitted.left_out == ()
+
+
+def test_some_learner_must_be_left(problem) -> None:
+    X, y, _ = problem(60)
+    paper = Stacker(preset="paper", n_splits=2, random_state=0)
+    with pytest.raises(StackingError, match=r"\['ridges', 'boosting'\] leaves no learner"):
+        clone(paper).set_params(left_out=["ridges", "boosting"]).fit(X, y)
+    fitted = clone(paper).set_params(added_learners=[("ridge mine", LinearRegression())]).fit(X, y)
+    alone = fitted.without(["ridges", "boosting"])
+    assert alone.level0_names_ == ["ridge mine/score"]
+    with pytest.raises(StackingError, match="leaves no learner"):
+        paper.fit(X, y).without(["ridges", "boosting"])
+    with pytest.raises(StackingError, match="left_out must be one of .*'boostin'"):
+        fitted.without(["boostin"])
+    for left_out, message in (("boosting", "a list of kinds"), (["ridge one"], "'ridge one'")):
+        with pytest.raises(StackingError, match=message):
+            Stacker(left_out=left_out).fit(X, y)
+    with pytest.raises(StackingError, match="`learners` replaces"):
+        Stacker([("mine", LinearRegression())], left_out=["boosting"]).fit(X, y)
