@@ -294,7 +294,8 @@ def select_stack(
     >>> values = rng.normal(size=(120, 6))
     >>> table = FeatureTable(values, {"signal": slice(0, 3), "noise": slice(3, 6)})
     >>> y = values[:, 0] + 0.3 * rng.normal(size=120)
-    >>> select_stack(table, y, presets=["paper"]).chosen.dropped
+    >>> stacker = Stacker(random_state=0)
+    >>> select_stack(table, y, stacker=stacker, presets=["paper"]).chosen.dropped
     ('noise',)
     """
     parts, table_of = _parts(X, builder)
@@ -313,7 +314,7 @@ def select_stack(
         sample_weight,
     )
     chosen = search.run(list(dict.fromkeys(presets)), progress)
-    order = sorted(search.found, key=lambda one: (-one.order_srcc, one.simplicity))
+    order = sorted(search.found, key=_Scored.rank)
     candidates = tuple(search.candidate(one) for one in order)
     return Selection(
         candidates,
@@ -338,14 +339,17 @@ class _Scored:
     scores: FloatArray
     srcc: float
 
-    @property
-    def order_srcc(self) -> float:
-        """The SRCC; an undefined one counts as the worst."""
-        return -math.inf if math.isnan(self.srcc) else self.srcc
+    def rank(self) -> tuple[float, ...]:
+        """Return what sorts the highest SRCC first; an undefined one counts as the worst."""
+        loss = math.inf if math.isnan(self.srcc) else -self.srcc
+        return loss, *self._simplicity
+
+    def simplicity_rank(self) -> tuple[float, ...]:
+        """Return what sorts the simplest first."""
+        return *self._simplicity, *self.rank()
 
     @property
-    def simplicity(self) -> tuple[int, ...]:
-        """The smaller, the simpler."""
+    def _simplicity(self) -> tuple[int, ...]:
         preset = _BY_SIMPLICITY.index(self.preset)
         return self.n_spaces, len(self.parts), preset, self.n_learners
 
@@ -394,9 +398,7 @@ class _Search:
                 kept: tuple[str, ...] = tuple(self.parts)
                 while rests := [*self._rests(kept)]:
                     fits = [self._fit(preset, rest, bar.update) for rest in rests]
-                    smaller = max(
-                        fits, key=lambda one: (one.order_srcc, [-n for n in one.simplicity])
-                    )
+                    smaller = min(fits, key=_Scored.rank)
                     if not self._is_close(smaller):
                         break
                     kept = smaller.parts
@@ -406,7 +408,7 @@ class _Search:
 
     def best(self) -> _Scored:
         """Return the one of the highest SRCC, the simplest of those."""
-        return min(self.found, key=lambda one: (-one.order_srcc, one.simplicity))
+        return min(self.found, key=_Scored.rank)
 
     def candidate(self, one: _Scored) -> StackCandidate:
         """Return the public record of a candidate."""
@@ -424,8 +426,8 @@ class _Search:
         )
 
     def _choose(self) -> _Scored:
-        close = [one for one in self.found if self._is_close(one)]
-        return min(close, key=lambda one: (*one.simplicity, -one.order_srcc))
+        close = (one for one in self.found if self._is_close(one))
+        return min(close, key=_Scored.simplicity_rank)
 
     def _is_close(self, one: _Scored) -> bool:
         difference, standard_error = self._gap(one, self.best())
