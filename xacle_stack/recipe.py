@@ -313,9 +313,9 @@ def chosen_settings(recipe: Recipe, selection: Selection) -> str:
     builder = recipe.builder()
     spaces = [name for name in recipe.spaces if recipe.cache_names.encoders[name] in chosen.parts]
     auxiliary = [name for name in recipe.auxiliary if _cache_name(name) in chosen.parts]
-    lines = [f"spaces = {json.dumps(spaces)}"]
+    lines = [f"spaces = {json.dumps(spaces, ensure_ascii=False)}"]
     if recipe.auxiliary:
-        lines.append(f"auxiliary = {json.dumps(auxiliary)}")
+        lines.append(f"auxiliary = {json.dumps(auxiliary, ensure_ascii=False)}")
     if spaces and builder.agreement and AGREEMENT in chosen.dropped:
         lines += ["", "[features]", "agreement = false"]
     lines += ["", "[stacker]", f"preset = {json.dumps(chosen.preset)}"]
