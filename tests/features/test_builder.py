@@ -342,6 +342,8 @@ def test_bad_proximities_are_told() -> None:
     )
     with pytest.raises(FeatureError, match="space 'one': text embeddings.* row 4"):
         table.block("one/proximities")
+
+
 def test_agreement_features_can_be_left_out() -> None:
     source = random_embeddings(0)
     settings = {"spaces": ["one", "two"], "auxiliary": ["tags:logits"], "n_components": 3}
