@@ -63,8 +63,8 @@ from xacle_stack.encoders import (
     Precision,
     read_fingerprints,
 )
-from xacle_stack.listeners import ListenerModel
 from xacle_stack.features import AGREEMENT, FeatureBuilder
+from xacle_stack.listeners import ListenerModel
 from xacle_stack.recipe_file import mistakes_error, read_settings, recipe_path
 from xacle_stack.stacking import Selection, Stacker
 from xacle_stack.systems.specs import (
