@@ -1,8 +1,8 @@
-"""Gradient boosted regression trees, trained by LightGBM and kept as plain arrays.
+"""Gradient boosted regression trees, kept as plain arrays and evaluated by LightGBM.
 
 LightGBM's own text format is parsed without checks: an edited one makes it write outside of its
 memory.  So a fitted model is arrays here, and LightGBM is only given text that is made anew from
-arrays that have been checked.
+arrays that have been checked.  Whichever library has trained the trees, LightGBM evaluates them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xacle_stack._state_checks import check_indices, check_numbers
 from xacle_stack._types import FloatArray, IntArray
-from xacle_stack._validation import row_weights
+from xacle_stack._validation import (
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_whole_number,
+    row_weights,
+)
 from xacle_stack.errors import ModelFileError, StackingError
+from xacle_stack.stacking.tree_libraries import LIBRARIES, Trees, check_library, train_trees
 
 # What LightGBM allows; a tree of one leaf has no splits.
 _MAX_LEAVES = 131_072
-# Bits of LightGBM's decision type other than the default direction, which only missing values take.
-_NOT_NUMERICAL = 0b1101
-# The difference of two such scores is still a float32.
-_MAX_SCORE = float(np.finfo(np.float32).max) / 4
 # One thread opens no pool of OpenMP threads, which a forked process would wait for in vain.
 _ONE_THREAD = {"num_threads": 1}
 
@@ -33,9 +36,9 @@ _ONE_THREAD = {"num_threads": 1}
 class BoostedTrees(RegressorMixin, BaseEstimator):
     """Gradient boosted regression trees.
 
-    They are LightGBM's, with the settings below and otherwise its defaults.  Training
+    They are those of a library, with the settings below and otherwise its defaults.  Training
     and prediction take one thread, so that results do not depend on the machine's load, and so
-    that a process may be forked after either.
+    that a process may be forked after either.  Only training needs the library.
 
     Parameters
     ----------
@@ -56,6 +59,8 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         The largest number of different values that a column is rounded to.
     random_state : int, RandomState or None, default=0
         Decides which rows and columns each tree sees.
+    library : {"lightgbm", "xgboost", "catboost"}, default="lightgbm"
+        What trains the trees.  The last two have an extra each, of the same name.
 
     Attributes
     ----------
@@ -69,7 +74,20 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         The leaves of all trees, one tree after the other.  A prediction is the sum of one leaf of
         each tree.
     gain_ : ndarray of shape (n_features,)
-        The total gain of the splits on each feature, in the units of the loss.
+        The total gain of the splits on each feature, in the units of the library's loss; of
+        CatBoost, how much predictions change with the feature, in percent of all features.
+
+    Notes
+    -----
+    XGBoost takes all settings.  Like LightGBM it splits the leaf that gains most, and
+    `min_child_samples` is the smallest weight of a leaf, with weights of mean one.
+
+    CatBoost's trees have the same split everywhere on a level.  Their depth is log₂ of
+    `num_leaves`, rounded up, so 15 leaves become 16.  It draws columns for every level instead of
+    every tree, and it has nothing like `min_child_samples`.
+
+    Both round features to float32.  Predictions are theirs but for the rounding of sums, and for
+    features nearer to zero than 1e-35, which LightGBM takes for zero.
 
     Examples
     --------
@@ -78,6 +96,9 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
     >>> int(model.gain_.argmax()), model.predict([[0.0, 2.0, 0.0]]).round(1)
     (1, array([1.]))
     """
+
+    # Trees that were saved before there were other libraries do not say which is theirs.
+    library = "lightgbm"
 
     def __init__(
         self,
@@ -91,6 +112,7 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         reg_lambda: float = 1.0,
         max_bin: int = 255,
         random_state: int | np.random.RandomState | None = 0,
+        library: str = "lightgbm",
     ) -> None:
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
@@ -101,6 +123,7 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         self.reg_lambda = reg_lambda
         self.max_bin = max_bin
         self.random_state = random_state
+        self.library = library
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train the trees.
@@ -114,32 +137,22 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         Raises
         ------
         StackingError
-            If scores are too large for float32, or the weights leave nothing to train on.
+            If a setting is unusable, numbers are too large for float32, or the weights leave
+            nothing to train on.
+        MissingExtraError
+            If the library is not installed.
         """
-        from lightgbm import LGBMRegressor  # takes half a second
-
+        self.check_settings()
+        check_library(self.library)
         table, scores = validate_data(
             self, X, y, y_numeric=True, ensure_min_samples=2, dtype=[np.float64, np.float32]
         )
-        if np.abs(scores).max() > _MAX_SCORE:
-            raise StackingError(
-                f"scores of up to {np.abs(scores).max():g} leave the range of float32, in which "
-                "trees are trained. Give them in another unit."
-            )
         weights = None if sample_weight is None else row_weights(len(scores), sample_weight)
         seed = self.random_state
         if seed is None or isinstance(seed, np.random.RandomState):
             seed = int(check_random_state(seed).randint(np.iinfo(np.int32).max))
         settings = {**self.get_params(), "random_state": seed}
-        trained = LGBMRegressor(
-            **settings,
-            subsample_freq=1,
-            n_jobs=1,
-            deterministic=True,
-            force_row_wise=True,
-            verbosity=-1,
-        ).fit(table, scores, weights)
-        self._keep(trained.booster_)
+        self._keep(train_trees(settings.pop("library"), table, scores, weights, **settings))
         self._booster = self._new_booster()
         return self
 
@@ -152,23 +165,32 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
         predicted: FloatArray = self._booster.predict(table, **_ONE_THREAD)
         return predicted
 
-    def _keep(self, booster: Any) -> None:
-        """Take the trees out of what LightGBM has trained."""
-        _, *texts = booster.model_to_string().partition("\nend of trees")[0].split("\nTree=")
-        trees = [dict(line.partition("=")[::2] for line in text.splitlines()) for text in texts]
+    def check_settings(self) -> None:
+        """Check the settings that can be judged without data; else a StackingError is raised."""
+        check_choice("library", self.library, LIBRARIES)
+        for name, minimum in (
+            ("n_estimators", 1),
+            ("num_leaves", 2),
+            ("min_child_samples", 0),
+            ("max_bin", 2),
+        ):
+            check_whole_number(name, getattr(self, name), minimum=minimum)
+        check_positive("learning_rate", self.learning_rate)
+        check_not_negative("reg_lambda", self.reg_lambda)
+        for name in ("subsample", "colsample_bytree"):
+            share = getattr(self, name)
+            check_positive(name, share)
+            if share > 1:
+                raise StackingError(f"{name} must be above 0 and at most 1, got {share!r}.")
 
-        def joined(name: str, dtype: type) -> Any:
-            return np.array([value for tree in trees for value in tree[name].split()], dtype=dtype)
-
-        if (joined("decision_type", int) & _NOT_NUMERICAL).any():
-            raise ModelFileError("LightGBM has made splits that are no comparisons of numbers.")
-        self.n_leaves_: IntArray = joined("num_leaves", np.int64)
-        self.split_feature_: IntArray = joined("split_feature", np.int64)
-        self.threshold_: FloatArray = joined("threshold", np.float64)
-        self.left_child_: IntArray = joined("left_child", np.int64)
-        self.right_child_: IntArray = joined("right_child", np.int64)
-        self.leaf_value_: FloatArray = joined("leaf_value", np.float64)
-        self.gain_: FloatArray = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
+    def _keep(self, trees: Trees) -> None:
+        self.n_leaves_: IntArray = trees.n_leaves
+        self.split_feature_: IntArray = trees.split_feature
+        self.threshold_: FloatArray = trees.threshold
+        self.left_child_: IntArray = trees.left_child
+        self.right_child_: IntArray = trees.right_child
+        self.leaf_value_: FloatArray = trees.leaf_value
+        self.gain_: FloatArray = trees.gain
 
     def check_state(self) -> None:
         """Check that the arrays from a file are trees: no index outside, no cycle."""
