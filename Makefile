@@ -19,8 +19,8 @@ VENV   ?= .venv
 # A pip constraints file.
 CONSTRAINTS ?= constraints.txt
 # What `make test` installs of the pretrained encoders: all, or some of encoders,laion,msclap,beats,timm,pe;
-# the package of Hugging Face's data sets, and the clusters
-EXTRAS ?= all,datasets,dask,ray
+# the package of Hugging Face's data sets, the clusters, and libraries of boosted trees
+EXTRAS ?= all,datasets,dask,ray,xgboost,catboost
 # What `make test` runs: all, or some files and folders; tests with a marker or without one
 TESTS ?=
 MARKERS ?= not slow

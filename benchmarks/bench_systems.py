@@ -29,6 +29,10 @@ SMALL_DATA = {"optimizer": "adam", "learning_rate": 1e-3, "epochs": 40}
 SYSTEMS: dict[str, dict[str, object]] = {
     "stack": {"kind": "stack"},
     "paper": {"kind": "stack", "preset": "paper"},
+    **{
+        f"boosting, {library}": {"kind": "boosting", "library": library}
+        for library in ("lightgbm", "xgboost", "catboost")
+    },
     **{f"cosine, {space}": {"kind": "cosine", "space": space} for space in SPACES},
     **{
         f"Trust-your-CLAP, gate {gate}": {"kind": "transformer", "space": SPACES[0], "gate": gate}

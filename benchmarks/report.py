@@ -26,6 +26,8 @@ _LIBRARIES = (
     "scipy",
     "scikit-learn",
     "lightgbm",
+    "xgboost-cpu",
+    "catboost",
     "h5py",
     "soxr",
     "torch",

@@ -271,6 +271,19 @@ def test_an_svr_ensemble_is_trained_saved_and_scores(data: Path, tmp_path: Path,
     np.testing.assert_allclose(alone, scorer.score(test)[:1], rtol=1e-6)
 
 
+def test_boosted_trees_alone_train_save_load_and_score(data: Path, tmp_path: Path) -> None:
+    trees = {"kind": "boosting", "n_estimators": 5, "min_child_samples": 2}
+    recipe = make_recipe({"trees": trees}, seeds=2)
+    (found, *_) = run(data, recipe, tmp_path)
+    assert (found.kind, found.n_seeds) == ("boosting", 2)
+    path = tmp_path / "out" / "models" / "trees.skops"
+    scorer = Scorer.load(path, recipe, store=tmp_path / "store")
+    test = read_pairs(data, "test")
+    written = read_predictions(tmp_path / "out" / "scores-test-trees.csv", test.ids)
+    np.testing.assert_allclose(scorer.score(test), written, atol=0.006)
+    assert scorer.has_intervals
+
+
 @pytest.mark.parametrize(
     "system",
     [
@@ -619,6 +632,14 @@ def test_what_is_not_installed_is_told_before_anything_is_trained(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else name)
     with pytest.raises(MissingExtraError, match=r"'net' .*'timm'.*\[neural\]"):
         run(data, recipe, tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for more in (
+        {"systems": {**CHEAP, "trees": {"kind": "boosting", "library": "catboost"}}},
+        {"systems": CHEAP, "stacker": {"boosting": "catboost"}},
+    ):
+        recipe = make_recipe(**more)
+        with pytest.raises(MissingExtraError, match=r"'catboost'.*\[catboost\]"):
+            run(data, recipe, tmp_path)
 
 
 def test_views_of_train_only_are_cached(make_data: WriteData, tmp_path: Path) -> None:

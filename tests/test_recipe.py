@@ -6,7 +6,13 @@ from support import TESTS, TOY
 
 from xacle_stack.errors import RecipeError, UnknownNameError
 from xacle_stack.metrics import Estimate
-from xacle_stack.recipe import Recipe, chosen_settings, read_recipe, recipe_from
+from xacle_stack.recipe import (
+    Recipe,
+    chosen_settings,
+    missing_extras,
+    read_recipe,
+    recipe_from,
+)
 from xacle_stack.stacking import Selection, Stacker
 from xacle_stack.stacking.selection import StackCandidate
 
@@ -313,6 +319,9 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
         ({"x": {"kind": "svr-ensemble", "blend": "mean"}}, {}, "systems.x: blend .* got 'mean'"),
         ({"x": {"kind": "stack", "depth": 3}}, {}, "systems.x: depth: unknown setting"),
         ({"x": {"kind": "lstm", "epoch": 3}}, {}, "did you mean 'epochs'"),
+        ({"x": {"kind": "boosting", "library": "xgbost"}}, {}, "library .*'xgboost'.*'xgbost'"),
+        ({"x": {"kind": "boosting", "num_leaves": 1}}, {}, "systems.x: num_leaves .* got 1"),
+        ({"x": {"kind": "stack", "boosting": 3}}, {}, "boosting must be one of .* got 3"),
         ({"x": {"kind": "lstm", "epochs": 0}}, {}, "systems.x: epochs .* got 0"),
         (
             {"x": {"kind": "lstm", "frames": "beats:pooled"}},
@@ -418,6 +427,31 @@ def test_a_model_names_only_the_encoders_that_it_needs() -> None:
         assert [choice.name for choice in smaller.encoders] == encoders
         assert recipe_from(smaller.model_dump(mode="json"), "a card") == smaller
     assert recipe.for_scoring(recipe.systems["frames"]).systems["lstm"].parameters == {}
+
+
+def test_libraries_of_boosted_trees_are_extras_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trees.toml"
+    path.write_text(
+        'spaces = ["mini-mel"]\n[stacker]\nboosting = "xgboost"\n'
+        '[systems.trees]\nkind = "boosting"\nlibrary = "catboost"\nnum_leaves = 31\n'
+        '[systems.usual]\nkind = "boosting"\n[systems.stack]\nkind = "stack"\n'
+        '[systems.other]\nkind = "stack"\nboosting = "lightgbm"\n'
+    )
+    monkeypatch.setattr("xacle_stack.systems.specs.find_spec", lambda name: None)
+    assert missing_extras(path) == ["catboost", "xgboost"]
+    recipe = read_recipe(path)
+    stacker = recipe.new_stacker(n_jobs=2)
+    regressors = {
+        name: system.regressor(recipe.cache_names, stacker)
+        for name, system in recipe.systems.items()
+    }
+    (name, trees), *others = regressors["trees"].learners
+    assert (name, others, regressors["trees"].n_jobs) == ("trees", [], 2)
+    assert (trees.library, trees.num_leaves, trees.random_state) == ("catboost", 31, 0)
+    assert regressors["usual"].learners[0][1].library == "lightgbm"
+    assert [regressors[name].boosting for name in ("stack", "other")] == ["xgboost", "lightgbm"]
 
 
 def test_seeds_of_the_command_line_are_those_of_every_system() -> None:

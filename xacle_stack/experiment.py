@@ -263,6 +263,8 @@ def _checked_systems(
 ) -> Mapping[str, AnySpec]:
     """Return the systems to run, once nothing is known that one of them would fail at."""
     names, features = recipe.cache_names, recipe.builder()
+    for package in recipe.stacker.packages:
+        check_installed(package, extra=package, purpose="[stacker] in the recipe")
     for name, spec in systems.items():
         if isinstance(spec, EnsembleSpec):
             continue

@@ -74,6 +74,7 @@ from xacle_stack.systems.specs import (
     Parameters,
     StackSpec,
     SystemSpec,
+    TreeSettings,
     default_systems,
     mistakes_in,
     nearest,
@@ -98,7 +99,7 @@ class FeatureSettings(Parameters):
         FeatureBuilder(["space"], **self.parameters).check_settings()
 
 
-class StackerSettings(Parameters):
+class StackerSettings(TreeSettings):
     """Parameters of the :class:`~xacle_stack.Stacker`, and how its folds are made.
 
     ``group_by = "caption"`` holds a caption's pairs out together, ``"group"`` and ``"system"``
@@ -376,13 +377,13 @@ def missing_extras(recipe: Path | str) -> list[str]:
     Raises what :func:`registered_encoders` raises; no Python file is run either.
     """
     path = recipe_path(recipe)
-    systems = _validated(read_settings(path), source=str(path)).systems.values()
+    found = _validated(read_settings(path), source=str(path))
     infos = [choice.family.info for choice in registered_encoders(path)]
     extras = {info.extra for info in infos if info.extra and not info.is_installed}
     extras |= {
-        system.extra
-        for system in systems
-        if not isinstance(system, EnsembleSpec) and not system.is_installed
+        one.extra
+        for one in (found.stacker, *found.systems.values())
+        if not isinstance(one, EnsembleSpec) and not one.is_installed
     }
     return sorted(extras)
 

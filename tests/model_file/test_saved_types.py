@@ -109,7 +109,9 @@ def test_types_of_the_package_are_declared_where_they_are() -> None:
         Stacker(),
         Stacker(preset="paper"),
         make_pipeline(FeatureBuilder(["mini-mel"]), Stacker()),
-        Stacker([("trees", BoostedTrees()), ("ridge", GroupedRidge())], RidgeCV()),
+        Stacker(
+            [("trees", BoostedTrees(library="catboost")), ("ridge", GroupedRidge())], RidgeCV()
+        ),
         GatedRegressor(Stacker()),
         TransformedTargetRegressor(Ridge(), transformer=StandardScaler()),
         TransformerRegressor("mini-mel"),

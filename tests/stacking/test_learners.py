@@ -26,19 +26,20 @@ def test_paper_has_two_ridges_a_family_and_one_boosting() -> None:
     assert [learner.name for learner in ridges] == ["ridge one", "ridge beats"]
     assert [learner.view for learner in ridges] == [raw_view(f) for f in FAMILIES.values()]
     assert {learner.targets for learner in ridges} == {("score", "rank")}
-    (boosting,) = preset.estimators(FAMILIES, {"everything": slice(0, 64)}, 7)
+    (boosting,) = preset.estimators(FAMILIES, {"everything": slice(0, 64)}, 7, "xgboost")
     assert (boosting.name, boosting.targets) == ("boosting", ("score",))
     assert boosting.view == compressed_view()
-    assert boosting.estimator.random_state == 7
+    assert (boosting.estimator.random_state, boosting.estimator.library) == (7, "xgboost")
 
 
 def test_best_has_a_gaussian_process_and_boosting_on_the_leading_components() -> None:
-    found = PRESETS["best"].estimators(FAMILIES, BLOCKS, 7)
+    found = PRESETS["best"].estimators(FAMILIES, BLOCKS, 7, "catboost")
     learners = {learner.name: learner for learner in found}
     assert all(learner.view.compressed for learner in found)
     process, boosting = learners["gaussian process"], learners["boosting"]
     assert isinstance(process.estimator, BlockGaussianProcess)
     assert (process.estimator.blocks, process.estimator.random_state) == (BLOCKS, 7)
+    assert boosting.estimator.library == "catboost"
     values = np.arange(104.0).reshape(2, 52)
     leading = values[:, [*range(16), *range(40, 52)]]
     np.testing.assert_array_equal(boosting.view.select(values, BLOCKS), leading)
@@ -46,7 +47,7 @@ def test_best_has_a_gaussian_process_and_boosting_on_the_leading_components() ->
 
 
 def test_the_ridges_of_best_see_the_blocks_of_one_family_and_share_auxiliaries() -> None:
-    learners = PRESETS["best"].estimators(FAMILIES, BLOCKS, 7)
+    learners = PRESETS["best"].estimators(FAMILIES, BLOCKS, 7, "lightgbm")
     ridges = {one.name: one for one in learners if isinstance(one.estimator, GroupedRidge)}
     assert list(ridges) == ["ridge one", "ridge beats"]
     values = np.arange(104.0).reshape(2, 52)

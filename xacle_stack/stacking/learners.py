@@ -210,7 +210,7 @@ class Preset:
         Whether each family has a :class:`RidgeLearner`.
     estimators : callable
         Makes the learners that see compressed blocks: from the families, the columns of the
-        compressed blocks and a seed.
+        compressed blocks, a seed and the library that trains trees.
     """
 
     n_splits: int
@@ -218,7 +218,7 @@ class Preset:
     by_block: bool
     refit: bool
     ridges: bool
-    estimators: Callable[[Families, Mapping[str, slice], int], list[EstimatorLearner]]
+    estimators: Callable[[Families, Mapping[str, slice], int, str], list[EstimatorLearner]]
 
     def ridge_learners(
         self, families: Families, *, has_compressed_array: bool
@@ -237,19 +237,21 @@ class Preset:
 
 
 def _paper_estimators(
-    families: Families, compressed: Mapping[str, slice], random_state: int
+    families: Families, compressed: Mapping[str, slice], random_state: int, boosting: str
 ) -> list[EstimatorLearner]:
     # Few trees: the time to score millions of pairs grows with their number.
-    boosting = BoostedTrees(200, learning_rate=0.045, random_state=random_state)
-    return [EstimatorLearner("boosting", compressed_view(), boosting)]
+    trees = BoostedTrees(200, learning_rate=0.045, random_state=random_state, library=boosting)
+    return [EstimatorLearner("boosting", compressed_view(), trees)]
 
 
 def _best_estimators(
-    families: Families, compressed: Mapping[str, slice], random_state: int
+    families: Families, compressed: Mapping[str, slice], random_state: int, boosting: str
 ) -> list[EstimatorLearner]:
     gaussian_process = BlockGaussianProcess(dict(compressed), random_state=random_state)
     # Fewer bins than usual take half of the time and predict as well.
-    boosting = BoostedTrees(colsample_bytree=0.2, max_bin=63, random_state=random_state)
+    trees = BoostedTrees(
+        colsample_bytree=0.2, max_bin=63, random_state=random_state, library=boosting
+    )
     ridges = [
         EstimatorLearner(
             f"ridge {family}",
@@ -265,7 +267,7 @@ def _best_estimators(
             "gaussian process", compressed_view(), gaussian_process, ("score", "rank")
         ),
         # Trees take long over many columns, and find what they need in the leading components.
-        EstimatorLearner("boosting", compressed_view(n_leading=16), boosting),
+        EstimatorLearner("boosting", compressed_view(n_leading=16), trees),
     ]
 
 

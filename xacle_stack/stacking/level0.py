@@ -52,8 +52,9 @@ class Level0Plan:
 
     The preset gives the estimators that see compressed blocks; it and the compression are None
     where a caller's learners are all.  A caller's learners, `on_columns`, see all columns and
-    predict the raw score.  `penalties` are the ridges' candidates, and `random_state` seeds the
-    preset's estimators.  Kinds of the preset's learners may be left out.
+    predict the raw score.  `penalties` are the ridges' candidates, `random_state` seeds the
+    preset's estimators, and `boosting_library` trains its trees.  Kinds of the preset's learners
+    may be left out.
     """
 
     ridges: Sequence[RidgeLearner]
@@ -62,6 +63,7 @@ class Level0Plan:
     on_columns: Sequence[EstimatorLearner]
     penalties: Sequence[float]
     random_state: int
+    boosting_library: str
     left_out: Sequence[str] = ()
 
     @property
@@ -73,7 +75,9 @@ class Level0Plan:
         """Return the preset's estimators, for the columns of the compressed blocks."""
         if self.preset is None:
             return []
-        learners = self.preset.estimators(families, blocks, self.random_state)
+        learners = self.preset.estimators(
+            families, blocks, self.random_state, self.boosting_library
+        )
         return [one for one in learners if kind_of_learner(one.name) not in self.left_out]
 
     def n_fits(self, families: Families, n_splits: int) -> int:

@@ -81,6 +81,7 @@ from xacle_stack.stacking.level0 import (
 )
 from xacle_stack.stacking.moments import BLOCK_ROWS
 from xacle_stack.stacking.ridge import PENALTIES, GroupedRidge
+from xacle_stack.stacking.tree_libraries import LIBRARIES, check_library
 from xacle_stack.table import FeatureTable
 
 _LOGGER = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     n_components : int, optional
         The number of principal components that learners see instead of the columns: by default
         128 of each block for "best", 64 of all columns for "paper".
+    boosting_library : {"lightgbm", "xgboost", "catboost"}, default="lightgbm"
+        The library that trains the preset's trees; see :class:`BoostedTrees`.
     target : {"score", "rank"}, default="score"
         What the meta-regressor is trained on.  Predicted ranks are brought to the scale of the
         scores by a strictly increasing map.
@@ -192,8 +195,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     """
 
     takes_tables = True
-    # What stacks that were saved before there was this parameter have.
+    # What stacks that were saved before there were these parameters have.
     left_out: Sequence[str] = ()
+    boosting_library: str = "lightgbm"
 
     def __init__(
         self,
@@ -205,6 +209,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         n_splits: int | None = None,
         penalties: Sequence[float] = PENALTIES,
         n_components: int | None = None,
+        boosting_library: str = "lightgbm",
         target: Literal["score", "rank"] = "score",
         score_range: tuple[float, float] | Literal["auto"] | None = "auto",
         n_jobs: int | None = None,
@@ -219,6 +224,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         self.n_splits = n_splits
         self.penalties = penalties
         self.n_components = n_components
+        self.boosting_library = boosting_library
         self.target = target
         self.score_range = score_range
         self.n_jobs = n_jobs
@@ -275,8 +281,12 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             an unknown name or a wrong type, weights that a learner cannot take or that leave a
             fold nothing to be trained on, or a learner that fails or predicts no finite number a
             pair.  Any other exception of a learner is the error's cause.
+        MissingExtraError
+            If the library that trains the preset's trees is not installed.
         """
         added = self._check_settings(sample_weight is not None)
+        if self.learners is None:
+            check_library(self.boosting_library)
         table, scores = self._check_training(X, y)
         weights = row_weights(len(scores), sample_weight)
         self.families_ = dict(table.families)
@@ -583,7 +593,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             for name, one in named
         ]
         if self.learners is not None:
-            return Level0Plan((), None, None, on_columns, self.penalties, seed)
+            return Level0Plan((), None, None, on_columns, self.penalties, seed, self.boosting_library)
         preset = PRESETS[self.preset]
         compression = self._new_compression(table, seed)
         has_compressed_array = is_array and _is_compressed(compression)
@@ -591,7 +601,14 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         if "ridges" in self.left_out:
             ridges = []
         plan = Level0Plan(
-            ridges, preset, compression, on_columns, self.penalties, seed, self.left_out
+            ridges,
+            preset,
+            compression,
+            on_columns,
+            self.penalties,
+            seed,
+            self.boosting_library,
+            self.left_out,
         )
         estimators = plan.estimators(table.families, compression.blocks)
         if not (ridges or estimators or on_columns):
@@ -724,6 +741,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     def _check_settings(self, has_weights: bool) -> list[tuple[str, BaseEstimator]]:
         """Return the added learners, once all settings are usable."""
         check_choice("preset", self.preset, PRESETS)
+        check_choice("boosting_library", self.boosting_library, LIBRARIES)
         check_choice("target", self.target, TARGETS)
         if self.n_splits is not None:
             check_whole_number("n_splits", self.n_splits, minimum=2)

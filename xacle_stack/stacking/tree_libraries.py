@@ -142,7 +142,7 @@ def _by_xgboost(
     trees = [
         _of_xgboost(tree, table.shape[1]) for tree in learner["gradient_booster"]["model"]["trees"]
     ]
-    return _joined([_constant(base), *trees], sum(tree.gain for tree in trees))
+    return _joined([_constant(base), *trees], np.sum([tree.gain for tree in trees], axis=0))
 
 
 def _of_xgboost(tree: Mapping[str, Any], n_features: int) -> Trees:
@@ -170,7 +170,9 @@ def _of_xgboost(tree: Mapping[str, Any], n_features: int) -> Trees:
         left_child=number[left[splits]],
         right_child=number[right[splits]],
         leaf_value=conditions[leaves].astype(np.float64),
-        gain=np.bincount(features, np.array(tree["loss_changes"])[splits], minlength=n_features),
+        gain=np.bincount(
+            features, np.array(tree["loss_changes"])[splits], minlength=n_features
+        ).astype(np.float64),
     )
 
 
@@ -283,9 +285,8 @@ def _joined(trees: Sequence[Trees], gain: FloatArray) -> Trees:
     def joined(name: str) -> Any:
         return np.concatenate([getattr(tree, name) for tree in trees])
 
-    return Trees(
-        *(joined(name) for name in Trees.__dataclass_fields__ if name != "gain"), gain=gain
-    )
+    arrays = {name: joined(name) for name in Trees.__dataclass_fields__}
+    return Trees(**{**arrays, "gain": gain})
 
 
 # How each library trains; what it is called is also its package and its extra.

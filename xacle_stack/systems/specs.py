@@ -34,7 +34,7 @@ from xacle_stack.features import (
     SequenceBuilder,
     VectorBuilder,
 )
-from xacle_stack.stacking import Stacker
+from xacle_stack.stacking import BoostedTrees, Stacker
 from xacle_stack.systems.audio_language_model import AudioLanguageModelRegressor
 from xacle_stack.systems.captioner import AudioCaptioner
 from xacle_stack.systems.cosine import CosineRegressor
@@ -85,6 +85,21 @@ class Parameters(BaseModel):
         """The parameters of the estimator that are set."""
         return dict(self.model_extra or {})
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What they need beside this library's own dependencies; `extra` has them."""
+        return ()
+
+    @property
+    def extra(self) -> str:
+        """The extra that installs the packages."""
+        return "neural"
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the packages are installed; none of them is imported."""
+        return all(find_spec(package) is not None for package in self.packages)
+
     @model_validator(mode="after")
     def _check_parameters(self) -> Self:
         """Check the names of the parameters, then the values that can be judged without data."""
@@ -117,21 +132,6 @@ class SystemSpec(Parameters, ABC):
 
     kind: str
     seeds: PositiveInt | None = None
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """What it needs beside this library's own dependencies; its extra has them."""
-        return ()
-
-    @property
-    def extra(self) -> str:
-        """The extra that installs its packages."""
-        return "neural"
-
-    @property
-    def is_installed(self) -> bool:
-        """Whether its packages are installed; none of them is imported."""
-        return all(find_spec(package) is not None for package in self.packages)
 
     @property
     def chooses_epoch_on_validation(self) -> bool:
@@ -201,7 +201,24 @@ class NetworkSpec(SystemSpec):
         return self.estimator(**self.parameters)
 
 
-class StackSpec(SystemSpec):
+class TreeSettings(Parameters):
+    """Settings of which one names the library that trains trees."""
+
+    library_setting: ClassVar[str] = "boosting"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The library, if it is none of this library's own dependencies."""
+        library = self.parameters.get(self.library_setting, "lightgbm")
+        return () if library == "lightgbm" else (library,)
+
+    @property
+    def extra(self) -> str:
+        """The extra of the library's name."""
+        return "".join(self.packages)
+
+
+class StackSpec(TreeSettings, SystemSpec):
     """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some.
 
     What is not set here is as the recipe has it under ``[stacker]``.
@@ -213,13 +230,41 @@ class StackSpec(SystemSpec):
 
     def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
         """Return the recipe's builder, of some spaces or of all."""
-        if not self.spaces:
-            return features
-        return clone(features).set_params(spaces=[names.encoders[space] for space in self.spaces])
+        return _builder_of(self.spaces, names, features)
 
     def regressor(self, names: CacheNames, stacker: Stacker) -> Stacker:
         """Return the recipe's stacker, or one that differs."""
         return clone(stacker).set_params(**self.parameters)
+
+
+class BoostingSpec(TreeSettings, SystemSpec):
+    """Boosted trees on the features of all spaces, or of some.
+
+    They are a stack of one learner, so they have prediction intervals.  Its folds and its bounds
+    are as under ``[stacker]``.
+    """
+
+    kind: Literal["boosting"] = "boosting"
+    spaces: tuple[str, ...] = ()
+    estimator = BoostedTrees
+    library_setting = "library"
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
+        """Return the recipe's builder, of some spaces or of all."""
+        return _builder_of(self.spaces, names, features)
+
+    def regressor(self, names: CacheNames, stacker: Stacker) -> Stacker:
+        """Return the recipe's stacker with these trees for its only learner."""
+        trees = BoostedTrees(**{"random_state": stacker.random_state, **self.parameters})
+        return clone(stacker).set_params(learners=[("trees", trees)])
+
+
+def _builder_of(
+    spaces: Sequence[str], names: CacheNames, features: FeatureBuilder
+) -> FeatureBuilder:
+    if not spaces:
+        return features
+    return clone(features).set_params(spaces=[names.encoders[space] for space in spaces])
 
 
 class CosineSpec(SystemSpec):
@@ -453,6 +498,7 @@ class EnsembleSpec(BaseModel):
 
 AnySpec = Annotated[
     StackSpec
+    | BoostingSpec
     | CosineSpec
     | LabelFreeSpec
     | SVREnsembleSpec
