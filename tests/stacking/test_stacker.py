@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -41,6 +42,24 @@ OUT_OF_FOLD = "fit_transform returns out-of-fold predictions, which transform ca
 )
 def test_scikit_learn_checks(estimator, check) -> None:
     check(estimator)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_another_library_trains_the_trees_of_a_preset(rng, monkeypatch, preset: str) -> None:
+    pytest.importorskip("catboost", reason="the extra catboost is not installed")
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    stacks = [
+        Stacker(preset=preset, boosting=library, random_state=0).fit(X, y)
+        for library in ("lightgbm", "catboost")
+    ]
+    is_boosting = np.array(["boosting" in name for name in stacks[0].level0_names_])
+    differs = (stacks[0].oof_predictions_ != stacks[1].oof_predictions_).any(axis=0)
+    np.testing.assert_array_equal(differs, is_boosting)
+    monkeypatch.setitem(sys.modules, "catboost", None)
+    with pytest.raises(MissingExtraError, match=r"xacle-stack\[catboost\]"):
+        clone(stacks[1]).fit(X, y)
+    Stacker([("linear", LinearRegression())], boosting="catboost").fit(X, y)  # has no preset
+    assert np.isfinite(stacks[1].predict(X)).all()
 
 
 def test_oof_predictions_never_see_their_own_label(rng) -> None:
