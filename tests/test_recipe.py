@@ -321,6 +321,7 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
         ({"x": {"kind": "lstm", "epoch": 3}}, {}, "did you mean 'epochs'"),
         ({"x": {"kind": "boosting", "library": "xgbost"}}, {}, "library .*'xgboost'.*'xgbost'"),
         ({"x": {"kind": "boosting", "num_leaves": 1}}, {}, "systems.x: num_leaves .* got 1"),
+        ({"x": {"kind": "stack", "meta": 3}}, {}, "meta must be one of .*'gate'.* got 3"),
         ({"x": {"kind": "stack", "boosting": 3}}, {}, "boosting must be one of .* got 3"),
         ({"x": {"kind": "lstm", "epochs": 0}}, {}, "systems.x: epochs .* got 0"),
         (

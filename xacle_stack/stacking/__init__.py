@@ -2,12 +2,14 @@
 
 from xacle_stack.stacking.boosted_trees import BoostedTrees
 from xacle_stack.stacking.folds import split_folds
+from xacle_stack.stacking.gated_blend import GatedBlend
 from xacle_stack.stacking.ridge import GroupedRidge
 from xacle_stack.stacking.selection import Selection, select_stack
 from xacle_stack.stacking.stacker import Stacker
 
 __all__ = [
     "BoostedTrees",
+    "GatedBlend",
     "GroupedRidge",
     "Selection",
     "Stacker",
@@ -21,6 +23,7 @@ SAVED_TYPES: tuple[str, ...] = (
     "xacle_stack.stacking.boosted_trees.BoostedTrees",
     "xacle_stack.stacking.calibration.MonotoneCalibration",
     "xacle_stack.stacking.fold_ridge.LinearModel",
+    "xacle_stack.stacking.gated_blend.GatedBlend",
     "xacle_stack.stacking.gaussian_process.BlockGaussianProcess",
     "xacle_stack.stacking.learners.BlockView",
     "xacle_stack.stacking.learners.FittedLearner",

@@ -43,7 +43,8 @@ class LearnerShare:
         The SRCC of its out-of-fold predictions with the scores.
     weight : float
         The meta-regressor's weight for a prediction of unit standard deviation, in units of the
-        final score's standard deviation; NaN where the meta-regressor is not linear.
+        final score's standard deviation; the mean over the pairs where it depends on the pair, and
+        NaN where the meta-regressor has no weights.
     share : float
         Its part of the final score's variance: ``cov(weight · prediction, final) / var(final)``.
         All shares sum to 1.
@@ -264,16 +265,22 @@ def explanation(
 
 
 def learner_shares(
-    names: Sequence[str], oof: FloatArray, y: FloatArray, meta: Any
+    names: Sequence[str],
+    oof: FloatArray,
+    y: FloatArray,
+    meta: Any,
+    context: Mapping[str, FloatArray],
 ) -> list[LearnerShare]:
     """Return what each level-0 prediction contributes.
 
-    `oof` has the out-of-fold predictions in columns, on which the regressor `meta` was fitted.
+    `oof` has the out-of-fold predictions in columns, on which the regressor `meta` was fitted, and
+    `context` what else it was given of the pairs.
     """
-    final = meta.predict(oof)
+    final = meta.predict(oof, **context)
     variance = float(np.var(final)) or 1.0
     coef = np.ravel(getattr(meta, "coef_", np.full(oof.shape[1], np.nan)))
-    parts = coef * (oof - oof.mean(axis=0))
+    parts = meta.contributions(oof, **context) if hasattr(meta, "contributions") else coef * oof
+    parts = parts - parts.mean(axis=0)
     shares = (parts * (final - final.mean())[:, np.newaxis]).mean(axis=0) / variance
     weights = coef * oof.std(axis=0) / np.sqrt(variance)
     return [

@@ -403,10 +403,11 @@ def fit_estimator(
     y: FloatArray,
     labels: IntArray | None,
     sample_weight: ArrayLike | None,
+    context: Mapping[str, FloatArray] | None = None,
 ) -> BaseEstimator:
-    """Return a fitted clone; it gets groups if its `fit` takes them."""
+    """Return a fitted clone; it gets groups if its `fit` takes them, and all of the context."""
     model = clone(estimator)
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = dict(context or {})
     if has_fit_parameter(model, "groups"):
         extra["groups"] = labels
     if sample_weight is not None:

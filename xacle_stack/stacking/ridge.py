@@ -28,6 +28,8 @@ from xacle_stack.table import FeatureTable
 # The errors by which a penalty is chosen need fewer digits than predictions.
 _SELECTION_TOLERANCE = 1e-4
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(1, 6, 11))
+# The meta-regressor's columns are few and already predictions, so its penalties are weaker.
+META_PENALTIES = tuple(float(penalty) for penalty in np.logspace(-2, 4, 13))
 
 
 class GroupedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):

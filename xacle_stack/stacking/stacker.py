@@ -6,7 +6,7 @@ Source: Wolpert 1992 (stacked generalisation); Li, Li and Shinozaki 2026 for the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from numbers import Integral
 from typing import Any, Literal, Self, overload
@@ -55,6 +55,7 @@ from xacle_stack.stacking.folds import (
     fold_numbers,
     split_folds,
 )
+from xacle_stack.stacking.gated_blend import GatedBlend
 from xacle_stack.stacking.inputs import check_same_columns, table_from_array
 from xacle_stack.stacking.intervals import ConformalInterval, check_confidence
 from xacle_stack.stacking.learners import (
@@ -80,13 +81,16 @@ from xacle_stack.stacking.level0 import (
     zero_constant_columns,
 )
 from xacle_stack.stacking.moments import BLOCK_ROWS
-from xacle_stack.stacking.ridge import PENALTIES, GroupedRidge
+from xacle_stack.stacking.ridge import META_PENALTIES, PENALTIES, GroupedRidge
 from xacle_stack.stacking.tree_libraries import LIBRARIES, check_library
 from xacle_stack.table import FeatureTable
 
 _LOGGER = logging.getLogger(__name__)
-# The meta-regressor's columns are few and already predictions, so its penalties are weaker.
-META_PENALTIES = tuple(float(penalty) for penalty in np.logspace(-2, 4, 13))
+# The meta-regressors that have a name.
+METAS: Mapping[str, Callable[[], BaseEstimator]] = {
+    "ridge": lambda: GroupedRidge(META_PENALTIES),
+    "gate": GatedBlend,
+}
 # A fit with an estimate above this is announced.
 _LONG_S = 300.0
 # The most threads that a model from a file may ask for.
@@ -103,9 +107,11 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     ----------
     learners : list of (str, regressor), optional
         Level-0 learners on all columns and the raw score, in place of the preset's.
-    meta : regressor, optional
-        By default a :class:`GroupedRidge`.  Like any learner it gets the groups if its own `fit`
-        takes them; a pipeline's does not.
+    meta : {"ridge", "gate"} or regressor, optional
+        By default "ridge", a :class:`GroupedRidge`.  "gate" is a :class:`GatedBlend`, whose weights
+        depend on the pair.  Like any learner it gets the groups if its own `fit` takes them; a
+        pipeline's does not.  With an attribute ``context_blocks``, its `fit` and `predict` get the
+        columns of these blocks, as far as the table has them, as `context`.
     added_learners : list of (str, regressor), optional
         Further level-0 learners on all columns and the raw score, beside the preset's or
         `learners`.  A learner with the attribute ``takes_tables``, such as this library's
@@ -202,7 +208,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     def __init__(
         self,
         learners: Sequence[tuple[str, BaseEstimator]] | None = None,
-        meta: BaseEstimator | None = None,
+        meta: BaseEstimator | str | None = None,
         *,
         added_learners: Sequence[tuple[str, BaseEstimator]] | None = None,
         preset: str = "best",
@@ -319,7 +325,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             level0, self.compression_ = fit_level0(data, plan, self.n_jobs, progress)
             self.level0_models_ = [one.fitted for one in level0]
             self.oof_predictions_ = np.concatenate([one.oof for one in level0], axis=1)
-            self._fit_level1(data, sample_weight)
+            self._fit_level1(data, table, sample_weight)
         return self
 
     @property
@@ -406,7 +412,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         pairs use `fit_transform` or `oof_predictions_`: the models that predict here were trained
         on those pairs.
         """
-        return self._predict_by_blocks(X, lambda level0: level0)
+        return self._predict_by_blocks(X, lambda level0, _: level0)
 
     def fit_transform(
         self,
@@ -432,18 +438,24 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         check_is_fitted(self)
         return np.array(self.level0_names_, dtype=object)
 
-    def meta_predict(self, level0: FloatArray) -> FloatArray:
-        """Return scores from level-0 predictions of shape (n_pairs, n_level0)."""
-        check_is_fitted(self)
-        return self._final_scores(level0, self.meta_, self.calibration_)
+    def meta_predict(self, level0: FloatArray, X: ArrayLike | None = None) -> FloatArray:
+        """Return scores from level-0 predictions of shape (n_pairs, n_level0).
 
-    def without(self, learners: Sequence[str]) -> Stacker:
+        X, as of `predict`, is only needed if the meta-regressor looks at the pairs, as "gate" does.
+        """
+        check_is_fitted(self)
+        context = _context(self.meta_, None if X is None else self._check_new(X))
+        return self._final_scores(level0, context, self.meta_, self.calibration_)
+
+    def without(self, learners: Sequence[str], X: FeatureTable | None = None) -> Stacker:
         """Return the stack without some kinds of learners; only its level 1 is trained again.
 
         Parameters
         ----------
         learners : sequence of str
             Of "ridges", "gaussian process" and "boosting".
+        X : FeatureTable, optional
+            That of `fit`; only needed if the meta-regressor looks at the pairs, as "gate" does.
 
         Returns
         -------
@@ -480,7 +492,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             ],
         )
         with one_thread():
-            other._fit_level1(data, None if (data.weights == 1).all() else data.weights)
+            other._fit_level1(data, X, None if (data.weights == 1).all() else data.weights)
         return other
 
     def explain(
@@ -513,8 +525,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         weights = row_weights(len(scores), sample_weight)
         check_same_training(self.training_, training_facts(table, scores, weights, labels))
         oof = self.oof_predictions_
-        predicted = self.meta_predict(oof)
-        learners = learner_shares(self.level0_names_, oof, scores, self.meta_)
+        predicted = self.meta_predict(oof, table)
+        context = _context(self.meta_, table)
+        learners = learner_shares(self.level0_names_, oof, scores, self.meta_, context)
         shares = family_shares(
             self.families_,
             self.blocks_,
@@ -527,7 +540,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             rest = table.select([name for name in self.families_ if name != family])
             other = clone(self).set_params(random_state=self.seed_)
             other.fit(rest, scores, groups, sample_weight)
-            without = other.meta_predict(other.oof_predictions_)
+            without = other.meta_predict(other.oof_predictions_, rest)
             losses[family] = srcc(scores, without), srcc_gain(scores, predicted, without)
         return explanation(srcc(scores, predicted), learners, shares, losses)
 
@@ -573,7 +586,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             with np.errstate(all="ignore"):
                 level0 = predict_level0(self.level0_models_, ones, self.compression_)
                 check_numbers("what the learners predict", level0, (n_rows, len(names)))
-                scores = self.meta_predict(level0)
+                scores = self.meta_predict(level0, ones)
             check_numbers("what the meta-regressor predicts", scores, (n_rows,))
 
     def _plan(
@@ -593,7 +606,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             for name, one in named
         ]
         if self.learners is not None:
-            return Level0Plan((), None, None, on_columns, self.penalties, seed, self.boosting_library)
+            return Level0Plan(
+                (), None, None, on_columns, self.penalties, seed, self.boosting_library
+            )
         preset = PRESETS[self.preset]
         compression = self._new_compression(table, seed)
         has_compressed_array = is_array and _is_compressed(compression)
@@ -646,9 +661,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         self._check_settings(has_weights=False)
 
     def _predict_by_blocks(
-        self, X: ArrayLike, finish: Callable[[FloatArray], FloatArray]
+        self, X: ArrayLike, finish: Callable[[FloatArray, FeatureTable], FloatArray]
     ) -> FloatArray:
-        """Return what `finish` makes of the level-0 predictions, a block of pairs at a time.
+        """Return what `finish` makes of the level-0 predictions and features, block by block.
 
         The level-0 predictions of all pairs would need several times the memory of their scores.
         """
@@ -658,7 +673,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         @one_thread()
         def score(rows: slice) -> FloatArray:
             part = FeatureTable(table.rows(rows), table.blocks, families=table.families)
-            return finish(predict_level0(self.level0_models_, part, self.compression_))
+            return finish(predict_level0(self.level0_models_, part, self.compression_), part)
 
         blocks = [*row_blocks(0, len(table), BLOCK_ROWS)]
         # Joblib waits for threads in steps of 10 ms, for one block in vain.
@@ -668,23 +683,31 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
             parts: list[FloatArray] = Parallel(n_jobs=jobs, prefer="threads", require="sharedmem")(
                 delayed(score)(rows) for rows in blocks
             )
-        return np.concatenate(parts) if parts else finish(np.empty((0, len(self.level0_names_))))
+        if parts:
+            return np.concatenate(parts)
+        return finish(np.empty((0, len(self.level0_names_))), table)
 
-    def _fit_level1(self, data: TrainingData, sample_weight: ArrayLike | None) -> None:
+    def _fit_level1(
+        self, data: TrainingData, table: FeatureTable | None, sample_weight: ArrayLike | None
+    ) -> None:
         """Train the meta-regressor on all out-of-fold predictions, and once without each fold."""
-        meta = GroupedRidge(META_PENALTIES) if self.meta is None else self.meta
-        self.meta_, self.calibration_ = self._fit_meta(meta, data, slice(None), sample_weight)
+        meta = METAS[self.meta or "ridge"]() if _is_name(self.meta) else self.meta
+        context = _context(meta, table)
+        self.meta_, self.calibration_ = self._fit_meta(
+            meta, data, context, slice(None), sample_weight
+        )
         self.oof_scores_: FloatArray = np.empty(len(data.scores))
         for train, held_out in data.folds:
-            level1 = self._fit_meta(meta, data, train, sample_weight)
+            level1 = self._fit_meta(meta, data, context, train, sample_weight)
             self.oof_scores_[held_out] = self._final_scores(
-                self.oof_predictions_[held_out], *level1
+                self.oof_predictions_[held_out], _at(context, held_out), *level1
             )
 
     def _fit_meta(
         self,
         meta: BaseEstimator,
         data: TrainingData,
+        context: Mapping[str, FloatArray],
         rows: slice | IntArray,
         sample_weight: ArrayLike | None,
     ) -> tuple[BaseEstimator, MonotoneCalibration | None]:
@@ -700,17 +723,23 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
                 TARGETS[self.target](scores, weights),
                 None if data.groups is None else data.groups[rows],
                 given,
+                _at(context, rows),
             )
         if self.target == "score":
             return level1, None
-        return level1, MonotoneCalibration().fit(level1.predict(oof), scores, weights)
+        predicted = level1.predict(oof, **_at(context, rows))
+        return level1, MonotoneCalibration().fit(predicted, scores, weights)
 
     def _final_scores(
-        self, level0: FloatArray, meta: BaseEstimator, calibration: MonotoneCalibration | None
+        self,
+        level0: FloatArray,
+        context: Mapping[str, FloatArray],
+        meta: BaseEstimator,
+        calibration: MonotoneCalibration | None,
     ) -> FloatArray:
         who = f"the learner 'meta' ({type(meta).__name__})"
         with one_thread(), naming(who, f"could not predict {len(level0)} pairs"):
-            scores: FloatArray = meta.predict(level0)
+            scores: FloatArray = meta.predict(level0, **context)
         if calibration is not None:
             scores = calibration.predict(scores)
         return scores if self.score_range_ is None else keep_in_range(scores, *self.score_range_)
@@ -741,6 +770,8 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     def _check_settings(self, has_weights: bool) -> list[tuple[str, BaseEstimator]]:
         """Return the added learners, once all settings are usable."""
         check_choice("preset", self.preset, PRESETS)
+        if self.meta is not None and not hasattr(self.meta, "fit"):
+            check_choice("meta", self.meta, METAS)
         check_choice("boosting_library", self.boosting_library, LIBRARIES)
         check_choice("target", self.target, TARGETS)
         if self.n_splits is not None:
@@ -764,7 +795,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         )
         self._check_names([name for name, _ in [*learners, *added]])
         if has_weights:
-            meta = [] if self.meta is None else [("meta", self.meta)]
+            meta = [] if _is_name(self.meta) else [("meta", self.meta)]
             check_they_take_weights([*learners, *added, *meta])
         return added
 
@@ -828,6 +859,28 @@ def _nothing_left(left_out: Sequence[str]) -> StackingError:
     return StackingError(
         f"left_out={list(left_out)!r} leaves no learner. Name fewer of {', '.join(LEARNER_KINDS)}."
     )
+
+
+def _is_name(meta: object) -> bool:
+    """Return whether a meta-regressor is one of :data:`METAS`, or the default."""
+    return meta is None or isinstance(meta, str)
+
+
+def _context(meta: BaseEstimator, table: FeatureTable | None) -> dict[str, FloatArray]:
+    """Return what a meta-regressor's `fit` and `predict` get beside the level-0 predictions."""
+    if not hasattr(meta, "context_blocks"):
+        return {}
+    if table is None:
+        raise StackingError(
+            f"the meta-regressor, a {type(meta).__name__}, looks at the pairs, too. Give their "
+            "features as X."
+        )
+    blocks = [name for name in meta.context_blocks if name in table.blocks]
+    return {"context": table.rows(slice(None), blocks) if blocks else np.empty((len(table), 0))}
+
+
+def _at(context: Mapping[str, FloatArray], rows: slice | IntArray) -> dict[str, FloatArray]:
+    return {name: values[rows] for name, values in context.items()}
 
 
 def _takes_tables(estimator: BaseEstimator) -> bool:

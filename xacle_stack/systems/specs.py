@@ -59,7 +59,7 @@ _OF_ALL_STAGES = frozenset(
 # Parameters that hold objects, and those that whoever runs the recipe decides.
 NOT_IN_RECIPES = frozenset(
     {
-        *("learners", "added_learners", "meta", "n_jobs", "verbose", "device"),
+        *("learners", "added_learners", "n_jobs", "verbose", "device"),
         *("space", "spaces", "auxiliary", "text_auxiliary"),
         *("initial", "checkpoints"),
     }
