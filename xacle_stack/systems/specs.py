@@ -256,7 +256,7 @@ class BoostingSpec(TreeSettings, SystemSpec):
     def regressor(self, names: CacheNames, stacker: Stacker) -> Stacker:
         """Return the recipe's stacker with these trees for its only learner."""
         trees = BoostedTrees(**{"random_state": stacker.random_state, **self.parameters})
-        return clone(stacker).set_params(learners=[("trees", trees)])
+        return clone(stacker).set_params(learners=[("trees", trees)], meta=None)
 
 
 def _builder_of(
