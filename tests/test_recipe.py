@@ -322,7 +322,11 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
         ({"x": {"kind": "boosting", "library": "xgbost"}}, {}, "library .*'xgboost'.*'xgbost'"),
         ({"x": {"kind": "boosting", "num_leaves": 1}}, {}, "systems.x: num_leaves .* got 1"),
         ({"x": {"kind": "stack", "meta": 3}}, {}, "meta must be one of .*'gate'.* got 3"),
-        ({"x": {"kind": "stack", "boosting": 3}}, {}, "boosting must be one of .* got 3"),
+        (
+            {"x": {"kind": "stack", "boosting_library": 3}},
+            {},
+            "boosting_library must be one of .* got 3",
+        ),
         ({"x": {"kind": "lstm", "epochs": 0}}, {}, "systems.x: epochs .* got 0"),
         (
             {"x": {"kind": "lstm", "frames": "beats:pooled"}},
@@ -435,10 +439,10 @@ def test_libraries_of_boosted_trees_are_extras_of_their_names(
 ) -> None:
     path = tmp_path / "trees.toml"
     path.write_text(
-        'spaces = ["mini-mel"]\n[stacker]\nboosting = "xgboost"\n'
+        'spaces = ["mini-mel"]\n[stacker]\nboosting_library = "xgboost"\n'
         '[systems.trees]\nkind = "boosting"\nlibrary = "catboost"\nnum_leaves = 31\n'
         '[systems.usual]\nkind = "boosting"\n[systems.stack]\nkind = "stack"\n'
-        '[systems.other]\nkind = "stack"\nboosting = "lightgbm"\n'
+        '[systems.other]\nkind = "stack"\nboosting_library = "lightgbm"\n'
     )
     monkeypatch.setattr("xacle_stack.systems.specs.find_spec", lambda name: None)
     assert missing_extras(path) == ["catboost", "xgboost"]
@@ -452,7 +456,10 @@ def test_libraries_of_boosted_trees_are_extras_of_their_names(
     assert (name, others, regressors["trees"].n_jobs) == ("trees", [], 2)
     assert (trees.library, trees.num_leaves, trees.random_state) == ("catboost", 31, 0)
     assert regressors["usual"].learners[0][1].library == "lightgbm"
-    assert [regressors[name].boosting for name in ("stack", "other")] == ["xgboost", "lightgbm"]
+    assert [regressors[name].boosting_library for name in ("stack", "other")] == [
+        "xgboost",
+        "lightgbm",
+    ]
 
 
 def test_seeds_of_the_command_line_are_those_of_every_system() -> None:

@@ -133,7 +133,7 @@ def test_a_stack_with_a_gate_is_fitted_explained_and_saved(rng, tmp_path, target
     new, _ = table_of(rng, 60)
     level0 = stack.transform(new)
     np.testing.assert_array_equal(stack.meta_predict(level0, new), stack.predict(new))
-    with pytest.raises(StackingError, match=r"GatedBlend, looks at the pairs.*level0, X"):
+    with pytest.raises(StackingError, match=r"GatedBlend, looks at the pairs.*features as X"):
         stack.meta_predict(level0)
     explained = stack.explain(table, y)
     total = sum(one.share for one in explained.learners)

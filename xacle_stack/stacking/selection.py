@@ -459,12 +459,13 @@ class _Search:
         """Fit a candidate, once; return its record."""
         if (preset, parts) not in self.fits:
             stacker = clone(self.stacker).set_params(preset=preset)
-            stacker.fit(self.table_of(parts), self.y, self.groups, self.sample_weight)
+            table = self.table_of(parts)
+            stacker.fit(table, self.y, self.groups, self.sample_weight)
             added = {name for name, _ in stacker.added_learners or ()}
             names = (one.name for one in stacker.level0_models_ if one.name not in added)
             kinds = [*dict.fromkeys(map(kind_of_learner, names))]
             self.fits[preset, parts] = [
-                self._scored(preset, parts, left_out, len(kinds) - len(left_out), stacker)
+                self._scored(preset, parts, left_out, len(kinds) - len(left_out), stacker, table)
                 for n_left_out in range(len(kinds))
                 for left_out in combinations(kinds, n_left_out)
             ]
@@ -479,8 +480,9 @@ class _Search:
         left_out: tuple[str, ...],
         n_learners: int,
         stacker: Stacker,
+        table: FeatureTable,
     ) -> _Scored:
-        scores = (stacker.without(left_out) if left_out else stacker).oof_scores_
+        scores = (stacker.without(left_out, table) if left_out else stacker).oof_scores_
         n_spaces = sum(self.parts[part] for part in parts)
         return _Scored(
             preset, parts, left_out, n_spaces, n_learners, scores, srcc_of(self.y, scores)

@@ -204,7 +204,7 @@ class NetworkSpec(SystemSpec):
 class TreeSettings(Parameters):
     """Settings of which one names the library that trains trees."""
 
-    library_setting: ClassVar[str] = "boosting"
+    library_setting: ClassVar[str] = "boosting_library"
 
     @property
     def packages(self) -> tuple[str, ...]:
