@@ -34,6 +34,8 @@ WRITERS: dict[str, str] = {
     "mga-clap": "mga_clap",
     "ms-clap-2022": "ms_clap",
     "ms-clap-2023": "ms_clap",
+    "openbeats-large": "openbeats",
+    "openbeats-large-as20k": "openbeats",
     "pe-audio": "pe_audio",
     "roberta-large": "roberta",
     "text-tiny-mpnet": "mpnet",

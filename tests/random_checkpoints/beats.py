@@ -42,14 +42,19 @@ def write(root: Path, encoder: str, *, full: bool, seed: int) -> Path:
 
     folder = hub_snapshot(root, HUB_ID)
     config = CONFIG if full else {**CONFIG, **TINY}
+    state = draw_state(config, seed)
+    labels = {number: f"/m/{number:05d}" for number in range(config["predictor_class"])}
+    torch.save({"cfg": config, "model": state, "label_dict": labels}, folder / FILE)
+    return folder
+
+
+def draw_state(config: dict, seed: int) -> dict:
     state = draw_tensors(_shapes(config), seed)
     # One table of relative positions serves all layers and is saved with each.
     for layer in range(1, config["encoder_layers"]):
         name = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
         state[name.format(layer)] = state[name.format(0)]
-    labels = {number: f"/m/{number:05d}" for number in range(config["predictor_class"])}
-    torch.save({"cfg": config, "model": state, "label_dict": labels}, folder / FILE)
-    return folder
+    return state
 
 
 def _shapes(config: dict) -> dict[str, tuple[int, ...]]:

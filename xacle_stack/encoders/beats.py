@@ -119,16 +119,16 @@ class Beats(TorchEncoder):
                 f"{cls._what()}: {file} has {found[0]} classes and {found[1]} dimensions; "
                 f"expected {N_CLASSES} and {N_DIMS}. Get {' or '.join(FILES)}."
             )
-        with _without_side_effects():
+        with without_side_effects():
             speechbrain = cls._require("speechbrain.lobes.models.beats")
-        model = _assemble(speechbrain, settings)
+        model = assemble(speechbrain, settings, N_CLASSES)
         load_exactly(cls._what(), model, state, file)
         return model, None
 
     def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
         import torch
 
-        windows = [_cut(clip) for clip in clips]
+        windows = [self._cut(clip) for clip in clips]
         means = []
         tokens: dict[int, Tensor] = {}
         for indices, stacked in by_length(
@@ -145,21 +145,23 @@ class Beats(TorchEncoder):
         by_clip = in_order(means).split(counts)
         pooled = torch.stack([vectors.mean(dim=0) for vectors in by_clip])
         with self._full_precision():
-            # The classifier is linear, so the mean of the logits is the logits of the mean.
-            outputs = {"logits": self.model["predictor"](pooled), "pooled": pooled}
+            outputs = {"pooled": pooled}
+            if "predictor" in self.model:
+                # The classifier is linear, so the mean of the logits is the logits of the mean.
+                outputs["logits"] = self.model["predictor"](pooled)
             if TOKENS in self.outputs:
                 outputs[TOKENS] = [_pool(group) for group in group_by_clip(tokens, counts)]
         return outputs
 
     def _last_layer(self, samples: FloatArray) -> Tensor:
-        """Return the last layer's tokens, float32 of shape (n_tokens, n_clips, 768), time-major.
+        """Return the last layer's tokens, float32 of shape (n_tokens, n_clips, n_dims), time-major.
 
         SpeechBrain's own loop over the layers draws from NumPy's global random state, even in
         evaluation, and keeps the output of every layer.
         """
         with self._full_precision():
             fbank = kaldi_fbank(self._on_device(samples) * _SCALE)
-            fbank = (fbank - _FBANK_MEAN) / (2 * _FBANK_STD)
+            fbank = (fbank - self.model.fbank_mean) / (2 * self.model.fbank_std)
             if self.view:
                 fbank = fbank.masked_fill(self._hidden(samples, *fbank.shape[1:]), 0.0)
         model, encoder = self.model, self.model["encoder"]
@@ -174,7 +176,16 @@ class Beats(TorchEncoder):
         position_bias = None
         for layer in encoder.layers:
             tokens, _, position_bias = layer(tokens, need_weights=False, pos_bias=position_bias)
+        if encoder.layer_norm_first:
+            tokens = encoder.layer_norm(tokens)
         return tokens.float()
+
+    @staticmethod
+    def _cut(clip: FloatArray) -> FloatArray:
+        """Return a clip's windows, shape (n_windows, n_samples)."""
+        if len(clip) > _LONGEST:
+            return fixed_windows(clip, _LONGEST)
+        return np.pad(clip, (0, max(0, count_samples(_PATCH) - len(clip))))[np.newaxis]
 
     def _hidden(self, samples: FloatArray, n_frames: int, n_bands: int) -> Tensor:
         """Return which parts of the windows' filter banks the view hides."""
@@ -192,15 +203,8 @@ def _pool(windows: Sequence[Tensor]) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool1d(torch.cat([*windows]).T, N_TOKENS).T
 
 
-def _cut(clip: FloatArray) -> FloatArray:
-    """Return a clip's windows, shape (n_windows, n_samples)."""
-    if len(clip) > _LONGEST:
-        return fixed_windows(clip, _LONGEST)
-    return np.pad(clip, (0, max(0, count_samples(_PATCH) - len(clip))))[np.newaxis]
-
-
-def _assemble(speechbrain: Any, settings: Mapping[str, Any]) -> Any:
-    """Build the model from SpeechBrain's parts.
+def assemble(speechbrain: Any, settings: Mapping[str, Any], n_classes: int = 0) -> Any:
+    """Build the model from SpeechBrain's parts, with a classifier of `n_classes` if there are any.
 
     Its class ``BEATs`` would read the settings from a file that it unpickles.
     """
@@ -212,15 +216,18 @@ def _assemble(speechbrain: Any, settings: Mapping[str, Any]) -> Any:
         "patch_embedding": nn.Conv2d(1, config.embed_dim, patch, patch, bias=config.conv_bias),
         "layer_norm": nn.LayerNorm(config.embed_dim),
         "encoder": speechbrain.TransformerEncoder(config),
-        "predictor": nn.Linear(config.encoder_embed_dim, config.predictor_class),
     }
+    if n_classes:
+        parts["predictor"] = nn.Linear(config.encoder_embed_dim, n_classes)
     if config.embed_dim != config.encoder_embed_dim:
         parts["post_extract_proj"] = nn.Linear(config.embed_dim, config.encoder_embed_dim)
-    return nn.ModuleDict(parts)
+    model = nn.ModuleDict(parts)
+    model.fbank_mean, model.fbank_std = _FBANK_MEAN, _FBANK_STD
+    return model
 
 
 @contextmanager
-def _without_side_effects() -> Iterator[None]:
+def without_side_effects() -> Iterator[None]:
     """Keep SpeechBrain's import from changing the process.
 
     The import would allow TF32 for every model on the GPU, log, and leave modules in

@@ -53,6 +53,8 @@ BUILT_IN: Mapping[str, str] = {
     "mini-mod": "xacle_stack.encoders.mini:MiniMod",
     "ms-clap-2022": "xacle_stack.encoders.ms_clap:MsClap2022",
     "ms-clap-2023": "xacle_stack.encoders.ms_clap:MsClap2023",
+    "openbeats-large": "xacle_stack.encoders.openbeats:OpenBeatsLarge",
+    "openbeats-large-as20k": "xacle_stack.encoders.openbeats:OpenBeatsLargeAs20k",
     "pe-audio": "xacle_stack.encoders.pe_audio:PeAudio",
     "roberta-large": "xacle_stack.encoders.roberta:RobertaLarge",
     "wav2vec2-ctc": "xacle_stack.encoders.wav2vec2_ctc:Wav2Vec2Ctc",
