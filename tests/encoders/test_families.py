@@ -114,7 +114,7 @@ def assert_close(one: np.ndarray, other: np.ndarray) -> None:
 
 def test_every_encoder_with_weights_is_tried_here() -> None:
     with_weights = {name for name in encoder_names() if get_encoder(name).info.weights}
-    assert set(WRITERS) == {*with_weights, "text-tiny-mpnet"}
+    assert set(WRITERS) == {*with_weights, "text-tiny-deberta", "text-tiny-mpnet"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,57 @@ def test_vectors_are_the_libraries_pooled_one_caption_at_a_time(copy: Path, pool
         np.testing.assert_allclose(vector, (pooled / pooled.norm()).numpy(), atol=1e-5)
 
 
+@pytest.fixture
+def deberta(tmp_path: Path) -> Path:
+    pytest.importorskip("sentencepiece")
+    return write_checkpoint(tmp_path, "text-tiny-deberta", full=False)
+
+
+def test_a_deberta_alone_is_the_mean_over_the_librarys_tokens(deberta: Path) -> None:
+    import sentencepiece
+
+    encoder = EncoderChoice(f"text:{deberta}")
+    assert encoder.info.preprocessing == "mean of 512 tokens"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own, by version
+        from transformers import DebertaV2Config, DebertaV2Model
+    model = DebertaV2Model(DebertaV2Config(**json.loads((deberta / "config.json").read_text())))
+    state = torch.load(deberta / "pytorch_model.bin")
+    body = {key[8:]: value for key, value in state.items() if key.startswith("deberta.")}
+    model.load_state_dict(body)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(deberta / "spm.model"))
+    found = encoder.load().encode_text(CAPTIONS)["embedding"]
+    for caption, vector in zip(CAPTIONS, found, strict=True):
+        ids = [1, *pieces.encode(caption), 2]
+        ids = ids if len(ids) <= 512 else [*ids[:511], 2]
+        with torch.inference_mode():
+            frames = model.float().eval()(torch.tensor([ids])).last_hidden_state[0]
+        np.testing.assert_allclose(vector, frames.mean(dim=0).numpy(), atol=1e-5)
+
+
+def test_a_deberta_may_have_the_files_of_a_sentence_encoder(deberta: Path) -> None:
+    alone = EncoderChoice(f"text:{deberta}")
+    digests = {alone.fingerprint().digest}
+    (deberta / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
+    # One of them without the others: they were lost.
+    with pytest.raises(EncoderError, match=r"modules\.json"):
+        get_encoder(f"text:{deberta}")
+    write_steps(deberta, 768, "cls_token")
+    complete = EncoderChoice(f"text:{deberta}")
+    assert complete.info.preprocessing == "first of 64 tokens, length 1"
+    vectors = complete.load().encode_text(CAPTIONS)["embedding"]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    digests.add(complete.fingerprint().digest)
+    change(deberta / "tokenizer_config.json", do_lower_case=True)
+    lower = EncoderChoice(f"text:{deberta}")
+    assert lower.info.preprocessing == "first of 64 tokens, in lower case, length 1"
+    digests.add(lower.fingerprint().digest)
+    assert len(digests) == 3
+    change(deberta / "tokenizer_config.json", split_by_punct=True)
+    with pytest.raises(EncoderError, match="split_by_punct"):
+        get_encoder(f"text:{deberta}")
+
+
 def test_its_files_say_how_texts_are_read(copy: Path) -> None:
     modules = json.loads((copy / "modules.json").read_text())
     (copy / "modules.json").write_text(json.dumps(modules[:2]))
@@ -99,7 +151,11 @@ def test_whatever_decides_the_vectors_is_in_the_fingerprint(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "settings", "message"),
     [
-        ("config.json", {"model_type": "t5"}, "type 't5'; expected 'bert' or 'mpnet' or 'roberta'"),
+        (
+            "config.json",
+            {"model_type": "t5"},
+            "type 't5'; expected 'bert' or 'deberta-v2' or 'mpnet'",
+        ),
         ("config.json", {"hidden_size": "768"}, "hidden_size is '768'"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "'mean'.*max_tokens"),
         ("1_Pooling/config.json", {"pooling_mode": ["mean"]}, r"poolings \[\['mean'\]\]"),

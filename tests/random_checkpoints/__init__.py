@@ -38,6 +38,7 @@ WRITERS: dict[str, str] = {
     "openbeats-large-as20k": "openbeats",
     "pe-audio": "pe_audio",
     "roberta-large": "roberta",
+    "text-tiny-deberta": "deberta",
     "text-tiny-mpnet": "mpnet",
     "wav2vec2-ctc": "wav2vec2_ctc",
     "wavlm-large": "wavlm",

@@ -1,9 +1,11 @@
 """Encoders that make one vector of each caption, from the last layer of BERT or one of its kin.
 
 Source: Devlin et al., BERT, NAACL 2019, arXiv:1810.04805; Liu et al., RoBERTa, arXiv:1907.11692;
-Song et al., MPNet, NeurIPS 2020, arXiv:2004.09297.  Extra: ``encoders``.
+Song et al., MPNet, NeurIPS 2020, arXiv:2004.09297; He et al., DeBERTaV3, ICLR 2023,
+arXiv:2111.09543.  Extra: ``encoders``.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from xacle_stack.encoders.base import EMBEDDING
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
-from xacle_stack.encoders.text_towers import BERT, MPNET, ROBERTA, TextTokenizer
+from xacle_stack.encoders.sentencepiece_file import SentencePieceTokenizer
+from xacle_stack.encoders.text_towers import BERT, DEBERTA, MPNET, ROBERTA, TextTokenizer
 from xacle_stack.encoders.torch_encoder import Tensor, TorchEncoder
 from xacle_stack.encoders.transformers_folder import check_settings, read_config
 from xacle_stack.errors import EncoderError
@@ -24,22 +27,26 @@ class Body:
     """A kind of transformer: the "Bert" of ``BertConfig`` and ``BertModel``, and its tokenizer.
 
     Of the positions that its configuration counts, the first `n_reserved` are no token's.
+    Some are `published_alone`: without the files that say how tokens become one vector.
     """
 
     classes: str
-    tokenizer: TextTokenizer
+    tokenizer: TextTokenizer | SentencePieceTokenizer
     n_reserved: int = 0
+    has_pooler: bool = True
+    published_alone: bool = False
 
 
 # By the model_type in config.json.
 BODIES = {
     "bert": Body("Bert", BERT),
+    "deberta-v2": Body("DebertaV2", DEBERTA, has_pooler=False, published_alone=True),
     "mpnet": Body("MPNet", MPNET, n_reserved=2),
     "roberta": Body("Roberta", ROBERTA, n_reserved=2),
 }
 WEIGHT_FILES = (("model.safetensors", "pytorch_model.bin"), ("config.json",))
 # Heads, and tables that the model computes.
-_NOT_USED = ("pooler.*", "lm_head.*", "embeddings.*_ids")
+_NOT_USED = ("pooler.*", "lm_head.*", "*_predictions.*", "embeddings.*_ids")
 
 
 class SentenceEncoder(TorchEncoder):
@@ -75,7 +82,12 @@ class SentenceEncoder(TorchEncoder):
                 f"{what}: {path} holds another model of its type: it takes {n_positions} tokens, "
                 f"expected {cls.max_tokens} or more."
             )
-        model = getattr(transformers, f"{body.classes}Model")(config, add_pooling_layer=False)
+        settings = {"add_pooling_layer": False} if body.has_pooler else {}
+        with warnings.catch_warnings():
+            # transformers 4 compiles parts of DeBERTa with what PyTorch has deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            model_class = getattr(transformers, f"{body.classes}Model")
+        model = model_class(config, **settings)
         file = Weights(WEIGHT_FILES).file(path)
         # The file of a language model has its body under a prefix.
         prefix = f"{model.base_model_prefix}."

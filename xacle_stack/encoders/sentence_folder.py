@@ -3,7 +3,8 @@
 Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, arXiv:1908.10084.  Extra: ``encoders``.
 
 The models are those in the format of the package sentence-transformers, which is not needed.  Its
-JSON files say how many tokens of a caption are used, and how they become one vector.
+JSON files say how many tokens of a caption are used, and how they become one vector.  A DeBERTa may
+come without them; its vector is then the mean over tokens, which is that package's default.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights, find_on_hub
 from xacle_stack.encoders.sentence import BODIES, WEIGHT_FILES, Pooling, SentenceEncoder
+from xacle_stack.encoders.text_towers import DEBERTA
 from xacle_stack.encoders.torch_encoder import PRECISIONS
 from xacle_stack.encoders.transformers_folder import check_model_type, read_json
 from xacle_stack.errors import EncoderError
@@ -26,6 +28,7 @@ TEXT_PREFIX = "text:"
 _EXAMPLE = f"{TEXT_PREFIX}sentence-transformers/all-mpnet-base-v2"
 _MODULES, _LIMITS = "modules.json", "sentence_bert_config.json"
 _PROMPTS = "config_sentence_transformers.json"
+_TOKENIZER = "tokenizer_config.json"
 _FOLDER_NAME = re.compile(r"\w[\w.-]*")
 _REQUIRES = ("torch", "transformers>=4.57")
 _POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "first"}
@@ -55,7 +58,7 @@ class _Settings:
     n_dims: int
     max_tokens: int
     pooling: Pooling
-    pooling_file: str
+    files: tuple[str, ...]
     is_normalised: bool
     is_lower_case: bool
 
@@ -93,9 +96,11 @@ def _on_hub(source: str) -> Path:
             f"{_what(source)}: there is no folder {source!r}. Give an existing folder, or a hub "
             f"id, as in {_EXAMPLE!r}."
         )
+    # A DeBERTa without the other files is known by its tokenizer.
+    pieces = DEBERTA.tokenizer.files[0]
     files = Weights(
-        files=(("config.json",), (_MODULES,), ("*Pooling/config.json",)),
-        optional=(_LIMITS, _PROMPTS),
+        files=(("config.json",), (_MODULES, *pieces), ("*Pooling/config.json", *pieces)),
+        optional=(_LIMITS, _PROMPTS, _TOKENIZER),
     )
     return find_on_hub(_what(source), files, source, option=None, use=_USE)
 
@@ -108,7 +113,7 @@ def _make(source: str, folder: Path | None, settings: _Settings) -> type[Sentenc
     name = Path(source).name if folder is None else folder.name
     tokenizer = BODIES[settings.body].tokenizer.tokenizer
     needed = Weights(
-        files=(*WEIGHT_FILES, (_MODULES,), (settings.pooling_file,), *tokenizer.files),
+        files=(*WEIGHT_FILES, *((name,) for name in settings.files), *tokenizer.files),
         optional=(*tokenizer.optional, _LIMITS, _PROMPTS),
         hub_id=source,
         source=source,
@@ -156,8 +161,22 @@ def _read_settings(source: str, folder: Path) -> _Settings:
     what = _what(source)
     config = read_json(what, folder, "config.json")
     body = check_model_type(what, folder, config, *BODIES)
-    pooling_file, is_normalised = _read_modules(what, folder)
+    pooling: Pooling = "mean"
+    files: tuple[str, ...] = ()
+    is_normalised = False
+    if not (BODIES[body].published_alone and _has_no_steps(folder)):
+        pooling_file, is_normalised = _read_modules(what, folder)
+        pooling, files = _read_pooling(what, folder, pooling_file), (_MODULES, pooling_file)
     limits = _read_optional(what, folder, _LIMITS)
+    is_lower_case = limits.get("do_lower_case") is True
+    if BODIES[body].tokenizer is DEBERTA:  # the other tokenizers read this file themselves
+        own = _read_optional(what, folder, _TOKENIZER)
+        is_lower_case |= own.get("do_lower_case") is True
+        if own.get("split_by_punct"):
+            raise EncoderError(
+                f"{what}: {folder / _TOKENIZER} sets split_by_punct, which this library does not "
+                "build; no published DeBERTa does."
+            )
     n_positions = _number(what, folder / "config.json", config, "max_position_embeddings")
     max_tokens = n_positions - BODIES[body].n_reserved
     if limits.get("max_seq_length") is not None:
@@ -172,11 +191,16 @@ def _read_settings(source: str, folder: Path) -> _Settings:
         body=body,
         n_dims=_number(what, folder / "config.json", config, "hidden_size"),
         max_tokens=max_tokens,
-        pooling=_read_pooling(what, folder, pooling_file),
-        pooling_file=pooling_file,
+        pooling=pooling,
+        files=files,
         is_normalised=is_normalised,
-        is_lower_case=limits.get("do_lower_case") is True,
+        is_lower_case=is_lower_case,
     )
+
+
+def _has_no_steps(folder: Path) -> bool:
+    """Return whether a folder has none of the package's files, so that none can have been lost."""
+    return not any((folder / name).exists() for name in (_MODULES, _LIMITS, _PROMPTS, "1_Pooling"))
 
 
 def _read_modules(what: str, folder: Path) -> tuple[str, bool]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from xacle_stack._types import IntArray
 from xacle_stack.encoders.checkpoint import Weights
+from xacle_stack.encoders.sentencepiece_file import SentencePieceTokenizer
 from xacle_stack.errors import EncoderError
 
 HEAD_DIMS = 64  # in all published sizes
@@ -171,5 +172,16 @@ MPNET = TextTokenizer(
         optional=_OPTIONAL_FILES,
         hub_id="microsoft/mpnet-base",
         source="mpnet-base from the Hugging Face hub",
+    ),
+)
+DEBERTA = SentencePieceTokenizer(
+    begin="[CLS]",
+    end="[SEP]",
+    padding="[PAD]",
+    tokenizer=Weights(
+        files=(("spm.model",),),
+        optional=("tokenizer_config.json",),
+        hub_id="microsoft/deberta-v3-base",
+        source="deberta-v3-base from the Hugging Face hub",
     ),
 )
