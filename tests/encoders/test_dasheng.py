@@ -7,6 +7,7 @@ import pytest
 from random_checkpoints.dasheng import draw_state
 
 from xacle_stack.encoders import EncoderChoice, get_encoder
+from xacle_stack.encoders.dasheng import decibels
 from xacle_stack.errors import EncoderError
 
 torch = pytest.importorskip("torch")
@@ -60,7 +61,7 @@ def test_the_spectrogram_is_the_librarys(original: Path) -> None:
     clip = noise(12 * RATE)
     clip[: 6 * RATE] *= 1e-9
     with torch.inference_mode():
-        ours = encoder._decibels(torch.from_numpy(clip)[None])[0].numpy()
+        ours = decibels(encoder.model, torch.from_numpy(clip)[None])[0, :, 0].numpy()
     bank, window = encoder.model.mel_filters.numpy(), window_function(512, "hann")
     power = spectrogram(clip, window, 512, 160, power=2.0, mel_filters=bank)
     theirs = 10 * np.log10(np.maximum(power, 1e-10))

@@ -25,6 +25,7 @@ WRITERS: dict[str, str] = {
     "byol-a": "byol_a",
     "dasheng-base": "dasheng",
     "eat": "eat",
+    "glap": "glap",
     "laion-clap-fused": "laion_clap",
     "laion-clap-larger-general": "laion_clap",
     "laion-clap-larger-music": "laion_clap",

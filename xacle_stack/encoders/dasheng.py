@@ -38,14 +38,14 @@ PATCH, N_PATCHES = 4, 252
 # Less than so much below its loudest part nothing of a clip is heard.
 RANGE_DB = 120.0
 
-_SHORTEST = (PATCH - 1) * HOP  # samples of one patch
+SHORTEST = (PATCH - 1) * HOP  # samples of one patch
 _WEIGHTS = Weights(
     files=(("model.safetensors", "pytorch_model.bin"), ("config.json",)),
     hub_id="mispeech/dasheng-base",
     source="mispeech/dasheng-base from the Hugging Face hub",
 )
 # The spectrogram's tables, and a classifier that was not trained.
-_NOT_USED = ("front_end.*", "outputlayer.*")
+NOT_USED = ("front_end.*", "outputlayer.*")
 
 
 class Dasheng(TorchEncoder):
@@ -77,7 +77,6 @@ class Dasheng(TorchEncoder):
     @classmethod
     def _build(cls, path: Path, code: Path | None) -> tuple[Any, Any]:
         what = cls._what()
-        torch = cls._require("torch")
         audio_utils = cls._require("transformers.audio_utils")
         blocks = cls._require("timm.models.vision_transformer")
         if path.is_dir():
@@ -85,17 +84,12 @@ class Dasheng(TorchEncoder):
         file = _WEIGHTS.file(path)
         state = state_dict_in(what, read_tensors(what, file), "model", file)
         state = {str(key).removeprefix("encoder."): value for key, value in state.items()}
-        model = _network(blocks.Block, state)
-        load_exactly(what, model, state, file, may_ignore=_NOT_USED)
-        filters = audio_utils.mel_filter_bank(
-            1 + N_FFT // 2, N_MELS, 0.0, SAMPLE_RATE_HZ / 2, SAMPLE_RATE_HZ, mel_scale="htk"
-        )
-        filters = torch.from_numpy(filters.astype(np.float32))
-        model.register_buffer("mel_filters", filters, persistent=False)
+        model = build_network(blocks.Block, audio_utils, state)
+        load_exactly(what, model, state, file, may_ignore=NOT_USED)
         return model, None
 
     def _embed_audio(self, clips: Sequence[FloatArray]) -> dict[str, Tensor]:
-        padded = [np.pad(clip, (0, max(0, _SHORTEST - len(clip)))) for clip in clips]
+        padded = [np.pad(clip, (0, max(0, SHORTEST - len(clip)))) for clip in clips]
         groups = [
             (indices, self._embed_batch(self._on_device(samples)))
             for indices, samples in by_length(padded, lambda _: len(clips))
@@ -107,36 +101,41 @@ class Dasheng(TorchEncoder):
         import torch
 
         with self._full_precision():
-            spectrogram = self.model.init_bn["1"](self._decibels(samples).unsqueeze(2))
+            spectrogram = self.model.init_bn["1"](decibels(self.model, samples))
         patches = self.model.patch_embed["proj"](spectrogram.transpose(1, 2))
-        tokens = [
-            self._transform(part + self.model.time_pos_embed[..., : part.shape[3]]).float()
-            for part in patches.split(N_PATCHES, dim=3)
-        ]
+        parts = patches.split(N_PATCHES, dim=3)
+        tokens = [transform(self.model, part).float() for part in parts]
         return torch.cat(tokens, dim=1).mean(dim=1)
 
-    def _transform(self, patches: Tensor) -> Tensor:
-        tokens = (patches + self.model.freq_pos_embed).flatten(2).transpose(1, 2)
-        return self.model.norm(self.model.blocks(tokens))
 
-    def _decibels(self, samples: Tensor) -> Tensor:
-        """Return the spectrograms of clips of one length, shape (n_clips, 64, n_frames)."""
-        import torch
+def decibels(model: Any, samples: Tensor) -> Tensor:
+    """Return the spectrograms of clips of one length, shape (n_clips, 64, 1, n_frames)."""
+    import torch
 
-        half = N_FFT // 2
-        padded = torch.nn.functional.pad(samples.unsqueeze(1), (half, half), mode="reflect")
-        frames = padded.squeeze(1).unfold(1, N_FFT, HOP)
-        window = torch.hann_window(N_FFT, device=samples.device)
-        levels = []
-        for part in frames.split(PATCH * N_PATCHES, dim=1):  # to bound the memory
-            power = torch.view_as_real(torch.fft.rfft(part * window)).square().sum(dim=-1)
-            levels.append(10 * (power @ self.model.mel_filters).clamp(min=1e-10).log10())
-        decibels = torch.cat(levels, dim=1).transpose(1, 2)
-        return decibels.maximum(decibels.amax(dim=(1, 2), keepdim=True) - RANGE_DB)
+    half = N_FFT // 2
+    padded = torch.nn.functional.pad(samples.unsqueeze(1), (half, half), mode="reflect")
+    frames = padded.squeeze(1).unfold(1, N_FFT, HOP)
+    window = torch.hann_window(N_FFT, device=samples.device)
+    levels = []
+    for part in frames.split(PATCH * N_PATCHES, dim=1):  # to bound the memory
+        power = torch.view_as_real(torch.fft.rfft(part * window)).square().sum(dim=-1)
+        levels.append(10 * (power @ model.mel_filters).clamp(min=1e-10).log10())
+    spectrogram = torch.cat(levels, dim=1).transpose(1, 2)
+    quietest = spectrogram.amax(dim=(1, 2), keepdim=True) - RANGE_DB
+    return spectrogram.maximum(quietest).unsqueeze(2)
 
 
-def _network(block: Any, state: Mapping[str, Any]) -> Any:
-    """Return the network in the size of a checkpoint's tensors, without its weights."""
+def transform(model: Any, patches: Tensor) -> Tensor:
+    """Return the output for at most 252 patches of each clip, shape (n_clips, n_patches, 768)."""
+    placed = patches + model.time_pos_embed[..., : patches.shape[3]] + model.freq_pos_embed
+    return model.norm(model.blocks(placed.flatten(2).transpose(1, 2)))
+
+
+def build_network(block: Any, audio_utils: Any, state: Mapping[str, Any]) -> Any:
+    """Return the network in the size of a checkpoint's tensors, without its weights.
+
+    `block` is timm's class of a transformer's block, `audio_utils` the module of transformers.
+    """
     import torch
     from torch import nn
 
@@ -157,4 +156,9 @@ def _network(block: Any, state: Mapping[str, Any]) -> Any:
         )
     )
     model.norm = norm(N_DIMS)
+    filters = audio_utils.mel_filter_bank(
+        1 + N_FFT // 2, N_MELS, 0.0, SAMPLE_RATE_HZ / 2, SAMPLE_RATE_HZ, mel_scale="htk"
+    )
+    filters = torch.from_numpy(filters.astype(np.float32))
+    model.register_buffer("mel_filters", filters, persistent=False)
     return model

@@ -39,6 +39,7 @@ BUILT_IN: Mapping[str, str] = {
     "byol-a": "xacle_stack.encoders.byol_a:ByolA",
     "dasheng-base": "xacle_stack.encoders.dasheng:Dasheng",
     "eat": "xacle_stack.encoders.eat:Eat",
+    "glap": "xacle_stack.encoders.glap:Glap",
     "laion-clap-fused": "xacle_stack.encoders.laion_clap:LaionClapFused",
     "laion-clap-larger-general": "xacle_stack.encoders.laion_clap:LaionClapLargerGeneral",
     "laion-clap-larger-music": "xacle_stack.encoders.laion_clap:LaionClapLargerMusic",
