@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from xacle_stack.errors import MissingExtraError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import srcc
 from xacle_stack.model_file import MODEL_SUFFIXES, check_can_be_saved
-from xacle_stack.pairs import Pairs, read_splits
+from xacle_stack.pairs import Pairs, data_name, read_splits
 from xacle_stack.pretraining import check_training, pretrain, stage_pairs, weights_of
 from xacle_stack.recipe import Recipe, chosen_settings
 from xacle_stack.results import (
@@ -47,6 +47,7 @@ from xacle_stack.results import (
 from xacle_stack.results.page import AudioChoice
 from xacle_stack.results.page.run_page import write_run_page
 from xacle_stack.run_folder import MODELS, REPORT, RunFolder, data_digest
+from xacle_stack.run_record import Command, Figures, RunRecord, finite_or_none
 from xacle_stack.scorer import Scorer
 from xacle_stack.stacking import Selection, Stacker, select_stack
 from xacle_stack.stacking.selection import N_SPLITS
@@ -58,7 +59,11 @@ from xacle_stack.targets import Targets, fold_groups, training_set, training_tar
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MODEL_FILE = "model.skops"
+# What a card says of an evaluation beside its metrics.
+_BASIS = ("n_pairs", "n_groups", "confidence", "n_seeds", "chose_epoch_here")
 # How sure the intervals on the page are.
 _INTERVAL = 0.9
 _MAX_FILE_NAME_BYTES = 255 - 20  # some room for the ending of a file that is being written
@@ -105,6 +110,33 @@ def fill_cache(
     return report
 
 
+def planned_record(
+    data: Path,
+    recipe: Recipe,
+    systems: Mapping[str, AnySpec],
+    store: Path,
+    *,
+    splits: Mapping[str, Pairs],
+    train: str | None = None,
+    n_folds: int = 5,
+    command: Command | None = None,
+) -> RunRecord:
+    """Return the record of a run before it begins, without results.
+
+    The parameters are those of :func:`run_experiment`.
+
+    Raises
+    ------
+    PairsError
+        If there is no train split with scores.
+    CacheError
+        If there is no cache.
+    """
+    train = training_set(splits, train, source=data)
+    cached = _cached(store, recipe, splits).values()
+    return _record(data, recipe, systems, store, cached, train, n_folds, command)
+
+
 def run_experiment(
     data: Path,
     recipe: Recipe,
@@ -119,6 +151,7 @@ def run_experiment(
     progress: bool = False,
     report_audio: AudioChoice = "link",
     select: Callable[[Selection], object] | None = None,
+    command: Command | None = None,
 ) -> Iterator[list[Result]]:
     """Train every system on train; score the other splits, and evaluate where there are scores.
 
@@ -127,10 +160,10 @@ def run_experiment(
 
     Whenever a system is finished, `out` holds what is finished so far, and nothing of an earlier
     run: the scorer and the scores of the reference (``model.skops``, ``scores-SPLIT.csv``), those
-    of every system (``models/NAME.skops``, ``scores-SPLIT-NAME.csv``), and the table of results
-    (``results.csv``, ``results.md``).  At the end there are plots and a page
-    (``report/index.html``) as well.  A run that is killed leaves the folder as it was after its
-    last finished system.
+    of every system (``models/NAME.skops``, ``scores-SPLIT-NAME.csv``), the table of results
+    (``results.csv``, ``results.md``), and the record of the run (``results.json``).  At the end
+    there are plots and a page (``report/index.html``) as well.  A run that is killed leaves the
+    folder as it was after its last finished system.
 
     Parameters
     ----------
@@ -156,6 +189,8 @@ def run_experiment(
         If given, smaller stacks are compared at the end, on train alone, by
         :func:`~xacle_stack.select_stack`.  What was found is written (``selection.csv``,
         ``selection.md``) and given to it.  The systems stay what they are.
+    command : Command, optional
+        What the user asked for, to be recorded.
 
     Yields
     ------
@@ -190,16 +225,17 @@ def run_experiment(
     systems = _checked_systems(systems, scored, data, recipe)
     _check_file_names([*splits, *([] if folds is None else scored)], systems, data)
     with RunFolder(out, data, store) as run:
-        cache, fingerprints = FeatureCache(store), recipe.fingerprints()
+        cached = _cached(store, recipe, {train: pairs, **splits})
+        record = _record(data, recipe, systems, store, cached.values(), train, n_folds, command)
         task = _Task(
             recipe,
-            cache.load(pairs, fingerprints),
+            cached.pop(train),
             training_targets(pairs, recipe),
-            {split: cache.load(others, fingerprints) for split, others in splits.items()},
+            cached,
             scored,
             folds,
             run.draft,
-            {"data": data_digest(data)},
+            {"data": data_digest(data), "data_name": data_name(data)},
             n_jobs,
             progress,
         )
@@ -209,6 +245,7 @@ def run_experiment(
             for finished in task.run(systems):
                 results += finished
                 write_tables([*results, *published], run.draft)
+                record.with_results(results).write(run.draft)
                 run.publish()
                 yield [*results, *published]
         except KeyboardInterrupt:
@@ -256,6 +293,32 @@ def write_selection(selection: Selection, recipe: Recipe, folder: Path) -> None:
     )
     write_atomically(folder / "selection.csv", selection.to_csv().encode())
     write_atomically(folder / "selection.md", text.encode())
+
+
+def _record(
+    data: Path,
+    recipe: Recipe,
+    systems: Mapping[str, AnySpec],
+    store: Path,
+    cached: Iterable[CachedPairs],
+    train: str,
+    n_folds: int,
+    command: Command | None,
+) -> RunRecord:
+    own = {name: spec for name, spec in systems.items() if isinstance(spec, AudioLanguageModelSpec)}
+    stages = stage_pairs(recipe.model_copy(update={"systems": own}))
+    return RunRecord.of(
+        *(data, store, recipe, systems.values(), cached),
+        _cached(store, recipe, dict(enumerate(stages))).values(),
+        train=train,
+        n_folds=n_folds,
+        command=command,
+    )
+
+
+def _cached(store: Path, recipe: Recipe, pairs: Mapping[T, Pairs]) -> dict[T, CachedPairs]:
+    cache, fingerprints = FeatureCache(store), recipe.fingerprints()
+    return {name: cache.load(one, fingerprints) for name, one in pairs.items()}
 
 
 def _checked_systems(
@@ -497,7 +560,7 @@ class _Task:
                 reference_scores=None if fits is reference else reference.scores[split],
                 groups=None if self.folds is None else self.folds.groups,
                 fit_s=float(np.mean(fits.fit_s)),
-                score_ms=_or_none(float(np.mean(fits.score_ms))),
+                score_ms=finite_or_none(float(np.mean(fits.score_ms))),
                 n_parameters=fits.n_parameters,
                 chose_epoch_here=split == "validation" and fits.chose_epoch_on_validation,
                 learning_curve=fits.learning_curve,
@@ -509,7 +572,8 @@ class _Task:
         self, name: str, scorer: Scorer, results: Sequence[Result], *, is_reference: bool
     ) -> None:
         path = scorer.save(
-            self._model(name_in_files(name)), card={**self.facts, **self._card(scorer, results)}
+            self._model(name_in_files(name)),
+            card={**self.facts, "system": name, **self._card(scorer, results)},
         )
         if is_reference:
             _copy_model(path, self.draft / MODEL_FILE)
@@ -519,22 +583,19 @@ class _Task:
 
     def _card(self, scorer: Scorer, results: Sequence[Result]) -> dict[str, Any]:
         """Return what a model's card says of its training and its figures."""
+        figures = [Figures.of(result).model_dump() for result in results]
         card: dict[str, Any] = {
-            "n_training_pairs": len(self.train),
-            "metrics": {
-                result.split: {
-                    metric: [_or_none(end) for end in (estimate.value, estimate.low, estimate.high)]
-                    for metric, estimate in result.evaluation.as_dict().items()
-                }
-                for result in results
-            },
+            "metrics": {one["split"]: one["metrics"] for one in figures},
+            "evaluations": {one["split"]: {key: one[key] for key in _BASIS} for one in figures},
         }
         regressor = scorer.regressor_
         if isinstance(regressor, Stacker):
             card["families"] = {name: list(blocks) for name, blocks in regressor.families_.items()}
             scores = np.asarray(self.targets.scores)
             columns = zip(regressor.level0_names_, regressor.oof_predictions_.T, strict=True)
-            card["oof_srcc"] = {name: _or_none(srcc(scores, column)) for name, column in columns}
+            card["oof_srcc"] = {
+                name: finite_or_none(srcc(scores, column)) for name, column in columns
+            }
         return card
 
     def _write_scores(self, name: str, fits: _Fits, *, is_reference: bool) -> None:
@@ -580,8 +641,3 @@ def _parameters_called(name: str, estimator: Any) -> dict[str, Any]:
         for key, value in estimator.get_params(deep=True).items()
         if key.rpartition("__")[2] == name
     }
-
-
-def _or_none(value: float) -> float | None:
-    """Return what JSON can hold: a correlation with a constant is undefined."""
-    return value if math.isfinite(value) else None

@@ -23,6 +23,7 @@ from xacle_stack.cli.ensemble import ensemble
 from xacle_stack.cli.evaluate import evaluate
 from xacle_stack.cli.features import features
 from xacle_stack.cli.rate import rate
+from xacle_stack.cli.reproduce import reproduce
 from xacle_stack.cli.score import score
 from xacle_stack.cli.serve import serve
 from xacle_stack.cli.show import console, fail, show_logs, warnings_logged
@@ -54,7 +55,8 @@ def common(
 
 
 for _command in (
-    *(features, stack, score, rate, serve, evaluate, compare, ensemble, caption, encoders),
+    *(features, stack, score, rate, serve, evaluate, compare, reproduce, ensemble, caption),
+    encoders,
 ):
     app.command()(_command)
 app.add_typer(cache_app, name="cache")

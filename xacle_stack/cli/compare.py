@@ -26,7 +26,7 @@ from xacle_stack.cli.options import (
     chosen_recipe,
     chosen_sets,
 )
-from xacle_stack.cli.runs import run_and_print
+from xacle_stack.cli.runs import recorded_command, run_and_print
 
 
 def compare(
@@ -63,12 +63,21 @@ def compare(
         settings = settings.with_seeds(seeds)
     folder = out or Path("runs") / f"compare-{settings.name}-{data_name(data)}"
     splits = chosen_sets(data, audio_column, text_column, audio_root)
+    command = recorded_command(
+        name="compare",
+        seeds=seeds,
+        precision=precision,
+        audio_column=audio_column,
+        text_column=text_column,
+        audio_root=audio_root,
+    )
     with on_cluster(cluster):
         run_and_print(
             *(data, splits, settings, settings.compared_systems, store, folder),
             train=train,
             n_folds=cv,
             report_audio=report_audio,
+            command=command,
             jobs=jobs,
             quiet=quiet,
         )

@@ -27,7 +27,7 @@ from xacle_stack.cli.options import (
     chosen_recipe,
     chosen_sets,
 )
-from xacle_stack.cli.runs import run_and_print
+from xacle_stack.cli.runs import recorded_command, run_and_print
 from xacle_stack.cli.show import console, new_store_said, print_results, stop_on_failures
 
 
@@ -122,6 +122,13 @@ def evaluate(
             train=name,
             n_folds=cv,
             report_audio=DEFAULT_REPORT_AUDIO,
+            command=recorded_command(
+                name="evaluate",
+                precision=precision,
+                audio_column=audio_column,
+                text_column=text_column,
+                audio_root=audio_root,
+            ),
             jobs=jobs,
             quiet=quiet,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xacle_stack.cli.options import ReportAudioChoice
 from xacle_stack.cli.show import console, error_console, print_results, stages_told
@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from xacle_stack.recipe import Recipe
     from xacle_stack.results import Result
     from xacle_stack.stacking import Selection
+    from xacle_stack.run_record import Command
     from xacle_stack.systems.specs import AnySpec
+
+
+def recorded_command(*, audio_root: Path | None, **options: Any) -> "Command":
+    """Return what a run records of the command that was given."""
+    from xacle_stack.run_record import Command
+
+    root = None if audio_root is None else str(audio_root.resolve())
+    return Command(audio_root=root, **options)
 
 
 def run_and_print(
@@ -26,6 +35,7 @@ def run_and_print(
     train: str | None,
     n_folds: int,
     report_audio: ReportAudioChoice,
+    command: "Command",
     jobs: int,
     quiet: bool,
     select: bool = False,
@@ -54,6 +64,7 @@ def run_and_print(
                 progress=not quiet,
                 report_audio=report_audio.value,
                 select=selections.append if select else None,
+                command=command,
             ):
                 results, n_finished = found, n_finished + 1
     except KeyboardInterrupt:

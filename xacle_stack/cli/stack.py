@@ -28,7 +28,7 @@ from xacle_stack.cli.options import (
     chosen_recipe,
     chosen_sets,
 )
-from xacle_stack.cli.runs import run_and_print
+from xacle_stack.cli.runs import recorded_command, run_and_print
 from xacle_stack.cli.show import console
 
 NEXT_RECIPE = "offline"
@@ -72,12 +72,20 @@ def stack(
     settings = chosen_recipe(recipe, precision, checkpoint, code)
     folder = out or Path("runs") / f"{settings.name}-{data_name(data)}"
     splits = chosen_sets(data, audio_column, text_column, audio_root)
+    command = recorded_command(
+        name="stack",
+        precision=precision,
+        audio_column=audio_column,
+        text_column=text_column,
+        audio_root=audio_root,
+    )
     with on_cluster(cluster):
         run_and_print(
             *(data, splits, settings, settings.stack_systems, store, folder),
             train=train,
             n_folds=cv,
             report_audio=report_audio,
+            command=command,
             jobs=jobs,
             quiet=quiet,
             select=select,
