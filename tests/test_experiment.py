@@ -118,8 +118,9 @@ def test_a_stack_is_set_beside_those_of_fewer_spaces(
     assert '"novelty":' in page
     written = {path.replace("---", "-") for path in files(out) if not path.startswith("report/")}
     assert written - {"srcc.png", "srcc-mse.png", "difference.png"} == {
-        *("model.skops", "model.json", "results.csv", "results.md", "written.txt"),
-        *(f"models/{name}.{ending}" for name in names for ending in ("skops", "json")),
+        *("model.skops", "model.json", "model.md"),
+        *("results.csv", "results.json", "results.md", "written.txt"),
+        *(f"models/{name}.{ending}" for name in names for ending in ("skops", "json", "md")),
         *(
             f"scores-{split}{system}.csv"
             for split in ("validation", "test")
@@ -130,7 +131,10 @@ def test_a_stack_is_set_beside_those_of_fewer_spaces(
     assert card["recipe"]["name"] == "toy"
     reached = float(by_name["toy + mini-mel"].evaluation.srcc)
     assert card["metrics"]["validation"]["SRCC"][0] == reached
-    assert card["n_training_pairs"] == 60
+    assert card["training"]["n_pairs"] == 60
+    assert '<td dir="auto">60</td>' in page
+    assert "Scorer.load('model.skops'" in (out / "model.md").read_text("utf-8")
+    assert "Scorer.load('mini-mel.skops'" in (out / "models" / "mini-mel.md").read_text("utf-8")
     assert "toy/level" in card["families"]["mini-mel"]
     scorer = Scorer.load(out, two_spaces, store=tmp_path / "store")
     for split in ("validation", "test"):
@@ -594,8 +598,8 @@ def test_what_an_earlier_run_left_is_no_longer_there(
     run(data, make_recipe({"cosine": CHEAP["cosine"]}), tmp_path)
     there = {name for name in files(out) if not name.endswith((".png", ".svg"))}
     assert there == {
-        *("model.json", "model.skops", "models/cosine.json", "models/cosine.skops"),
-        *("notes.txt", "results.csv", "results.md", "written.txt"),
+        *(f"{model}.{e}" for model in ("model", "models/cosine") for e in ("json", "md", "skops")),
+        *("notes.txt", "results.csv", "results.json", "results.md", "written.txt"),
         *("scores-test.csv", "scores-test-cosine.csv"),
         *("scores-validation.csv", "scores-validation-cosine.csv"),
     }

@@ -30,7 +30,13 @@ from xacle_stack.cross_validation import (
 from xacle_stack.errors import MissingExtraError, PairsError
 from xacle_stack.extract import ExtractionReport, extract_embeddings
 from xacle_stack.metrics import srcc
-from xacle_stack.model_file import MODEL_SUFFIXES, check_can_be_saved
+from xacle_stack.model_file import (
+    MODEL_SUFFIXES,
+    card_sections,
+    check_can_be_saved,
+    load_card,
+    write_markdown,
+)
 from xacle_stack.pairs import Pairs, data_name, read_splits
 from xacle_stack.pretraining import check_training, pretrain, stage_pairs, weights_of
 from xacle_stack.recipe import Recipe, chosen_settings
@@ -273,6 +279,7 @@ def run_experiment(
                 audio=report_audio,
                 opened_in=out / REPORT,
                 assessed=task.assessed,
+                sections=card_sections(load_card(run.draft / MODEL_FILE), MODEL_FILE),
             )
         run.publish()
         if select is not None:
@@ -609,8 +616,9 @@ class _Task:
 def _copy_model(model: Path, copy: Path) -> None:
     copy.parent.mkdir(exist_ok=True)
     for suffix in MODEL_SUFFIXES:
-        if (file := model.with_suffix(suffix)).exists():
+        if suffix != ".md" and (file := model.with_suffix(suffix)).exists():
             link_or_copy(str(file), str(copy.with_suffix(suffix)))
+    write_markdown(copy)  # it says how the file is called
 
 
 def _averaged(spec: EnsembleSpec, fits: Mapping[str, _Fits]) -> _Fits:

@@ -7,11 +7,13 @@ views there are is never taken from the card, which may be anybody's.
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -23,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from xacle_stack._types import FloatArray
 from xacle_stack.audio import ClipSource
 from xacle_stack.cache import CachedPairs, FeatureCache
+from xacle_stack.data_facts import DataFacts
 from xacle_stack.encoders import TEXT_PREFIX, LoadedEncoders
 from xacle_stack.errors import (
     AudioError,
@@ -35,7 +38,13 @@ from xacle_stack.extract import extract_embeddings
 from xacle_stack.features import FeatureBuilder, Novelty, PairEmbeddings, VectorBuilder
 from xacle_stack.features.embeddings import EmbeddingSource
 from xacle_stack.features.novelty import warn_of_novelty
-from xacle_stack.model_file import MAX_MODEL_BYTES, load_card, load_model, save_model
+from xacle_stack.model_file import (
+    MAX_MODEL_BYTES,
+    card_markdown,
+    load_card,
+    load_model,
+    write_model,
+)
 from xacle_stack.pairs import Pairs
 from xacle_stack.prediction import Predictor
 from xacle_stack.recipe import Recipe, read_recipe, recipe_from
@@ -56,6 +65,8 @@ _EVIDENCE = frozenset(
         *("own_means_", "aucs_", "auc_"),
     }
 )
+# Settings that change no score.
+_NO_FACTS = frozenset({"n_jobs", "verbose", "device"})
 _VIEW = re.compile(r".+\.view-\d+")
 # A recipe file may have a fourth of that; a card also holds what it leaves out.
 _MAX_CARD_RECIPE_BYTES = 4 * MAX_RECIPE_BYTES
@@ -95,6 +106,8 @@ class Scorer:
         Measures how far pairs are from the training pairs.  None where nothing was learned from
         ratings, the builder makes no vectors of clips and captions, or the parts were fitted by
         themselves or by an earlier version.
+    training_ : dict or None
+        The size and the digest of the set of pairs that it was fitted on, for its card.
 
     Examples
     --------
@@ -125,6 +138,7 @@ class Scorer:
         self.n_jobs = n_jobs
         self.progress = progress
         self.novelty_: Novelty | None = None
+        self.training_: dict[str, Any] | None = None
         self._has_warned = False
 
     @classmethod
@@ -281,6 +295,9 @@ class Scorer:
             if isinstance(builder, FeatureBuilder) and not builder.spaces:
                 outputs += [list(builder.auxiliary), list(builder.text_auxiliary)]
             self.novelty_ = Novelty(*outputs).fit(embeddings)
+        self.training_ = None
+        if isinstance(embeddings, CachedPairs):
+            self.training_ = DataFacts.of(embeddings).model_dump(mode="json")
         regressor.fit(table, y, **given)  # type: ignore[arg-type]  # None where none is needed
         return self
 
@@ -483,7 +500,10 @@ class Scorer:
         card: Mapping[str, Any] | None = None,
         trusted: Iterable[str | type] = (),
     ) -> Path:
-        """Save the fitted scorer: ``NAME.skops``, its card ``NAME.json``, and any large arrays.
+        """Save the fitted scorer: ``NAME.skops``, its card, and any large arrays.
+
+        The card is ``NAME.json`` for programs, and ``NAME.md`` to read: what the model was made
+        of, what it is good for, and how it is loaded.
 
         Parameters
         ----------
@@ -505,15 +525,27 @@ class Scorer:
             If a part could not be loaded again, or the files cannot be written.
         """
         self._check_is_fitted()
+        regressor = self.regressor_
         facts = {
+            "training": self.training_,
             **(card or {}),
             "recipe": self.recipe.model_dump(mode="json"),
             "fingerprints": self.fingerprints_,
+            "encoders": {
+                choice.info.name: {
+                    "licence": choice.info.licence,
+                    "window_s": choice.info.window_s,
+                }
+                for choice in self.recipe.encoders
+            },
+            "regressor": {"type": type(regressor).__name__, "settings": _plain_settings(regressor)},
+            "has_intervals": self.has_intervals,
+            "has_novelty": self.novelty_ is not None,
         }
         parts = {"builder": self.builder_, "regressor": self.regressor_}
         if self.novelty_ is not None:
             parts["novelty"] = self.novelty_
-        return save_model(path, parts, facts, trusted=trusted)
+        return write_model(path, parts, facts, trusted=trusted, describe=card_markdown)
 
     @classmethod
     def load(
@@ -556,7 +588,8 @@ class Scorer:
         EncoderError
             If an encoder's weights are not there.
         """
-        fitted_on, named = _facts(path, load_card(path))
+        card = load_card(path)
+        (fitted_on, named), training = _facts(path, card), card.get("training")
         parts = _parts(path, load_model(path, trusted=trusted, max_bytes=max_bytes), trusted)
         if recipe is None:
             chosen = _recipe_of_card(path, named)
@@ -573,6 +606,7 @@ class Scorer:
         scorer.builder_, scorer.regressor_ = parts["builder"], parts["regressor"]
         scorer.novelty_ = parts.get("novelty")
         scorer.fingerprints_ = installed
+        scorer.training_ = training if isinstance(training, dict) else None
         return scorer
 
     def _predict(
@@ -680,6 +714,23 @@ def _n_numbers(model: Any) -> int:
     settings = model.get_params(deep=False) if hasattr(model, "get_params") else {}
     unused = _EVIDENCE | settings.keys()
     return _n_numbers([value for name, value in vars(model).items() if name not in unused])
+
+
+def _plain_settings(estimator: Any) -> dict[str, Any]:
+    """Return an estimator's settings that are not the default, as a card holds them.
+
+    Of a file or a folder that is the name only: a card holds no places.
+    """
+    defaults = inspect.signature(type(estimator)).parameters
+    settings = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
+    return {
+        name: PurePath(value).name if isinstance(value, str) else value
+        for name, value in settings.items()
+        if name not in _NO_FACTS
+        and isinstance(value, str | bool | int | float)
+        and (isinstance(value, str) or math.isfinite(value))
+        and (name not in defaults or value != defaults[name].default)
+    }
 
 
 def _facts(path: Path | str, card: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

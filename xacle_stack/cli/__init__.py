@@ -27,6 +27,7 @@ from xacle_stack.cli.reproduce import reproduce
 from xacle_stack.cli.score import score
 from xacle_stack.cli.serve import serve
 from xacle_stack.cli.show import console, fail, show_logs, warnings_logged
+from xacle_stack.cli.show_model import show
 from xacle_stack.cli.stack import stack
 from xacle_stack.errors import XacleStackError
 
@@ -55,8 +56,8 @@ def common(
 
 
 for _command in (
-    *(features, stack, score, rate, serve, evaluate, compare, reproduce, ensemble, caption),
-    encoders,
+    *(features, stack, score, rate, serve, evaluate, compare, reproduce, show, ensemble),
+    *(caption, encoders),
 ):
     app.command()(_command)
 app.add_typer(cache_app, name="cache")

@@ -22,8 +22,9 @@ from xacle_stack.errors import ModelFileError
 # the type by its name.
 FORMAT_VERSION = 5
 
-# The files of a model; the last one is there only if the model holds large arrays.
-MODEL_SUFFIXES = (".skops", ".json", ".safetensors")
+# The files of a model; the tensors are there only if it holds large arrays, and the Markdown only
+# beside a scorer.
+MODEL_SUFFIXES = (".skops", ".json", ".safetensors", ".md")
 
 _MAX_CARD_BYTES = 4 * 2**20
 

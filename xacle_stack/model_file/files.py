@@ -2,8 +2,9 @@
 
 A model is two files: ``NAME.skops`` holds arrays and settings and no code, and ``NAME.json`` is a
 card for people and programs with the format, the versions, and whatever the caller adds.  A model
-that holds :class:`~xacle_stack._large_arrays.LargeArrays` is three: their numbers are in
-``NAME.safetensors``.  Whoever made the files, loading them builds only types of a short list, reads
+that holds :class:`~xacle_stack._large_arrays.LargeArrays` has a third: their numbers are in
+``NAME.safetensors``.  Beside a scorer there is also ``NAME.md``, its card to read, which nothing
+here reads.  Whoever made the files, loading them builds only types of a short list, reads
 no other file, and takes no more memory than several times the size of the files.  What was built is
 checked before anybody predicts with it.
 
@@ -18,7 +19,7 @@ import io
 import json
 import platform
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ from xacle_stack._large_arrays import LargeArrays
 from xacle_stack.errors import MissingExtraError, ModelFileError, XacleStackError
 from xacle_stack.model_file.archive import archive_types
 from xacle_stack.model_file.card import FORMAT_VERSION, load_card, model_path, regular_size
+from xacle_stack.model_file.model_card import is_markdown_card
 from xacle_stack.model_file.saved_types import refusal, type_names
 from xacle_stack.model_file.states import check_states, large_arrays
 from xacle_stack.model_file.tensor_file import (
@@ -82,8 +84,34 @@ def save_model(
     A process that is killed while it saves leaves the old model or the new one, or, in the moment
     between the renames of its files, a model that is refused because its card has other digests.
     """
+    return write_model(path, model, card, trusted=trusted)
+
+
+def write_model(
+    path: Path | str,
+    model: object,
+    card: Mapping[str, Any] | None = None,
+    *,
+    trusted: Iterable[str | type] = (),
+    describe: Callable[[Mapping[str, Any], Path], str] | None = None,
+) -> Path:
+    """Save a model as :func:`save_model` does, with its card in Markdown beside it.
+
+    `describe` makes that from the whole card and the path.  Without it, no Markdown is written, and
+    that of an earlier save is removed.
+
+    Raises
+    ------
+    ModelFileError
+        As in :func:`save_model`; also if ``NAME.md`` is there and no card of a model.
+    """
     path = model_path(path)
-    tensor_path = tensor_path_of(path)
+    tensor_path, markdown_path = tensor_path_of(path), path.with_suffix(".md")
+    if describe is not None and not is_markdown_card(markdown_path):
+        raise ModelFileError(
+            f"{path}: not saved: its card would replace {markdown_path.name}, which is no card of "
+            "a model. Save it under another name, or in another folder."
+        )
     content, arrays = _archive(model, trusted, f"{path}: not saved")
     if arrays and tensor_path.exists() and not is_tensor_file(tensor_path):
         raise ModelFileError(
@@ -102,6 +130,9 @@ def save_model(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:  # they are renamed from the last one opened to the first
+            if describe is not None:
+                page = files.enter_context(open_atomically(markdown_path))
+                page.write(describe(facts, path).encode())
             card_file = files.enter_context(open_atomically(path.with_suffix(".json")))
             files.enter_context(open_atomically(path)).write(content)
             if arrays:
@@ -111,6 +142,9 @@ def save_model(
         if not arrays and is_tensor_file(tensor_path):
             with suppress(OSError):  # the card does not name it, so nothing reads it
                 tensor_path.unlink()
+        if describe is None and is_markdown_card(markdown_path):
+            with suppress(OSError):
+                markdown_path.unlink()
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written: {error.strerror}.") from None
     return path

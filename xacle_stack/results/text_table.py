@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xacle_stack._printable import printable_name
+
+# What may begin or end code, emphasis, a cell, an entity, or the target of a link.
+_MARKUP = re.compile(r"[\\`*~|&]|(?<!\w)_|_(?!\w)|(?<=\])\(")
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -45,7 +49,7 @@ class TextTable:
 
     def to_markdown(self) -> str:
         """Return a section with the table and its notes."""
-        lines = [f"## {self.title}", "", *self._markdown_rows()]
+        lines = [f"## {self.title}", "", *markdown_rows(self.header, self.rows)]
         for note in self.notes:
             lines += ["", note]
         return "\n".join(lines)
@@ -78,10 +82,6 @@ class TextTable:
             table.add_row(*(Text(printable_name(cell)) for cell in cells))
         return table
 
-    def _markdown_rows(self) -> Iterator[str]:
-        for cells in (self.header, ["---"] * len(self.header), *self.rows):
-            yield "| " + " | ".join(map(_markdown_cell, cells)) + " |"
-
     def _repr_html_(self) -> str:
         return self.to_html()
 
@@ -102,15 +102,25 @@ def table_width(console: Console, table: Table) -> int:
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
-def _markdown_cell(text: str) -> str:
-    r"""Return a text as one cell of a Markdown table, in which nothing of it is markup.
+def markdown_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown, in which nothing of the texts is markup."""
+    for cells in (map(markdown_text, header), ["---"] * len(header)):
+        yield f"| {' | '.join(cells)} |"
+    for row in rows:
+        yield f"| {' | '.join(map(markdown_text, row))} |"
+
+
+def markdown_text(text: str) -> str:
+    r"""Return a text as one line of Markdown, or a part of one, in which nothing of it is markup.
+
+    It must not stand at the beginning of a line, where ``#`` or ``1.`` would mean something.
 
     Examples
     --------
-    >>> print(_markdown_cell("a|b <i>"))
-    a\|b &lt;i>
+    >>> print(markdown_text("a|b <i> `c` snake_case [x](y)"))
+    a\|b &lt;i> \`c\` snake_case [x]\(y)
     """
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", printable_name(text)).replace("<", "&lt;")
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import soundfile
 from xacle_stack.audio import SampleSource
 from xacle_stack.results.page import ClipEntry, Plot, Report, write_page
 from xacle_stack.results.page.write import top_rows
+from xacle_stack.results.text_section import TextSection
 from xacle_stack.results.text_table import TextTable
 
 NASTY = "</script><script>alert(1)</script><!-- \u2028 <img src=x onerror=alert(1)>"
@@ -159,3 +160,13 @@ def test_a_name_that_is_not_utf8_does_not_stop_the_page(tmp_path: Path) -> None:
     clip = ClipEntry("a\udcff", "b\udcff", None, None, 1.0)
     page = write_page(Report("c\udcff", clips=[clip]), tmp_path)
     assert data_of(page)["clips"][0]["id"] == "a\udcff"
+
+
+def test_the_card_of_a_model_is_text(tmp_path: Path) -> None:
+    section = TextSection(NASTY, [NASTY], [NASTY], [[NASTY]], NASTY)
+    page = write_page(Report("t", card=[section], card_title=NASTY), tmp_path)
+    text = page.read_text("utf-8")
+    assert text.count("&lt;img") == 7  # the title of the table's group as well
+    assert "<img" not in text
+    assert "<script" not in text
+    assert '<details id="card">' in text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xacle_stack.audio import ClipSource
+from xacle_stack.results.text_section import TextSection
 from xacle_stack.results.text_table import TextTable
 
 
@@ -92,6 +93,9 @@ class Report:
         That of the clips' intervals, such as 0.9.
     dispute : str, optional
         What it means that a clip is disputed.
+    card : sequence of TextSection, optional
+        What the model is that the scores are from; above the clips, folded.
+    card_title : str, optional
     """
 
     title: str
@@ -101,6 +105,8 @@ class Report:
     clips: Sequence[ClipEntry] = ()
     confidence: float | None = None
     dispute: str = "the distance between the human and the predicted score"
+    card: Sequence[TextSection] = ()
+    card_title: str = "The model"
 
 
 def rank_lists(clips: Sequence[ClipEntry]) -> list[list[int]]:

@@ -18,6 +18,7 @@ from xacle_stack.results.plots import draw_plots, plot_human_and_predicted, svg_
 from xacle_stack.results.record import CROSS_VALIDATION, Result
 from xacle_stack.results.scored import ScoredPairs
 from xacle_stack.results.table import ResultsTable
+from xacle_stack.results.text_section import TextSection
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def write_run_page(
     audio: AudioChoice = "link",
     opened_in: Path | None = None,
     assessed: Mapping[str, ScoredPairs] | None = None,
+    sections: Sequence[TextSection] = (),
 ) -> Path:
     """Write the page of a run.
 
@@ -55,6 +57,8 @@ def write_run_page(
     title : str
     assessed : mapping of str to ScoredPairs, optional
         What is known of the reference's scores, by split: their intervals and novelty.
+    sections : sequence of TextSection
+        The card of the reference.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def write_run_page(
         If the folder cannot be written.
     """
     return write_page(
-        run_report(results, splits, scores, title=title, assessed=assessed),
+        run_report(results, splits, scores, title=title, assessed=assessed, sections=sections),
         folder,
         audio=audio,
         opened_in=opened_in,
@@ -80,6 +84,7 @@ def run_report(
     *,
     title: str,
     assessed: Mapping[str, ScoredPairs] | None = None,
+    sections: Sequence[TextSection] = (),
 ) -> Report:
     """Return what the page of a run shows; see :func:`write_run_page`."""
     reference, assessed = next(iter(scores)), assessed or {}
@@ -106,6 +111,8 @@ def run_report(
         clips,
         confidence=next((one.confidence for one in assessed.values()), None),
         dispute=Report.dispute if rated else spread,
+        card=sections,
+        card_title=f"The model: {printable_name(reference)}",
     )
 
 
