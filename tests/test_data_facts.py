@@ -2,10 +2,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import WriteData
+from support import TOY, WriteData
 
 from xacle_stack.cache import CachedPairs, FeatureCache
 from xacle_stack.data_facts import DataFacts, pair_digests
+from xacle_stack.extract import extract_embeddings
 from xacle_stack.pairs import Pairs, read_pairs
 
 
@@ -15,6 +16,7 @@ def train(make_data: WriteData) -> Pairs:
 
 
 def loaded(pairs: Pairs, tmp_path: Path) -> CachedPairs:
+    extract_embeddings([pairs], [TOY], tmp_path / "store")
     return FeatureCache(tmp_path / "store").load(pairs)
 
 

@@ -51,6 +51,7 @@ def test_an_equal_run_reproduces_wherever_its_data_are(
     data.rename(tmp_path / "moved")
     shutil.rmtree(tmp_path / "features")
     assert "there are no data here any more. Say where with --data." in again(run)
+    assert "there is no cache here any more. Say with --store" in again(run, "--data", "moved")
     said = again(run, "--data", "moved", "--store", "store", "--out", "new", "--tolerance", 0)
     assert "New cache of embeddings" in said
     assert "as they were" in said

@@ -80,7 +80,7 @@ def test_no_spreadsheet_runs_the_name_of_a_system(name: str) -> None:
 
 def test_a_name_is_one_cell_of_a_markdown_table() -> None:
     table = ResultsTable([Result("a | b\n<script>", "test", "file", evaluation())])
-    assert r"| 1 | a \| b\n&lt;script> |" in table.to_markdown()
+    assert r"| 1 | a \| b\\n&lt;script> |" in table.to_markdown()
 
 
 def test_a_name_is_text_in_html() -> None:

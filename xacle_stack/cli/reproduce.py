@@ -23,7 +23,7 @@ from xacle_stack.cli.options import (
     chosen_sets,
 )
 from xacle_stack.cli.show import console, fail, new_store_said, stages_told, stop_on_failures
-from xacle_stack.errors import ModelFileError, PairsError, bullet_list
+from xacle_stack.errors import CacheError, ModelFileError, PairsError, bullet_list
 
 if TYPE_CHECKING:
     from xacle_stack.recipe import Recipe
@@ -73,6 +73,7 @@ def reproduce(
 
     It says first what is not as it was.  The exit code is 0 if all figures are equal, else 1.
     """
+    from xacle_stack.cache import FeatureCache
     from xacle_stack.experiment import fill_cache, planned_record, run_experiment
     from xacle_stack.run_record import differences, read_record
 
@@ -85,9 +86,16 @@ def reproduce(
         raise ModelFileError(f"{out}: it is there already. Give a new folder with --out.")
     settings = _recipe(run, before, command, recipe, checkpoint, code)
     systems = command.systems(settings)
-    place, store = data or Path(before.data), store or Path(before.store)
+    place = data or Path(before.data)
     if not place.exists():
         raise PairsError(f"{place}: there are no data here any more. Say where with --data.")
+    if store is None:
+        store = Path(before.store)
+        if not FeatureCache(store).stores():  # a record gives no permission to write elsewhere
+            raise CacheError(
+                f"{store}: there is no cache here any more. Say with --store where one is, or "
+                "where to make a new one."
+            )
     root = command.audio_root if data is None else None
     sets = chosen_sets(
         place,
