@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -64,8 +64,6 @@ from xacle_stack.systems.specs import AnySpec, AudioLanguageModelSpec, EnsembleS
 from xacle_stack.targets import Targets, fold_groups, training_set, training_targets
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 MODEL_FILE = "model.skops"
 # What a card says of an evaluation beside its metrics.
@@ -139,7 +137,7 @@ def planned_record(
         If there is no cache.
     """
     train = training_set(splits, train, source=data)
-    cached = _cached(store, recipe, splits).values()
+    cached = _cached(store, recipe, splits)
     return _record(data, recipe, systems, store, cached, train, n_folds, command)
 
 
@@ -232,7 +230,7 @@ def run_experiment(
     _check_file_names([*splits, *([] if folds is None else scored)], systems, data)
     with RunFolder(out, data, store) as run:
         cached = _cached(store, recipe, {train: pairs, **splits})
-        record = _record(data, recipe, systems, store, cached.values(), train, n_folds, command)
+        record = _record(data, recipe, systems, store, cached, train, n_folds, command)
         task = _Task(
             recipe,
             cached.pop(train),
@@ -307,23 +305,24 @@ def _record(
     recipe: Recipe,
     systems: Mapping[str, AnySpec],
     store: Path,
-    cached: Iterable[CachedPairs],
+    cached: Mapping[str, CachedPairs],
     train: str,
     n_folds: int,
     command: Command | None,
 ) -> RunRecord:
     own = {name: spec for name, spec in systems.items() if isinstance(spec, AudioLanguageModelSpec)}
     stages = stage_pairs(recipe.model_copy(update={"systems": own}))
+    others = {f"stage {number}": pairs for number, pairs in enumerate(stages, 1)}
     return RunRecord.of(
-        *(data, store, recipe, systems.values(), cached),
-        _cached(store, recipe, dict(enumerate(stages))).values(),
+        *(data, store, recipe, systems.values()),
+        {**cached, **_cached(store, recipe, others)},
         train=train,
         n_folds=n_folds,
         command=command,
     )
 
 
-def _cached(store: Path, recipe: Recipe, pairs: Mapping[T, Pairs]) -> dict[T, CachedPairs]:
+def _cached(store: Path, recipe: Recipe, pairs: Mapping[str, Pairs]) -> dict[str, CachedPairs]:
     cache, fingerprints = FeatureCache(store), recipe.fingerprints()
     return {name: cache.load(one, fingerprints) for name, one in pairs.items()}
 

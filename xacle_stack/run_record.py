@@ -215,8 +215,7 @@ class RunRecord(_Facts):
         store: Path,
         recipe: Recipe,
         systems: Iterable[AnySpec],
-        sets: Iterable[CachedPairs],
-        stages: Iterable[CachedPairs] = (),
+        sets: Mapping[str, CachedPairs],
         *,
         train: str,
         n_folds: int,
@@ -229,14 +228,12 @@ class RunRecord(_Facts):
         data, store : Path
         recipe : Recipe
         systems : iterable of SystemSpec or EnsembleSpec
-        sets, stages : iterable of CachedPairs
+        sets : mapping of str to CachedPairs
             The sets of the data set, and the tables of earlier stages of training.
         train : str
         n_folds : int
         command : Command, optional
         """
-        named = {one.pairs.split: one for one in sets}
-        named |= {f"stage {number}": one for number, one in enumerate(stages, 1)}
         stacker: Any = recipe.new_stacker()
         licences = {
             choice.info.name: choice.info.licence
@@ -248,7 +245,7 @@ class RunRecord(_Facts):
             store=str(store.resolve()),
             train=train,
             n_folds=n_folds,
-            sets={name: _set_facts(one) for name, one in named.items()},
+            sets={name: _set_facts(one) for name, one in sets.items()},
             recipe=recipe.model_dump(mode="json"),
             random_state=stacker.random_state,
             encoders={

@@ -43,7 +43,7 @@ def test_the_card_says_what_a_model_is_and_how_to_load_it(scorer: Scorer, tmp_pa
     assert f"| mini-mel | MIT | any length | {fingerprint} |" in section(text, "Encoders")
     assert "| preset | paper |" in section(text, "System")
     assert "Not evaluated" in section(text, "Figures")
-    assert "A novelty above 1" in section(text, "Limits")
+    assert "novelty above 1" in section(text, "Limits")
     assert "Intervals of single scores" in section(text, "Limits")
     assert "Scorer.load('mine.skops')" in section(text, "Use")
     assert "| numpy | " in section(text, "Versions")

@@ -3,10 +3,10 @@
 A model is two files: ``NAME.skops`` holds arrays and settings and no code, and ``NAME.json`` is a
 card for people and programs with the format, the versions, and whatever the caller adds.  A model
 that holds :class:`~xacle_stack._large_arrays.LargeArrays` has a third: their numbers are in
-``NAME.safetensors``.  Beside a scorer there is also ``NAME.md``, its card to read, which nothing
-here reads.  Whoever made the files, loading them builds only types of a short list, reads
-no other file, and takes no more memory than several times the size of the files.  What was built is
-checked before anybody predicts with it.
+``NAME.safetensors``.  Beside a scorer lies ``NAME.md``, its card for people, which is never loaded.
+Whoever made the files, loading them builds only types of a short list, reads no other file, and
+takes no more memory than several times the size of the files.  What was built is checked before
+anybody predicts with it.
 
 All files are complete before the first one gets its name; the arrays get theirs first, then the
 archive, then the card.  A process that is killed before that leaves the old model, and after that

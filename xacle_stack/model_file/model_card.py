@@ -37,8 +37,8 @@ _MAX_CHARS, _MAX_ROWS = 200, 100
 _MAX_NUMBER = 1e15
 _SCORER = "A model of xacle_stack. It scores how well a sound matches a text, from 0 to 10."
 _CAPTIONER = "A model of xacle_stack. It writes captions of sounds."
-# An encoder that a card does not name may not be run, or looked for, on its word.
-_STRANGER = re.compile(r"\.py:|^text:")
+# Encoders that are not run, or looked for, on a card's word.
+_NAMED_BY_RECIPE = re.compile(r"\.py:|^text:")
 
 
 def card_markdown(card: Mapping[str, Any], path: Path | str) -> str:
@@ -189,8 +189,8 @@ def _limit_sentences(card: Mapping[str, Any]) -> Iterator[str]:
     if card.get("has_novelty") is True:
         yield (
             "Scorer.assess and the table of xacle-stack score tell how far a pair is from the "
-            "training pairs. A novelty above 1, which one in a hundred pairs like them has, means "
-            "that the score is a guess."
+            "training pairs. With a novelty above 1 it is more unlike them than 99 in 100 of their "
+            "own kind, and its score is a guess."
         )
     else:
         yield "The model cannot tell whether a pair is unlike those that it was fitted on."
@@ -209,7 +209,7 @@ def _use(card: Mapping[str, Any], path: Path | str) -> TextSection:
     recipe = _mapping(card, "recipe")
     named = [name for key in ("spaces", "auxiliary") for name in _listed(recipe.get(key))]
     settings = ""
-    if any(_STRANGER.search(str(name)) for name in named):
+    if any(_NAMED_BY_RECIPE.search(str(name)) for name in named):
         sentences.insert(0, "An encoder of its own is found only by the recipe that names it.")
         settings = ', recipe="my_recipe.toml"'
     load = f"scorer = Scorer.load({Path(path).name!a}{settings})"
