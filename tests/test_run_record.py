@@ -122,6 +122,11 @@ def test_changed_settings_fingerprints_and_versions_are_told(data: Path, tmp_pat
     assert differences(before, record(data, other, tmp_path / "store")) == [
         "recipe, stacker.preset: none, now 'paper'"
     ]
+    named = make_recipe(systems={"a": {"kind": "stack", "boosting_library": "xgboost"}})
+    now = record(data, named, tmp_path / "store")
+    assert any(line.startswith("version, xgboost: none") for line in differences(before, now)) == (
+        now.versions["xgboost"] is not None
+    )
     old = before.model_copy(
         update={
             "encoders": {

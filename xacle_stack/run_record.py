@@ -32,6 +32,7 @@ from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.recipe_file import MAX_BYTES as MAX_RECIPE_BYTES
 from xacle_stack.recipe_file import check_values
 from xacle_stack.results import Result
+from xacle_stack.stacking.tree_libraries import LIBRARIES
 from xacle_stack.systems.specs import AnySpec, EnsembleSpec
 
 RECORD = "results.json"
@@ -438,6 +439,8 @@ def _set_facts(embeddings: CachedPairs) -> SetFacts:
 
 def _versions(recipe: Recipe, systems: Iterable[AnySpec]) -> dict[str, str | None]:
     used = dict.fromkeys(_LIBRARIES)
+    settings = _flat(recipe.model_dump(mode="json")).values()
+    used |= {library: None for library in LIBRARIES if library in settings}  # of trees
     for choice in recipe.encoders:
         info = choice.info
         used |= dict.fromkeys([*(Requirement(one).name for one in info.requires), *info.libraries])

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from xacle_stack.pairs import Pairs
     from xacle_stack.recipe import Recipe
     from xacle_stack.results import Result
-    from xacle_stack.stacking import Selection
     from xacle_stack.run_record import Command
+    from xacle_stack.stacking import Selection
     from xacle_stack.systems.specs import AnySpec
 
 
