@@ -14,7 +14,7 @@ from typing import Any
 
 from xacle_stack._files import is_regular_file
 from xacle_stack._printable import printable_name
-from xacle_stack.encoders import EMBEDDING, TEXT_PREFIX
+from xacle_stack.encoders import TEXT_PREFIX, split_text_output
 from xacle_stack.errors import RecipeError, bullet_list
 
 # A wheel has the recipes inside the package; a source tree has them beside it.
@@ -160,9 +160,9 @@ def _beside(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, str):
             return value
         if value.startswith(TEXT_PREFIX):
-            place = value.removeprefix(TEXT_PREFIX)
-            output = f":{EMBEDDING}" if place.endswith(f":{EMBEDDING}") else ""
-            return f"{TEXT_PREFIX}{absolute(place.removesuffix(output))}{output}"
+            encoder, output = split_text_output(value)
+            place = absolute(encoder.removeprefix(TEXT_PREFIX))
+            return f"{TEXT_PREFIX}{place}" + (f":{output}" if output else "")
         file, colon, rest = value.partition(".py:")
         there = folder / (f"{file}.py" if colon else value)
         return f"{there}{':' + rest if colon else ''}" if there.exists() else value

@@ -230,7 +230,7 @@ def test_vectors_and_sequences_are_not_taken_for_each_other(tmp_path: Path) -> N
         with pytest.raises(CacheError, match=r"'float16'.* audio_sequences"):
             ask("toy", "float16")
     with pytest.raises(UnknownNameError, match="no output 'frames'. It holds: float16, float32"):
-        CachedSequences(cached, "toy", "text", "frames")
+        cached.text_sequences("toy", "frames")
     (summary,) = FeatureCache(tmp_path).summaries()
     assert summary.outputs == {"float16": 9, "float32": 9}
     assert summary.sequences == {"float16": 1 + 2 + 3, "float32": 1 + 2 + 3}
@@ -250,7 +250,7 @@ def test_missing_sequences_are_named(tmp_path: Path) -> None:
     write_rows(tmp_path, range(5), "sequences")
     cached = FeatureCache(tmp_path).load(caption_pairs([0, 4, 7, 9]))
     with pytest.raises(CacheError, match=r"text.* 2 of 4 .*`xacle-stack features`") as e:
-        CachedSequences(cached, "toy", "text", "float16")
+        cached.text_sequences("toy", "float16")
     assert str(e.value).endswith("  - 7\n  - 9")
 
 

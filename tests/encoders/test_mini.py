@@ -282,3 +282,13 @@ def test_frames_are_the_course_of_the_spectrum() -> None:
     (view,) = encoder.with_view(1).encode_audio([tone])["frames"]
     assert view.shape == frames.shape
     assert (view != frames).any()
+
+
+def test_tokens_are_the_vectors_of_the_words_in_their_order() -> None:
+    encoder = MiniMel.load().with_outputs(["tokens"])
+    found = encoder.encode_text(["a dog barks", "", "barks"])["tokens"]
+    assert [len(words) for words in found] == [3, 1, 1]
+    np.testing.assert_array_equal(found[0][2], found[2][0])
+    words = MiniMel.load().encode_text(["a", "dog", "barks"])
+    np.testing.assert_array_equal(found[0], words["embedding"])
+    assert "tokens" not in words

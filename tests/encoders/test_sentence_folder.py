@@ -128,7 +128,7 @@ def test_its_files_say_how_texts_are_read(copy: Path) -> None:
     encoder = get_encoder(f"text:{copy}")
     assert encoder.info.name == "text-my-model"
     assert encoder.info.preprocessing == "mean of 512 tokens, in lower case"
-    assert encoder.info.text_outputs == {"embedding": 768}
+    assert encoder.info.text_outputs == {"embedding": 768, "tokens": 768}
     loud, quiet = encoder.load().encode_text(["RAIN", "rain"])["embedding"]
     np.testing.assert_array_equal(loud, quiet)
     assert abs(np.linalg.norm(loud) - 1) > 0.01

@@ -22,7 +22,7 @@ from xacle_stack.errors import CacheError, UnknownNameError, bullet_list
 from xacle_stack.pairs import Pairs
 
 T = TypeVar("T")
-FRAMES = "frames"
+FRAMES, TOKENS = "frames", "tokens"
 
 
 class _Lock:
@@ -209,6 +209,10 @@ class CachedPairs:
         """
         return CachedSequences(self, encoder, "audio", output)
 
+    def text_sequences(self, encoder: str, output: str = TOKENS) -> CachedSequences:
+        """Return an encoder's sequences of vectors of the captions; as `audio_sequences`."""
+        return CachedSequences(self, encoder, "text", output)
+
     def _read_with(self, encoder: str, modality: str, read: Callable[[Locations], T]) -> T:
         def read_once() -> T:
             locations = self._locate(encoder, modality)
@@ -284,10 +288,11 @@ class CachedPairs:
 class CachedSequences:
     """One sequence of vectors for each pair, read when it is asked for.
 
-    :meth:`CachedPairs.audio_sequences` makes it.  It has a length and is indexed by row:
-    ``sequences[3]`` is one array of shape (n_frames, n_dims), and ``sequences[[3, 1]]`` or
-    ``sequences[10:20]`` is a list of such arrays.  Only these are read from the cache and
-    verified.  They have the bits and the type that were stored, and belong to the caller.
+    :meth:`CachedPairs.audio_sequences` and `text_sequences` make it.  It has a length and is
+    indexed by row: ``sequences[3]`` is one array of shape (n_frames, n_dims), and
+    ``sequences[[3, 1]]`` or ``sequences[10:20]`` is a list of such arrays.  Only these are read
+    from the cache and verified.  They have the bits and the type that were stored, and
+    belong to the caller.
 
     Attributes
     ----------

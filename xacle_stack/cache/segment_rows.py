@@ -96,7 +96,7 @@ class SegmentRows:
         if isinstance(values, StoredSequences):
             raise CacheError(
                 f"{self._path}: the output {self._output!r} holds a sequence of vectors for each "
-                "item, not one vector. Read it with audio_sequences."
+                "item, not one vector. Read it with audio_sequences or text_sequences."
             )
         return values
 

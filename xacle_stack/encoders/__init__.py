@@ -22,7 +22,7 @@ from xacle_stack.encoders.registry import (
     get_encoder,
     read_fingerprints,
 )
-from xacle_stack.encoders.sentence_folder import TEXT_PREFIX
+from xacle_stack.encoders.sentence_folder import TEXT_PREFIX, split_text_output
 
 __all__ = [
     "EMBEDDING",
@@ -45,5 +45,6 @@ __all__ = [
     "get_encoder",
     "read_fingerprints",
     "resolve_devices",
+    "split_text_output",
     "view_name",
 ]

@@ -6,7 +6,13 @@ NeurIPS 2020, arXiv:2002.10957.  Extra: ``offline``.
 
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights
-from xacle_stack.encoders.sentence import WEIGHT_FILES, SentenceEncoder
+from xacle_stack.encoders.sentence import (
+    ON_DEMAND,
+    SEQUENCES,
+    TOKENS,
+    WEIGHT_FILES,
+    SentenceEncoder,
+)
 from xacle_stack.encoders.text_towers import BERT
 from xacle_stack.encoders.torch_encoder import PRECISIONS
 
@@ -31,7 +37,7 @@ class MiniLM(SentenceEncoder):
     info = EncoderInfo(
         name="all-minilm-l6-v2",
         summary="all-MiniLM-L6-v2: a small sentence encoder of captions",
-        text_outputs={EMBEDDING: 384},
+        text_outputs={EMBEDDING: 384, TOKENS: 384},
         preprocessing="mean over 256 tokens, length 1",
         weights=WEIGHTS,
         extra="offline",
@@ -40,6 +46,8 @@ class MiniLM(SentenceEncoder):
         item_mb=20,
         licence="Apache-2.0",
         tested_with="real weights",
+        sequences=SEQUENCES,
+        on_demand=ON_DEMAND,
     )
     body = "bert"
     pooling = "mean"

@@ -6,7 +6,13 @@ Extra: ``encoders``.
 
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights
-from xacle_stack.encoders.sentence import WEIGHT_FILES, SentenceEncoder
+from xacle_stack.encoders.sentence import (
+    ON_DEMAND,
+    SEQUENCES,
+    TOKENS,
+    WEIGHT_FILES,
+    SentenceEncoder,
+)
 from xacle_stack.encoders.text_towers import ROBERTA
 from xacle_stack.encoders.torch_encoder import PRECISIONS
 
@@ -23,7 +29,7 @@ class RobertaLarge(SentenceEncoder):
     info = EncoderInfo(
         name="roberta-large",
         summary="RoBERTa-large: the first token's vector of captions, for systems with a text side",
-        text_outputs={EMBEDDING: 1024},
+        text_outputs={EMBEDDING: 1024, TOKENS: 1024},
         preprocessing="first of 512 tokens, last layer",
         weights=Weights(
             files=(*WEIGHT_FILES, *ROBERTA.tokenizer.files),
@@ -37,6 +43,8 @@ class RobertaLarge(SentenceEncoder):
         item_mb=100,
         licence="MIT",
         tested_with="real code",
+        sequences=SEQUENCES,
+        on_demand=ON_DEMAND,
     )
     body = "roberta"
     pooling = "first"

@@ -1,4 +1,4 @@
-"""Encoders that make one vector of each caption, from the last layer of BERT or one of its kin.
+"""Encoders of captions, from the last layer of BERT or one of its kin.
 
 Source: Devlin et al., BERT, NAACL 2019, arXiv:1810.04805; Liu et al., RoBERTa, arXiv:1907.11692;
 Song et al., MPNet, NeurIPS 2020, arXiv:2004.09297; He et al., DeBERTaV3, ICLR 2023,
@@ -6,12 +6,12 @@ arXiv:2111.09543.  Extra: ``encoders``.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from xacle_stack.encoders.base import EMBEDDING
+from xacle_stack.encoders.base import EMBEDDING, SequenceType
 from xacle_stack.encoders.checkpoint import Weights, load_exactly, read_tensors
 from xacle_stack.encoders.sentencepiece_file import SentencePieceTokenizer
 from xacle_stack.encoders.text_towers import BERT, DEBERTA, MPNET, ROBERTA, TextTokenizer
@@ -20,6 +20,10 @@ from xacle_stack.encoders.transformers_folder import check_settings, read_config
 from xacle_stack.errors import EncoderError
 
 Pooling = Literal["mean", "first"]
+TOKENS = "tokens"
+# What every encoder here declares of its tokens.
+SEQUENCES: Mapping[str, SequenceType] = {TOKENS: "float16"}
+ON_DEMAND = {TOKENS: "last layer, all tokens"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ _NOT_USED = ("pooler.*", "lm_head.*", "*_predictions.*", "embeddings.*_ids")
 
 class SentenceEncoder(TorchEncoder):
     """The base: a caption's vector is that of its first token, or the mean over its tokens.
+
+    The output ``tokens``, which is computed only where it is asked for, has the vectors of all
+    tokens, those that mark the start and the end too, as the last layer gives them.
 
     Of a caption with more than `max_tokens` tokens, the first ones and the one that marks the end
     are kept.
@@ -108,7 +115,11 @@ class SentenceEncoder(TorchEncoder):
             vectors = (frames * mask).sum(dim=1) / mask.sum(dim=1)
         if self.is_normalised:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
-        return {EMBEDDING: vectors}
+        outputs = {EMBEDDING: vectors}
+        if TOKENS in self.outputs:
+            n_tokens = tokens["attention_mask"].sum(dim=1).tolist()
+            outputs[TOKENS] = [row[:n] for row, n in zip(frames, n_tokens, strict=True)]
+        return outputs
 
     @classmethod
     def _clean(cls, caption: str) -> str:

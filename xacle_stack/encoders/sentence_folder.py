@@ -17,7 +17,15 @@ from typing import Any
 
 from xacle_stack.encoders.base import EMBEDDING, EncoderInfo
 from xacle_stack.encoders.checkpoint import Weights, find_on_hub
-from xacle_stack.encoders.sentence import BODIES, WEIGHT_FILES, Pooling, SentenceEncoder
+from xacle_stack.encoders.sentence import (
+    BODIES,
+    ON_DEMAND,
+    SEQUENCES,
+    TOKENS,
+    WEIGHT_FILES,
+    Pooling,
+    SentenceEncoder,
+)
 from xacle_stack.encoders.text_towers import DEBERTA
 from xacle_stack.encoders.torch_encoder import PRECISIONS
 from xacle_stack.encoders.transformers_folder import check_model_type, read_json
@@ -42,11 +50,13 @@ class AnySentenceEncoder(SentenceEncoder):
     info = EncoderInfo(
         name="text",
         summary=f"any sentence encoder of the hub or of a folder, such as {_EXAMPLE}",
-        text_outputs={EMBEDDING: 0},  # a model's config.json says how many
+        text_outputs={EMBEDDING: 0, TOKENS: 0},  # a model's config.json says how many
         extra="encoders",
         requires=_REQUIRES,
         precisions=PRECISIONS,
         tested_with="real code",
+        sequences=SEQUENCES,
+        on_demand=ON_DEMAND,
     )
 
 
@@ -67,6 +77,20 @@ class _Settings:
         parts = [f"{self.pooling} of {self.max_tokens} tokens"]
         parts += ["in lower case"] * self.is_lower_case + ["length 1"] * self.is_normalised
         return ", ".join(parts)
+
+
+def split_text_output(name: str) -> tuple[str, str]:
+    """Return the encoder and the output of ``"text:PLACE:output"``; without one it is empty.
+
+    Examples
+    --------
+    >>> split_text_output("text:some/one:tokens"), split_text_output("text:some/one")
+    (('text:some/one', 'tokens'), ('text:some/one', ''))
+    """
+    for output in (EMBEDDING, TOKENS):
+        if name.endswith(f":{output}"):
+            return name.removesuffix(f":{output}"), output
+    return name, ""
 
 
 def sentence_encoder(source: str) -> type[SentenceEncoder]:
@@ -123,7 +147,7 @@ def _make(source: str, folder: Path | None, settings: _Settings) -> type[Sentenc
         info = EncoderInfo(
             name="text-" + re.sub(r"[^a-z0-9._-]+", "-", name.lower()),
             summary=f"{source}: a sentence encoder of captions, {settings.summary}",
-            text_outputs={EMBEDDING: settings.n_dims},
+            text_outputs=dict.fromkeys((EMBEDDING, TOKENS), settings.n_dims),
             preprocessing=settings.summary,
             weights=needed,
             extra="encoders",
@@ -131,6 +155,8 @@ def _make(source: str, folder: Path | None, settings: _Settings) -> type[Sentenc
             precisions=PRECISIONS,
             item_mb=settings.n_dims // 10,
             tested_with="real code",
+            sequences=SEQUENCES,
+            on_demand=ON_DEMAND,
         )
         body = settings.body
         pooling = settings.pooling

@@ -32,7 +32,7 @@ from xacle_stack.encoders.mini.weights import MiniWeights
 
 __all__ = ["MINI_ENCODERS", "MiniEncoder", "MiniMel", "MiniMfcc", "MiniMod"]
 
-FRAMES = "frames"
+FRAMES, TOKENS = "frames", "tokens"
 _N_DIMS = 64
 
 
@@ -97,23 +97,31 @@ class MiniEncoder(Encoder):
         vectors = [self.weights.embed_audio(cls.front_end(clip, self.view)) for clip in clips]
         return {EMBEDDING: np.array(vectors, dtype=np.float32).reshape(-1, _N_DIMS)}
 
-    def encode_text(self, captions: Sequence[str]) -> dict[str, FloatArray]:
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Output]:
         """Encode captions, one by one; see :meth:`Encoder.encode_text`."""
-        vectors = [self.weights.embed_caption(self.reader.buckets(c)) for c in captions]
-        return {EMBEDDING: np.array(vectors, dtype=np.float32).reshape(-1, _N_DIMS)}
+        return {EMBEDDING: self._read(captions)}
+
+    def _read(self, texts: Sequence[str]) -> FloatArray:
+        vectors = [self.weights.embed_caption(self.reader.buckets(text)) for text in texts]
+        return np.array(vectors, dtype=np.float32).reshape(-1, _N_DIMS)
 
 
 class MiniMel(MiniEncoder):
     """Fine spectrum against character n-grams; nearly insensitive to the course of time.
 
-    The spectrum's course is in the sequence ``frames``, where a recipe names it.
+    The spectrum's course is in the sequence ``frames``, and the vectors of a caption's words, in
+    their order, are in the sequence ``tokens``, where a recipe names them.
     """
 
     info = replace(
         _info("mini-mel", "Toy space: 64 mel bands and character n-grams."),
         audio_outputs={EMBEDDING: _N_DIMS, FRAMES: 64},
-        sequences={FRAMES: "float16"},
-        on_demand={FRAMES: "levels of 64 mel bands in 10 dB, mean of 80 ms"},
+        text_outputs={EMBEDDING: _N_DIMS, TOKENS: _N_DIMS},
+        sequences={FRAMES: "float16", TOKENS: "float16"},
+        on_demand={
+            FRAMES: "levels of 64 mel bands in 10 dB, mean of 80 ms",
+            TOKENS: "each word as if it were the caption",
+        },
     )
     front_end = staticmethod(mel_features)
     reader = CaptionReader(n_buckets=2048, seed=1, char_n=(3, 4))
@@ -123,6 +131,13 @@ class MiniMel(MiniEncoder):
         outputs: dict[str, Output] = dict(super().encode_audio(clips))
         if FRAMES in self.outputs:
             outputs[FRAMES] = [mel_frames(clip, self.view) for clip in clips]
+        return outputs
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Output]:
+        """Encode captions, one by one; see :meth:`Encoder.encode_text`."""
+        outputs: dict[str, Output] = dict(super().encode_text(captions))
+        if TOKENS in self.outputs:
+            outputs[TOKENS] = [self._read(caption.split() or [caption]) for caption in captions]
         return outputs
 
 
