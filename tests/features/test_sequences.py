@@ -11,7 +11,7 @@ from xacle_stack.features import PairSequences, SequenceBuilder
         ([np.zeros((2, 3)), np.zeros((2, 4))], 2, "n_dims"),
         ([np.zeros((2, 3)), np.zeros((0, 3))], 2, "clip 1 .*empty"),
         ([np.full((2, 3), np.nan)], 1, "clip 0 .*finite"),
-        ([np.zeros((2, 3))], 2, r"1 sequences.*\(2, 2\)"),
+        ([np.zeros((2, 3))], 2, "1 sequences but 2 captions"),
         ([np.zeros(3)], 1, "one sequence"),
         ((np.zeros((2, 3)),), 1, r"got tuple.* list\(frames\)"),
         (np.zeros((1, 2, 3)), 1, "got ndarray"),
@@ -24,6 +24,20 @@ def test_bad_sequences(frames, n_captions: int, message: str) -> None:
         PairSequences([np.zeros((2, 3))], [[np.nan]])
 
 
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ([np.zeros((2, 3)), np.zeros((0, 3))], "caption 1 .*empty"),
+        ([np.zeros((2, 3)), np.zeros(3)], r"a caption.*\(2, 3\)"),
+        ([np.zeros((2, 3))], "2 sequences but 1 captions"),
+        (np.zeros((2, 3, 4)), r"captions of shape \(2, 3, 4\)"),
+    ],
+)
+def test_bad_sequences_of_captions(captions, message: str) -> None:
+    with pytest.raises(FeatureError, match=message):
+        PairSequences([np.zeros((2, 3))] * 2, captions)
+
+
 class NotingSource:
     """Embeddings that keep the names which they are asked for."""
 
@@ -33,6 +47,10 @@ class NotingSource:
 
     def text(self, encoder: str):
         return np.zeros((1, 4))
+
+    def text_sequences(self, encoder: str, output: str):
+        self.asked = encoder, output
+        return [np.zeros((3, 5))]
 
 
 @pytest.mark.parametrize(
@@ -48,11 +66,16 @@ def test_the_output_follows_the_last_colon(frames: str, asked: tuple[str, str]) 
     columns = SequenceBuilder(frames, "captions").fit(source)
     assert source.asked == asked
     assert columns.n_dims_ == (3, 4)
+    columns = SequenceBuilder(frames, "captions:tokens").fit(source)
+    assert (source.asked, columns.n_dims_) == (("captions", "tokens"), (3, 5))
 
 
-def test_sequences_of_some_pairs_keep_frames_and_captions_together() -> None:
+@pytest.mark.parametrize(
+    "text", [np.arange(3.0)[:, np.newaxis], [np.full((1, 1), n) for n in range(3)]]
+)
+def test_sequences_of_some_pairs_keep_frames_and_captions_together(text) -> None:
     frames = [np.full((length, 2), length) for length in (1, 2, 3)]
-    sequences = PairSequences(frames, np.arange(3.0)[:, np.newaxis])
+    sequences = PairSequences(frames, text)
     for rows, expected in (
         ([2, 0], [2, 0]),
         (slice(1, None), [1, 2]),
@@ -61,4 +84,4 @@ def test_sequences_of_some_pairs_keep_frames_and_captions_together() -> None:
         part = sequences[rows]
         assert (len(part), part.shape) == (2, (2, 3))
         assert [len(frame) - 1 for frame, _ in part] == expected
-        assert part.text.ravel().tolist() == expected
+        assert [caption.item() for _, caption in part] == expected

@@ -220,6 +220,10 @@ class PairEmbeddings:
         """Return an encoder's sequence of each pair's clip, (n_frames, n_dims) each."""
         return list(self._get(self._audio, f"{encoder}:{output}"))
 
+    def text_sequences(self, encoder: str, output: str = "tokens") -> list[FloatArray]:
+        """Return an encoder's sequence of each pair's caption, (n_tokens, n_dims) each."""
+        return list(self._get(self._text, f"{encoder}:{output}"))
+
     @staticmethod
     def _get(arrays: Mapping[str, Any], name: str) -> Any:
         if name not in arrays:

@@ -1,10 +1,10 @@
-"""Sequences of vectors of the clips beside one vector of each caption."""
+"""Sequences of vectors of the clips beside one vector, or a sequence, of each caption."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +40,8 @@ class FramesAtHand:
     ----------
     sequences : sequence of array-like of shape (n_frames, n_dims)
         Each of its own length, one frame or more.
+    item : str, default="clip"
+        What an error calls that of which a sequence is.
 
     Raises
     ------
@@ -47,17 +49,17 @@ class FramesAtHand:
         If there is none, one is empty or not finite, or they differ in `n_dims`.
     """
 
-    def __init__(self, sequences: Sequence[ArrayLike]) -> None:
+    def __init__(self, sequences: Sequence[ArrayLike], item: str = "clip") -> None:
         self._sequences = [np.asarray(sequence) for sequence in sequences]
         widths = {array.shape[1:] for array in self._sequences}
         if len(widths) != 1 or len(next(iter(widths))) != 1:
             raise FeatureError(
-                "expected one sequence of shape (n_frames, n_dims) a clip, n_dims the same for "
+                f"expected one sequence of shape (n_frames, n_dims) a {item}, n_dims the same for "
                 f"all, got the shapes {sorted({array.shape for array in self._sequences})[:5]}."
             )
         for place, array in enumerate(self._sequences):
             if not len(array) or not np.isfinite(array).all():
-                raise FeatureError(f"the sequence of clip {place} is empty or not finite.")
+                raise FeatureError(f"the sequence of {item} {place} is empty or not finite.")
         self.n_dims = int(next(iter(widths))[0])
 
     def __len__(self) -> int:
@@ -74,18 +76,22 @@ class FramesAtHand:
 
 
 class PairSequences:
-    """Pairs as a sequence of frames of the clip and one vector of the caption.
+    """Pairs as a sequence of frames of the clip, and one vector or a sequence of the caption.
 
     Parameters
     ----------
     frames : Frames, or list of ndarray of shape (n_frames, n_dims)
         Of the clips; :meth:`CachedPairs.audio_sequences` gives them from the cache.
-    text : array-like of shape (n_pairs, n_text_dims)
+    text : array-like of shape (n_pairs, n_text_dims), or Frames, or list of ndarray
+        One vector for each caption; or sequences, from :meth:`CachedPairs.text_sequences` or as a
+        list of arrays of shape (n_tokens, n_text_dims).
 
     Attributes
     ----------
+    widths : (int, int)
+        The dimensions of a frame, and of a caption's vector or of each in its sequence.
     shape : (int, int)
-        Number of pairs, and the dimensions of a frame and a caption's vector together.
+        Number of pairs, and the sum of the widths.
 
     Raises
     ------
@@ -96,43 +102,84 @@ class PairSequences:
     --------
     >>> PairSequences([np.zeros((3, 2)), np.zeros((5, 2))], np.zeros((2, 4))).shape
     (2, 6)
+    >>> PairSequences([np.zeros((3, 2))], [np.zeros((7, 4))]).widths
+    (2, 4)
     """
 
-    def __init__(self, frames: Frames | list[FloatArray], text: ArrayLike) -> None:
+    def __init__(
+        self, frames: Frames | list[FloatArray], text: ArrayLike | Frames | list[FloatArray]
+    ) -> None:
         if not isinstance(frames, list) and not hasattr(frames, "n_dims"):
             raise FeatureError(
                 "frames: expected a list of arrays of shape (n_frames, n_dims), or sequences of "
                 f"the cache, got {type(frames).__name__}. Write list(frames)."
             )
         self.frames: Frames = FramesAtHand(frames) if isinstance(frames, list) else frames
-        self.text: FloatArray = np.asarray(text, dtype=np.float32)
-        if self.text.ndim != 2 or len(self.text) != len(self.frames):
+        self.text = _captions(text)
+        if len(self.text) != len(self.frames):
             raise FeatureError(
-                f"{len(self.frames)} sequences but captions of shape {self.text.shape}: expected "
-                "one vector of a caption for each."
+                f"{len(self.frames)} sequences but {len(self.text)} captions: expected one vector, "
+                "or one sequence, of a caption for each."
             )
-        if not np.isfinite(self.text).all():
-            raise FeatureError("the captions' vectors are not all finite. Encode them again.")
-        self.shape = (len(self.text), self.frames.n_dims + self.text.shape[1])
+        self.shape = (len(self.text), sum(self.widths))
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """The dimensions of a frame, and of a caption's vectors."""
+        text = self.text
+        return self.frames.n_dims, text.shape[1] if isinstance(text, np.ndarray) else text.n_dims
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.frames)
 
     def __getitem__(self, rows: Any) -> PairSequences:
         """Return the sequences of some pairs: `rows` is a slice, row numbers or a mask."""
         kept = row_numbers(rows, len(self), "a table of sequences")
         part = copy(self)
-        part.frames, part.text = self.frames.take(kept), self.text[kept]
-        part.shape = (len(part.text), self.shape[1])
+        part.frames, text = self.frames.take(kept), self.text
+        part.text = text[kept] if isinstance(text, np.ndarray) else text.take(kept)
+        part.shape = (len(part.frames), self.shape[1])
         return part
 
     def __iter__(self) -> Iterator[tuple[FloatArray, FloatArray]]:
-        for row in range(len(self)):
-            yield self.frames[np.array([row])][0], self.text[row]
+        for row in np.arange(len(self))[:, np.newaxis]:
+            yield self.frames[row][0], self.text[row][0]
+
+
+def _captions(text: Any) -> FloatArray | Frames:
+    """Return the captions' vectors or sequences, after checking what is at hand."""
+    if hasattr(text, "n_dims"):
+        return cast(Frames, text)
+    if isinstance(text, list) and any(np.ndim(one) == 2 for one in text):
+        return FramesAtHand(text, item="caption")
+    vectors: FloatArray = np.asarray(text, dtype=np.float32)
+    if vectors.ndim != 2:
+        raise FeatureError(
+            f"captions of shape {vectors.shape}: expected one vector for each, shape (n_pairs, "
+            "n_text_dims), or a list with one array of shape (n_tokens, n_text_dims) for each."
+        )
+    if not np.isfinite(vectors).all():
+        raise FeatureError("the captions' vectors are not all finite. Encode them again.")
+    return vectors
+
+
+def padded(sequences: Sequence[FloatArray]) -> tuple[FloatArray, IntArray]:
+    """Return sequences, float32, with zeros after all but the longest, and their lengths.
+
+    Examples
+    --------
+    >>> padded([np.ones((1, 1)), np.ones((2, 1))])[0].tolist()
+    [[[1.0], [0.0]], [[1.0], [1.0]]]
+    """
+    lengths = np.array([len(sequence) for sequence in sequences])
+    together = np.zeros((len(lengths), lengths.max(), sequences[0].shape[1]), dtype=np.float32)
+    for row, sequence in zip(together, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return together, lengths
 
 
 class SequenceBuilder(TransformerMixin, BaseEstimator):
-    """Takes the clips' sequences and the captions' vectors out of the cache.
+    """Takes the clips' sequences and the captions' vectors or sequences out of the cache.
 
     Parameters
     ----------
@@ -140,7 +187,8 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         An audio output that is a sequence, ``"encoder:output"``, for example ``"byol-a:frames"``.
         What follows the last colon is the output; without one it is "frames".
     text : str
-        An encoder of captions, for example ``"roberta-large"``.
+        An encoder of captions, for example ``"roberta-large"``, or an output that is a sequence,
+        for example ``"roberta-large:tokens"``.
 
     Attributes
     ----------
@@ -164,7 +212,7 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         -------
         self : SequenceBuilder
         """
-        self.n_dims_ = self._dims(self._read(X))
+        self.n_dims_ = self._read(X).widths
         return self
 
     def transform(self, X: Any) -> PairSequences:
@@ -187,10 +235,9 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         sequences = self._read(X)
-        if self._dims(sequences) != self.n_dims_:
+        if sequences.widths != self.n_dims_:
             raise FeatureError(
-                f"frames and captions of {self._dims(sequences)} dimensions, {self.n_dims_} when "
-                "fitted."
+                f"frames and captions of {sequences.widths} dimensions, {self.n_dims_} when fitted."
             )
         return sequences
 
@@ -209,11 +256,10 @@ class SequenceBuilder(TransformerMixin, BaseEstimator):
             raise ModelFileError(f"frames and text are {names!r}, expected names of encoders.")
 
     def _read(self, X: Any) -> PairSequences:
-        return PairSequences(X.audio_sequences(*split_output(self.frames)), X.text(self.text))
-
-    @staticmethod
-    def _dims(sequences: PairSequences) -> tuple[int, int]:
-        return sequences.frames.n_dims, sequences.text.shape[1]
+        frames = X.audio_sequences(*split_output(self.frames))
+        if ":" in self.text:
+            return PairSequences(frames, X.text_sequences(*split_output(self.text)))
+        return PairSequences(frames, X.text(self.text))
 
 
 def split_output(name: str) -> tuple[str, str]:

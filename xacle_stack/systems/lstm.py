@@ -11,16 +11,14 @@ import numpy as np
 
 from xacle_stack._optional import require
 from xacle_stack._types import IntArray
-from xacle_stack._validation import check_scores, check_share, check_whole_number
-from xacle_stack.errors import StackingError
+from xacle_stack._validation import check_share, check_whole_number
 from xacle_stack.features import PairSequences
-from xacle_stack.systems.baseline import BaselineRegressor
-from xacle_stack.systems.space_vectors import split_halves
+from xacle_stack.features.sequences import padded
+from xacle_stack.systems.sequence_base import SequenceRegressor
 from xacle_stack.systems.training import Inputs, Module, Tensor
-from xacle_stack.table import FeatureTable
 
 
-class LSTMRegressor(BaselineRegressor):
+class LSTMRegressor(SequenceRegressor):
     """Predict scores by a bidirectional LSTM over ``[frame_t; caption]``, t = 1 … T.
 
     ``ŷ = 5 + 5 · MLP((o_1 + o_T) / 2)``, where o are the outputs of both directions side by side
@@ -76,8 +74,6 @@ class LSTMRegressor(BaselineRegressor):
     Okamoto et al. 2026, XACLE challenge; Kanamori et al. 2025, RELATE.
     """
 
-    takes_tables = False  # it takes sequences
-
     _sizes = ("hidden", "mlp")
 
     def __init__(
@@ -116,33 +112,6 @@ class LSTMRegressor(BaselineRegressor):
             check_whole_number(name, getattr(self, name), 1)
         check_share("dropout", self.dropout)
 
-    def _check_pairs(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-        if isinstance(X, FeatureTable):
-            raise StackingError(
-                "X is a FeatureTable, which has one vector for each clip. Give PairSequences, as "
-                "SequenceBuilder makes them."
-            )
-        if isinstance(X, PairSequences):
-            return X, check_scores(y, len(X)) if reset else None
-        return super()._check_pairs(X, y, reset=reset)
-
-    def _read(self, X: Any, *, reset: bool) -> PairSequences:
-        if isinstance(X, PairSequences):
-            pairs = X
-        else:
-            clips, captions = split_halves(X)
-            pairs = PairSequences(list(clips[:, np.newaxis]), captions)
-        widths = [(pairs.frames.n_dims, pairs.text.shape[1])]
-        if reset:
-            self.n_features_in_, self.spaces_, self.widths_ = X.shape[1], (), widths
-        elif widths != self.widths_:
-            raise StackingError(
-                f"frames and captions of {widths[0]} dimensions, {self.widths_[0]} when fitted. "
-                "The columns of an array are one frame and a caption of equal lengths; for other "
-                "lengths give PairSequences."
-            )
-        return pairs
-
     def _build(self) -> Module:
         return _frame_network(sum(self.widths_[0]), self.hidden, self.mlp, self.dropout)
 
@@ -150,14 +119,10 @@ class LSTMRegressor(BaselineRegressor):
         torch = require("torch", extra="neural", purpose="LSTMRegressor")
 
         def inputs(rows: IntArray, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
-            sequences = pairs.frames[rows]
-            lengths = np.array([len(sequence) for sequence in sequences])
-            padded = np.zeros((len(rows), lengths.max(), pairs.frames.n_dims), dtype=np.float32)
-            for index, sequence in enumerate(sequences):
-                padded[index, : len(sequence)] = sequence
+            frames, lengths = padded(pairs.frames[rows])
             return (
-                torch.from_numpy(padded).to(device),
-                torch.from_numpy(pairs.text[rows]).to(device),
+                torch.from_numpy(frames).to(device),
+                torch.from_numpy(np.asarray(pairs.text[rows])).to(device),
                 torch.from_numpy(lengths),
             )
 
