@@ -297,8 +297,15 @@ def test_boosted_trees_alone_train_save_load_and_score(data: Path, tmp_path: Pat
         {"kind": "mlp", "epochs": 2},
         {"kind": "lstm", "frames": f"{FRAMES}:frames", "text": FRAMES, "epochs": 1},
         {"kind": "lstm", "frames": f"{ON_DEMAND}:frames", "text": ON_DEMAND, "epochs": 1},
+        {
+            "kind": "cross-attention",
+            "frames": f"{ON_DEMAND}:frames",
+            "text": f"{ON_DEMAND}:letters",
+            "width": 8,
+            "epochs": 1,
+        },
     ],
-    ids=["gated", "transformer", "head", "mlp", "lstm", "on demand"],
+    ids=["gated", "transformer", "head", "mlp", "lstm", "on demand", "cross-attention"],
 )
 def test_networks_train_save_load_and_score(
     data: Path, tmp_path: Path, system: dict[str, object]

@@ -284,6 +284,12 @@ def test_a_recipe_asks_for_the_outputs_that_its_systems_name() -> None:
     assert (view.info.name, "tokens" in view.info.audio_outputs) == ("beats.view-1", True)
     assert outputs_of_beats(recipe.for_scoring(recipe.systems["frames"])) >= {"tokens"}
     assert outputs_of_beats(recipe.for_scoring(recipe.systems["linear"])) == {"logits", "pooled"}
+    both = {"kind": "cross-attention"}
+    recipe = recipe_from({**settings, "systems": {"both": both}}, "a test")
+    assert outputs_of_beats(recipe) == {"logits", "pooled", "tokens"}
+    roberta = recipe.encoders[-1]
+    assert (roberta.name, roberta.outputs) == ("roberta-large", ("tokens",))
+    assert roberta.info.text_outputs == {"embedding": 1024, "tokens": 1024}
 
 
 CHEAP = {
@@ -339,6 +345,17 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
             r"(?s)\['beats:tokens'\].*'beats:embedding' is no vector of captions; .* none",
         ),
         ({"x": {"kind": "lstm", "text": "mini-mel:words"}}, {}, r"one of \['mini-mel:embedding'\]"),
+        (
+            {"x": {"kind": "cross-attention", "text": "roberta-large:embedding"}},
+            {},
+            r"'roberta-large:embedding' is no sequence of captions; .*\['roberta-large:tokens'\]",
+        ),
+        (
+            {"x": {"kind": "cross-attention", "text": "roberta-large"}},
+            {},
+            r"systems.x.text: .*patt",
+        ),
+        ({"x": {"kind": "cross-attention", "n_heads": 3}}, {}, "systems.x: n_heads .*512, got 3"),
         (
             {"x": {"kind": "transformer", "space": "mini-mel", "dropout": 2}},
             {},

@@ -62,6 +62,7 @@ from xacle_stack.encoders import (
     Modality,
     Precision,
     read_fingerprints,
+    split_text_output,
 )
 from xacle_stack.features import AGREEMENT, FeatureBuilder
 from xacle_stack.listeners import ListenerModel
@@ -219,7 +220,7 @@ class Recipe(BaseModel):
         }
         for system in self.systems.values():
             if not isinstance(system, EnsembleSpec):
-                for name in (*system.clip_sequences, *system.caption_vectors):
+                for name in system.outputs_named:
                     outputs.setdefault(_encoder_of(name), set()).add(_output_of(name))
         return [
             EncoderChoice(
@@ -469,10 +470,10 @@ def recipe_from(settings: Mapping[str, Any], source: str) -> Recipe:
 def _encoder_of(auxiliary: str) -> str:
     """Return the encoder of ``"encoder:output"``.
 
-    A user's own is ``"file.py:Class:output"``; a sentence encoder, ``"text:PLACE:embedding"``.
+    A user's own is ``"file.py:Class:output"``; a sentence encoder, ``"text:PLACE:output"``.
     """
     if auxiliary.startswith(TEXT_PREFIX):
-        return auxiliary.removesuffix(f":{EMBEDDING}")
+        return split_text_output(auxiliary)[0]
     if ".py:" in auxiliary:
         file, _, rest = auxiliary.rpartition(".py:")
         return f"{file}.py:{rest.partition(':')[0]}"
@@ -486,16 +487,18 @@ def _output_of(name: str) -> str:
 
 def _mistakes_in_outputs(system: SystemSpec) -> Iterator[str]:
     """Yield the outputs in a system's settings that their encoders do not have."""
-    for name in system.clip_sequences:
-        info = EncoderChoice(_encoder_of(name)).encoder.info
-        known = [output for output in info.audio_outputs if output in info.sequences]
-        if _output_of(name) not in known:
-            yield f"{name!r} is no sequence of clips; {_listed(name, known)}"
-    for name in system.caption_vectors:
-        info = EncoderChoice(_encoder_of(name)).encoder.info
-        known = [output for output in info.text_outputs if output not in info.sequences]
-        if _output_of(name) not in known:
-            yield f"{name!r} is no vector of captions; {_listed(name, known)}"
+    named: list[tuple[tuple[str, ...], Modality, bool, str]] = [
+        (system.clip_sequences, "audio", True, "sequence of clips"),
+        (system.caption_sequences, "text", True, "sequence of captions"),
+        (system.caption_vectors, "text", False, "vector of captions"),
+    ]
+    for names, modality, is_sequence, expected in named:
+        for name in names:
+            info = EncoderChoice(_encoder_of(name)).encoder.info
+            outputs = info.outputs(modality)
+            known = [one for one in outputs if (one in info.sequences) == is_sequence]
+            if _output_of(name) not in known:
+                yield f"{name!r} is no {expected}; {_listed(name, known)}"
 
 
 def _listed(name: str, outputs: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from xacle_stack.experiment import fill_cache, run_experiment
 from xacle_stack.extract import extract_embeddings
 from xacle_stack.pairs import read_pairs
 from xacle_stack.recipe import recipe_from
+from xacle_stack.scorer import Scorer
 
 pytest.importorskip("torch")
 Choose = Callable[[str], EncoderChoice]
@@ -98,13 +99,13 @@ def encode(encoder: Encoder, items: list[Any] | None = None) -> dict[str, Any]:
         if encoder.info.audio_outputs and audio:
             outputs = encoder.encode_audio(audio)
             found |= {f"audio {name}": values for name, values in outputs.items()}
-            for name in encoder.info.sequences:
-                sequences = found.pop(f"audio {name}")
-                assert isinstance(sequences, list)
-                found[f"audio {name}"] = np.stack([frames.mean(axis=0) for frames in sequences])
     if encoder.info.text_outputs and (items is None or isinstance(items[0], str)):
         outputs = encoder.encode_text(CAPTIONS if items is None else items)
         found |= {f"text {name}": values for name, values in outputs.items()}
+    for key, values in found.items():
+        if key.partition(" ")[2] in encoder.info.sequences:
+            assert isinstance(values, list)
+            found[key] = np.stack([sequence.mean(axis=0) for sequence in values])
     return found
 
 
@@ -135,14 +136,16 @@ def test_alone_equals_together_in_any_order(loaded, encoded, name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in FAMILIES if info_of(n).sequences])
 def test_sequences_alone_equal_those_together(loaded, name: str) -> None:
     encoder = loaded(name)
-    together = encoder.encode_audio(clips(encoder))
-    for output, n_dims in encoder.info.audio_outputs.items():
-        if output not in encoder.info.sequences:
-            continue
-        for clip, sequence in zip(clips(encoder), together[output], strict=True):
-            (alone,) = encoder.encode_audio([clip])[output]
-            assert alone.shape == sequence.shape == (len(sequence), n_dims)
-            assert_close(alone, sequence)
+    for modality, items, encode_side in (
+        ("audio", clips(encoder), encoder.encode_audio),
+        ("text", CAPTIONS, encoder.encode_text),
+    ):
+        outputs = encoder.info.outputs(modality)
+        for output in outputs.keys() & encoder.info.sequences.keys():
+            for item, sequence in zip(items, encode_side(items)[output], strict=True):
+                (alone,) = encode_side([item])[output]
+                assert alone.shape == sequence.shape == (len(sequence), outputs[output])
+                assert_close(alone, sequence)
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if info_of(n).views])
@@ -384,6 +387,36 @@ def test_what_the_baseline_needs_is_cached(written, make_data: WriteData, tmp_pa
     for found, sequence in zip(frames[:], encoder.encode_audio(clips)["frames"], strict=True):
         np.testing.assert_allclose(found, sequence, rtol=2e-3, atol=1e-4)
     assert not extract_embeddings([pairs], choices, tmp_path / "store").encoded
+
+
+def test_beats_and_roberta_attend_to_each_other(
+    written, make_data: WriteData, tmp_path: Path
+) -> None:
+    choices = [written(name) for name in ("beats", "roberta-large")]
+    if not all(choice.encoder.info.is_installed for choice in choices):
+        pytest.skip("beats or roberta-large needs packages that are not installed")
+    settings = {
+        "name": "attention",
+        "spaces": ["mini-mel"],
+        "systems": {"attention": {"kind": "cross-attention", "width": 16, "epochs": 1, "seeds": 1}},
+        "checkpoints": {choice.name: choice.checkpoint for choice in choices},
+    }
+    recipe, store = recipe_from(settings, source="a test"), tmp_path / "store"
+    data = make_data(train=24, validation=12)
+    fill_cache(data, recipe, store)
+    *_, results = run_experiment(data, recipe, recipe.compared_systems, store, tmp_path / "out")
+    assert [(result.system, result.kind) for result in results] == [
+        ("attention", "cross-attention")
+    ]
+    pairs = read_pairs(data, "validation")
+    cached = FeatureCache(store).load(pairs, recipe.fingerprints())
+    tokens = cached.text_sequences("roberta-large")
+    assert (tokens.n_dims, tokens.dtype) == (1024, np.float16)
+    assert cached.audio_sequences("beats", "tokens").lengths.tolist() == [100] * 12
+    scorer = Scorer.load(tmp_path / "out" / "models" / "attention.skops", recipe, store=store)
+    np.testing.assert_allclose(
+        scorer.score_clips(pairs.audio[:3], pairs.captions[:3]), scorer.score(pairs)[:3], rtol=1e-4
+    )
 
 
 def test_checkpoints_are_found_in_the_hubs_cache_by_default(tmp_path: Path, monkeypatch) -> None:

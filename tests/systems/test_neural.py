@@ -10,6 +10,7 @@ from xacle_stack.errors import ModelFileError
 from xacle_stack.model_file import load_model, save_model
 from xacle_stack.systems import (
     CosineRegressor,
+    CrossAttentionRegressor,
     GatedRegressor,
     LSTMRegressor,
     ProjectionHeadRegressor,
@@ -28,6 +29,7 @@ NETWORKS = [
         n_layers=1, hidden=4, epochs=1, warmup_epochs=0, optimizer="adam", random_state=0
     ),
     VectorMLPRegressor(hidden=3, projection=4, epochs=1, random_state=0),
+    CrossAttentionRegressor(width=4, n_heads=2, hidden=3, epochs=1, random_state=0),
 ]
 
 

@@ -14,6 +14,7 @@ from xacle_stack.systems import (
     AudioLanguageModelRegressor,
     CosineMean,
     CosineRegressor,
+    CrossAttentionRegressor,
     GatedRegressor,
     LSTMRegressor,
     ProjectionHeadRegressor,
@@ -135,7 +136,7 @@ def test_sequences_are_no_table(embeddings, y) -> None:
 
 
 def test_saved_types_are_the_systems() -> None:
-    systems = [*map(type, SYSTEMS), CosineMean, LSTMRegressor]
+    systems = [*map(type, SYSTEMS), CosineMean, CrossAttentionRegressor, LSTMRegressor]
     systems += [AudioCaptioner, AudioLanguageModelRegressor, SupportVectors]
     assert sorted(SAVED_TYPES) == sorted(f"{s.__module__}.{s.__name__}" for s in systems)
 

@@ -3,6 +3,7 @@
 from xacle_stack.systems.audio_language_model import AudioLanguageModelRegressor
 from xacle_stack.systems.captioner import AudioCaptioner
 from xacle_stack.systems.cosine import CosineRegressor
+from xacle_stack.systems.cross_attention import CrossAttentionRegressor
 from xacle_stack.systems.ensemble import average, rank_average
 from xacle_stack.systems.gate import GatedRegressor
 from xacle_stack.systems.label_free import CosineMean
@@ -18,6 +19,7 @@ __all__ = [
     "AudioLanguageModelRegressor",
     "CosineMean",
     "CosineRegressor",
+    "CrossAttentionRegressor",
     "GatedRegressor",
     "LSTMRegressor",
     "ProjectionHeadRegressor",
@@ -37,6 +39,7 @@ SAVED_TYPES: tuple[str, ...] = tuple(
         AudioLanguageModelRegressor,
         CosineMean,
         CosineRegressor,
+        CrossAttentionRegressor,
         GatedRegressor,
         LSTMRegressor,
         ProjectionHeadRegressor,

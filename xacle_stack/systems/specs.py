@@ -38,6 +38,7 @@ from xacle_stack.stacking import BoostedTrees, Stacker
 from xacle_stack.systems.audio_language_model import AudioLanguageModelRegressor
 from xacle_stack.systems.captioner import AudioCaptioner
 from xacle_stack.systems.cosine import CosineRegressor
+from xacle_stack.systems.cross_attention import CrossAttentionRegressor
 from xacle_stack.systems.gate import GatedRegressor
 from xacle_stack.systems.label_free import CosineMean
 from xacle_stack.systems.lstm import LSTMRegressor
@@ -153,6 +154,16 @@ class SystemSpec(Parameters, ABC):
     def caption_vectors(self) -> tuple[str, ...]:
         """Vectors of captions that they name beside the recipe's spaces, ``"encoder:output"``."""
         return ()
+
+    @property
+    def caption_sequences(self) -> tuple[str, ...]:
+        """Sequences of captions that they name, ``"encoder:output"``."""
+        return ()
+
+    @property
+    def outputs_named(self) -> tuple[str, ...]:
+        """All that they name beside the recipe's spaces, ``"encoder:output"``."""
+        return (*self.clip_sequences, *self.caption_vectors, *self.caption_sequences)
 
     def spaces_needed(self, spaces: tuple[str, ...]) -> tuple[str, ...]:
         """Return which of a recipe's spaces it takes: all, where its settings name none."""
@@ -405,6 +416,30 @@ class LSTMSpec(NetworkSpec):
         return SequenceBuilder(f"{names.encoders[encoder]}:{output}", names.encoders[self.text])
 
 
+class CrossAttentionSpec(NetworkSpec):
+    """Cross-attention between sequences of the clips and of the captions."""
+
+    kind: Literal["cross-attention"] = "cross-attention"
+    frames: str = Field(default="beats:tokens", pattern=r".:[^:]+$")
+    text: str = Field(default="roberta-large:tokens", pattern=r".:[^:]+$")
+    estimator = CrossAttentionRegressor
+
+    @property
+    def clip_sequences(self) -> tuple[str, ...]:
+        """The frames."""
+        return (self.frames,)
+
+    @property
+    def caption_sequences(self) -> tuple[str, ...]:
+        """The tokens."""
+        return (self.text,)
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> SequenceBuilder:
+        """Return both sequences."""
+        named = (name.rpartition(":") for name in (self.frames, self.text))
+        return SequenceBuilder(*(f"{names.encoders[one]}:{output}" for one, _, output in named))
+
+
 class CaptioningSettings(Parameters):
     """The first stage of an audio language model: it learns to caption clips."""
 
@@ -506,6 +541,7 @@ AnySpec = Annotated[
     | ProjectionHeadSpec
     | MLPSpec
     | LSTMSpec
+    | CrossAttentionSpec
     | AudioLanguageModelSpec
     | EnsembleSpec,
     Field(discriminator="kind"),
