@@ -44,6 +44,16 @@ SYSTEMS: dict[str, dict[str, object]] = {
         f"head, {loss}": {"kind": "projection-head", "loss": loss}
         for loss in ("mse", "listnet", "pairwise")
     },
+    "cross-attention, mini sequences": {
+        "kind": "cross-attention",
+        "seeds": 1,
+        "frames": "mini-mel:frames",
+        "text": "mini-mel:tokens",
+        "width": 128,
+        "hidden": 512,
+        "learning_rate": 3e-4,
+        "epochs": 20,
+    },
     "ranks: stack + head": {"kind": "ensemble", "of": ["stack", "head, mse"]},
     "mean: stack + head": {"kind": "ensemble", "of": ["stack", "head, mse"], "method": "mean"},
 }

@@ -178,6 +178,16 @@ def test_the_language_model_of_the_page_is_trained_and_writes_captions(workplace
     assert 0 <= float(said[3]) <= 10
 
 
+@pytest.mark.slow
+def test_the_cross_attention_of_the_page_is_trained(workplace: Path) -> None:
+    recipe = block_that_begins("# attention.toml", "toml")
+    (workplace / "attention.toml").write_text(recipe)
+    page = ROOT / "docs" / "systems.md"
+    shown = [words for words in commands(page) if "./attention.toml" in words]
+    assert [words[0] for words in shown] == ["features", "compare"]
+    assert "attention" in [run_command(words, workplace) for words in shown][1]
+
+
 def test_the_page_of_recipes_shows_every_setting(tmp_path: Path) -> None:
     text = block_that_begins("# all_settings.toml", "toml")
     path = tmp_path / "all_settings.toml"

@@ -84,6 +84,9 @@ class CrossAttentionRegressor(SequenceRegressor):
     Padding is masked in the attention and in the maxima, so that a pair's score does not depend on
     the longest sequence of its batch.  In the released code, the maxima are over padding, too.
 
+    The publication takes the tokens of RoBERTa-large, the released code those of the text tower of
+    LAION-CLAP.  The code also mixes the layers of BEATs, of which ``beats:tokens`` has the last.
+
     References
     ----------
     MoEScore, arXiv:2601.06829.
