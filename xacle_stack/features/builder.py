@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Integral
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from xacle_stack.features.pair_blocks import (
     AGREEMENT,
     PAIR_FEATURES,
     PROXIMITIES,
+    WHITENED,
     Auxiliary,
     PairBlocks,
     auxiliary_block,
@@ -27,7 +29,9 @@ from xacle_stack.features.pair_blocks import (
     n_pair_features,
     n_space_dims,
     space_features,
+    space_vectors,
 )
+from xacle_stack.features.whitening import whitening
 from xacle_stack.streamed_svd import streamed_svd
 from xacle_stack.table import FeatureTable, consecutive
 
@@ -62,6 +66,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     proximities : bool, default=False
         Whether each space also has the block ``"SPACE/proximities"``, the cosine, the angle and
         two distances of :func:`~xacle_stack.features.proximities`.
+    n_whitened : int, default=0
+        Over how many axes each space has the blocks ``"SPACE/whitened difference"`` and
+        ``"SPACE/whitened cosines"``, at most its dimensions; 0 for none.  128 is a good number.
     n_components : int, default=8
         The size of each space's projection.
     random_state : int, default=0
@@ -73,6 +80,9 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     ----------
     projections_ : dict of str to ndarray of shape (n_pair_features, n_components)
         For each space, the leading right singular vectors of the training pairs' features.
+    whitening_ : dict of str to (ndarray, ndarray)
+        For each space, what its whitened features are made with: the means of clips and captions,
+        (2, n_dims), and the axes, (n_dims, n_axes); empty without them.
 
     References
     ----------
@@ -87,6 +97,8 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     text_auxiliary: Sequence[str] = ()
     proximities: bool = False
     agreement: bool = True
+    n_whitened: int = 0
+    whitening_: Mapping[str, tuple[FloatArray, FloatArray]] = MappingProxyType({})
 
     def __init__(
         self,
@@ -98,6 +110,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         text_auxiliary: Sequence[str] = (),
         proximities: bool = False,
         agreement: bool = True,
+        n_whitened: int = 0,
     ) -> None:
         self.spaces = spaces
         self.auxiliary = auxiliary
@@ -106,6 +119,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.proximities = proximities
         self.agreement = agreement
+        self.n_whitened = n_whitened
 
     def fit(self, X: EmbeddingSource, y: object = None) -> Self:
         """Learn the projections from the training pairs, going over them block by block.
@@ -143,6 +157,10 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
                 auxiliary_block(part, one, rows.start)  # only to find what is not finite
         self.projections_ = {
             space: self._projection(X, space, n_dims) for space, n_dims in spaces.items()
+        }
+        self.whitening_ = {
+            space: whitening(space_vectors(X, space), min(self.n_whitened, n_dims))
+            for space, n_dims in (spaces.items() if self.n_whitened else ())
         }
         return self
 
@@ -182,7 +200,13 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         if wrong:
             raise FeatureError(f"embeddings of another size than in fit:\n{bullet_list(wrong)}")
         blocks = PairBlocks(
-            X, spaces, auxiliary, self.projections_, self.proximities, self.agreement
+            X,
+            spaces,
+            auxiliary,
+            self.projections_,
+            self.proximities,
+            self.agreement,
+            self.whitening_,
         )
         return FeatureTable(blocks, consecutive(blocks.widths), X.pair_ids, blocks.families)
 
@@ -233,6 +257,21 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
             check_numbers(f"projections_[{space!r}]", axes, (None, None))
             if axes.shape[1] > axes.shape[0] or len(n_components) > 1:
                 raise ModelFileError(f"projections_[{space!r}] has shape {axes.shape}.")
+        self._check_whitening()
+
+    def _check_whitening(self) -> None:
+        if set(self.whitening_) != (set(self.spaces) if self.n_whitened else set()):
+            raise ModelFileError(f"whitening_ is not that of the spaces {self.spaces!r}.")
+        for space, learned in self.whitening_.items():
+            if not isinstance(learned, tuple) or len(learned) != 2:
+                raise ModelFileError(f"whitening_[{space!r}] is no pair of means and axes.")
+            means, axes = learned
+            check_numbers(f"the axes of whitening_[{space!r}]", axes, (None, None))
+            n_dims, n_axes = axes.shape
+            check_numbers(f"the means of whitening_[{space!r}]", means, (2, n_dims))
+            fits = n_pair_features(n_dims) == len(self.projections_[space])
+            if not fits or n_axes != min(self.n_whitened, n_dims):
+                raise ModelFileError(f"the axes of whitening_[{space!r}] have shape {axes.shape}.")
 
     def check_settings(self) -> None:
         """Check the settings that can be judged without data.
@@ -270,7 +309,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         twice = sorted(name for name, n_times in Counter(names).items() if n_times > 1)
         if twice:
             raise FeatureError(f"spaces and auxiliary name the same thing twice: {twice}.")
-        parts = (*PAIR_FEATURES, PROXIMITIES)
+        parts = (*PAIR_FEATURES, PROXIMITIES, *WHITENED)
         own = {f"{space}/{part}" for space in self.spaces for part in parts}
         shared = sorted(own & set(names))
         if shared:
@@ -281,7 +320,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
         for name in ("proximities", "agreement"):
             if not isinstance(getattr(self, name), bool):
                 raise FeatureError(f"{name} must be True or False, got {getattr(self, name)!r}.")
-        for name, minimum in (("n_components", 1), ("random_state", 0)):
+        for name, minimum in (("n_components", 1), ("n_whitened", 0), ("random_state", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
                 raise FeatureError(

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from xacle_stack._rows import row_blocks
 from xacle_stack._types import FloatArray
 from xacle_stack.encoders import WORDS
 from xacle_stack.errors import FeatureError
 from xacle_stack.features.agreement import agreement_blocks, agreement_features
 from xacle_stack.features.embeddings import EmbeddingSource
-from xacle_stack.features.pair import lexical_overlap, pair_features, proximities
+from xacle_stack.features.pair import (
+    lexical_overlap,
+    normalised_pairs,
+    pair_features,
+    proximities,
+)
+from xacle_stack.features.whitening import whitened_features, whitened_widths
 from xacle_stack.table import consecutive
 
 AGREEMENT = "agreement"
@@ -25,6 +32,8 @@ AUXILIARY = "auxiliary"
 PAIR_FEATURES = ("audio", "text", "product", "difference", "square", "cosine")
 # The block of a space's four proximities, for builders that make it.
 PROXIMITIES = "proximities"
+# The blocks of a space's whitened features, likewise.
+WHITENED = tuple(whitened_widths(1))
 # Rows whose pair features are made at once: what they need stays in the processor's cache.
 _TILE_ROWS = 256
 _TILE_COLUMNS = 1024
@@ -61,6 +70,9 @@ class PairBlocks:
         Whether each space has a block of its :func:`~xacle_stack.features.proximities`.
     agreement : bool
         Whether there are agreement features.
+    whitening : mapping of str to (ndarray, ndarray)
+        For spaces that have whitened features, the means and the axes of
+        :func:`~xacle_stack.features.whitening.whitening`.
     """
 
     source: EmbeddingSource
@@ -69,6 +81,7 @@ class PairBlocks:
     projections: Mapping[str, FloatArray]
     proximities: bool = False
     agreement: bool = True
+    whitening: Mapping[str, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.source.pair_ids)
@@ -80,11 +93,8 @@ class PairBlocks:
     def widths(self) -> Mapping[str, int]:
         """The number of columns of each block, in the order of the table."""
         widths: dict[str, int] = {}
-        for space, n_dims in self.spaces.items():
-            for part in PAIR_FEATURES:
-                widths[f"{space}/{part}"] = 1 if part == "cosine" else n_dims
-            if self.proximities:
-                widths[f"{space}/{PROXIMITIES}"] = 4
+        for space, parts in self._parts.items():
+            widths.update({f"{space}/{part}": width for part, width in parts.items()})
         for auxiliary, width in self.auxiliary.items():
             widths[auxiliary.block] = width
         return {**widths, **self._agreement_widths}
@@ -98,13 +108,25 @@ class PairBlocks:
         shared = tuple(auxiliary.block for auxiliary in self.auxiliary)
         if not self.spaces:
             return {AUXILIARY: shared}
-        parts = (*PAIR_FEATURES, PROXIMITIES) if self.proximities else PAIR_FEATURES
         families = {
-            space: (*(f"{space}/{part}" for part in parts), *shared) for space in self.spaces
+            space: (*(f"{space}/{part}" for part in parts), *shared)
+            for space, parts in self._parts.items()
         }
         if self.agreement:
             families[AGREEMENT] = tuple(self._agreement_widths)
         return families
+
+    @cached_property
+    def _parts(self) -> Mapping[str, Mapping[str, int]]:
+        """The blocks of each space, without its name, and their numbers of columns."""
+        parts = {}
+        for space, n_dims in self.spaces.items():
+            parts[space] = {part: 1 if part == "cosine" else n_dims for part in PAIR_FEATURES}
+            if self.proximities:
+                parts[space][PROXIMITIES] = 4
+            if space in self.whitening:
+                parts[space] |= whitened_widths(self.whitening[space][1].shape[1])
+        return parts
 
     def build(self, rows: slice, blocks: Sequence[str], out: FloatArray) -> None:
         """Write the columns of some blocks, for one run of rows.
@@ -134,6 +156,7 @@ class PairBlocks:
                     out[:, columns[name]] = proximities(
                         part.audio(space), part.text(space), first_row=rows.start
                     )
+            self._write_whitened(part, space, rows.start, columns, out)
             if wants_agreement:
                 axes = self.projections[space].T
                 cosines.append(np.empty(len(out), dtype=np.float32))
@@ -143,7 +166,7 @@ class PairBlocks:
             for tile, features in self._pair_features(part, space, rows.start, columns, out):
                 if wants_agreement:
                     cosines[-1][tile] = features[:, -1]  # φ ends with aᵀb
-                    projections[-1][tile] = _project(features, axes)
+                    projections[-1][tile] = project(features, axes)
         for auxiliary in self.auxiliary:
             if auxiliary.block in columns:
                 out[:, columns[auxiliary.block]] = auxiliary_block(part, auxiliary, rows.start)
@@ -152,6 +175,31 @@ class PairBlocks:
             for name, span in consecutive(self._agreement_widths).items():
                 if name in columns:
                     out[:, columns[name]] = features[:, span]
+
+    def _write_whitened(
+        self,
+        part: EmbeddingSource,
+        space: str,
+        first_row: int,
+        columns: Mapping[str, slice],
+        out: FloatArray,
+    ) -> None:
+        """Write the whitened features of a space that are asked for."""
+        spans = consecutive({name: self._parts[space].get(name, 0) for name in WHITENED})
+        wanted = {name: columns.get(f"{space}/{name}") for name in WHITENED}
+        if not any(wanted.values()):
+            return
+        means, axes = self.whitening[space]
+        with _naming(f"space {space!r}"):
+            sides = normalised_pairs(part.audio(space), part.text(space), first_row=first_row)
+        a, b = (
+            project(side - mean.astype(side.dtype), axes.T)
+            for side, mean in zip(sides, means, strict=True)
+        )
+        features = whitened_features(a, b)
+        for name, target in wanted.items():
+            if target is not None:
+                out[:, target] = features[:, spans[name]]
 
     @cached_property
     def _agreement_widths(self) -> dict[str, int]:
@@ -203,7 +251,7 @@ def _naming(what: str) -> Iterator[None]:
         raise FeatureError(f"{what}: {error}") from None
 
 
-def _project(features: FloatArray, axes: FloatArray) -> FloatArray:
+def project(features: FloatArray, axes: FloatArray) -> FloatArray:
     """Return the products of rows with axes; each row's bits depend on that row only.
 
     There is one product of a matrix and a vector for each row, in pieces that no BLAS cuts up for
@@ -254,6 +302,14 @@ def space_features(X: EmbeddingSource, space: str, first_row: int) -> FloatArray
     """Return the pair features of one space, for a run of rows that begins with a certain row."""
     with _naming(f"space {space!r}"):
         return pair_features(X.audio(space), X.text(space), first_row=first_row)
+
+
+def space_vectors(X: EmbeddingSource, space: str) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield the unit vectors of a space's clips and captions, block of rows by block."""
+    for rows in row_blocks(0, len(X.pair_ids)):
+        part = X.take(rows)
+        with _naming(f"space {space!r}"):
+            yield normalised_pairs(part.audio(space), part.text(space), first_row=rows.start)
 
 
 def auxiliary_block(X: EmbeddingSource, auxiliary: Auxiliary, first_row: int) -> FloatArray:
