@@ -327,6 +327,16 @@ def with_systems(systems: dict[str, dict[str, object]], **more: object) -> Recip
         ({"x": {"kind": "lstm", "epoch": 3}}, {}, "did you mean 'epochs'"),
         ({"x": {"kind": "boosting", "library": "xgbost"}}, {}, "library .*'xgboost'.*'xgbost'"),
         ({"x": {"kind": "boosting", "num_leaves": 1}}, {}, "systems.x: num_leaves .* got 1"),
+        (
+            {"x": {"kind": "stack", "features": {"n_whitened": -1}}},
+            {},
+            "systems.x.features: n_whitened .* got -1",
+        ),
+        (
+            {"x": {"kind": "boosting", "features": {"n_white": 1}}},
+            {},
+            "n_white: unknown setting; did you mean 'n_whitened'",
+        ),
         ({"x": {"kind": "stack", "meta": 3}}, {}, "meta must be one of .*'gate'.* got 3"),
         (
             {"x": {"kind": "stack", "boosting_library": 3}},
@@ -515,3 +525,21 @@ def test_the_settings_of_a_chosen_stack_make_it(parts, preset: str, left_out) ->
         assert builder.agreement == ("agreement" in parts)
     assert (new.new_stacker().preset, new.new_stacker().n_folds) == (preset, 5)
     assert (new.new_stacker().left_out, new.new_stacker().target) == ([*left_out], "rank")
+
+
+def test_a_system_may_change_the_features_of_the_recipe() -> None:
+    settings = {
+        "name": "test",
+        "spaces": ["mini-mel", "mini-mfcc"],
+        "features": {"n_whitened": 8, "n_components": 4},
+        "systems": {
+            "usual": {"kind": "stack"},
+            "published": {"kind": "stack", "spaces": ["mini-mel"], "features": {"n_whitened": 0}},
+        },
+    }
+    recipe = recipe_from(settings, "test")
+    builders = [
+        one.builder(recipe.cache_names, recipe.builder()) for one in recipe.systems.values()
+    ]
+    assert [(one.n_whitened, one.n_components) for one in builders] == [(8, 4), (0, 4)]
+    assert [len(one.spaces) for one in builders] == [2, 1]

@@ -72,6 +72,7 @@ from xacle_stack.systems.specs import (
     AnySpec,
     CacheNames,
     EnsembleSpec,
+    FeatureSettings,
     Parameters,
     StackSpec,
     SystemSpec,
@@ -88,16 +89,6 @@ logger = logging.getLogger(__name__)
 SystemName = Annotated[str, Field(min_length=1, max_length=60)]  # part of the names of files
 # What the key `subset_sizes` was called before, with the words that stood for numbers.
 _FORMER_KEY, _FORMER_SIZES = "compare", {"singles": 1, "couples": 2}
-
-
-class FeatureSettings(Parameters):
-    """Parameters of the :class:`~xacle_stack.FeatureBuilder`."""
-
-    estimator = FeatureBuilder
-
-    def check_values(self) -> None:
-        """Check what the parameters are set to; the spaces are those of the recipe."""
-        FeatureBuilder(["space"], **self.parameters).check_settings()
 
 
 class StackerSettings(TreeSettings):

@@ -212,6 +212,16 @@ class NetworkSpec(SystemSpec):
         return self.estimator(**self.parameters)
 
 
+class FeatureSettings(Parameters):
+    """Parameters of the :class:`~xacle_stack.FeatureBuilder`."""
+
+    estimator = FeatureBuilder
+
+    def check_values(self) -> None:
+        """Check what the parameters are set to; the spaces are those of the recipe."""
+        FeatureBuilder(["space"], **self.parameters).check_settings()
+
+
 class TreeSettings(Parameters):
     """Settings of which one names the library that trains trees."""
 
@@ -229,53 +239,52 @@ class TreeSettings(Parameters):
         return "".join(self.packages)
 
 
-class StackSpec(TreeSettings, SystemSpec):
-    """The :class:`~xacle_stack.Stacker` on the features of all spaces, or of some.
+class FeatureTableSpec(TreeSettings, SystemSpec):
+    """Settings of a system on the features of all spaces, or of some.
+
+    What is not set in its table ``features`` is as the recipe has it under ``[features]``.
+    """
+
+    spaces: tuple[str, ...] = ()
+    features: FeatureSettings = FeatureSettings()
+
+    def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
+        """Return the recipe's builder, or one that differs."""
+        changed = dict(self.features.parameters)
+        if self.spaces:
+            changed["spaces"] = [names.encoders[space] for space in self.spaces]
+        return clone(features).set_params(**changed) if changed else features
+
+
+class StackSpec(FeatureTableSpec):
+    """The :class:`~xacle_stack.Stacker`.
 
     What is not set here is as the recipe has it under ``[stacker]``.
     """
 
     kind: Literal["stack"] = "stack"
-    spaces: tuple[str, ...] = ()
     estimator = Stacker
-
-    def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
-        """Return the recipe's builder, of some spaces or of all."""
-        return _builder_of(self.spaces, names, features)
 
     def regressor(self, names: CacheNames, stacker: Stacker) -> Stacker:
         """Return the recipe's stacker, or one that differs."""
         return clone(stacker).set_params(**self.parameters)
 
 
-class BoostingSpec(TreeSettings, SystemSpec):
-    """Boosted trees on the features of all spaces, or of some.
+class BoostingSpec(FeatureTableSpec):
+    """Boosted trees.
 
     They are a stack of one learner, so they have prediction intervals.  Its folds and its bounds
     are as under ``[stacker]``.
     """
 
     kind: Literal["boosting"] = "boosting"
-    spaces: tuple[str, ...] = ()
     estimator = BoostedTrees
     library_setting = "library"
-
-    def builder(self, names: CacheNames, features: FeatureBuilder) -> FeatureBuilder:
-        """Return the recipe's builder, of some spaces or of all."""
-        return _builder_of(self.spaces, names, features)
 
     def regressor(self, names: CacheNames, stacker: Stacker) -> Stacker:
         """Return the recipe's stacker with these trees for its only learner."""
         trees = BoostedTrees(**{"random_state": stacker.random_state, **self.parameters})
         return clone(stacker).set_params(learners=[("trees", trees)], meta=None)
-
-
-def _builder_of(
-    spaces: Sequence[str], names: CacheNames, features: FeatureBuilder
-) -> FeatureBuilder:
-    if not spaces:
-        return features
-    return clone(features).set_params(spaces=[names.encoders[space] for space in spaces])
 
 
 class CosineSpec(SystemSpec):
