@@ -647,7 +647,7 @@ def test_what_is_not_installed_is_told_before_anything_is_trained(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for more in (
         {"systems": {**CHEAP, "trees": {"kind": "boosting", "library": "catboost"}}},
-        {"systems": CHEAP, "stacker": {"boosting": "catboost"}},
+        {"systems": CHEAP, "stacker": {"boosting_library": "catboost"}},
     ):
         recipe = make_recipe(**more)
         with pytest.raises(MissingExtraError, match=r"'catboost'.*\[catboost\]"):
