@@ -23,7 +23,7 @@ from xacle_stack._progress import progress_bar
 from xacle_stack._rows import row_blocks
 from xacle_stack._state_checks import check_numbers, check_spans, check_width
 from xacle_stack._threads import one_thread
-from xacle_stack._types import FloatArray, IntArray
+from xacle_stack._types import FloatArray
 from xacle_stack._validation import (
     check_choice,
     check_positive_numbers,
@@ -36,10 +36,8 @@ from xacle_stack.errors import FeatureError, ModelFileError, StackingError
 from xacle_stack.metrics import srcc, srcc_gain
 from xacle_stack.stacking.block_pca import BlockPCA
 from xacle_stack.stacking.calibration import (
-    MonotoneCalibration,
     check_in_range,
     default_score_range,
-    keep_in_range,
 )
 from xacle_stack.stacking.explain import (
     Explanation,
@@ -73,13 +71,11 @@ from xacle_stack.stacking.level0 import (
     Level0Plan,
     TrainingData,
     check_they_take_weights,
-    fit_estimator,
     fit_level0,
     named_learners,
-    naming,
     predict_level0,
-    zero_constant_columns,
 )
+from xacle_stack.stacking.level1 import Level1, Level1Data, context_of
 from xacle_stack.stacking.moments import BLOCK_ROWS
 from xacle_stack.stacking.ridge import META_PENALTIES, PENALTIES, GroupedRidge
 from xacle_stack.stacking.tree_libraries import LIBRARIES, check_library
@@ -444,8 +440,9 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         X, as of `predict`, is only needed if the meta-regressor looks at the pairs, as "gate" does.
         """
         check_is_fitted(self)
-        context = _context(self.meta_, None if X is None else self._check_new(X))
-        return self._final_scores(level0, context, self.meta_, self.calibration_)
+        context = context_of(self.meta_, None if X is None else self._check_new(X))
+        level1 = Level1(self.meta_, self.calibration_, self.score_range_)
+        return level1.predict(level0, context)
 
     def without(self, learners: Sequence[str], X: FeatureTable | None = None) -> Stacker:
         """Return the stack without some kinds of learners; only its level 1 is trained again.
@@ -526,7 +523,7 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
         check_same_training(self.training_, training_facts(table, scores, weights, labels))
         oof = self.oof_predictions_
         predicted = self.meta_predict(oof, table)
-        context = _context(self.meta_, table)
+        context = context_of(self.meta_, table)
         learners = learner_shares(self.level0_names_, oof, scores, self.meta_, context)
         shares = family_shares(
             self.families_,
@@ -692,57 +689,18 @@ class Stacker(RegressorMixin, TransformerMixin, _BaseComposition):
     ) -> None:
         """Train the meta-regressor on all out-of-fold predictions, and once without each fold."""
         meta = METAS[self.meta or "ridge"]() if _is_name(self.meta) else self.meta
-        context = _context(meta, table)
-        self.meta_, self.calibration_ = self._fit_meta(
-            meta, data, context, slice(None), sample_weight
-        )
-        self.oof_scores_: FloatArray = np.empty(len(data.scores))
-        for train, held_out in data.folds:
-            level1 = self._fit_meta(meta, data, context, train, sample_weight)
-            self.oof_scores_[held_out] = self._final_scores(
-                self.oof_predictions_[held_out], _at(context, held_out), *level1
-            )
-
-    def _fit_meta(
-        self,
-        meta: BaseEstimator,
-        data: TrainingData,
-        context: Mapping[str, FloatArray],
-        rows: slice | IntArray,
-        sample_weight: ArrayLike | None,
-    ) -> tuple[BaseEstimator, MonotoneCalibration | None]:
-        """Train the meta-regressor on the out-of-fold predictions of some rows."""
-        scores, weights, oof = data.scores[rows], data.weights[rows], self.oof_predictions_[rows]
         output_targets = [name for learner in self.level0_models_ for name in learner.targets]
-        spreads = np.array([TARGETS[name](scores, weights).std() for name in output_targets])
-        given = None if sample_weight is None else np.asarray(sample_weight)[rows]
-        with naming(f"the learner 'meta' ({type(meta).__name__})", "could not be fitted"):
-            level1 = fit_estimator(
-                meta,
-                zero_constant_columns(oof, spreads),
-                TARGETS[self.target](scores, weights),
-                None if data.groups is None else data.groups[rows],
-                given,
-                _at(context, rows),
-            )
-        if self.target == "score":
-            return level1, None
-        predicted = level1.predict(oof, **_at(context, rows))
-        return level1, MonotoneCalibration().fit(predicted, scores, weights)
-
-    def _final_scores(
-        self,
-        level0: FloatArray,
-        context: Mapping[str, FloatArray],
-        meta: BaseEstimator,
-        calibration: MonotoneCalibration | None,
-    ) -> FloatArray:
-        who = f"the learner 'meta' ({type(meta).__name__})"
-        with one_thread(), naming(who, f"could not predict {len(level0)} pairs"):
-            scores: FloatArray = meta.predict(level0, **context)
-        if calibration is not None:
-            scores = calibration.predict(scores)
-        return scores if self.score_range_ is None else keep_in_range(scores, *self.score_range_)
+        level1_data = Level1Data(
+            data,
+            self.oof_predictions_,
+            output_targets,
+            self.target,
+            context_of(meta, table),
+            sample_weight,
+        )
+        level1 = level1_data.fit(meta, self.score_range_)
+        self.meta_, self.calibration_ = level1.meta, level1.calibration
+        self.oof_scores_: FloatArray = level1_data.cross_fit(meta, self.score_range_)
 
     def _conformal_interval(self) -> ConformalInterval:
         check_is_fitted(self)
@@ -864,23 +822,6 @@ def _nothing_left(left_out: Sequence[str]) -> StackingError:
 def _is_name(meta: object) -> bool:
     """Return whether a meta-regressor is one of :data:`METAS`, or the default."""
     return meta is None or isinstance(meta, str)
-
-
-def _context(meta: BaseEstimator, table: FeatureTable | None) -> dict[str, FloatArray]:
-    """Return what a meta-regressor's `fit` and `predict` get beside the level-0 predictions."""
-    if not hasattr(meta, "context_blocks"):
-        return {}
-    if table is None:
-        raise StackingError(
-            f"the meta-regressor, a {type(meta).__name__}, looks at the pairs, too. Give their "
-            "features as X."
-        )
-    blocks = [name for name in meta.context_blocks if name in table.blocks]
-    return {"context": table.rows(slice(None), blocks) if blocks else np.empty((len(table), 0))}
-
-
-def _at(context: Mapping[str, FloatArray], rows: slice | IntArray) -> dict[str, FloatArray]:
-    return {name: values[rows] for name, values in context.items()}
 
 
 def _takes_tables(estimator: BaseEstimator) -> bool:
