@@ -145,7 +145,7 @@ def main() -> None:
         for name, data in (("demo", here / "demo"), ("esc10", real_data("esc10"))):
             settings = recipe(here / f"checkpoints-{name}", data)
             fill_cache(data, settings, here / "store", n_jobs=-1, progress=False)
-            out = here / name
+            out = here / f"run-{name}"
             *_, results = run_experiment(
                 data,
                 settings,
