@@ -37,7 +37,8 @@ from xacle_stack.recipe import Recipe, recipe_from
 from xacle_stack.stacking import GroupedRidge, Stacker
 from xacle_stack.systems import CosineMean, CosineRegressor
 
-SETTINGS = {"name": "mel", "spaces": ["mini-mel"], "features": {"n_components": 2}}
+FEATURES = {"n_components": 2, "n_whitened": 4, "proximities": True}
+SETTINGS = {"name": "mel", "spaces": ["mini-mel"], "features": FEATURES}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def with_card(folder: Path, copy: Path, **changes: object) -> Path:
 def test_a_scorer_is_its_parts_together(train: Pairs, tmp_path: Path, recipe: Recipe) -> None:
     scorer = Scorer(recipe, store=tmp_path / "store").fit(train)
     cached = FeatureCache(tmp_path / "store").load(train)
-    builder = FeatureBuilder(["mini-mel"], n_components=2)
+    builder = FeatureBuilder(["mini-mel"], **FEATURES)
     table = builder.fit_transform(cached)
     stacker = Stacker(preset="paper", random_state=0).fit(table, train.scores)
     np.testing.assert_array_equal(scorer.score(train), stacker.predict(table))
@@ -318,7 +319,7 @@ def test_scores_are_needed_to_fit_on(recipe: Recipe) -> None:
 def test_a_model_without_a_recipe_says_how_to_make_it_a_scorer(
     tmp_path: Path, recipe: Recipe
 ) -> None:
-    builder = FeatureBuilder(["mini-mel"], n_components=2)
+    builder = FeatureBuilder(["mini-mel"], **FEATURES)
     table = builder.fit_transform(mini_mel())
     stacker = Stacker(preset="paper", random_state=0).fit(table, np.arange(40.0) / 4)
     path = save_model(tmp_path / "bare.skops", {"builder": builder, "regressor": stacker})

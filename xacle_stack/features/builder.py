@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from numbers import Integral
-from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -98,7 +97,6 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
     proximities: bool = False
     agreement: bool = True
     n_whitened: int = 0
-    whitening_: Mapping[str, tuple[FloatArray, FloatArray]] = MappingProxyType({})
 
     def __init__(
         self,
@@ -206,7 +204,7 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
             self.projections_,
             self.proximities,
             self.agreement,
-            self.whitening_,
+            self._whitening,
         )
         return FeatureTable(blocks, consecutive(blocks.widths), X.pair_ids, blocks.families)
 
@@ -259,10 +257,16 @@ class FeatureBuilder(TransformerMixin, BaseEstimator):
                 raise ModelFileError(f"projections_[{space!r}] has shape {axes.shape}.")
         self._check_whitening()
 
+    @property
+    def _whitening(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        # Builders that were saved before there were whitened features have none.
+        return getattr(self, "whitening_", {})
+
     def _check_whitening(self) -> None:
-        if set(self.whitening_) != (set(self.spaces) if self.n_whitened else set()):
+        expected = set(self.spaces) if self.n_whitened else set()
+        if not isinstance(self._whitening, dict) or set(self._whitening) != expected:
             raise ModelFileError(f"whitening_ is not that of the spaces {self.spaces!r}.")
-        for space, learned in self.whitening_.items():
+        for space, learned in self._whitening.items():
             if not isinstance(learned, tuple) or len(learned) != 2:
                 raise ModelFileError(f"whitening_[{space!r}] is no pair of means and axes.")
             means, axes = learned
