@@ -290,6 +290,7 @@ def test_an_npz_with_objects_is_refused_and_not_run(tmp_path: Path, capsys) -> N
     assert "code was run" not in capsys.readouterr().out
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.skipif(os.name != "posix", reason="pipes with names are of POSIX")
 def test_a_checkpoint_that_never_ends_is_not_opened(tmp_path: Path) -> None:
     pytest.importorskip("torch")
@@ -298,6 +299,8 @@ def test_a_checkpoint_that_never_ends_is_not_opened(tmp_path: Path) -> None:
     for path in (tmp_path / "own.pt", tmp_path / "zero.pt"):
         with pytest.raises(EncoderError, match=f"{path.name} .*file nor a folder"):
             read_tensors("encoder 'x'", path)
+        with pytest.raises(EncoderError, match=f"{path.name}: .*not a regular file"):
+            hash_files(path, [path])
         with pytest.raises(EncoderError, match=f"{path.name} .*file nor a folder"):
             find_weights("x", OWN, str(path))
         with pytest.raises(EncoderError, match=f"{path.name} .*file nor a folder"):

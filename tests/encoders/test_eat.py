@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import shutil
 
 import numpy as np
@@ -71,6 +72,14 @@ def test_code_and_weights_may_lie_apart(encoder, checkpoint, tmp_path):
     apart = EncoderChoice("eat", str(checkpoint), code=str(tmp_path / "code")).load()
     clip = noise(3000)
     np.testing.assert_array_equal(*(one.encode_audio([clip])["pooled"] for one in (apart, encoder)))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_beside_the_code_is_not_waited_for(checkpoint, tmp_path):
+    write_code(tmp_path)
+    os.mkfifo(tmp_path / "other.py")
+    Eat.load(str(checkpoint), code=tmp_path)
 
 
 def test_changed_code_is_the_code_that_runs(encoder, checkpoint, tmp_path):

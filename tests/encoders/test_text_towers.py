@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,6 +52,21 @@ def test_a_tower_has_the_sizes_of_the_tensors(transformers) -> None:
         ids = torch.tensor([[1, 2, 3]])
         with torch.no_grad():
             torch.testing.assert_close(model.eval()(ids)[0], original.eval()(ids)[0])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize("tower", [GPT2, BERT], ids=["gpt2", "bert"])
+def test_an_optional_file_that_is_a_pipe_is_not_waited_for(
+    transformers, tmp_path: Path, tower: TextTower
+) -> None:
+    files = tokenizer_files(tmp_path, tower)
+    for name in ("config.json", "chat_template.jinja", *tower.tokenizer.optional):
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+    needed = [file for file in files if file.is_file()]
+    assert tower.tokenizer.files_in(tmp_path) == needed
+    tower.read_tokenizer("encoder 'e'", transformers, needed, 257 if tower is GPT2 else 141)
 
 
 @pytest.mark.parametrize("tower", [GPT2, BERT], ids=["gpt2", "bert"])

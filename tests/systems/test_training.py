@@ -1,3 +1,4 @@
+import os
 import re
 import threading
 import warnings
@@ -494,6 +495,15 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written_is_told(data, tmp_pat
     checkpoint = TrainingCheckpoint(tmp_path / "file", "one")
     with pytest.raises(StackingError, match=r"training-one\.pt: .*cannot be written \("):
         train(build, weighted_mse, PLAN, *data, seed=0, checkpoint=checkpoint)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_state_that_is_a_pipe_is_not_waited_for(tmp_path) -> None:
+    checkpoint = TrainingCheckpoint(tmp_path, "one")
+    os.mkfifo(checkpoint.path)
+    with pytest.raises(StackingError, match=r"training-one\.pt.*regular file.*Delete the file"):
+        checkpoint.read()
 
 
 def test_the_result_takes_the_memory_of_the_best_state_once(data, monkeypatch) -> None:

@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import pickle
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -342,7 +343,10 @@ def load_exactly(
 
 
 def hash_files(root: Path, files: Sequence[Path]) -> str:
-    """Hash the content of one file, or of several with their names, to 32 hexadecimal digits."""
+    """Hash the content of one file, or of several with their names, to 32 hexadecimal digits.
+
+    EncoderError if one is a pipe or a device.
+    """
     if len(files) == 1:
         return _hash_file(*_file_state(files[0]))
     digest = hashlib.blake2b(digest_size=16)
@@ -354,6 +358,8 @@ def hash_files(root: Path, files: Sequence[Path]) -> str:
 
 def _file_state(file: Path) -> tuple[Path, int, int]:
     status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # its reading may never end
+        raise EncoderError(f"{file}: this is not a regular file. Give the path of a saved file.")
     return file, status.st_size, status.st_mtime_ns
 
 

@@ -114,7 +114,7 @@ def _import_code(what: str, folder: Path) -> tuple[ModuleType, ModuleType]:
     if missing:
         raise EncoderError(f"{what}: {folder} has no {missing[0]}. Copy {Eat.info.code} there.")
     digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(folder.glob("*.py")):
+    for file in sorted(file for file in folder.glob("*.py") if file.is_file()):
         digest.update(file.read_bytes())
     # The name is a package, because the files use relative imports, and depends on their content.
     name = f"_xacle_stack_user_eat_{digest.hexdigest()}"

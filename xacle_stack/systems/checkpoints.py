@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xacle_stack._files import open_atomically
+from xacle_stack._files import is_regular_file, open_atomically
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 
@@ -55,6 +55,8 @@ class TrainingCheckpoint:
         if not self.path.exists():
             return None
         try:
+            if not is_regular_file(self.path):
+                raise ValueError("not a regular file")
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # each kind of damage has its own exception
             raise StackingError(
