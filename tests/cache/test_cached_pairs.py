@@ -1,5 +1,6 @@
 import copy
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from xacle_stack.cache import (
     CachedSequences,
     FeatureCache,
     StoreWriter,
+    index,
     segment_rows,
     text_key,
 )
@@ -140,6 +142,48 @@ def test_a_process_opens_a_segment_once_for_all_its_tasks(
     path.unlink()
     with pytest.raises(CacheError, match="no text row for 10 of 40"):
         read_as_a_worker_does()
+
+
+def test_a_segment_of_a_block_costs_little_more_than_its_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_rows, "_SETTLED_S", 0)
+    n_segments, n_rows = 60, 600
+    write_rows(tmp_path, range(n_rows), "vectors", segment_rows=n_rows // n_segments)
+    order = np.random.default_rng(0).permutation(n_rows)
+    part = FeatureCache(tmp_path).load(caption_pairs(order.tolist())).take(slice(n_rows // 5))
+    expected = part.text("toy")
+    n_calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal n_calls
+        n_calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        found = part.text("toy")
+    finally:
+        sys.setprofile(before)
+    np.testing.assert_array_equal(found, expected)
+    # A row is two calls, and the file's opening most of the others: about 30, not above 100.
+    assert n_calls < 50 * n_segments
+
+
+@pytest.mark.parametrize("piece", [1, 7, 4096])
+def test_rows_of_many_segments_are_read_in_any_order(
+    tmp_path: Path, rng, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(index, "_PIECE_ROWS", piece)
+    write_rows(tmp_path, range(60), "vectors", segment_rows=9)
+    for rows in (range(60), range(59, -1, -1), rng.integers(0, 60, size=90), [5] * 20):
+        assert_rows(tmp_path, [int(row) for row in rows], "vectors")
+    write_rows(tmp_path, range(60, 90), "vectors", segment_rows=7)
+    cached = FeatureCache(tmp_path).load(caption_pairs(range(90)))
+    expected = np.concatenate([row_outputs(row, "vectors")["embedding"] for row in range(90)])
+    for _ in range(5):  # some segments through HDF5, others in place
+        rows = rng.integers(0, 90, size=30)
+        np.testing.assert_array_equal(cached.take(rows).text("toy"), expected[rows])
 
 
 def test_a_pickled_part_still_misses_what_the_whole_missed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from xacle_stack.cache.segment_file import (
     read_again_while_gone,
 )
 from xacle_stack.cache.segment_keys import find_rows
-from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences, open_rows
+from xacle_stack.cache.segment_rows import SegmentRows, SegmentSequences, open_rows, read_rows
 from xacle_stack.errors import CacheError
 
 T = TypeVar("T")
@@ -127,19 +127,32 @@ class Locations:
         if not len(items):
             raise _no_pairs()
         segments, rows = self.segments[_selector(items)], self.rows[_selector(items)]
-        first_segment = self._segment(int(segments[0]), output)
-        table = np.empty((len(rows), *first_segment.row_shape), dtype=first_segment.dtype)
-        for wanted in _pieces(segments, rows, _PIECE_ROWS):
-            segment = self._segment(int(segments[wanted[0]]), output)
-            ascending, which = np.unique(rows[wanted], return_inverse=True)
-            first, last = int(wanted[0]), int(wanted[-1])
-            if last - first + 1 == len(wanted) == len(ascending) and (np.diff(wanted) == 1).all():
-                segment.read(ascending, table[first : last + 1])  # already in the store's order
-            else:
-                values = np.empty((len(ascending), *segment.row_shape), dtype=segment.dtype)
-                segment.read(ascending, values)
-                table[wanted] = values[which]
+        first = self._segment(int(segments[0]), output)
+        table = np.empty((len(rows), *first.row_shape), dtype=first.dtype)
+        in_order = np.lexsort((rows, segments))
+        for start in range(0, len(rows), _PIECE_ROWS):
+            places = in_order[start : start + _PIECE_ROWS]
+            self._read_into(table, output, places, segments[places], rows[places])
         return table
+
+    def _read_into(
+        self, table: FloatArray, output: str, places: IntArray, segments: IntArray, rows: IntArray
+    ) -> None:
+        """Write rows into ``table[places]``; they are in the store's order."""
+        is_new_segment = np.append(True, np.diff(segments) != 0)
+        is_first = is_new_segment | np.append(True, np.diff(rows) != 0)
+        firsts = np.flatnonzero(is_first)
+        starts = np.flatnonzero(is_new_segment[firsts])
+        read_rows(
+            [self._segment(number, output) for number in segments[firsts[starts]].tolist()],
+            [*starts.tolist(), len(firsts)],
+            rows[firsts],
+            places[firsts],
+            table,
+        )
+        if len(firsts) < len(places):  # several items, such as equal captions, have one row
+            again = np.flatnonzero(~is_first)
+            table[places[again]] = table[places[firsts][np.cumsum(is_first)[again] - 1]]
 
     def frame_type(self, items: range | IntArray, output: str) -> tuple[int, np.dtype[Any]]:
         """Return the number of dimensions and the type of the sequences' vectors."""

@@ -135,8 +135,9 @@ def open_segment(path: Path) -> Iterator[Segment]:
         n_bytes = _size(path)
         # Some network file systems have no locks, and a file that never changes needs none.
         with h5py.File(path, "r", locking=False) as file:
-            _check_schema(path, file)
-            _check_owner(path, file)
+            attributes = file.attrs  # each asking opens the group again
+            _check_schema(path, attributes)
+            _check_owner(path, attributes)
             yield _checked(file, n_bytes)
 
 
@@ -245,24 +246,24 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def _number(file: h5py.File, name: str) -> int:
-    found = file.attrs.get_id(name)
+def _number(attributes: h5py.AttributeManager, name: str) -> int:
+    found = attributes.get_id(name)
     if found.shape != () or found.dtype.kind not in "iu":
         raise StructureError(f"the attribute {name!r} is not an integer")
-    return int(file.attrs[name])
+    return int(attributes[name])
 
 
-def _text(file: h5py.File, name: str, kind: str) -> str:
+def _text(attributes: h5py.AttributeManager, name: str, kind: str) -> str:
     """Return an attribute that is a string, of fixed (kind S) or variable (kind O) length."""
-    attribute = file.attrs.get_id(name)
-    found = file.attrs[name] if (attribute.shape, attribute.dtype.kind) == ((), kind) else None
+    attribute = attributes.get_id(name)
+    found = attributes[name] if (attribute.shape, attribute.dtype.kind) == ((), kind) else None
     if not isinstance(found, bytes | str):
         raise StructureError(f"the attribute {name!r} is not stored as a segment stores strings")
     return found.decode() if isinstance(found, bytes) else found
 
 
-def _check_schema(path: Path, file: h5py.File) -> None:
-    found = _number(file, "schema_version")
+def _check_schema(path: Path, attributes: h5py.AttributeManager) -> None:
+    found = _number(attributes, "schema_version")
     if not VERSION_WITHOUT_SEQUENCES <= found <= SCHEMA_VERSION:
         raise CacheError(
             f"{path}: cache schema {found}, but this release reads {SCHEMA_VERSION} and older. "
@@ -271,17 +272,17 @@ def _check_schema(path: Path, file: h5py.File) -> None:
         )
 
 
-def _check_owner(path: Path, file: h5py.File) -> None:
+def _check_owner(path: Path, attributes: h5py.AttributeManager) -> None:
     """Refuse a segment that lies in another store than its own."""
-    if "belongs_to" in file.attrs:
-        owner = _text(file, "belongs_to", "S")
+    if "belongs_to" in attributes:
+        owner = _text(attributes, "belongs_to", "S")
     else:
         # Older segments name their store in strings without a checksum, so their bytes are checked
         # first: HDF5 may search a damaged string for ever.
         if not _has_own_bytes_cached(path, *identity(path.stat())):
             raise damage(path)
         encoder, fingerprint, modality = (
-            _text(file, name, "O") for name in ("encoder", "fingerprint", "modality")
+            _text(attributes, name, "O") for name in ("encoder", "fingerprint", "modality")
         )
         owner = owner_name(StoreId(encoder, fingerprint), modality)
     expected = f"{path.parent.name}/{path.name.partition('-')[0]}"
@@ -328,9 +329,9 @@ def _checked(file: h5py.File, n_bytes: int) -> Segment:
         raise StructureError("it has no outputs")
     sorted_keys = _sorted_keys(file, len(key_set), n_bytes)
     _check_no_bytes_are_shared(key_set, sorted_keys, outputs.values(), n_bytes)
-    generation = 0
-    if "generation" in file.attrs:
-        generation = _number(file, "generation")
+    generation, attributes = 0, file.attrs
+    if "generation" in attributes:
+        generation = _number(attributes, "generation")
     if not 0 <= generation <= _MAX_GENERATION:
         raise StructureError(f"the attribute 'generation' is {generation}")
     return Segment(n_bytes, generation, key_set, outputs, sorted_keys)

@@ -11,8 +11,11 @@ microseconds for a single row).
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ _RUN_CHUNKS = 16
 # Times of change have steps of milliseconds on disks, and of up to two seconds elsewhere.
 _SETTLED_S = 3.0
 _FRAMES = "/frames"
+_UNVERIFIED = -(1 << 62)
 
 
 def open_rows(path: Path, output: str) -> SegmentRows:
@@ -72,24 +76,21 @@ class SegmentRows:
             self.row_shape: tuple[int, ...] = values.shape[1:]
             self.dtype: np.dtype[Any] = values.dtype
             self._chunk_rows = int(values.chunks[0])
-            # Each chunk's position in the file; 0 until the chunk is verified.
-            self._offsets: NDArray[np.int64] = np.zeros(
-                -(-len(values) // self._chunk_rows), dtype=np.int64
+            self._row_bytes = math.prod(self.row_shape) * self.dtype.itemsize
+            # Each chunk's position in the file; negative until the chunk is verified.
+            self._offsets: NDArray[np.int64] = np.full(
+                -(-len(values) // self._chunk_rows), _UNVERIFIED, dtype=np.int64
             )
 
     def read(self, rows: IntArray, out: FloatArray) -> None:
-        """Write rows into a C-contiguous array of the segment's type.
+        """Write rows, ascending and without duplicates, into `out`; see :func:`read_rows`."""
+        read_rows([self], [0, len(rows)], rows, np.arange(len(rows)), out)
 
-        They are ascending, without duplicates.  CacheError if a checksum is wrong, or the file is
-        gone or shorter than it was.
-        """
-        verified = self._offsets[rows // self._chunk_rows] > 0
-        fresh = np.flatnonzero(~verified)
-        if len(fresh):
-            self._read_and_verify(rows, fresh, out)
-        known = np.flatnonzero(verified)
-        if len(known):
-            self._read_in_place(rows, known, out)
+    def positions(self, rows: IntArray) -> IntArray:
+        """Return the position of each row in the file; negative if its chunk is not verified."""
+        chunks, within = np.divmod(rows, self._chunk_rows)
+        found: IntArray = self._offsets[chunks] + within * self._row_bytes
+        return found
 
     def _values(self, segment: Segment) -> h5py.Dataset:
         values = _find(self._path, segment, self._output)
@@ -100,36 +101,84 @@ class SegmentRows:
             )
         return values
 
-    def _read_and_verify(self, rows: IntArray, wanted: IntArray, out: FloatArray) -> None:
-        chunks = rows[wanted] // self._chunk_rows
+    def read_and_verify(self, rows: IntArray, places: IntArray, out: FloatArray) -> None:
+        """Write rows into ``out[places]`` through HDF5, which verifies their chunks."""
+        chunks = rows // self._chunk_rows
         # Skips chunks without wanted rows, and limits the size of one reading.
         ends = np.flatnonzero((np.diff(chunks) > 1) | (np.diff(chunks // _RUN_CHUNKS) > 0)) + 1
         with open_segment(self._path) as segment:
             values = self._values(segment)
-            for run in np.split(wanted, ends):
+            for run in np.split(np.arange(len(rows)), ends):
                 first, last = int(rows[run[0]]), int(rows[run[-1]])
-                out[run] = values[first : last + 1][rows[run] - first]
+                out[places[run]] = values[first : last + 1][rows[run] - first]
             for chunk in np.unique(chunks).tolist():
                 self._offsets[chunk] = _offset(values, chunk, segment.n_bytes)
 
-    def _read_in_place(self, rows: IntArray, wanted: IntArray, out: FloatArray) -> None:
-        row_bytes = out[0].nbytes
-        chunks, within = np.divmod(rows[wanted], self._chunk_rows)
-        positions = self._offsets[chunks] + within * row_bytes
-        ends = np.flatnonzero((np.diff(positions) != row_bytes) | (np.diff(wanted) != 1)) + 1
-        starts = np.concatenate([[0], ends])
-        lengths = np.diff(np.append(starts, len(wanted))) * row_bytes
-        target = out.reshape(-1).view(np.uint8).data
+    def read_in_place(self, runs: Iterable[tuple[int, int, int]], target: memoryview) -> None:
+        """Copy bytes from the file: each run is a position there, one in `target`, and a length.
+
+        Runs at negative positions are left out.
+        """
         with segment_errors(self._path), self._path.open("rb", buffering=0) as file:
-            for position, begin, n_bytes in zip(
-                positions[starts].tolist(),
-                (wanted[starts] * row_bytes).tolist(),
-                lengths.tolist(),
-                strict=True,
-            ):
-                file.seek(position)
-                if file.readinto(target[begin : begin + n_bytes]) != n_bytes:
-                    raise OSError("shorter than it was")
+            for position, begin, n_bytes in runs:
+                if position >= 0:
+                    file.seek(position)
+                    if file.readinto(target[begin : begin + n_bytes]) != n_bytes:
+                        raise OSError("shorter than it was")
+
+
+def read_rows(
+    segments: Sequence[SegmentRows],
+    bounds: Sequence[int],
+    rows: IntArray,
+    places: IntArray,
+    out: FloatArray,
+) -> None:
+    """Write rows of several segments, alike in shape and type, into ``out[places]``.
+
+    A block of pairs has a few rows in each of hundreds of segments.  So whatever can be computed
+    for all of them at once is, and a segment costs little more than the reading of its file.
+
+    Parameters
+    ----------
+    segments : sequence of SegmentRows
+    bounds : sequence of int
+        Rows ``bounds[i]`` to ``bounds[i + 1]`` are of segment ``i``.
+    rows : ndarray of shape (n_rows,)
+        Within each segment ascending, without duplicates.
+    places : ndarray of shape (n_rows,)
+    out : ndarray
+        C-contiguous, of the segments' type.
+
+    Raises
+    ------
+    CacheError
+        If a checksum is wrong, or a file is gone or shorter than it was.
+    """
+    rows = rows.astype(np.int64)
+    positions = np.concatenate(
+        [
+            segment.positions(rows[begin:end])
+            for segment, (begin, end) in zip(segments, pairwise(bounds), strict=True)
+        ]
+    )
+    if positions.min() < 0:
+        for segment, (begin, end) in zip(segments, pairwise(bounds), strict=True):
+            fresh = begin + np.flatnonzero(positions[begin:end] < 0)
+            if len(fresh):
+                segment.read_and_verify(rows[fresh], places[fresh], out)
+    row_bytes = out[0].nbytes
+    is_start = np.append(True, (np.diff(positions) != row_bytes) | (np.diff(places) != 1))
+    is_start[bounds[:-1]] = True
+    starts = np.flatnonzero(is_start)
+    lengths = np.diff(starts, append=len(rows))
+    in_bytes = (positions[starts], places[starts] * row_bytes, lengths * row_bytes)
+    runs = list(zip(*(each.tolist() for each in in_bytes), strict=True))
+    target = out.reshape(-1).view(np.uint8).data
+    for segment, (begin, end) in zip(
+        segments, pairwise(np.searchsorted(starts, bounds).tolist()), strict=True
+    ):
+        segment.read_in_place(runs[begin:end], target)
 
 
 class SegmentSequences:
