@@ -2,6 +2,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -355,6 +356,29 @@ def test_long_clips_are_not_kept_ahead_and_wait_in_smaller_batches(
     assert table(tmp_path / "careful", pairs) == table(tmp_path / "store", pairs)
 
 
+def test_clips_of_many_samples_are_decoded_one_at_a_time(
+    make_data: WriteData, tmp_path: Path, monkeypatch
+) -> None:
+    pairs = read_pairs(make_data(train=20), "train")
+    soundfile.write(pairs.audio[3], np.zeros((9000, 2)), 8000)
+    extract_embeddings([pairs], [TOY], tmp_path / "store")
+    decode, by_threads = read_clip, []
+
+    def noted(path: Path, **limits: int) -> Clip:
+        clip = decode(path, **limits)
+        if threading.current_thread() is not threading.main_thread():
+            by_threads.append(clip.samples.size)
+        return clip
+
+    limit = sorted(decode(path).samples.size for path in pairs.audio)[10]
+    monkeypatch.setattr(extract, "MAX_AHEAD_SAMPLES", limit)
+    monkeypatch.setattr(extract, "read_clip", noted)
+    report = extract_embeddings([pairs], [TOY], tmp_path / "careful", n_jobs=2)
+    assert not report.failures
+    assert 0 < max(by_threads) <= limit
+    assert table(tmp_path / "careful", pairs) == table(tmp_path / "store", pairs)
+
+
 def test_silence_is_encoded(make_data: WriteData, tmp_path: Path) -> None:
     pairs = read_pairs(make_data(train=3), "train")
     soundfile.write(pairs.audio[0], np.zeros(8000), 8000)
@@ -521,10 +545,10 @@ def test_decoding_stays_close_ahead_of_the_encoder(
     n_decoded, n_ahead = 0, []
     decode, encode = read_clip, TOY.encoder.encode_audio
 
-    def counting_decode(path: Path) -> Clip:
+    def counting_decode(path: Path, **limits: int) -> Clip:
         nonlocal n_decoded
         n_decoded += 1
-        return decode(path)
+        return decode(path, **limits)
 
     def counting_encode(self, clips):
         n_ahead.append(n_decoded - 4 * len(n_ahead))

@@ -171,7 +171,11 @@ class SampleSource(ClipSource):
         return self._clip.duration_s
 
 
-def read_clip(path: Path | str | ClipSource, max_duration_s: float = math.inf) -> Clip:
+def read_clip(
+    path: Path | str | ClipSource,
+    max_duration_s: float = math.inf,
+    max_samples: int = MAX_SAMPLES,
+) -> Clip:
     """Decode one audio file.
 
     Parameters
@@ -182,6 +186,8 @@ def read_clip(path: Path | str | ClipSource, max_duration_s: float = math.inf) -
     max_duration_s : float, default=inf
         A longer file is refused with a ClipTooLongError before more than that is decoded, and one
         longer than :data:`MAX_DURATION_S` in any case.
+    max_samples : int, default=MAX_SAMPLES
+        The same for the samples of all channels together, at most :data:`MAX_SAMPLES`.
 
     Returns
     -------
@@ -192,7 +198,7 @@ def read_clip(path: Path | str | ClipSource, max_duration_s: float = math.inf) -
     AudioError
         If the file is missing, not a regular file, empty, larger than :data:`MAX_FILE_BYTES`,
         truncated, not audio, or several recordings one after the other; if it is longer than
-        `max_duration_s` or :data:`MAX_SAMPLES`, or its rate is not between
+        `max_duration_s` or `max_samples`, or its rate is not between
         :data:`MIN_SAMPLE_RATE_HZ` and :data:`MAX_SAMPLE_RATE_HZ`; or if it holds samples that are
         not finite or beyond :data:`MAX_AMPLITUDE`.  Pure silence is valid.
 
@@ -220,10 +226,10 @@ def read_clip(path: Path | str | ClipSource, max_duration_s: float = math.inf) -
         format_name = container_format(path)
         if format_name is None:
             with _opened(path) as (file, mp3):
-                samples = _decode(path, file, mp3, max_duration_s)
+                samples = _decode(path, file, mp3, max_duration_s, max_samples)
                 rate = file.samplerate
         else:
-            samples, rate = _decode_container(path, format_name, max_duration_s)
+            samples, rate = _decode_container(path, format_name, max_duration_s, max_samples)
         if len(samples) == 0:
             raise AudioError(f"{path}: the file holds no samples. Replace it or drop its pair.")
         _check_samples(path, samples, rate)
@@ -388,7 +394,11 @@ def _sound_file(source: Path | BinaryIO) -> Iterator[soundfile.SoundFile]:
 
 
 def _decode(
-    path: Path, file: soundfile.SoundFile, mp3: Mp3Frames | None, max_duration_s: float
+    path: Path,
+    file: soundfile.SoundFile,
+    mp3: Mp3Frames | None,
+    max_duration_s: float,
+    max_samples: int,
 ) -> FloatArray:
     """Return all samples of a file, shape (n_samples, n_channels), and check its limits."""
     rate, n_promised = file.samplerate, file.frames
@@ -397,7 +407,7 @@ def _decode(
         rate,
         "If the header is wrong, write the clip again with the right one; else resample it.",
     )
-    max_samples = _max_samples(rate, file.channels, max_duration_s)
+    max_samples = _max_samples(rate, file.channels, max_duration_s, max_samples)
     is_known = n_promised < _UNKNOWN_LENGTH
     if is_known and n_promised > max_samples:
         raise _too_long(path, f"its header promises {n_promised}", file.channels, rate, max_samples)
@@ -426,7 +436,7 @@ def _decode(
 
 
 def _decode_container(
-    path: Path, format_name: str, max_duration_s: float
+    path: Path, format_name: str, max_duration_s: float, max_samples: int
 ) -> tuple[FloatArray, int]:
     """Return all samples of a container's sound, shape (n_samples, n_channels), and their rate."""
     with open_container(path, format_name) as sound:
@@ -434,7 +444,7 @@ def _decode_container(
         _check_rate(path, rate, "Convert it to wav.")
         if not 1 <= n_channels <= MAX_CHANNELS:
             raise AudioError(f"{path}: its sound has {n_channels} channels. Convert it to wav.")
-        max_samples = _max_samples(rate, n_channels, max_duration_s)
+        max_samples = _max_samples(rate, n_channels, max_duration_s, max_samples)
         blocks = [np.empty((0, n_channels), dtype=np.float32)]
         n_decoded = 0
         for block in sound.blocks:
@@ -455,9 +465,12 @@ def _check_rate(name: Path | str, rate: int, remedy: str) -> None:
         )
 
 
-def _max_samples(rate: int, n_channels: int, max_duration_s: float = math.inf) -> int:
+def _max_samples(
+    rate: int, n_channels: int, max_duration_s: float = math.inf, max_samples: int = MAX_SAMPLES
+) -> int:
     """Return how many samples a channel may have."""
-    return min(int(min(max_duration_s, MAX_DURATION_S) * rate), MAX_SAMPLES // n_channels)
+    of_all_channels = min(max_samples, MAX_SAMPLES)
+    return min(int(min(max_duration_s, MAX_DURATION_S) * rate), of_all_channels // n_channels)
 
 
 def _too_long(

@@ -33,7 +33,7 @@ from xacle_stack._rows import row_blocks, row_shards
 from xacle_stack._tasks import run_tasks, runs_elsewhere
 from xacle_stack._types import FloatArray
 from xacle_stack._workers import GoesOn, StoppedError, run_side_by_side, stop_unless
-from xacle_stack.audio import ClipSource, clip_duration, mono_at_rates, read_clip
+from xacle_stack.audio import MAX_SAMPLES, ClipSource, clip_duration, mono_at_rates, read_clip
 from xacle_stack.cache import (
     AudioKeys,
     FileStatus,
@@ -56,15 +56,17 @@ from xacle_stack.encoders import (
     read_fingerprints,
     resolve_devices,
 )
-from xacle_stack.errors import AudioError
+from xacle_stack.errors import AudioError, ClipTooLongError
 from xacle_stack.pairs import Pairs
 
 logger = logging.getLogger(__name__)
 
 # So many files are decoded at a time, ahead of the encoders.
 DECODE_WINDOW = 32
-# A clip decoded ahead keeps at most so much resampled audio.  A longer clip is decoded again
-# in its turn, because its header does not tell its length for sure.
+# A clip decoded ahead takes at most so many samples, 64 MiB, and keeps at most so much resampled
+# audio.  A longer clip is decoded again in its turn, when no other is, because its header does not
+# tell its length for sure.
+MAX_AHEAD_SAMPLES = 1 << 24
 MAX_AHEAD_BYTES = 8 << 20
 # Captions come first, because they take little time.
 # A shard has at most about so many items: seconds on a GPU, minutes on a processor.
@@ -554,7 +556,7 @@ def _decode_ahead(
     running: Iterable[_Decoded] = ()
     for start in range(0, len(paths), DECODE_WINDOW):
         started = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-            delayed(_decode)(path, tasks, MAX_AHEAD_BYTES)
+            delayed(_decode)(path, tasks, MAX_AHEAD_SAMPLES, MAX_AHEAD_BYTES)
             for path in paths[start : start + DECODE_WINDOW]
         )
         yield from running
@@ -563,11 +565,14 @@ def _decode_ahead(
 
 
 def _decode(
-    path: Path | ClipSource, tasks: Sequence[_Task], max_bytes: float = math.inf
+    path: Path | ClipSource,
+    tasks: Sequence[_Task],
+    max_samples: int = MAX_SAMPLES,
+    max_bytes: float = math.inf,
 ) -> _Decoded:
     status = file_status(path)
     try:
-        clip = read_clip(path)
+        clip = read_clip(path, max_samples=max_samples)
         key = clip.content_key
         # Until this clip is used, a task may get it from a copy, but no task will newly lack it.
         rates = {task.sample_rate_hz for task in tasks if task.lacks(key)}
@@ -575,5 +580,8 @@ def _decode(
         if seconds * sum(rates) * np.dtype(np.float32).itemsize > max_bytes:
             return _Decoded(path, status, key, is_long=True)
         return _Decoded(path, status, key, mono_at_rates(clip, rates, path))
+    except ClipTooLongError as error:
+        is_limit_ours = max_samples < MAX_SAMPLES
+        return _Decoded(path, status, failure=str(error), is_long=is_limit_ours)
     except AudioError as error:
         return _Decoded(path, status, failure=str(error))
