@@ -136,8 +136,8 @@ def read_rows(
 ) -> None:
     """Write rows of several segments, alike in shape and type, into ``out[places]``.
 
-    A block of pairs has a few rows in each of hundreds of segments.  So whatever can be computed
-    for all of them at once is, and a segment costs little more than the reading of its file.
+    A block of pairs has a few rows in each of hundreds of segments.  Almost everything is computed
+    for all of them at once, so a segment costs little more than the reading of its file.
 
     Parameters
     ----------
