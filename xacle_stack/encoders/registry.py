@@ -328,5 +328,6 @@ def read_fingerprints(choices: Iterable[EncoderChoice]) -> dict[EncoderChoice, F
         except EncoderError as error:
             mistakes.append(str(error))
     if mistakes:
-        raise EncoderError(one_or_all("encoders lack something", mistakes))
+        distinct = [*dict.fromkeys(mistakes)]  # views of an encoder lack what it lacks
+        raise EncoderError(one_or_all("encoders lack something", distinct))
     return fingerprints

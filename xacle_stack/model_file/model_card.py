@@ -137,7 +137,10 @@ def _encoders(card: Mapping[str, Any]) -> TextSection:
 def _system(card: Mapping[str, Any]) -> TextSection:
     recipe, regressor = _mapping(card, "recipe"), _mapping(card, "regressor")
     rows = [("recipe", _text(recipe.get("name"))), ("regressor", _text(regressor.get("type")))]
-    rows += [(key, _text(recipe[key])) for key in ("precision", "listener_model") if key in recipe]
+    if "precision" in recipe:
+        rows.append(("precision", _text(recipe["precision"])))
+    if "listener_model" in recipe:
+        rows.append(("listener_model", _text(recipe["listener_model"] or False)))
     for name in ("features", "stacker"):
         rows += [(f"{name}.{key}", _text(value)) for key, value in _mapping(recipe, name).items()]
     rows += [(key, _text(value)) for key, value in _mapping(regressor, "settings").items()]

@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from xacle_stack._optional import require, stand_ins
 from xacle_stack._progress import progress_bar
 from xacle_stack._rows import row_blocks
-from xacle_stack._threads import usual_openmp_threads
+from xacle_stack._threads import one_thread, usual_openmp_threads
 from xacle_stack._types import FloatArray, IntArray
 from xacle_stack.errors import StackingError
 from xacle_stack.metrics import srcc
@@ -43,6 +43,9 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (predicted, target, weights
 Inputs = Callable[[IntArray, np.random.Generator | None], tuple[Tensor, ...]]
 
 MOMENTUM = 0.9
+# With fewer products of a weight and a row in a batch, PyTorch's threads save little, and on busy
+# cores they wait for each other most of the time.
+_SMALL = 10**8
 LOSS_ROWS = 2048  # a loss over row pairs takes memory that grows with the square of the rows
 # The whole process shares the generator that PyTorch's dropout draws from: trainings in several
 # threads, as in a stack with n_jobs, would take each other's numbers.  PyTorch uses all cores by
@@ -158,7 +161,8 @@ def _train(fabric: Any, task: tuple[Any, ...], title: str, shown: bool) -> dict[
         run = _Run(fabric, build(), loss, plan, examples, validation, seed, checkpoint)
         n_batches = plan.epochs * run.n_steps
         shown = shown and fabric.global_rank == 0
-        with progress_bar(title, n_batches, "batches", shown=shown) as bar:
+        few_threads = one_thread() if run.is_small else nullcontext()
+        with progress_bar(title, n_batches, "batches", shown=shown) as bar, few_threads:
             run.go(bar)
         return run.result()
 
@@ -257,6 +261,12 @@ class _Run:
         self.interrupt: KeyboardInterrupt | None = None
         if checkpoint is not None and (state := checkpoint.read()) is not None:
             self._restore(state)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one thread takes as long for a batch as several, which wait for each other."""
+        n_weights = sum(one.numel() for one in self.network.parameters())
+        return self.fabric.device.type == "cpu" and n_weights * self.plan.batch_size < _SMALL
 
     def go(self, bar: tqdm[Any]) -> None:
         """Train until the plan, the user or an output that is not finite ends it."""
