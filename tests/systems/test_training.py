@@ -107,7 +107,11 @@ def test_trainings_side_by_side_do_not_draw_each_others_numbers(data) -> None:
         assert array.tobytes() == found[3].weights[name].tobytes()
 
 
-def test_a_stack_that_limits_threads_changes_nothing(data) -> None:
+@pytest.mark.parametrize(("small", "n_threads"), [(0, 2), (10**8, 1)])
+def test_a_stack_that_limits_threads_changes_nothing(
+    data, monkeypatch, small: int, n_threads: int
+) -> None:
+    monkeypatch.setattr("xacle_stack.systems.training._SMALL", small)
     seen = []
 
     def noting(*arguments):
@@ -123,7 +127,7 @@ def test_a_stack_that_limits_threads_changes_nothing(data) -> None:
             assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-    assert set(seen) == {2}
+    assert set(seen) == {n_threads}
 
 
 class Interrupting:
