@@ -35,9 +35,9 @@ from xacle_stack.systems.specs import AnySpec, CacheNames, EnsembleSpec
 
 SPACES = ["mini-mfcc", "mini-mod", "mini-mel"]
 SEEDS = 3
-# Networks with published settings take long there, and the same ones with others stand for them.
+# These take long there: networks with published settings, and trees of these libraries.
 NOT_ON_SICK = ["baseline 2027", "head, pairwise", "Trust-your-CLAP, gate none"]
-NOT_ON_SICK += ["Trust-your-CLAP, gate train"]
+NOT_ON_SICK += ["Trust-your-CLAP, gate train", "boosting, xgboost", "boosting, catboost"]
 MATCH_SCORE = 7  # from here on a caption is taken for that of the clip
 SMALL_DATA = {"optimizer": "adam", "learning_rate": 1e-3, "epochs": 40}
 SYSTEMS: dict[str, dict[str, object]] = {
@@ -46,7 +46,7 @@ SYSTEMS: dict[str, dict[str, object]] = {
     "stack, gate": {"kind": "stack", "meta": "gate"},
     "paper": {"kind": "stack", "preset": "paper"},
     **{
-        f"boosting, {library}": {"kind": "boosting", "library": library}
+        f"boosting, {library}": {"kind": "boosting", "library": library, "seeds": 1}
         for library in ("lightgbm", "xgboost", "catboost")
     },
     **{f"cosine, {space}": {"kind": "cosine", "space": space} for space in SPACES},
@@ -173,7 +173,7 @@ def on_sick() -> None:
     rows = []
     best: np.ndarray | None = None
     for name, settings in SYSTEMS.items():
-        text = json.dumps(settings)
+        text = json.dumps({key: one for key, one in settings.items() if key != "seeds"})
         for mini, space in renamed.items():
             text = text.replace(mini, space)
         spec = TypeAdapter(AnySpec).validate_json(text)
