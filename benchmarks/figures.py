@@ -541,7 +541,13 @@ def _systems() -> Iterator[str]:
     }
     for system, name in (
         ("stack", "stack (`best`)"),
+        ("stack, whitened", "stack (`best`), `n_whitened=128`"),
+        ("stack, gate", 'stack (`best`), `meta="gate"`'),
         ("paper", "stack (`paper`)"),
+        ("boosting, lightgbm", "boosted trees alone, LightGBM"),
+        ("boosting, xgboost", "boosted trees alone, XGBoost"),
+        ("boosting, catboost", "boosted trees alone, CatBoost"),
+        ("SVR ensemble", "SVR ensemble"),
         ("head, listnet", "projection head, ListNet"),
         ("head, pairwise", "projection head, pairwise"),
         ("head, mse", "projection head, MSE"),
@@ -551,6 +557,12 @@ def _systems() -> Iterator[str]:
         ("Trust-your-CLAP, gate train", "Trust-your-CLAP, published settings, gate"),
         ("Trust-your-CLAP, gate none", "the same without gate"),
         ("Trust-your-CLAP, Adam 1e-3", "Trust-your-CLAP, Adam, 1e-3"),
+        ("baseline 2027", "baseline of the second challenge, published settings"),
+        ("baseline 2027, Adam 1e-3", "baseline of the second challenge, learning rate 1e-3"),
+        ("cross-attention, mini sequences", "cross-attention, frames and words of mini-mel"),
+        ("audio LM, scores only", "audio language model of random weights, scores only"),
+        ("audio LM, three stages", "audio language model of random weights, three stages"),
+        ("ranks: both audio LMs", "ranks of both audio language models"),
         (
             "LSTM, random frames, 2 epochs",
             "LSTM, frames and text of random weights, 2 epochs",
@@ -574,6 +586,33 @@ def _systems() -> Iterator[str]:
         of_settings = ("as published", "as published, bfloat16", "Adam, 1e-3, 40 epochs")
         figures = " | ".join(shown(few[n_pairs, name]["SRCC"], 2) for name in of_settings)
         yield f"| {n_pairs:,} | {figures} |"
+
+
+def _systems_on_sick() -> Iterator[str]:
+    for name, row in by("systems_sick", "system").items():
+        gain = "" if row["gain over the stack"] is None else interval(row["gain over the stack"])
+        figures = interval(row["test SRCC"]), shown(row["test MSE"][0], 2), gain
+        yield _row([f"{name} on SICK", *figures, shown(row["fit, s"], 1)])
+
+
+def _tries() -> Iterator[str]:
+    rows = by("tries", "try", "data")
+    for name in dict.fromkeys(name for name, _ in rows):
+        cells = [name]
+        for data in ("SICK", "ESC-10", "demo"):
+            for part in ("out-of-fold", "validation"):
+                row = rows[name, data]
+                gain = row[f"{part} gain"]
+                cells.append(shown(row[f"{part} SRCC"]) if gain is None else interval(gain))
+        yield _row(cells)
+
+
+def _esc10_pooled() -> Iterator[str]:
+    for (name, seed), row in by("esc10_pooled", "system", "seed").items():
+        if seed == "mean":
+            gains = (row[f"over {other}"] for other in ("paper", "best"))
+            cells = ["" if gain is None else interval(gain) for gain in gains]
+            yield _row([f"`{name}`", interval(row["SRCC"]), shown(row["MSE"][0], 2), *cells])
 
 
 def _training() -> Iterator[str]:
