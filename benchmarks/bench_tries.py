@@ -26,9 +26,8 @@ from xacle_stack.synth.demo import write_demo
 # Name, parameters of the builder, and of the stacker.
 TRIES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("as it is", {}, {}),
-    *((f"whitened, {n} axes", {"n_whitened": n}, {}) for n in (64, 128, 256)),
+    *((f"whitened, {n} axes", {"n_whitened": n}, {}) for n in (64, 128)),
     ("proximities", {"proximities": True}, {}),
-    ("whitened, 128 axes, and proximities", {"n_whitened": 128, "proximities": True}, {}),
     ("no agreement features", {"agreement": False}, {}),
     ("a gate as last step", {}, {"meta": "gate"}),
     ("ranks as target", {}, {"target": "rank"}),

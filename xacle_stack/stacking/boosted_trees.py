@@ -82,9 +82,9 @@ class BoostedTrees(RegressorMixin, BaseEstimator):
     XGBoost takes all settings.  Like LightGBM it splits the leaf that gains most, and
     `min_child_samples` is the smallest weight of a leaf, with weights of mean one.
 
-    CatBoost's trees have the same split everywhere on a level, and its boosting is "Plain".  Their depth is log₂ of
-    `num_leaves`, rounded up, so 15 leaves become 16.  It draws columns for every level instead of
-    every tree, and it has nothing like `min_child_samples`.
+    CatBoost's trees have the same split everywhere on a level, and its boosting is "Plain".  Their
+    depth is log₂ of `num_leaves`, rounded up, so 15 leaves become 16.  It draws columns for every
+    level instead of every tree, and it has nothing like `min_child_samples`.
 
     Both round features to float32.  Predictions are theirs but for the rounding of sums, and for
     features nearer to zero than 1e-35, which LightGBM takes for zero.
