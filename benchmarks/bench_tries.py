@@ -41,20 +41,21 @@ KERNELS = {"one kernel": (0.3,), "three kernels": (0.03, 0.3, 3.0)}
 
 
 def data_sets(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Return the embeddings, scores and captions of train and of validation of each data set."""
+    """Return each data set's spaces, and embeddings, scores and captions of its two splits."""
     with h5py.File(real_data("sick_pairs.h5")) as file:
         sick = [(*read_split(file, split), None) for split in ("train", "validation")]
-    found: dict[str, tuple[Any, ...]] = {"SICK": tuple(sick)}
+        found: dict[str, tuple[Any, ...]] = {"SICK": (sorted(file["spaces"]), sick)}
     recipe = read_recipe("mini")
     write_demo(folder / "demo", n_jobs=-1)
     for name, data in (("ESC-10", real_data("esc10")), ("demo", folder / "demo")):
         store = folder / f"store-{name}"
         fill_cache(data, recipe, store, n_jobs=-1, progress=False)
         splits = [read_pairs(data, split) for split in ("train", "validation")]
-        found[name] = tuple(
+        loaded = [
             (FeatureCache(store).load(pairs, recipe.fingerprints()), pairs.scores, pairs.captions)
             for pairs in splits
-        )
+        ]
+        found[name] = (list(recipe.spaces), loaded)
     return found
 
 
@@ -62,8 +63,7 @@ def scores_of(
     splits: tuple[Any, ...], of_builder: dict[str, Any], of_stacker: dict[str, Any]
 ) -> list[np.ndarray]:
     """Return out-of-fold scores of train, and scores of validation."""
-    (train, y, captions), (validation, *_) = splits
-    spaces = sorted(train.spaces) if hasattr(train, "spaces") else list(read_recipe("mini").spaces)
+    spaces, ((train, y, captions), (validation, *_)) = splits
     builder = FeatureBuilder(spaces, **of_builder)
     stacker = Stacker(random_state=0, n_jobs=-1, **of_stacker)
     stacker.fit(builder.fit_transform(train), y, groups=captions)
@@ -95,7 +95,7 @@ def main() -> None:
                 found = scores(splits)
                 before = usual.setdefault(data, found)
                 row: list[object] = [name, data]
-                for (_, y, _), ours, theirs in zip(splits, found, before, strict=True):
+                for (_, y, _), ours, theirs in zip(splits[1], found, before, strict=True):
                     gain = None if ours is theirs else srcc_gain(y, ours, theirs)
                     row += [srcc(y, ours), gain]
                 rows.append(row)
