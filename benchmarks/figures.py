@@ -138,6 +138,8 @@ def sentences() -> dict[Path, list[str]]:
             *_size(),
             *_listeners(),
             *_systems(),
+            *_systems_on_sick(),
+            *_tries(),
             *_training(),
             *_language_model_captions(),
             *_language_model_scores(),
@@ -579,7 +581,11 @@ def _systems() -> Iterator[str]:
             ("demo", demo, "test SRCC"),
             ("esc10", esc10, "validation SRCC"),
         ):
-            row = rows[best_cosine[data] if system == "cosine" else system]
+            row = rows.get(best_cosine[data] if system == "cosine" else system)
+            if row is None:
+                cells += ["", ""]
+                seconds.append("not run")
+                continue
             better = row["P(better than the stack)"]
             cells += [interval(row[column]), "" if system == "stack" else shown(better, 2)]
             seconds.append(shown(row["fit, s"], 1))
