@@ -122,13 +122,17 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert [words[0] for words in shown] == [
         *("rate", "evaluate", "rate"),
         *("demo", "features", "stack", "score", "score"),
+        *("features", "compare", "score"),
     ]
     write_generators(tmp_path)
+    challenge = "XACLE_Challenge_2027_development_dataset"
     for words in shown:
         is_demo = words[0] == "demo"
+        words = [word.replace("$DATA", challenge) for word in words]
         run_command([*words, *(["--pairs", "120"] if is_demo else [])], tmp_path)
         if is_demo:
             clips = tmp_path / "data/demo/wav/test"
+            shutil.copytree(tmp_path / "data/demo", tmp_path / challenge)
             shutil.copyfile(min(clips.glob("*.wav")), clips / "00750.wav")
     assert list_splits(tmp_path / "data/demo") == ["train", "validation", "test"]
     assert {path.name for path in (tmp_path / "runs/mini-demo").iterdir()} >= {
@@ -136,6 +140,8 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
         "report",
     }
     assert (tmp_path / "scores.csv").exists()
+    submission = (tmp_path / "submission.csv").read_text().splitlines()
+    assert submission[0] == "wav_file_name,prediction_score"
     assert (tmp_path / "report" / "index.html").exists()
     assert "low,high,novelty" in (tmp_path / "report" / "scores.csv").read_text()
 
