@@ -226,6 +226,10 @@ def test_a_recipe_without_spaces_has_blocks_of_clips_and_of_captions() -> None:
     assert [*recipe.compared_systems] == ["stack", "paper"]
     (system,) = recipe.stack_systems.values()
     assert recipe.for_scoring(system).builder().text_auxiliary == builder.text_auxiliary
+    trees = {"kind": "boosting"}  # they see the auxiliary outputs, too
+    changed = recipe_from({**recipe.model_dump(mode="json"), "systems": {"trees": trees}}, "a test")
+    smaller = changed.for_scoring(changed.systems["trees"])
+    assert smaller.builder().auxiliary == builder.auxiliary
 
 
 def test_a_recipe_is_found_by_its_name(tmp_path: Path, monkeypatch) -> None:

@@ -73,6 +73,7 @@ from xacle_stack.systems.specs import (
     CacheNames,
     EnsembleSpec,
     FeatureSettings,
+    FeatureTableSpec,
     Parameters,
     StackSpec,
     SystemSpec,
@@ -265,7 +266,7 @@ class Recipe(BaseModel):
         smaller = self.model_copy(
             update={
                 "spaces": system.spaces_needed(self.spaces),
-                "auxiliary": self.auxiliary if isinstance(system, StackSpec) else (),
+                "auxiliary": self.auxiliary if isinstance(system, FeatureTableSpec) else (),
                 "systems": {system.kind: system.without_parameters()},
                 "reference": None,
                 "views": {},
