@@ -151,19 +151,20 @@ class PairBlocks:
         wants_agreement = any(name in columns for name in self._agreement_widths)
         cosines, projections = [], []
         for space in self.spaces:
+            if not (wants_agreement or any(f"{space}/{p}" in columns for p in self._parts[space])):
+                continue
+            vectors = part.audio(space), part.text(space)  # once: they may come from the disk
             if (name := f"{space}/{PROXIMITIES}") in columns:
                 with _naming(f"space {space!r}"):
-                    out[:, columns[name]] = proximities(
-                        part.audio(space), part.text(space), first_row=rows.start
-                    )
-            self._write_whitened(part, space, rows.start, columns, out)
+                    out[:, columns[name]] = proximities(*vectors, first_row=rows.start)
+            self._write_whitened(vectors, space, rows.start, columns, out)
             if wants_agreement:
                 axes = self.projections[space].T
                 cosines.append(np.empty(len(out), dtype=np.float32))
                 projections.append(np.empty((len(out), len(axes)), dtype=np.float32))
             elif not any(f"{space}/{name}" in columns for name in PAIR_FEATURES):
                 continue
-            for tile, features in self._pair_features(part, space, rows.start, columns, out):
+            for tile, features in self._pair_features(vectors, space, rows.start, columns, out):
                 if wants_agreement:
                     cosines[-1][tile] = features[:, -1]  # φ ends with aᵀb
                     projections[-1][tile] = project(features, axes)
@@ -178,7 +179,7 @@ class PairBlocks:
 
     def _write_whitened(
         self,
-        part: EmbeddingSource,
+        vectors: tuple[FloatArray, FloatArray],
         space: str,
         first_row: int,
         columns: Mapping[str, slice],
@@ -191,7 +192,7 @@ class PairBlocks:
             return
         means, axes = self.whitening[space]
         with _naming(f"space {space!r}"):
-            sides = normalised_pairs(part.audio(space), part.text(space), first_row=first_row)
+            sides = normalised_pairs(*vectors, first_row=first_row)
         a, b = (
             project(side - mean.astype(side.dtype), axes.T)
             for side, mean in zip(sides, means, strict=True)
@@ -211,14 +212,14 @@ class PairBlocks:
 
     def _pair_features(
         self,
-        part: EmbeddingSource,
+        vectors: tuple[FloatArray, FloatArray],
         space: str,
         first_row: int,
         columns: Mapping[str, slice],
         out: FloatArray,
     ) -> Iterator[tuple[slice, FloatArray]]:
         """Yield a space's pair features tile by tile, once what is asked for stands in `out`."""
-        audio, text = part.audio(space), part.text(space)
+        audio, text = vectors
         n_dims = self.spaces[space]
         spans = consecutive({p: 1 if p == "cosine" else n_dims for p in PAIR_FEATURES})
         wanted = [(columns.get(f"{space}/{name}"), span) for name, span in spans.items()]
