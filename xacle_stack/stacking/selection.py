@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -369,8 +369,8 @@ class _Search:
         self.parts, self.table_of, self.stacker = parts, table_of, stacker
         self.y, self.groups, self.sample_weight = y, groups, sample_weight
         self.found: list[_Scored] = []
-        # For each preset and its parts the stack, and the smaller ones of fewer learners.
-        self.fits: dict[tuple[str, tuple[str, ...]], list[_Scored]] = {}
+        # For each preset and its parts the candidate, and its stack without models of level 0.
+        self.fits: dict[tuple[str, tuple[str, ...]], tuple[_Scored, Stacker]] = {}
         self._gaps: dict[tuple[_Scored, _Scored], tuple[Estimate, float]] = {}
 
     def run(self, presets: Sequence[str], progress: bool) -> _Scored:
@@ -402,8 +402,7 @@ class _Search:
                     if not self._is_close(smaller):
                         break
                     kept = smaller.parts
-        chosen = self._choose()
-        self.found += self.fits[chosen.preset, chosen.parts][1:]
+        self.found += self._with_fewer_learners(self._choose())
         return self._choose()
 
     def best(self) -> _Scored:
@@ -430,8 +429,7 @@ class _Search:
         return min(close, key=_Scored.simplicity_rank)
 
     def _is_close(self, one: _Scored) -> bool:
-        difference, standard_error = self._gap(one, self.best())
-        return -difference.value <= standard_error
+        return self.candidate(one).is_close
 
     def _gap(self, one: _Scored, best: _Scored) -> tuple[Estimate, float]:
         """Return the difference of an SRCC to the best one, and its standard error."""
@@ -459,19 +457,26 @@ class _Search:
         """Fit a candidate, once; return its record."""
         if (preset, parts) not in self.fits:
             stacker = clone(self.stacker).set_params(preset=preset)
-            table = self.table_of(parts)
-            stacker.fit(table, self.y, self.groups, self.sample_weight)
-            added = {name for name, _ in stacker.added_learners or ()}
-            names = (one.name for one in stacker.level0_models_ if one.name not in added)
-            kinds = [*dict.fromkeys(map(kind_of_learner, names))]
-            self.fits[preset, parts] = [
-                self._scored(preset, parts, left_out, len(kinds) - len(left_out), stacker, table)
-                for n_left_out in range(len(kinds))
-                for left_out in combinations(kinds, n_left_out)
-            ]
-            self.found.append(self.fits[preset, parts][0])
+            stacker.fit(self.table_of(parts), self.y, self.groups, self.sample_weight)
+            # They are large, and level 1 is trained again without them.
+            stacker.compression_ = None
+            stacker.level0_models_ = [replace(one, models=[]) for one in stacker.level0_models_]
+            scored = self._scored(preset, parts, (), len(self._kinds(stacker)), stacker.oof_scores_)
+            self.fits[preset, parts] = scored, stacker
+            self.found.append(scored)
             done()
         return self.fits[preset, parts][0]
+
+    def _with_fewer_learners(self, one: _Scored) -> Iterator[_Scored]:
+        """Yield what a candidate is without some kinds of learners."""
+        _, stacker = self.fits[one.preset, one.parts]
+        kinds = self._kinds(stacker)
+        table = self.table_of(one.parts) if len(kinds) > 1 else None
+        for n_left_out in range(1, len(kinds)):
+            for left_out in combinations(kinds, n_left_out):
+                scores = stacker.without(left_out, table).oof_scores_
+                n_learners = len(kinds) - n_left_out
+                yield self._scored(one.preset, one.parts, left_out, n_learners, scores)
 
     def _scored(
         self,
@@ -479,14 +484,19 @@ class _Search:
         parts: tuple[str, ...],
         left_out: tuple[str, ...],
         n_learners: int,
-        stacker: Stacker,
-        table: FeatureTable,
+        scores: FloatArray,
     ) -> _Scored:
-        scores = (stacker.without(left_out, table) if left_out else stacker).oof_scores_
         n_spaces = sum(self.parts[part] for part in parts)
         return _Scored(
             preset, parts, left_out, n_spaces, n_learners, scores, srcc_of(self.y, scores)
         )
+
+    @staticmethod
+    def _kinds(stacker: Stacker) -> list[str]:
+        """Return the kinds of the preset's learners that a stack has."""
+        added = {name for name, _ in stacker.added_learners or ()}
+        names = (one.name for one in stacker.level0_models_ if one.name not in added)
+        return [*dict.fromkeys(map(kind_of_learner, names))]
 
 
 def _parts(X: Any, builder: Any) -> tuple[dict[str, bool], Callable[[Sequence[str]], FeatureTable]]:
