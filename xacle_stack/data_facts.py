@@ -18,7 +18,7 @@ from xacle_stack.systems.checkpoints import digest_of
 
 # The columns of a table of pairs that folds are made by.
 _COLUMNS = ("group", "system")
-_N_DIGITS = 8
+N_DIGITS = 8  # of a pair's digest
 
 
 class DataFacts(BaseModel):
@@ -81,7 +81,7 @@ def pair_digests(embeddings: CachedPairs) -> list[str]:
     rows: Any = zip(pairs.ids, clips, pairs.captions, scores, *columns, strict=True)
     return [
         digest_of(*(x if isinstance(x, bytes) else str(x) for x in row), *ratings.get(row[0], ()))[
-            :_N_DIGITS
+            :N_DIGITS
         ]
         for row in rows
     ]

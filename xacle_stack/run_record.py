@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from xacle_stack._files import read_small_file, write_atomically
 from xacle_stack._printable import printable_name
 from xacle_stack.cache import CachedPairs
-from xacle_stack.data_facts import DataFacts, pair_digests
+from xacle_stack.data_facts import N_DIGITS, DataFacts, pair_digests
 from xacle_stack.errors import ModelFileError, RecipeError, bullet_list
 from xacle_stack.metrics import Estimate
 from xacle_stack.recipe import Recipe, recipe_from
@@ -42,7 +42,6 @@ _MAX_BYTES = 2**28
 # A recipe file may have a fourth of that; a record also holds what it leaves out.
 _MAX_RECIPE_CHARS = 4 * MAX_RECIPE_BYTES
 _LIBRARIES = ("xacle-stack", "numpy", "scipy", "scikit-learn", "lightgbm")
-_N_DIGITS = 8  # of a pair's digest
 
 # A value and the ends of its interval; None where one is undefined.
 Interval = tuple[float | None, float | None, float | None]
@@ -82,7 +81,7 @@ class SetFacts(DataFacts):
     def digests(self) -> list[str]:
         """The digests of the pairs."""
         return [
-            self.pairs[start : start + _N_DIGITS] for start in range(0, len(self.pairs), _N_DIGITS)
+            self.pairs[start : start + N_DIGITS] for start in range(0, len(self.pairs), N_DIGITS)
         ]
 
 

@@ -10,6 +10,7 @@ fine-tuned model, which holds tensors only.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -165,28 +166,18 @@ class OpenBeatsLargeAs20k(OpenBeatsLarge):
     ``config.yaml``.
     """
 
-    info = EncoderInfo(
+    info = replace(
+        OpenBeatsLarge.info,
         name="openbeats-large-as20k",
         summary="OpenBEATs-Large fine-tuned on AudioSet-20K: 527 class logits and the pooled layer",
         audio_outputs={"logits": N_CLASSES, **OpenBeatsLarge.info.audio_outputs},
-        sample_rate_hz=SAMPLE_RATE_HZ,
         preprocessing=f"{OpenBeatsLarge.info.preprocessing}; logits before the sigmoid",
-        libraries=("speechbrain",),
         weights=Weights(
             files=(("*best.pth", "*.pth"),),
             optional=(f"*{_CONFIG}",),
             hub_id="espnet/OpenBEATS-Large-i2-as20k",
             source="espnet/OpenBEATS-Large-i2-as20k from the Hugging Face hub",
         ),
-        extra="beats",
-        requires=("torch", "speechbrain"),
-        precisions=PRECISIONS,
-        item_mb=300,
-        licence="MIT",
-        tested_with="real code",
-        sequences=OpenBeatsLarge.info.sequences,
-        on_demand=OpenBeatsLarge.info.on_demand,
-        views=OpenBeatsLarge.info.views,
     )
     n_classes = N_CLASSES
 
